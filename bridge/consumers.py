@@ -1,0 +1,407 @@
+"""One phone call between two sockets: moves frames, performs what the core decides, decides nothing itself.
+
+The consumer runs its own receive loop: Channels' dispatch costs a task and a thread hop per message, and an audio frame
+comes every 20 ms. Everything a frame causes is synchronous; what must wait (the ledger, the channel layer, Vapi's socket,
+Twilio's socket) has a task of its own that lives exactly as long as the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+from channels.layers import get_channel_layer
+
+from bridge import live, twilio_media, vapi_messages
+from bridge.core import Action, BridgeCore, Leave, Noted, Rules, TellAgent, ToAgent
+from bridge.errors import BadMessage, VapiError
+from bridge.ports import Admission, Closing, Command, Conversation, Conversations, Ledger, LedgerAway, Link, LinkClosed, Note, Proof
+from bridge.voice import FlushCaller, MarkCaller, ToCaller
+
+log = logging.getLogger(__name__)
+
+START_WITHIN_S = 5.0
+CLAIM_AFTER_S = 1.0
+CONVERSATION_POLL_S = 0.1
+COMMAND_POLL_S = 2.0
+HEARTBEAT_EVERY_S = 5.0
+OUTBOX_LIMIT = 256 * 1024  # characters waiting for Twilio: it has not read for more than 20 s
+BAD_MESSAGES = (20, 10.0)  # so many within so many seconds and the stream is not Twilio's
+POLICY_VIOLATION = 1008
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Refused(Exception):
+    """This is not a stream we carry; the sentence says why, for the log."""
+
+
+class MediaStreamConsumer(AsyncConsumer):
+    """Carries one phone call. `clock` is monotonic seconds, `wall` seconds since 1970."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        conversations: Conversations,
+        proof: Proof,
+        clips: Mapping[str, bytes],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._conversations = conversations
+        self._proof = proof
+        self._clips = clips
+        self._clock = clock
+        self._wall = wall
+        self._outbox = Outbox()
+        self._link: Link | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
+        self._conversation_news = asyncio.Event()
+        self._command_news = asyncio.Event()
+        self._bad: deque[float] = deque(maxlen=BAD_MESSAGES[0])
+        self._bad_total = 0
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        self._receive = receive
+        try:
+            admission, self._stream_sid = await self._prove(scope, receive, send)
+        except Refused as refusal:
+            log.warning("stream refused", extra={"why": str(refusal)})
+            with suppress(Exception):  # the peer may be gone already, which is what we want
+                await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
+        self._ref = admission.ref
+        rules = Rules(instant=admission.barge_in == "instant", greeting_interruptible=admission.greeting_interruptible)
+        self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
+        await self._carry(send)
+
+    # -- before anything is believed -----------------------------------------------------------------------------------
+
+    async def _prove(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> tuple[Admission, str]:
+        """The upgrade's signature, then the one-time token of `start`, within 5 s. Raises Refused; nothing has changed then."""
+        headers = dict(scope["headers"])
+        await receive()  # websocket.connect
+        if b"origin" in headers:
+            raise Refused("a browser asked for the media socket")
+        if not self._proof(path=scope["path"], headers=headers):
+            raise Refused("the upgrade is not signed by Twilio")
+        await send({"type": "websocket.accept"})
+        try:
+            async with asyncio.timeout(START_WITHIN_S):
+                start = await self._read_start()
+        except TimeoutError:
+            raise Refused("no start message in time") from None
+        except BadMessage as error:
+            raise Refused(str(error)) from None
+        try:
+            admission = await self._ledger.admit(
+                call_sid=start.call_sid, account_sid=start.account_sid, stream_sid=start.stream_sid, token=start.token
+            )
+        except LedgerAway:
+            raise Refused("the history could not be asked") from None
+        if admission is None:
+            raise Refused("the stream's token is not valid for its call")
+        return admission, start.stream_sid
+
+    async def _read_start(self) -> twilio_media.Start:
+        while True:
+            match twilio_media.read(await self._next_text()):
+                case twilio_media.Start() as start:
+                    return start
+                case twilio_media.Connected():
+                    continue
+            raise BadMessage("A message came before start.")
+
+    async def _next_text(self) -> str:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            raise BadMessage("The stream ended before start.")
+        return message.get("text") or ""
+
+    # -- while the call lives ------------------------------------------------------------------------------------------
+
+    async def _carry(self, send: Send) -> None:
+        self._note(Noted("stream-started", "twilio"))
+        self._arm()
+        duties = [self._listen_to_caller(), self._converse(), self._obey(), self._hear_hints(), self._beat(), self._outbox.deliver(send)]
+        tasks = [asyncio.create_task(duty) for duty in duties]
+        try:
+            leave = await self._first_end(tasks)
+            await self._close(leave, send)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._end_conversation()
+
+    async def _first_end(self, tasks: Sequence[asyncio.Task[None]]) -> Leave:
+        """How the call was left. A duty that breaks ends the call too: Twilio then asks the resume door, nobody waits in silence."""
+        waiting: set[asyncio.Future[Any]] = {self._left, *tasks}
+        while not self._left.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for broken in (task for task in done if task is not self._left and task.exception()):
+                log.error("a duty of the stream broke", exc_info=broken.exception(), extra={"call": self._ref.short_id})
+                return Leave("agent-lost", "bridge error")
+        return self._left.result()
+
+    async def _close(self, leave: Leave, send: Send) -> None:
+        """Store why before the socket closes: Twilio may ask the resume door at once."""
+        figures = self._core.figures()
+        figures["audio"]["bad_messages"] = self._bad_total
+        if self._link is not None:
+            figures["audio"]["to_agent_dropped"] = self._link.dropped_bytes
+        try:
+            await self._ledger.ended(self._ref, Closing(why=leave.why, raw=leave.raw, figures=figures))
+        except LedgerAway:
+            log.error("the end of a stream could not be stored in time", extra={"call": self._ref.short_id, "why": leave.why})
+        await self._outbox.drained()
+        with suppress(Exception):  # Twilio's stop and close may cross ours: the peer being gone is no failure
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _end_conversation(self) -> None:
+        if self._link is not None:
+            self._link.send_control(vapi_messages.END_CALL)
+            await self._link.close()
+
+    async def _listen_to_caller(self) -> None:
+        """Twilio's messages, until the socket is gone."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                return self._do(self._core.caller_left(self._clock()))
+            try:
+                event = twilio_media.read(message.get("text") or b"")
+            except BadMessage:
+                if self._too_many_bad():
+                    return self._do([Leave("agent-lost", "bad stream messages")])
+                continue
+            self._on_twilio(event)
+
+    def _on_twilio(self, event: twilio_media.Message) -> None:
+        now = self._clock()
+        match event:
+            case twilio_media.Media(ulaw):
+                self._do(self._core.caller_audio(ulaw, now))
+            case twilio_media.Mark(name):
+                self._do(self._core.mark_returned(name, now))
+            case twilio_media.Stop():
+                self._do(self._core.caller_left(now))
+            case twilio_media.Dtmf():
+                self._note(Noted("key-pressed", "twilio"))  # which key is nobody's business
+
+    async def _converse(self) -> None:
+        """Find the call's Vapi session, connect, and carry what it says until it is gone."""
+        try:
+            conversation = await self._await_conversation()
+            self._link = await self._conversations.open(conversation.socket_url)
+        except VapiError as error:
+            return self._do(self._core.no_agent(self._clock(), raw=str(error)))
+        self._note(Noted("vapi-connected", "bridge", {"n": conversation.n}))
+        self._do(self._core.agent_connected(self._clock()))
+        try:
+            while True:
+                self._on_vapi(await self._link.receive())
+        except LinkClosed as closed:
+            return self._do(self._core.agent_lost(self._clock(), raw=f"socket closed with {closed.code}"))
+
+    def _on_vapi(self, message: bytes | str) -> None:
+        if isinstance(message, bytes):
+            return self._do(self._core.agent_audio(message, self._clock()))
+        try:
+            said = vapi_messages.read(message)
+        except BadMessage:
+            self._bad_total += 1
+            return None
+        return self._do(self._core.vapi_said(said, self._clock()))
+
+    async def _await_conversation(self) -> Conversation:
+        """The live session; asked for again at every hint and every 100 ms. Raises VapiError when there will be none."""
+        opened, claimed = self._clock(), False
+        while True:
+            self._conversation_news.clear()
+            with suppress(LedgerAway):
+                conversation = await self._ledger.conversation(self._ref)
+                if conversation is None or conversation.state in ("failed", "ended"):
+                    raise VapiError("There is no Vapi session for this call.")
+                if conversation.state == "live":
+                    return conversation
+                if conversation.state == "asked" and not claimed and self._clock() - opened >= CLAIM_AFTER_S:
+                    claimed = True
+                    await self._ledger.claim(self._ref, conversation.n)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONVERSATION_POLL_S):
+                    await self._conversation_news.wait()
+
+    async def _obey(self) -> None:
+        """Commands are rows; a hint makes us look at once, a lost hint costs 2 s."""
+        last = 0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMMAND_POLL_S):
+                    await self._command_news.wait()
+            self._command_news.clear()
+            with suppress(LedgerAway):
+                for command in await self._ledger.commands(self._ref, after=last):
+                    last = command.id
+                    self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        now = self._clock()
+        match command.verb:
+            case "say":
+                self._do([TellAgent(vapi_messages.say(str(command.detail.get("text", ""))))])
+            case "flush":
+                self._do(self._core.flush(now))
+            case "hand-over":
+                self._do(self._core.leave_after_last_word("handed-over", now))
+            case "end-call":
+                self._do(self._core.leave_after_last_word("agent-ended", now))
+            case "hang-up":
+                self._do(self._core.leave_after_last_word("hung-up", now, wait_for_sentence=False))
+
+    async def _hear_hints(self) -> None:
+        """The channel layer only wakes us. Without it (or while it is away) the polls do."""
+        layer = get_channel_layer()
+        if layer is None:
+            return
+        while True:
+            try:
+                async for hint in live.listen(layer, self._ref.call_sid):
+                    self._on_hint(hint)
+            except Exception as error:  # each layer has its own errors, and none of them may end a call
+                log.warning("the channel layer is away", extra={"call": self._ref.short_id, "error": type(error).__name__})
+                await asyncio.sleep(1.0)
+
+    def _on_hint(self, hint: str) -> None:
+        now = self._clock()
+        match hint:
+            case "session":
+                self._conversation_news.set()
+            case "commands":
+                self._command_news.set()
+            case "speech":
+                self._do(self._core.vapi_said(vapi_messages.CallerSpoke(), now))
+            case "interrupted":
+                self._do(self._core.vapi_said(vapi_messages.CallerInterrupted(), now))
+
+    async def _beat(self) -> None:
+        while True:
+            self._ledger.heartbeat(self._ref)
+            await asyncio.sleep(HEARTBEAT_EVERY_S)
+
+    # -- performing ----------------------------------------------------------------------------------------------------
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case ToAgent(ulaw):
+                    if self._link is not None:
+                        self._link.send_audio(ulaw)
+                case ToCaller(ulaw):
+                    self._outbox.put(twilio_media.media(self._stream_sid, ulaw))
+                case MarkCaller(name):
+                    self._outbox.put(twilio_media.mark(self._stream_sid, name))
+                case FlushCaller():
+                    self._outbox.put_clear(twilio_media.clear(self._stream_sid))
+                case Noted():
+                    self._note(action)
+                case TellAgent(message):
+                    if self._link is not None:
+                        self._link.send_control(message)
+                case Leave():
+                    self._leave(action)
+        if self._outbox.waiting > OUTBOX_LIMIT:
+            self._leave(Leave("agent-lost", "Twilio does not read"))
+        self._arm()
+
+    def _leave(self, leave: Leave) -> None:
+        if not self._left.done():
+            self._left.set_result(leave)
+
+    def _note(self, noted: Noted) -> None:
+        note = Note(kind=noted.kind, source=noted.source, at=self._wall(), now=self._clock(), detail=noted.detail)
+        self._ledger.note(self._ref, note)
+
+    def _arm(self) -> None:
+        """One timer, moved only when the core wants to be woken earlier; a late one just finds nothing due."""
+        at = self._core.next_deadline()
+        if at is None or at >= self._timer_at or self._left.done():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, float("inf")
+        self._do(self._core.tick(self._clock()))
+
+    def _too_many_bad(self) -> bool:
+        self._bad_total += 1
+        self._bad.append(self._clock())
+        return len(self._bad) == BAD_MESSAGES[0] and self._bad[-1] - self._bad[0] < BAD_MESSAGES[1]
+
+
+class Outbox:
+    """Messages on their way to Twilio. A clear overtakes the sound that has not left yet: Twilio must not get it."""
+
+    def __init__(self) -> None:
+        self._queue: deque[str] = deque()
+        self._news = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.waiting = 0  # characters
+
+    def put(self, text: str) -> None:
+        self._queue.append(text)
+        self.waiting += len(text)
+        self._empty.clear()
+        self._news.set()
+
+    def put_clear(self, text: str) -> None:
+        self._queue.clear()
+        self.waiting = 0
+        self.put(text)
+
+    async def deliver(self, send: Send) -> None:
+        """Until the peer is gone: then the reader hears of it too, and the call ends there."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._queue:
+                text = self._queue.popleft()
+                self.waiting -= len(text)
+                try:
+                    await send({"type": "websocket.send", "text": text})
+                except Exception:  # every server has its own class for "the peer is gone"
+                    log.info("Twilio's socket is gone")
+                    self._queue.clear()
+                    self._empty.set()
+                    return
+            self._empty.set()
+
+    async def drained(self, *, within_s: float = 1.0) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._empty.wait()
+
+
+class NoStreamHere(AsyncConsumer):
+    """Any other WebSocket path: refused before it is accepted, so that a wrong URL is a 403 and not a traceback."""
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.close"})

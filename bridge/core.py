@@ -1,0 +1,437 @@
+"""What the bridge decides. No socket, no clock, no database, no logging.
+
+Feed it what happened, perform what it returns. `now` is seconds of any monotonic clock. Audio is 8 kHz mu-law.
+
+Theory. Sound flows both ways untouched. Towards the caller it passes `AgentVoice`, which knows what was heard; towards
+the agent it is relayed as it comes, and gaps longer than 60 ms are filled with silence, because Vapi wants a frame
+every 20 ms for ever. A barge-in is one small machine:
+
+    SPEAKING --evidence--> HOLDING --confirmed--> FLUSHED --next agent turn--> SPEAKING
+                              `--600 ms without confirmation: it was an "mhm"--> SPEAKING (plays on)
+
+Evidence is "the caller speaks" while agent sound is unheard. Confirmation is Vapi's `user-interrupted`, or the end of
+the agent's turn. One `clear` per interruption: 500 ms must pass from the last clear to the next. Every way out of a call
+(`Leave`) lets the last word be heard first, within a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from bridge import vapi_messages as vapi
+from bridge.audio import FRAME_S, SILENT_FRAME, ms
+from bridge.voice import AgentVoice, FlushCaller, MarkCaller, ToCaller
+
+
+@dataclass(frozen=True, slots=True)
+class ToAgent:
+    ulaw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TellAgent:
+    """A control message for Vapi's socket."""
+
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Worth remembering."""
+
+    kind: str
+    source: str = "bridge"
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The stream is over for us; `why` as in `bridge.ports.Closing`."""
+
+    why: str
+    raw: str = ""
+
+
+Action = ToAgent | TellAgent | ToCaller | MarkCaller | FlushCaller | Noted | Leave
+
+
+class Turn(Enum):
+    SPEAKING = "speaking"  # agent sound may pass; also while nobody speaks
+    HOLDING = "holding"
+    FLUSHED = "flushed"  # what still arrives belongs to the interrupted turn
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Times in seconds. The defaults are CALL.md's."""
+
+    instant: bool = True
+    greeting_interruptible: bool = True
+    debounce: float = 0.5
+    confirm: float = 0.6
+    filler_after: float = 0.9
+    agent_within: float = 5.0
+    fill_gap_after: float = 0.06
+    new_turn_after_gap: float = 0.3
+    last_sentence_within: float = 2.5
+    drain_within: float = 20.0
+    backlog_limit: int = 5 * 8000
+
+
+class BridgeCore:
+    """One phone call, seen as a state machine."""
+
+    def __init__(self, rules: Rules, *, clips: Mapping[str, bytes], now: float) -> None:
+        self._rules = rules
+        self._clips = clips
+        self._voice = AgentVoice()
+        self._turn = Turn.SPEAKING
+        self._opened_at = now
+        self._deadlines: dict[str, float] = {"filler": now + rules.filler_after, "agent": now + rules.agent_within}
+        self._agent_ready = False
+        self._agent_speaking = False
+        self._caller_speaking = False
+        self._protected = not rules.greeting_interruptible
+        self._leaving: Leave | None = None
+        self._gone = False
+        self._backlog = bytearray()
+        self._cleared_at: float | None = None
+        self._evidence_at: float | None = None
+        self._silence_pending: float | None = None
+        self._agent_audio_at: float | None = None
+        self._caller_paused_at: float | None = None
+        self._turn_bytes = 0
+        self._response = ""
+        self._greeted = False
+        self._figures = Figures()
+
+    # -- sound: the two hot paths ----------------------------------------------------------------------------------
+
+    def caller_audio(self, ulaw: bytes, now: float) -> list[Action]:
+        """Relayed as it comes; kept, bounded, until the agent is there."""
+        self._figures.uplink_bytes += len(ulaw)
+        if self._agent_ready:
+            self._deadlines["fill"] = now + self._rules.fill_gap_after
+            return [ToAgent(ulaw)]
+        self._backlog += ulaw
+        excess = len(self._backlog) - self._rules.backlog_limit
+        if excess > 0:
+            del self._backlog[:excess]
+            self._figures.uplink_dropped += excess
+        return []
+
+    def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
+        """Re-framed and paced; dropped while it belongs to an interrupted turn."""
+        self._figures.downlink_bytes += len(ulaw)
+        gap = None if self._agent_audio_at is None else now - self._agent_audio_at
+        self._agent_audio_at = now
+        if self._turn is Turn.FLUSHED:
+            if gap is not None and gap < self._rules.new_turn_after_gap:
+                self._figures.downlink_flushed += len(ulaw)
+                return []
+            self._turn = Turn.SPEAKING  # a turn nobody announced: better heard than lost
+            self._turn_bytes = 0
+        self._deadlines.pop("filler", None)
+        if self._turn_bytes == 0:
+            self._first_sound_of_turn(now)
+        self._turn_bytes += len(ulaw)
+        return self._playing(self._voice.add(ulaw, now))
+
+    # -- what the two wires say ------------------------------------------------------------------------------------
+
+    def agent_connected(self, now: float) -> list[Action]:
+        """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
+        self._agent_ready = True
+        self._deadlines.pop("agent", None)
+        self._deadlines.pop("filler", None)
+        self._deadlines["fill"] = now + FRAME_S
+        backlog, self._backlog = bytes(self._backlog), bytearray()
+        return [ToAgent(backlog)] if backlog else [ToAgent(SILENT_FRAME)]
+
+    def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
+        match message:
+            case vapi.AgentStarted():
+                return self._agent_started()
+            case vapi.AgentStopped():
+                return self._agent_stopped(now)
+            case vapi.CallerSpoke():
+                return self._caller_spoke(now)
+            case vapi.CallerPaused():
+                self._caller_speaking = False
+                self._caller_paused_at = now
+                return [Noted("user-speech-stopped", "vapi")]
+            case vapi.CallerInterrupted():
+                return self._interrupted(now)
+            case vapi.ResponseQueued(turn_id) if turn_id != self._response:
+                self._response = turn_id
+                return [Noted("agent-response-queued", "vapi")]
+            case vapi.PartialHeard(role, text):
+                return [Noted("transcript-partial", "vapi", {"role": role, "text": text})]
+            case vapi.SessionEnded(raw):
+                return self.leave_after_last_word("agent-ended", now, raw=raw, wait_for_sentence=False)
+        return []
+
+    def mark_returned(self, name: str, now: float) -> list[Action]:
+        """Twilio played, or cleared, everything before this mark."""
+        out: list[Action] = []
+        current = self._voice.mark_returned(name)
+        if self._silence_pending is not None:  # the first mark back after a clear says it was carried out
+            out += self._silent(now)
+        elif current and not self._greeted and self._figures.first_audio_ms is not None:
+            self._greeted = True
+            out.append(Noted("greeting-heard", "twilio", {"ms": self._since_opened(now)}))
+        return out + self._check_drained(now)
+
+    def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
+        """Vapi's socket closed without an end of the session, or could not be opened again."""
+        if self._leaving is not None:
+            return self._check_drained(now)
+        return self._apologise("agent-lost", now, raw=raw)
+
+    def no_agent(self, now: float, *, raw: str = "") -> list[Action]:
+        """No Vapi session can be had for this call."""
+        return [] if self._leaving else self._apologise("no-agent", now, raw=raw)
+
+    def caller_left(self, now: float) -> list[Action]:
+        """Twilio said stop, or its socket is gone."""
+        self._voice.drop()
+        return self._leave(Leave(self._leaving.why, self._leaving.raw) if self._leaving else Leave("caller-left"))
+
+    def leave_after_last_word(self, why: str, now: float, *, raw: str = "", wait_for_sentence: bool = True) -> list[Action]:
+        """Go when what the agent is saying, or is about to say within 2.5 s, has been heard. It is protected: nothing interrupts it."""
+        if self._leaving is not None or self._gone:
+            return []
+        self._leaving = Leave(why, raw)
+        self._protected = True
+        out = self._play_on(now) if self._turn is Turn.HOLDING else []
+        speaking = self._agent_speaking or self._voice.unheard(now) > 0
+        self._deadlines["drain"] = now + self._rules.drain_within
+        if wait_for_sentence and not speaking:
+            self._deadlines["last-sentence"] = now + self._rules.last_sentence_within
+        if not wait_for_sentence:
+            self._agent_speaking = False
+            out += self._playing(self._voice.end_turn(now))
+        return out + self._check_drained(now)
+
+    def flush(self, now: float) -> list[Action]:
+        """Somebody above wants silence now."""
+        return self._flush(now, note="flush-asked")
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When `tick` wants to run; None while there is nothing to wait for."""
+        send = self._voice.next_send()
+        if not self._deadlines:
+            return send
+        first = min(self._deadlines.values())
+        return first if send is None or first < send else send
+
+    def tick(self, now: float) -> list[Action]:
+        """Do everything that is due."""
+        if self._gone:
+            self._deadlines.clear()
+            return []
+        out = self._playing(self._voice.pace(now))
+        for name in [name for name, at in self._deadlines.items() if at <= now]:
+            del self._deadlines[name]
+            out += self._due(name, now)
+        if self._leaving is not None:
+            out += self._check_drained(now)
+        return out
+
+    def figures(self) -> dict[str, Any]:
+        """The call's figures so far, as CallMetrics names them."""
+        return self._figures.as_metrics(caller_bytes=self._voice.sent_bytes, held_dropped=self._voice.dropped_bytes)
+
+    # -- barge-in --------------------------------------------------------------------------------------------------
+
+    def _caller_spoke(self, now: float) -> list[Action]:
+        out: list[Action] = [] if self._caller_speaking else [Noted("user-speech-started", "vapi")]
+        self._caller_speaking = True
+        self._caller_paused_at = None
+        if self._protected:
+            return out
+        if self._turn is Turn.HOLDING:
+            return out + (self._clear(now) if self._rules.instant else [])
+        if self._voice.unheard(now) <= 0:
+            return out
+        self._turn = Turn.HOLDING
+        self._evidence_at = now
+        self._voice.pause()
+        self._deadlines["confirm"] = now + self._rules.confirm
+        return out + (self._clear(now) if self._rules.instant else [])
+
+    def _interrupted(self, now: float) -> list[Action]:
+        if self._protected:
+            return []
+        return self._flush(now, note="interruption-confirmed")
+
+    def _flush(self, now: float, *, note: str) -> list[Action]:
+        """Vapi may have finished its turn long ago while Twilio still plays it: clear also when nothing is held here."""
+        out = self._clear(now)
+        if not out and self._voice.unheard(now) <= 0 and self._turn is not Turn.HOLDING:
+            return []  # the same interruption, told twice
+        cancelled = self._voice.drop()
+        self._figures.downlink_flushed += cancelled
+        self._figures.interruptions += 1
+        out += [
+            Noted(note),
+            Noted("tts-buffer-flushed", detail={"cancelled_ms": ms(cancelled)}),
+            *self._turn_heard(said=self._turn_bytes, heard=self._turn_bytes - cancelled, interrupted=True),
+        ]
+        self._deadlines.pop("confirm", None)
+        self._turn = Turn.FLUSHED if self._agent_speaking else Turn.SPEAKING
+        return out
+
+    def _clear(self, now: float) -> list[Action]:
+        """At most one clear in 500 ms. The sound it takes from Twilio stays first in line until the barge-in is confirmed."""
+        if self._cleared_at is not None and now - self._cleared_at < self._rules.debounce:
+            return []
+        self._cleared_at = now
+        if self._evidence_at is None:
+            self._evidence_at = now
+        self._silence_pending = self._evidence_at
+        decided_ms = int((now - self._evidence_at) * 1000)
+        return [FlushCaller(), self._voice.cut(now), Noted("clear-sent", detail={"after_evidence_ms": decided_ms})]
+
+    def _play_on(self, now: float) -> list[Action]:
+        self._turn = Turn.SPEAKING
+        self._evidence_at = None
+        self._deadlines.pop("confirm", None)
+        return [Noted("interruption-dismissed"), *self._playing(self._voice.resume(now))]
+
+    def _silent(self, now: float) -> list[Action]:
+        since, self._silence_pending, self._evidence_at = self._silence_pending, None, None
+        silence_ms = int((now - since) * 1000) if since is not None else 0
+        self._figures.time_to_silence_ms.append(silence_ms)
+        return [Noted("caller-hears-silence", "twilio", {"ms": silence_ms})]
+
+    # -- the agent's turns -----------------------------------------------------------------------------------------
+
+    def _agent_started(self) -> list[Action]:
+        self._agent_speaking = True
+        self._turn_bytes = 0
+        if self._turn is Turn.FLUSHED:
+            self._turn = Turn.SPEAKING
+        self._deadlines.pop("last-sentence", None)
+        return [Noted("agent-speech-started", "vapi")]
+
+    def _agent_stopped(self, now: float) -> list[Action]:
+        self._agent_speaking = False
+        if self._turn is Turn.HOLDING:
+            return [Noted("agent-speech-stopped", "vapi"), *self._flush(now, note="interruption-confirmed")]
+        out: list[Action] = [Noted("agent-speech-stopped", "vapi")]
+        if self._turn is Turn.SPEAKING:
+            out += self._turn_heard(said=self._turn_bytes, heard=self._turn_bytes, interrupted=False)
+            out += self._playing(self._voice.end_turn(now))
+        if self._leaving is None and not self._rules.greeting_interruptible:
+            self._protected = False
+        return out + self._check_drained(now)
+
+    def _first_sound_of_turn(self, now: float) -> None:
+        if self._figures.first_audio_ms is None:
+            self._figures.first_audio_ms = self._since_opened(now)
+        if self._caller_paused_at is not None:
+            self._figures.turn_latency_ms.append(int((now - self._caller_paused_at) * 1000))
+            self._caller_paused_at = None
+
+    def _turn_heard(self, *, said: int, heard: int, interrupted: bool) -> list[Action]:
+        if said <= 0:
+            return []
+        detail = {"said_ms": ms(said), "heard_ms": ms(max(0, heard)), "interrupted": interrupted}
+        return [Noted("agent-turn-ended", detail=detail)]
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _apologise(self, why: str, now: float, *, raw: str) -> list[Action]:
+        self._agent_ready = self._agent_speaking = False
+        self._deadlines.clear()
+        out = self._play_clip("connecting_colleague", now)
+        return out + self.leave_after_last_word(why, now, raw=raw, wait_for_sentence=False)
+
+    def _play_clip(self, name: str, now: float) -> list[Action]:
+        clip = self._clips[name]
+        self._turn = Turn.SPEAKING
+        self._figures.clip_bytes += len(clip)
+        said = Noted("clip-played", detail={"clip": name})
+        return [said, *self._playing(self._voice.add(clip, now)), *self._playing(self._voice.end_turn(now))]
+
+    def _check_drained(self, now: float) -> list[Action]:
+        if self._leaving is None or self._gone or self._agent_speaking or "last-sentence" in self._deadlines:
+            return []
+        if self._voice.all_heard(now):
+            return self._leave(self._leaving)
+        self._deadlines["heard"] = max(now + FRAME_S, self._voice.last_given_up_at())
+        return []
+
+    def _leave(self, leave: Leave) -> list[Action]:
+        if self._gone:
+            return []
+        self._gone = True
+        self._deadlines.clear()
+        return [leave]
+
+    # -- deadlines -------------------------------------------------------------------------------------------------
+
+    def _due(self, name: str, now: float) -> list[Action]:
+        match name:
+            case "fill":
+                self._deadlines["fill"] = now + FRAME_S
+                self._figures.uplink_filled += len(SILENT_FRAME)
+                return [ToAgent(SILENT_FRAME)]
+            case "confirm":
+                return self._play_on(now) if self._turn is Turn.HOLDING else []
+            case "filler":
+                return self._play_clip("one_moment", now)
+            case "agent":
+                return self.no_agent(now, raw="no Vapi session in time")
+            case "drain":
+                return self._leave(self._leaving) if self._leaving else []
+        return []  # "heard" and "last-sentence" only wake the check that follows
+
+    # -- small things ----------------------------------------------------------------------------------------------
+
+    def _since_opened(self, now: float) -> int:
+        return int((now - self._opened_at) * 1000)
+
+    @staticmethod
+    def _playing(actions: list[ToCaller | MarkCaller]) -> list[Action]:
+        return [*actions]
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counters of one stream, in bytes unless the name says otherwise."""
+
+    first_audio_ms: int | None = None
+    interruptions: int = 0
+    time_to_silence_ms: list[int] = field(default_factory=list)
+    turn_latency_ms: list[int] = field(default_factory=list)
+    uplink_bytes: int = 0
+    uplink_dropped: int = 0
+    uplink_filled: int = 0
+    downlink_bytes: int = 0
+    downlink_flushed: int = 0
+    clip_bytes: int = 0
+
+    def as_metrics(self, *, caller_bytes: int, held_dropped: int) -> dict[str, Any]:
+        return {
+            "first_audio_ms": self.first_audio_ms,
+            "interruptions": self.interruptions,
+            "time_to_silence_ms": list(self.time_to_silence_ms),
+            "turn_latency_ms": list(self.turn_latency_ms),
+            "audio": {
+                "from_caller": self.uplink_bytes,
+                "from_caller_dropped": self.uplink_dropped,
+                "silence_to_agent": self.uplink_filled,
+                "from_agent": self.downlink_bytes,
+                "from_agent_flushed": self.downlink_flushed,
+                "from_agent_dropped": held_dropped,
+                "clips": self.clip_bytes,
+                "to_caller": caller_bytes,
+            },
+        }

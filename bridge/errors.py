@@ -1,0 +1,34 @@
+"""What can go wrong on the wires. The class answers the one question a caller has: is it worth trying again?"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Something on one of the two wires. Its text is ours: never a vendor's body, which may hold speech."""
+
+
+class BadMessage(BridgeError):
+    """Bytes from outside that are not what the protocol says; the text is one plain sentence."""
+
+
+class VapiError(BridgeError):
+    """Vapi did not do what was asked. `status` is the HTTP status, or None when there was no answer."""
+
+    def __init__(self, sentence: str, *, status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class VapiUnavailable(VapiError):
+    """No answer in time, 429 or 5xx: worth trying again when the outcome is known (`sent` is False) or harmless.
+
+    `sent` is True when the request may have been carried out all the same (a read time-out): a call may exist.
+    """
+
+    def __init__(self, sentence: str, *, status: int | None = None, sent: bool = False) -> None:
+        super().__init__(sentence, status=status)
+        self.sent = sent
+
+
+class VapiRefused(VapiError):
+    """Every other 4xx, and answers that are not what was asked for: trying again changes nothing."""

@@ -1,0 +1,71 @@
+"""Door 2: telling a running call, or a page that watches it, that there is something to look at.
+
+Only hints travel here, and a channel layer may lose any of them: the rows are the truth. A group's name is made from the
+CallSid or the public id, so nobody keeps a dictionary of calls and nothing can leak.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+SAFE = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)  # what a channel layer takes as part of a group's name
+ROWS_OF_ALL = "rows.all"
+
+SESSION = "session"  # the Vapi session became live, failed or ended
+COMMANDS = "commands"  # a command row waits
+INTERRUPTED = "interrupted"  # Vapi's webhook says: the caller interrupted
+SPEECH = "speech"  # Vapi's webhook says: the caller started to speak
+
+
+class Layer(Protocol):
+    """What we need of a channel layer."""
+
+    async def new_channel(self) -> str: ...
+
+    async def group_add(self, group: str, channel: str) -> None: ...
+
+    async def group_discard(self, group: str, channel: str) -> None: ...
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None: ...
+
+    async def receive(self, channel: str) -> dict[str, Any]: ...
+
+
+def group(call_sid: str) -> str:
+    """The group a call's media consumer listens to."""
+    if SAFE.fullmatch(call_sid):
+        return f"call.{call_sid}"
+    return f"call.{hashlib.sha256(call_sid.encode()).hexdigest()}"
+
+
+def rows_group(public_id: uuid.UUID) -> str:
+    """The group of the pages that show one call; `ROWS_OF_ALL` is that of the pages that show them all."""
+    return f"rows.{public_id.hex}"
+
+
+async def tell(layer: Layer, call_sid: str, hint: str, **detail: Any) -> None:
+    """Hint a live call to look. Never raises for a call that is not there: nobody listens, nothing happens."""
+    await layer.group_send(group(call_sid), {**detail, "type": "live.hint", "hint": hint})
+
+
+async def listen(layer: Layer, call_sid: str) -> AsyncIterator[str]:
+    """The hints for a call, as they come, until the caller closes the iterator or the layer fails."""
+    channel = await layer.new_channel()
+    await layer.group_add(group(call_sid), channel)
+    try:
+        while True:
+            message = await layer.receive(channel)
+            yield str(message.get("hint", ""))
+    finally:
+        await layer.group_discard(group(call_sid), channel)
+
+
+async def tell_rows(layer: Layer, public_id: uuid.UUID, seq: int) -> None:
+    """Hint the pages that this call's rows go up to event number `seq`."""
+    message = {"type": "rows.written", "call": str(public_id), "seq": seq}
+    await layer.group_send(rows_group(public_id), message)
+    await layer.group_send(ROWS_OF_ALL, message)

@@ -1,0 +1,135 @@
+"""Door 1: what the bridge needs from the house above it, said as protocols. It imports nothing of that house.
+
+`calls.ledger` is the Ledger, `bridge.vapi_link` the Conversations, `bridge.twilio_http` the Proof; the roof introduces them.
+Times called `now` are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class CallRef:
+    """A stream's licence to write: the call and the epoch it was admitted with. A stale epoch writes nothing."""
+
+    call_sid: str
+    epoch: int
+    short_id: str  # what log lines may say
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A proven stream: whose call it is and how its agent behaves."""
+
+    ref: CallRef
+    barge_in: str  # "instant" | "confirm"
+    greeting_interruptible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The Vapi session of a call as the bridge needs it. `socket_url` opens the call to whoever has it: never print it."""
+
+    n: int
+    state: str  # asked | claimed | live | failed | ended
+    vapi_call_id: str = ""
+    socket_url: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth remembering. `at` is wall time in seconds, `now` the same moment on the monotonic clock."""
+
+    kind: str
+    source: str  # twilio | bridge | vapi | tool | human | system
+    at: float
+    now: float
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row somebody wrote for the live call: say, hang-up, hand-over, flush, end-call."""
+
+    id: int
+    verb: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Why a stream is over, and its figures.
+
+    `why`: agent-ended, caller-left, handed-over, hung-up (by us), no-agent, agent-lost, drained.
+    `raw`: the vendor's own reason when there is one. `figures`: the fields of CallMetrics the bridge knows.
+    """
+
+    why: str
+    raw: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Ledger(Protocol):
+    """The history, seen from a stream. Only `note` and `heartbeat` are called while audio flows; they never block.
+
+    The awaited verbs keep their own deadline (300 ms) and raise LedgerAway past it: the audio path never waits for more.
+    """
+
+    async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
+        """Use up the one-time token. None: refuse the stream; nothing was changed."""
+
+    async def conversation(self, ref: CallRef) -> Conversation | None:
+        """The newest Vapi session of the call; None when the call is over or the epoch is stale."""
+
+    async def claim(self, ref: CallRef, n: int) -> None:
+        """Nobody took session n in time: claim it and create the Vapi call here, in a thread of the ledger's own."""
+
+    def note(self, ref: CallRef, note: Note) -> None: ...
+
+    def heartbeat(self, ref: CallRef) -> None: ...
+
+    async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
+        """Commands with an id above `after`, oldest first."""
+
+    async def ended(self, ref: CallRef, closing: Closing) -> None:
+        """Store why the stream is over, before the stream is closed: Twilio may ask the resume door at once."""
+
+
+class LedgerAway(Exception):
+    """The history did not answer within its deadline."""
+
+
+class Link(Protocol):
+    """An open Vapi audio socket. Sends never wait: queues are bounded, the oldest caller audio is dropped and counted."""
+
+    dropped_bytes: int
+
+    def send_audio(self, ulaw: bytes) -> None: ...
+
+    def send_control(self, message: Mapping[str, Any]) -> None: ...
+
+    async def receive(self) -> bytes | str:
+        """The next message: agent audio or a control text. Raises LinkClosed."""
+
+    async def close(self) -> None: ...
+
+
+class LinkClosed(Exception):
+    """The Vapi socket is gone; `code` is the WebSocket close code, 1006 when there was none."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"Vapi socket closed with {code}")
+        self.code = code
+
+
+class Conversations(Protocol):
+    async def open(self, socket_url: str) -> Link:
+        """Connect within 2 s. Raises VapiUnavailable or VapiRefused."""
+
+
+class Proof(Protocol):
+    def __call__(self, *, path: str, headers: Mapping[bytes, bytes]) -> bool:
+        """True when Twilio signed this WebSocket upgrade. `headers` are ASGI's: lower-case names."""

@@ -1,0 +1,147 @@
+"""The outgoing audio socket to Vapi: binary is sound, text is JSON, both ways.
+
+Sends never wait and both directions are bounded. Towards Vapi, sound that would pile up behind a slow socket is dropped
+and counted, control messages never are. From Vapi, reading pauses while the bridge is behind, so a burst is no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import picows
+
+from bridge import vapi_messages
+from bridge.errors import VapiRefused, VapiUnavailable
+from bridge.ports import LinkClosed
+
+CONNECT_WITHIN_S = 2.0
+UNSENT_LIMIT = 32 * 1024  # 4 s of sound; Vapi's own advice is to watch above 32 KB
+UNREAD_LIMIT = 400  # messages: about 20 s of agent sound in the vendor's chunk sizes
+MESSAGE_LIMIT = 2 * 1024 * 1024
+CLOSED_ABNORMALLY = 1006
+
+
+class VapiConversations:
+    """Opens links with one key. The socket URL itself is a capability: it is never logged, not even in errors."""
+
+    def __init__(self, *, api_key: str) -> None:
+        self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "supportvoice"} if api_key else {"User-Agent": "supportvoice"}
+
+    async def open(self, socket_url: str) -> VapiLink:
+        """Connected within 2 s. Raises VapiUnavailable, or VapiRefused when Vapi answered no."""
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                link = VapiLink()
+                await picows.ws_connect(
+                    lambda: link,
+                    socket_url,
+                    extra_headers=self._headers,
+                    websocket_handshake_timeout=CONNECT_WITHIN_S,
+                    max_frame_size=MESSAGE_LIMIT,
+                    max_redirects=0,
+                    enable_auto_ping=True,
+                    auto_ping_idle_timeout=10,
+                    auto_ping_reply_timeout=10,
+                    enable_auto_pong=True,
+                    logger_name=None,
+                )
+        except picows.WSInvalidStatusError as error:
+            raise VapiRefused("Vapi refused the audio socket.", status=_status(error)) from None
+        except (picows.WSError, OSError, TimeoutError) as error:
+            raise VapiUnavailable(f"Vapi's audio socket could not be opened ({type(error).__name__}).") from None
+        return link
+
+
+def _status(error: picows.WSInvalidStatusError) -> int | None:
+    response = getattr(error, "response", None)
+    return int(response.status) if response is not None else None
+
+
+class VapiLink(picows.WSListener):  # type: ignore[misc]
+    """One open socket; see `bridge.ports.Link`."""
+
+    def __init__(self) -> None:
+        self.dropped_bytes = 0
+        self._inbox: deque[bytes | str] = deque()
+        self._arrived = asyncio.Event()
+        self._reading = True
+        self._closed: int | None = None
+        self._parts: list[bytes] = []
+        self._parts_are_text = False
+        self._transport: picows.WSTransport | None = None
+
+    # -- picows calls these ------------------------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        kind = frame.msg_type
+        if kind is picows.WSMsgType.CLOSE:
+            self._closed = int(frame.get_close_code())
+            transport.send_close(self._closed if self._closed >= 1000 else 1000)
+            transport.disconnect()
+            return
+        if kind not in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):
+            return
+        if kind is not picows.WSMsgType.CONTINUATION:
+            self._parts_are_text = kind is picows.WSMsgType.TEXT
+        self._parts.append(frame.get_payload_as_bytes())
+        if sum(map(len, self._parts)) > MESSAGE_LIMIT:
+            transport.disconnect(graceful=False)
+        elif frame.fin:
+            whole, self._parts = b"".join(self._parts), []
+            self._put(whole.decode(errors="replace") if self._parts_are_text else whole)
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        if self._closed is None:
+            self._closed = CLOSED_ABNORMALLY
+        self._arrived.set()
+
+    # -- the bridge calls these --------------------------------------------------------------------------------------
+
+    def send_audio(self, ulaw: bytes) -> None:
+        if self._transport is None or self._closed is not None:
+            return
+        if self._transport.underlying_transport.get_write_buffer_size() > UNSENT_LIMIT:
+            self.dropped_bytes += len(ulaw)
+            return
+        self._transport.send(picows.WSMsgType.BINARY, ulaw)
+
+    def send_control(self, message: Mapping[str, Any]) -> None:
+        if self._transport is not None and self._closed is None:
+            self._transport.send(picows.WSMsgType.TEXT, vapi_messages.dump(message).encode())
+
+    async def receive(self) -> bytes | str:
+        """The next message, also those that arrived before the socket closed. Raises LinkClosed."""
+        while not self._inbox:
+            if self._closed is not None:
+                raise LinkClosed(self._closed)
+            self._arrived.clear()
+            await self._arrived.wait()
+        message = self._inbox.popleft()
+        if not self._reading and len(self._inbox) < UNREAD_LIMIT // 2 and self._transport is not None:
+            self._reading = True
+            self._transport.underlying_transport.resume_reading()
+        return message
+
+    async def close(self) -> None:
+        """Say goodbye and be gone within a second."""
+        if self._transport is None or self._closed is not None:
+            return
+        self._transport.send_close(picows.WSCloseCode.OK)
+        try:
+            async with asyncio.timeout(1.0):
+                await self._transport.wait_disconnected()
+        except TimeoutError:
+            self._transport.disconnect(graceful=False)
+
+    def _put(self, message: bytes | str) -> None:
+        self._inbox.append(message)
+        self._arrived.set()
+        if self._reading and len(self._inbox) >= UNREAD_LIMIT and self._transport is not None:
+            self._reading = False
+            self._transport.underlying_transport.pause_reading()

@@ -1,0 +1,122 @@
+"""What Vapi says beside its audio, and what we may say back. Texts are bare on the socket, wrapped in `message` by webhook.
+
+Only the messages the bridge acts on get a class; the rest are `Other`. Field names: docs.vapi.ai, calls/websocket-transport
+and server-url/events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from bridge.errors import BadMessage
+from bridge.untrusted import parse_untrusted
+
+MAX_TEXT_BYTES = 1024 * 1024  # conversation-update repeats the whole conversation
+END_CALL: Mapping[str, Any] = {"type": "end-call"}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStarted:
+    """The agent begins to speak: audio that follows belongs to a new turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStopped:
+    """Vapi has sent the last audio of this turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerSpoke:
+    """Vapi hears the caller: the earliest evidence of a barge-in, also fired when nobody was interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerPaused:
+    """The caller stopped speaking."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerInterrupted:
+    """Vapi cut its own turn short: the authoritative evidence of a barge-in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseQueued:
+    """The model's first words of a turn are on their way to the voice."""
+
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartialHeard:
+    """What Vapi thinks the caller is saying, so far."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """Vapi's call is over; its socket closes next. `raw` is one of some 600 reasons, kept as it is."""
+
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Known or unknown, the bridge has nothing to do for it."""
+
+    type: str
+
+
+Message = (
+    AgentStarted | AgentStopped | CallerSpoke | CallerPaused | CallerInterrupted | ResponseQueued | PartialHeard | SessionEnded | Other
+)
+
+_SPEECH: dict[tuple[Any, Any], Message] = {
+    ("assistant", "started"): AgentStarted(),
+    ("assistant", "stopped"): AgentStopped(),
+    ("user", "started"): CallerSpoke(),
+    ("user", "stopped"): CallerPaused(),
+}
+
+
+def read(text: str | bytes) -> Message:
+    """Raises BadMessage when it is not JSON of a sane size with a type."""
+    body = parse_untrusted(text, max_bytes=MAX_TEXT_BYTES)
+    if not isinstance(body, dict):
+        raise BadMessage("The text on Vapi's socket is not an object.")
+    inner = body.get("message")
+    return understand(inner if isinstance(inner, dict) and "type" in inner else body)
+
+
+def understand(message: Mapping[str, Any]) -> Message:
+    """One message without its envelope. Raises BadMessage when the type is missing."""
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        raise BadMessage("A message of Vapi's has no type.")
+    match kind.partition("[")[0]:
+        case "speech-update":
+            return _SPEECH.get((message.get("role"), message.get("status")), Other(kind))
+        case "user-interrupted":
+            return CallerInterrupted()
+        case "model-output":
+            return ResponseQueued(str(message.get("turnId", ""))[:64])
+        case "transcript" if message.get("transcriptType") == "partial":
+            return PartialHeard(str(message.get("role", "user"))[:16], str(message.get("transcript", ""))[:2000])
+        case "status-update" if message.get("status") == "ended":
+            return SessionEnded(str(message.get("endedReason", ""))[:200])
+    return Other(kind[:60])
+
+
+def say(text: str) -> dict[str, Any]:
+    """Have the agent speak a sentence of ours, cutting its own short."""
+    return {"type": "say", "content": text, "endCallAfterSpoken": False, "interruptAssistantEnabled": True, "interruptionsEnabled": True}
+
+
+def dump(message: Mapping[str, Any]) -> str:
+    return orjson.dumps(message).decode()

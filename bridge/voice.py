@@ -1,0 +1,195 @@
+"""The agent's voice on its way to the caller's ear: held here, sent to Twilio, heard.
+
+What is at Twilio can only be cleared; what is here can be paused, resumed or dropped. So at most `lead` of sound is
+sent ahead of the ear, and marks every 200 ms tell what was heard. A mark is named `<generation>:<ms>`, ms of this
+generation's sound sent so far; each clear begins a new generation, so a mark that returns because of the clear is
+known by its old number and never taken for sound that was played.
+
+Pure: positions are bytes, `now` is seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from bridge.audio import BYTES_PER_S, FRAME_BYTES, FRAME_S, ms, seconds, whole_frames
+
+
+@dataclass(frozen=True, slots=True)
+class ToCaller:
+    """Play this; whole 20 ms frames but at the end of a turn."""
+
+    ulaw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MarkCaller:
+    """Tell us when everything so far has been heard."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlushCaller:
+    """Clear what Twilio has not played."""
+
+
+Playing = ToCaller | MarkCaller
+
+TAIL_LIMIT = 2 * BYTES_PER_S
+PACE_STEP_S = 3 * FRAME_S  # frames that wait are sent three at a time: fewer wake-ups, same sound
+
+
+class AgentVoice:
+    """One caller's ear, as far as we can know it."""
+
+    def __init__(self, *, lead_s: float = 0.3, mark_every_ms: int = 200, held_limit_s: float = 60.0) -> None:
+        self._lead = lead_s
+        self._mark_every = mark_every_ms * BYTES_PER_S // 1000
+        self._held_limit = int(held_limit_s * BYTES_PER_S)
+        self._held = bytearray()
+        self._tail = bytearray()  # sent since the last mark that was played: what a resume plays again
+        self._surplus = 0  # bytes kept for a resume although the ear has probably had them
+        self._sent = 0
+        self._marked = 0  # position of the last mark sent
+        self._played = 0  # position of the last mark of this generation that came back
+        self._marks: deque[int] = deque()
+        self._ear_at = 0.0  # when the ear will have heard everything sent
+        self._turn_over = False
+        self._paused = False
+        self.generation = 0
+        self.dropped_bytes = 0
+        self.sent_bytes = 0  # over all generations, for the call's counters
+
+    # -- what is where -------------------------------------------------------------------------------------------
+
+    def heard(self, now: float) -> int:
+        """Bytes of this generation heard: what the clock says, within what the marks prove."""
+        by_clock = self._sent - int(max(0.0, self._ear_at - now) * BYTES_PER_S)
+        next_mark = self._marks[0] if self._marks else self._sent
+        return max(self._played, min(by_clock, next_mark))
+
+    def unheard(self, now: float) -> int:
+        """Bytes sent or held that the caller has not heard."""
+        return self._sent - self.heard(now) + len(self._held) - self._surplus
+
+    def all_heard(self, now: float, *, grace_s: float = 1.0) -> bool:
+        """True when nothing is left to play. A last mark that never returns is given up `grace_s` after its time."""
+        return not self._held and (self._played >= self._sent or now >= self._ear_at + grace_s)
+
+    def last_given_up_at(self, *, grace_s: float = 1.0) -> float:
+        return self._ear_at + seconds(len(self._held)) + grace_s
+
+    # -- what happens --------------------------------------------------------------------------------------------
+
+    def add(self, ulaw: bytes, now: float) -> list[Playing]:
+        """More of the agent's voice, in any chunks. A burst is no error; past the limit the newest is dropped and counted."""
+        room = self._held_limit - len(self._held)
+        if len(ulaw) > room:
+            self.dropped_bytes += len(ulaw) - room
+            ulaw = ulaw[:room]
+        self._turn_over = False
+        self._held += ulaw
+        return self.pace(now)
+
+    def end_turn(self, now: float) -> list[Playing]:
+        """No more sound follows: the remainder of a frame goes too, and a last mark tells when it was heard."""
+        self._turn_over = True
+        return self.pace(now)
+
+    def pace(self, now: float) -> list[Playing]:
+        """Send what may be sent now. Call again at `next_send()`."""
+        out: list[Playing] = []
+        if self._paused:
+            return out
+        while chunk := self._next_chunk(now):
+            self._send(chunk, now)
+            out.append(ToCaller(chunk))
+            if self._sent - self._marked >= self._mark_every:
+                out.append(self._mark())
+        if self._turn_over and not self._held and self._marked < self._sent:
+            out.append(self._mark())
+        return out
+
+    def next_send(self) -> float | None:
+        """When `pace` has something to do; None while nothing is held or the voice is paused."""
+        if self._paused or (len(self._held) < FRAME_BYTES and not (self._turn_over and self._held)):
+            return None
+        return self._ear_at - self._lead + PACE_STEP_S
+
+    def mark_returned(self, name: str) -> bool:
+        """True when it tells of this generation's sound; an older mark only says that a clear was carried out."""
+        generation, _, played_ms = name.partition(":")
+        if generation != str(self.generation) or not played_ms.isdecimal():
+            return False
+        position = int(played_ms) * BYTES_PER_S // 1000
+        while self._marks and self._marks[0] <= position + 7:  # a last mark may stand inside a millisecond
+            self._played = self._marks.popleft()
+        del self._tail[: max(0, len(self._tail) - (self._sent - self._played))]
+        return True
+
+    # -- barge-in ------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def cut(self, now: float) -> MarkCaller:
+        """Twilio is told to clear: a new generation. What was sent but not proven heard is kept, first in line.
+
+        The mark, sent behind the clear, comes back when the caller hears silence.
+        """
+        self._surplus += len(self._tail) - (self._sent - self.heard(now))
+        self._held[:0] = self._tail
+        self._begin_generation(now)
+        return MarkCaller(f"{self.generation}:0")
+
+    def drop(self) -> int:
+        """What is held is gone and the next turn starts afresh; returns the bytes of it that were unheard."""
+        unheard = max(0, len(self._held) - self._surplus)
+        self._held.clear()
+        self._surplus = 0
+        self._turn_over = False
+        self._paused = False
+        return unheard
+
+    def resume(self, now: float) -> list[Playing]:
+        """It was nothing: play on from the last mark that came back as played."""
+        self._paused = False
+        self._surplus = 0
+        return self.pace(now)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _begin_generation(self, now: float) -> None:
+        self.generation += 1
+        self._sent = self._marked = self._played = 0
+        self._marks.clear()
+        self._tail.clear()
+        self._ear_at = now
+
+    def _next_chunk(self, now: float) -> bytes:
+        ahead = max(0.0, self._ear_at - now)
+        room = whole_frames(int((self._lead - ahead) * BYTES_PER_S + 0.5))
+        to_mark = max(FRAME_BYTES, whole_frames(self._marked + self._mark_every - self._sent))
+        take = min(len(self._held), room, to_mark)
+        if take < len(self._held) or not self._turn_over:
+            take = whole_frames(take)
+        if take <= 0:
+            return b""
+        chunk = bytes(self._held[:take])
+        del self._held[:take]
+        return chunk
+
+    def _send(self, chunk: bytes, now: float) -> None:
+        self._sent += len(chunk)
+        self.sent_bytes += len(chunk)
+        self._tail += chunk
+        if len(self._tail) > TAIL_LIMIT:  # marks that never return must not grow it
+            del self._tail[:-TAIL_LIMIT]
+        self._ear_at = max(now, self._ear_at) + seconds(len(chunk))
+
+    def _mark(self) -> MarkCaller:
+        self._marked = self._sent
+        self._marks.append(self._sent)
+        return MarkCaller(f"{self.generation}:{ms(self._sent)}")

@@ -1,0 +1,313 @@
+"""The core's promises. Time is a number; a call is a core and the list of what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge import vapi_messages as vapi
+from bridge.core import Action, BridgeCore, Leave, Noted, Rules, ToAgent
+from bridge.voice import FlushCaller, MarkCaller, ToCaller
+
+CLIPS = {"one_moment": b"\x10" * 1600, "connecting_colleague": b"\x20" * 3200}
+CHUNKS = (743, 371, 186, 557, 170, 185, 372, 558)  # what Vapi was seen to send
+
+
+def a_call(**rules: object) -> BridgeCore:
+    core = BridgeCore(Rules(**rules), clips=CLIPS, now=0.0)  # type: ignore[arg-type]
+    core.agent_connected(0.0)
+    return core
+
+
+def agent_is_speaking(core: BridgeCore, *, ms: int, at: float = 0.0) -> list[Action]:
+    out = core.vapi_said(vapi.AgentStarted(), at)
+    return out + core.agent_audio(b"\x55" * (ms * 8), at)
+
+
+def played(actions: Sequence[Action]) -> bytes:
+    return b"".join(action.ulaw for action in actions if isinstance(action, ToCaller))
+
+
+def clears(actions: Sequence[Action]) -> int:
+    return sum(isinstance(action, FlushCaller) for action in actions)
+
+
+def noted(actions: Sequence[Action], kind: str) -> list[Noted]:
+    return [action for action in actions if isinstance(action, Noted) and action.kind == kind]
+
+
+def run_until(core: BridgeCore, until: float, out: list[Action]) -> None:
+    while (at := core.next_deadline()) is not None and at <= until:
+        out += core.tick(at)
+
+
+def test_caller_interrupts_and_unheard_speech_is_flushed() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=340)
+    out = core.vapi_said(vapi.CallerSpoke(), 0.0)
+    assert clears(out) == 1
+    out = core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    assert clears(out) == 0
+    assert noted(out, "tts-buffer-flushed")[0].detail == {"cancelled_ms": 340}
+
+
+def test_at_most_the_lead_is_sent_ahead_of_the_ear() -> None:
+    core = a_call()
+    out = agent_is_speaking(core, ms=2000)
+    assert len(played(out)) == 300 * 8
+    run_until(core, 1.0, out)
+    assert 1000 * 8 <= len(played(out)) <= 1300 * 8
+
+
+def test_no_timer_runs_for_the_voice_while_nothing_is_held() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=200)
+    core.caller_audio(b"\xff" * 160, 0.0)
+    assert core.next_deadline() == pytest.approx(0.06)  # only the gap filler of the uplink
+
+
+@given(st.lists(st.sampled_from(CHUNKS), min_size=1, max_size=60), st.randoms(use_true_random=False))
+def test_the_caller_gets_the_agents_bytes_exactly(sizes: list[int], rng: object) -> None:
+    core = a_call()
+    out = core.vapi_said(vapi.AgentStarted(), 0.0)
+    sent, now = b"", 0.0
+    for size in sizes:
+        chunk = bytes(rng.randrange(256) for _ in range(size))  # type: ignore[attr-defined]
+        sent += chunk
+        run_until(core, now, out)
+        out += core.agent_audio(chunk, now)
+        now += rng.choice((0.0, 0.05, 0.1))  # type: ignore[attr-defined]
+    out += core.vapi_said(vapi.AgentStopped(), now)
+    run_until(core, now + 60, out)
+    assert played(out) == sent
+    chunks = [a.ulaw for a in out if isinstance(a, ToCaller)]
+    assert all(len(chunk) % 160 == 0 for chunk in chunks[:-1])
+
+
+def test_marks_come_every_200_ms_and_at_the_end_of_a_turn() -> None:
+    core = a_call()
+    out = agent_is_speaking(core, ms=450)
+    out += core.vapi_said(vapi.AgentStopped(), 0.0)
+    run_until(core, 1.0, out)
+    assert [a.name for a in out if isinstance(a, MarkCaller)] == ["0:200", "0:400", "0:450"]
+
+
+@pytest.mark.parametrize("sources", list(product("si", repeat=6)))
+def test_one_clear_per_interruption_whatever_the_source(sources: tuple[str, ...]) -> None:
+    """Evidence at 0, 0, 100, 430, 570, 1150 ms while the agent talks on: clears at 0, 570 and 1150."""
+    core = a_call()
+    agent_is_speaking(core, ms=10_000)
+    at_ms, cleared = (0, 0, 100, 430, 570, 1150), []
+    for at, source in zip(at_ms, sources, strict=True):
+        now, out = at / 1000, []
+        run_until(core, now, out)
+        out += core.vapi_said(vapi.AgentStarted(), now)
+        out += core.agent_audio(b"\x55" * 8000, now)
+        out += core.vapi_said(vapi.CallerSpoke() if source == "s" else vapi.CallerInterrupted(), now)
+        cleared += [at] * clears(out)
+    assert cleared == [0, 570, 1150]
+
+
+def test_an_mhm_is_dismissed_and_the_agent_goes_on_where_it_was_heard_last() -> None:
+    core = a_call()
+    out = agent_is_speaking(core, ms=1000)
+    out += core.mark_returned("0:200", 0.2)
+    before = len(played(out))
+    out = core.vapi_said(vapi.CallerSpoke(), 0.25)
+    assert clears(out) == 1
+    out = []
+    run_until(core, 5.0, out)
+    assert noted(out, "interruption-dismissed")
+    assert before - 200 * 8 + len(played(out)) == 1000 * 8 - 200 * 8 + (before - 200 * 8)
+
+
+def test_what_the_caller_has_not_heard_is_played_again_byte_for_byte() -> None:
+    core = a_call()
+    audio = bytes(i * 7 % 251 for i in range(8000))
+    core.vapi_said(vapi.AgentStarted(), 0.0)
+    first = played(core.agent_audio(audio, 0.0))
+    core.mark_returned("0:200", 0.2)
+    core.vapi_said(vapi.CallerSpoke(), 0.25)
+    out: list[Action] = []
+    run_until(core, 5.0, out)
+    assert first[:1600] + played(out) == audio
+
+
+def test_confirm_mode_lets_the_tail_play_and_clears_only_when_confirmed() -> None:
+    core = a_call(instant=False)
+    agent_is_speaking(core, ms=1000)
+    assert clears(core.vapi_said(vapi.CallerSpoke(), 0.1)) == 0
+    out = core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    assert clears(out) == 1
+    assert noted(out, "tts-buffer-flushed")[0].detail == {"cancelled_ms": 800}
+
+
+def test_the_end_of_the_agents_turn_confirms_an_interruption() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.vapi_said(vapi.CallerSpoke(), 0.1)
+    out = core.vapi_said(vapi.AgentStopped(), 0.3)
+    assert noted(out, "interruption-confirmed")
+
+
+def test_sound_of_the_interrupted_turn_is_dropped_until_the_next_turn_starts() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=500)
+    core.vapi_said(vapi.CallerSpoke(), 0.1)
+    core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    core.agent_audio(b"\x55" * 743, 0.21)
+    assert played(core.agent_audio(b"\x55" * 743, 0.25)) == b""
+    core.vapi_said(vapi.AgentStopped(), 0.26)
+    core.vapi_said(vapi.AgentStarted(), 1.2)
+    assert played(core.agent_audio(b"\x66" * 320, 1.3)) == b"\x66" * 320
+
+
+def test_a_turn_nobody_announced_is_heard_all_the_same() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=500)
+    core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    assert played(core.agent_audio(b"\x66" * 320, 0.9)) == b"\x66" * 320
+
+
+def test_interruption_clears_twilio_even_when_our_queue_is_empty() -> None:
+    core = a_call()
+    assert clears(core.vapi_said(vapi.CallerInterrupted(), 9.0)) == 1
+
+
+def test_marks_that_return_because_of_a_clear_are_not_taken_for_sound_that_was_heard() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.vapi_said(vapi.CallerSpoke(), 0.1)
+    core.mark_returned("0:200", 0.11)
+    out = core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    assert noted(out, "tts-buffer-flushed")[0].detail == {"cancelled_ms": 900}
+
+
+def test_time_to_silence_runs_from_the_callers_speech_to_the_mark_behind_the_clear() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.vapi_said(vapi.CallerSpoke(), 0.100)
+    core.mark_returned("1:0", 0.130)
+    assert core.figures()["time_to_silence_ms"] == [pytest.approx(30, abs=1)]
+
+
+def test_the_last_word_is_heard_before_the_call_is_left() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=400)
+    out = core.vapi_said(vapi.AgentStopped(), 0.0)
+    out += core.vapi_said(vapi.SessionEnded("assistant-ended-call"), 0.01)
+    run_until(core, 0.35, out)
+    assert not any(isinstance(a, Leave) for a in out)
+    core.mark_returned("0:200", 0.2)
+    assert core.mark_returned("0:400", 0.41) == [Leave("agent-ended", "assistant-ended-call")]
+
+
+def test_a_last_mark_that_never_returns_keeps_the_caller_one_second_at_most() -> None:
+    core = a_call()
+    out = agent_is_speaking(core, ms=400)
+    out += core.vapi_said(vapi.AgentStopped(), 0.0)
+    out += core.vapi_said(vapi.SessionEnded("x"), 0.01)
+    run_until(core, 1.5, out)
+    assert out[-1] == Leave("agent-ended", "x")
+
+
+def test_a_goodbye_is_not_interrupted() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.leave_after_last_word("handed-over", 0.0)
+    assert clears(core.vapi_said(vapi.CallerSpoke(), 0.1)) == 0
+    assert core.vapi_said(vapi.CallerInterrupted(), 0.2) == []
+
+
+def test_a_greeting_that_may_not_be_interrupted_is_not() -> None:
+    core = a_call(greeting_interruptible=False)
+    agent_is_speaking(core, ms=1000)
+    assert clears(core.vapi_said(vapi.CallerInterrupted(), 0.1)) == 0
+    core.vapi_said(vapi.AgentStopped(), 1.0)
+    assert clears(core.vapi_said(vapi.CallerInterrupted(), 1.1)) == 1
+
+
+def test_what_the_caller_says_before_the_agent_is_there_is_kept_and_bounded() -> None:
+    core = BridgeCore(Rules(backlog_limit=480), clips=CLIPS, now=0.0)
+    for n in range(5):
+        assert core.caller_audio(bytes([n]) * 160, n * 0.02) == []
+    assert core.agent_connected(0.2) == [ToAgent(b"\x02" * 160 + b"\x03" * 160 + b"\x04" * 160)]
+    assert core.figures()["audio"]["from_caller_dropped"] == 320
+
+
+def test_gaps_of_the_caller_are_filled_with_silence_every_20_ms() -> None:
+    core = a_call()
+    core.caller_audio(b"\x11" * 160, 1.0)
+    out: list[Action] = []
+    run_until(core, 1.17, out)
+    assert [len(a.ulaw) for a in out if isinstance(a, ToAgent)] == [160] * 6
+    assert all(a.ulaw == b"\xff" * 160 for a in out if isinstance(a, ToAgent))
+
+
+def test_a_caller_hears_a_sentence_within_a_second_when_no_agent_comes() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    out: list[Action] = []
+    run_until(core, 0.95, out)
+    assert played(out).startswith(CLIPS["one_moment"])
+
+
+def test_without_a_vapi_session_the_caller_is_told_and_then_handed_on() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    out = core.no_agent(0.3, raw="refused")
+    assert played(out)[:160] == CLIPS["connecting_colleague"][:160]
+    run_until(core, 3.0, out)
+    assert out[-1] == Leave("no-agent", "refused")
+
+
+def test_nobody_waits_for_ever_for_an_agent() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    out: list[Action] = []
+    run_until(core, 10.0, out)
+    assert isinstance(out[-1], Leave)
+    assert out[-1].why == "no-agent"
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("audio"), st.integers(1, 2000)),
+            st.tuples(st.sampled_from(["started", "stopped", "spoke", "interrupted", "paused", "caller", "tick"]), st.just(0)),
+            st.tuples(st.just("mark"), st.integers(0, 3000)),
+        ),
+        max_size=120,
+    ),
+    st.booleans(),
+)
+def test_whatever_happens_no_sound_is_invented_and_two_clears_are_half_a_second_apart(story: list[tuple[str, int]], instant: bool) -> None:
+    core, now, got, out = a_call(instant=instant), 0.0, 0, []
+    cleared: list[float] = []
+    says = {
+        "started": vapi.AgentStarted(),
+        "stopped": vapi.AgentStopped(),
+        "spoke": vapi.CallerSpoke(),
+        "interrupted": vapi.CallerInterrupted(),
+        "paused": vapi.CallerPaused(),
+    }
+    replayed = 0
+    for what, n in story:
+        now += 0.037
+        run_until(core, now, out)
+        step: list[Action] = []
+        if what == "audio":
+            got += n
+            step = core.agent_audio(b"\x55" * n, now)
+        elif what == "mark":
+            step = core.mark_returned(f"{len(cleared)}:{n}", now)
+        elif what == "caller":
+            step = core.caller_audio(b"\x11" * 160, now)
+        elif what != "tick":
+            step = core.vapi_said(says[what], now)  # type: ignore[arg-type]
+        cleared += [now] * clears(step)
+        out += step
+    replayed = len(cleared) * 2 * 8000  # after each clear at most the kept tail is played again
+    assert len(played(out)) <= got + replayed
+    assert all(b - a >= 0.5 for a, b in pairwise(cleared))
