@@ -5,7 +5,10 @@ Silence is 0xFF. 0x00 is full scale and clicks loudly (Twilio media streams; fac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+import orjson
 
 BYTES_PER_S = 8000
 BYTES_PER_MS = 8
@@ -28,6 +31,15 @@ def whole_frames(n_bytes: int) -> int:
     return n_bytes - n_bytes % FRAME_BYTES
 
 
-def load_clips(folder: Path) -> dict[str, bytes]:
-    """The `.ulaw` files of a folder by name: sentences the bridge can start within 20 ms of any trouble."""
-    return {file.stem: file.read_bytes() for file in sorted(folder.glob("*.ulaw"))}
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A sentence of the bridge's own, ready to be played within 20 ms of any trouble."""
+
+    text: str
+    ulaw: bytes
+
+
+def load_clips(folder: Path) -> dict[str, Clip]:
+    """The clips of a folder by name: `texts.json` says what each `<name>.ulaw` says."""
+    texts = orjson.loads((folder / "texts.json").read_bytes())
+    return {name: Clip(text, (folder / f"{name}.ulaw").read_bytes()) for name, text in texts.items()}

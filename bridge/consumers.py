@@ -19,6 +19,7 @@ from channels.consumer import AsyncConsumer
 from channels.layers import get_channel_layer
 
 from bridge import live, twilio_media, vapi_messages
+from bridge.audio import Clip
 from bridge.core import Action, BridgeCore, Leave, Noted, Rules, TellAgent, ToAgent
 from bridge.errors import BadMessage, VapiError
 from bridge.ports import Admission, Closing, Command, Conversation, Conversations, Ledger, LedgerAway, Link, LinkClosed, Note, Proof
@@ -52,7 +53,7 @@ class MediaStreamConsumer(AsyncConsumer):
         ledger: Ledger,
         conversations: Conversations,
         proof: Proof,
-        clips: Mapping[str, bytes],
+        clips: Mapping[str, Clip],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:

@@ -22,7 +22,7 @@ from enum import Enum
 from typing import Any
 
 from bridge import vapi_messages as vapi
-from bridge.audio import FRAME_S, SILENT_FRAME, ms
+from bridge.audio import FRAME_S, SILENT_FRAME, Clip, ms
 from bridge.voice import AgentVoice, FlushCaller, MarkCaller, ToCaller
 
 
@@ -84,7 +84,7 @@ class Rules:
 class BridgeCore:
     """One phone call, seen as a state machine."""
 
-    def __init__(self, rules: Rules, *, clips: Mapping[str, bytes], now: float) -> None:
+    def __init__(self, rules: Rules, *, clips: Mapping[str, Clip], now: float) -> None:
         self._rules = rules
         self._clips = clips
         self._voice = AgentVoice()
@@ -149,7 +149,7 @@ class BridgeCore:
         self._deadlines.pop("filler", None)
         self._deadlines["fill"] = now + FRAME_S
         backlog, self._backlog = bytes(self._backlog), bytearray()
-        return [ToAgent(backlog)] if backlog else [ToAgent(SILENT_FRAME)]
+        return [ToAgent(backlog)] if backlog else self._fill()
 
     def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
         match message:
@@ -356,9 +356,9 @@ class BridgeCore:
     def _play_clip(self, name: str, now: float) -> list[Action]:
         clip = self._clips[name]
         self._turn = Turn.SPEAKING
-        self._figures.clip_bytes += len(clip)
-        said = Noted("clip-played", detail={"clip": name})
-        return [said, *self._playing(self._voice.add(clip, now)), *self._playing(self._voice.end_turn(now))]
+        self._figures.clip_bytes += len(clip.ulaw)
+        said = Noted("clip-played", detail={"clip": name, "text": clip.text})
+        return [said, *self._playing(self._voice.add(clip.ulaw, now)), *self._playing(self._voice.end_turn(now))]
 
     def _check_drained(self, now: float) -> list[Action]:
         if self._leaving is None or self._gone or self._agent_speaking or "last-sentence" in self._deadlines:
@@ -381,8 +381,7 @@ class BridgeCore:
         match name:
             case "fill":
                 self._deadlines["fill"] = now + FRAME_S
-                self._figures.uplink_filled += len(SILENT_FRAME)
-                return [ToAgent(SILENT_FRAME)]
+                return self._fill()
             case "confirm":
                 return self._play_on(now) if self._turn is Turn.HOLDING else []
             case "filler":
@@ -392,6 +391,10 @@ class BridgeCore:
             case "drain":
                 return self._leave(self._leaving) if self._leaving else []
         return []  # "heard" and "last-sentence" only wake the check that follows
+
+    def _fill(self) -> list[Action]:
+        self._figures.uplink_filled += len(SILENT_FRAME)
+        return [ToAgent(SILENT_FRAME)]
 
     # -- small things ----------------------------------------------------------------------------------------------
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise, product
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import vapi_messages as vapi
+from bridge.audio import Clip
 from bridge.core import Action, BridgeCore, Leave, Noted, Rules, ToAgent
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
-CLIPS = {"one_moment": b"\x10" * 1600, "connecting_colleague": b"\x20" * 3200}
+CLIPS = {"one_moment": Clip("One moment.", b"\x10" * 1600), "connecting_colleague": Clip("A colleague.", b"\x20" * 3200)}
 CHUNKS = (743, 371, 186, 557, 170, 185, 372, 558)  # what Vapi was seen to send
 
 
@@ -70,22 +72,42 @@ def test_no_timer_runs_for_the_voice_while_nothing_is_held() -> None:
     assert core.next_deadline() == pytest.approx(0.06)  # only the gap filler of the uplink
 
 
-@given(st.lists(st.sampled_from(CHUNKS), min_size=1, max_size=60), st.randoms(use_true_random=False))
-def test_the_caller_gets_the_agents_bytes_exactly(sizes: list[int], rng: object) -> None:
+@given(st.lists(st.tuples(st.sampled_from(CHUNKS), st.sampled_from([0.0, 0.05, 0.1])), min_size=1, max_size=60), st.integers(0, 2**32))
+def test_the_caller_gets_the_agents_bytes_exactly(chunks_and_gaps: list[tuple[int, float]], seed: int) -> None:
     core = a_call()
     out = core.vapi_said(vapi.AgentStarted(), 0.0)
-    sent, now = b"", 0.0
-    for size in sizes:
-        chunk = bytes(rng.randrange(256) for _ in range(size))  # type: ignore[attr-defined]
+    sent, now, rng = b"", 0.0, Random(seed)
+    for size, gap in chunks_and_gaps:
+        chunk = rng.randbytes(size)
         sent += chunk
         run_until(core, now, out)
         out += core.agent_audio(chunk, now)
-        now += rng.choice((0.0, 0.05, 0.1))  # type: ignore[attr-defined]
+        now += gap
     out += core.vapi_said(vapi.AgentStopped(), now)
-    run_until(core, now + 60, out)
+    run_until(core, now + 8, out)
     assert played(out) == sent
     chunks = [a.ulaw for a in out if isinstance(a, ToCaller)]
     assert all(len(chunk) % 160 == 0 for chunk in chunks[:-1])
+
+
+def test_an_ear_that_ran_dry_gets_a_cushion_first_so_that_odd_gaps_are_not_heard() -> None:
+    core = a_call()
+    out = core.vapi_said(vapi.AgentStarted(), 0.0)
+    out += core.agent_audio(b"\x55" * 371, 0.0)
+    assert played(out) == b""
+    run_until(core, 0.05, out)
+    out += core.agent_audio(b"\x55" * 372, 0.05)
+    assert played(out) == b""
+    out += core.agent_audio(b"\x55" * 372, 0.1)
+    assert played(out) == b"\x55" * 960
+
+
+def test_a_short_sound_waits_for_its_cushion_a_quarter_of_a_second_at_most() -> None:
+    core = a_call()
+    out = core.vapi_said(vapi.AgentStarted(), 0.0)
+    out += core.agent_audio(b"\x55" * 320, 0.0)
+    run_until(core, 0.25, out)
+    assert played(out) == b"\x55" * 320
 
 
 def test_marks_come_every_200_ms_and_at_the_end_of_a_turn() -> None:
@@ -103,7 +125,8 @@ def test_one_clear_per_interruption_whatever_the_source(sources: tuple[str, ...]
     agent_is_speaking(core, ms=10_000)
     at_ms, cleared = (0, 0, 100, 430, 570, 1150), []
     for at, source in zip(at_ms, sources, strict=True):
-        now, out = at / 1000, []
+        now = at / 1000
+        out: list[Action] = []
         run_until(core, now, out)
         out += core.vapi_said(vapi.AgentStarted(), now)
         out += core.agent_audio(b"\x55" * 8000, now)
@@ -163,14 +186,14 @@ def test_sound_of_the_interrupted_turn_is_dropped_until_the_next_turn_starts() -
     assert played(core.agent_audio(b"\x55" * 743, 0.25)) == b""
     core.vapi_said(vapi.AgentStopped(), 0.26)
     core.vapi_said(vapi.AgentStarted(), 1.2)
-    assert played(core.agent_audio(b"\x66" * 320, 1.3)) == b"\x66" * 320
+    assert played(core.agent_audio(b"\x66" * 1120, 1.3)) == b"\x66" * 1120
 
 
 def test_a_turn_nobody_announced_is_heard_all_the_same() -> None:
     core = a_call()
     agent_is_speaking(core, ms=500)
     core.vapi_said(vapi.CallerInterrupted(), 0.2)
-    assert played(core.agent_audio(b"\x66" * 320, 0.9)) == b"\x66" * 320
+    assert played(core.agent_audio(b"\x66" * 1120, 0.9)) == b"\x66" * 1120
 
 
 def test_interruption_clears_twilio_even_when_our_queue_is_empty() -> None:
@@ -252,13 +275,13 @@ def test_a_caller_hears_a_sentence_within_a_second_when_no_agent_comes() -> None
     core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
     out: list[Action] = []
     run_until(core, 0.95, out)
-    assert played(out).startswith(CLIPS["one_moment"])
+    assert played(out).startswith(CLIPS["one_moment"].ulaw)
 
 
 def test_without_a_vapi_session_the_caller_is_told_and_then_handed_on() -> None:
     core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
     out = core.no_agent(0.3, raw="refused")
-    assert played(out)[:160] == CLIPS["connecting_colleague"][:160]
+    assert played(out)[:160] == CLIPS["connecting_colleague"].ulaw[:160]
     run_until(core, 3.0, out)
     assert out[-1] == Leave("no-agent", "refused")
 
@@ -283,7 +306,8 @@ def test_nobody_waits_for_ever_for_an_agent() -> None:
     st.booleans(),
 )
 def test_whatever_happens_no_sound_is_invented_and_two_clears_are_half_a_second_apart(story: list[tuple[str, int]], instant: bool) -> None:
-    core, now, got, out = a_call(instant=instant), 0.0, 0, []
+    core, now, got = a_call(instant=instant), 0.0, 0
+    out: list[Action] = []
     cleared: list[float] = []
     says = {
         "started": vapi.AgentStarted(),

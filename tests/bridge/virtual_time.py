@@ -10,8 +10,6 @@ import asyncio
 import base64
 import json
 import random
-import selectors
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,140 +18,81 @@ from typing import Any
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
+from bridge.sandbox import virtual
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.ear import Ear
-from bridge.sandbox.media import MediaSide, PipeClosed, StreamFacts
+from bridge.sandbox.media import MediaSide, StreamFacts
 from bridge.sandbox.phone import Phone
 from bridge.sandbox.script import Caller, Scenario
 from bridge.sandbox.turns import Evidence, Faults, Plan, Turns
+from bridge.sandbox.virtual import MemoryPipe
 
 BRIDGE_CLIPS = load_clips(Path(__file__).parents[2] / "bridge" / "clips")
 
 
-class Deadlock(Exception):
-    """Everybody waits and nobody will ever wake them."""
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    """Never sleeps: where a real selector would wait, the clock jumps."""
+class TwilioPipe(MemoryPipe):
+    """The media socket: the sandbox's Pipe at one end, ASGI's receive and send at the other."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if ready:
-            return ready
-        if timeout is None:
-            raise Deadlock
-        self.now += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now
-
-
-class _Queue:
-    """Messages one way. None, put last, closes it."""
-
-    def __init__(self) -> None:
-        self._items: deque[Any] = deque()
-        self._news = asyncio.Event()
-
-    def put(self, item: Any) -> None:
-        self._items.append(item)
-        self._news.set()
-
-    async def get(self) -> Any:
-        while not self._items:
-            self._news.clear()
-            await self._news.wait()
-        return self._items.popleft()
-
-
-class TwilioPipe:
-    """The media socket: the sandbox's Pipe at one end, ASGI's receive and send at the other."""
-
-    extensions = ""
-
-    def __init__(self) -> None:
-        self._to_us, self._to_twilio = _Queue(), _Queue()
-        self._to_us.put({"type": "websocket.connect"})
         self.uplink = bytearray()  # what the caller's phone really sent
+        self._welcomed = False
 
     async def send(self, text: str) -> None:
         message = json.loads(text)
         if message["event"] == "media":
             self.uplink += base64.b64decode(message["media"]["payload"])
-        self._to_us.put({"type": "websocket.receive", "text": text})
-
-    async def receive(self) -> str | bytes:
-        item = await self._to_twilio.get()
-        if isinstance(item, int):
-            raise PipeClosed(item)
-        assert isinstance(item, str)
-        return item
-
-    async def close(self) -> None:
-        self._to_us.put({"type": "websocket.disconnect", "code": 1000})
-
-    def abort(self) -> None:
-        self._to_us.put({"type": "websocket.disconnect", "code": 1006})
+        await super().send(text)
 
     async def asgi_receive(self) -> Mapping[str, Any]:
-        message: Mapping[str, Any] = await self._to_us.get()
-        return message
+        if not self._welcomed:
+            self._welcomed = True
+            return {"type": "websocket.connect"}
+        text = await self.server.receive()
+        return {"type": "websocket.disconnect", "code": 1000} if text is None else {"type": "websocket.receive", "text": text}
 
     async def asgi_send(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "websocket.send":
-            self._to_twilio.put(message["text"])
+            await self.server.send(message["text"])
         elif message["type"] == "websocket.close":
-            self._to_twilio.put(message["code"])
+            await self.server.close(message["code"])
 
 
 class VapiPipe:
     """The audio socket: the sandbox's Pipe at one end, the bridge's Link at the other."""
 
     def __init__(self) -> None:
-        self._to_us, self._to_vapi = _Queue(), _Queue()
+        self._to_us: asyncio.Queue[bytes | str | int] = asyncio.Queue()
+        self._to_vapi: asyncio.Queue[bytes | str | None] = asyncio.Queue()
         self.dropped_bytes = 0
 
     async def send_bytes(self, data: bytes) -> None:
-        self._to_us.put(data)
+        self._to_us.put_nowait(data)
 
     async def send_text(self, text: str) -> None:
-        self._to_us.put(text)
+        self._to_us.put_nowait(text)
 
     async def receive_from_us(self) -> bytes | str | None:
-        item: bytes | str | None = await self._to_vapi.get()
-        return item
+        return await self._to_vapi.get()
 
     async def close_by_vapi(self, code: int) -> None:
-        self._to_us.put(code)
-        self._to_vapi.put(None)
+        self._to_us.put_nowait(code)
+        self._to_vapi.put_nowait(None)
 
     def send_audio(self, ulaw: bytes) -> None:
-        self._to_vapi.put(ulaw)
+        self._to_vapi.put_nowait(ulaw)
 
     def send_control(self, message: Mapping[str, Any]) -> None:
-        self._to_vapi.put(json.dumps(dict(message)))
+        self._to_vapi.put_nowait(json.dumps(dict(message)))
 
     async def receive(self) -> bytes | str:
         item = await self._to_us.get()
         if isinstance(item, int):
             raise LinkClosed(item)
-        assert isinstance(item, bytes | str)
         return item
 
     async def close(self) -> None:
-        self._to_vapi.put(None)
+        self._to_vapi.put_nowait(None)
 
 
 class _VapiEnd:
@@ -219,12 +158,12 @@ class OneCall:
 
 def carry_a_call(scenario: Scenario, *, seed: int = 1, faults: Faults | None = None, token: str = "right") -> OneCall:
     """Run one call from the stream's start to its end on a virtual clock."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_call(scenario, seed, faults or Faults(), token))
+    return virtual.run(_call(scenario, seed, faults or Faults(), token))
 
 
 async def _call(scenario: Scenario, seed: int, faults: Faults, token: str) -> OneCall:
     loop = asyncio.get_running_loop()
+    began = loop.time()
     twilio, vapi, evidence, notebook = TwilioPipe(), VapiPipe(), Evidence(), Notebook()
     everybody = {clip.name: clip for clip in CLIPS.values()}
     phone = Phone(Caller(scenario.caller), Ear({name: clip for name, clip in everybody.items() if clip.voice == "agent"}))
@@ -277,4 +216,4 @@ async def _call(scenario: Scenario, seed: int, faults: Faults, token: str) -> On
     phone.last_words()
     await bridge
     await asyncio.gather(*turns)
-    return OneCall(facts, phone, evidence, notebook, bytes(twilio.uplink), loop.time())
+    return OneCall(facts, phone, evidence, notebook, bytes(twilio.uplink), loop.time() - began)

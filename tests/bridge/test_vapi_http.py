@@ -1,0 +1,352 @@
+"""Vapi's REST side against real sockets: deadlines, the one retry, answers nobody may trust, addresses nobody may follow."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.deadline import KEEP_ALIVE_S, Answer, Courier, Forbidden, NoAnswer
+from bridge.errors import VapiError, VapiRefused, VapiUnavailable
+from bridge.vapi_http import USER_AGENT, VapiCall, VapiClient
+from tests.bridge.http_server import Server, drip, drop, hang, reply
+
+CALL_ID = "019a9b1c-7f2e-7c33-9d41-2b6f0c5e8a77"
+
+
+def created(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": CALL_ID,
+        "status": "queued",
+        "subscriptionLimits": {"concurrencyBlocked": False},
+        "monitor": {"controlUrl": f"http://127.0.0.1/{CALL_ID}/control"},
+        "transport": {"provider": "vapi.websocket", "websocketCallUrl": f"ws://127.0.0.1/{CALL_ID}/transport"},
+    } | changes
+
+
+def client_of(server: Server) -> VapiClient:
+    return VapiClient(base_url=server.url, api_key="key-1")
+
+
+def unused_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_a_call_is_created_with_our_key_and_name():
+    with Server(reply(201, created())) as vapi:
+        call = client_of(vapi).create_call({"name": "CA1.0"})
+    assert call == VapiCall(CALL_ID, f"ws://127.0.0.1/{CALL_ID}/transport", f"http://127.0.0.1/{CALL_ID}/control")
+    (asked,) = vapi.asked
+    assert (asked.path, asked.json) == ("/call", {"name": "CA1.0"})
+    assert asked.headers["Authorization"] == "Bearer key-1"
+    assert asked.headers["User-Agent"] == USER_AGENT
+    assert asked.headers["Content-Type"] == "application/json"
+
+
+def test_a_chunked_answer_is_read_whole():
+    with Server(reply(201, created(), chunked=True)) as vapi:
+        assert client_of(vapi).create_call({}).id == CALL_ID
+
+
+def test_the_addresses_of_a_call_are_never_printed():
+    call = VapiCall(CALL_ID, "wss://secret-socket", "https://secret-control")
+    assert "secret" not in repr(call)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_busy_is_tried_once_more_after_200_ms(status: int):
+    pauses: list[float] = []
+    with Server(reply(status), reply(201, created())) as vapi:
+        assert client_of(vapi).create_call({}, pause=pauses.append).id == CALL_ID
+    assert (len(vapi.asked), pauses) == (2, [0.2])
+
+
+def test_busy_twice_is_given_up():
+    with Server(reply(429)) as vapi, pytest.raises(VapiUnavailable) as problem:
+        client_of(vapi).create_call({})
+    assert (len(vapi.asked), problem.value.status, problem.value.sent) == (2, 429, False)
+
+
+def test_a_refused_connection_is_tried_once_more_when_vapi_is_back():
+    port, started = unused_port(), list[Server]()
+
+    def come_back(_: float) -> None:
+        started.append(Server(reply(201, created()), port=port).__enter__())
+
+    client = VapiClient(base_url=f"http://127.0.0.1:{port}", api_key="k")
+    assert client.create_call({}, pause=come_back).id == CALL_ID
+    started[0].__exit__()
+
+
+def test_a_refused_connection_is_known_not_to_have_been_sent():
+    client = VapiClient(base_url=f"http://127.0.0.1:{unused_port()}", api_key="k")
+    with pytest.raises(VapiUnavailable) as problem:
+        client.create_call({}, pause=lambda _: None)
+    assert problem.value.sent is False
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_other_failures_may_have_created_a_call_and_are_not_repeated(status: int):
+    with Server(reply(status)) as vapi, pytest.raises(VapiUnavailable) as problem:
+        client_of(vapi).create_call({})
+    assert (len(vapi.asked), problem.value.sent) == (1, True)
+
+
+@pytest.mark.parametrize("status", [301, 302, 400, 401, 402, 403, 404, 409])
+def test_a_refusal_is_final_and_its_body_is_not_repeated(status: int):
+    body = b"error code: 1010, the caller said"
+    with Server(reply(status, body, headers={"Location": "/elsewhere"})) as vapi, pytest.raises(VapiRefused) as problem:
+        client_of(vapi).create_call({})
+    assert (len(vapi.asked), problem.value.status) == (1, status)
+    assert "caller" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    "act", [hang, drip(b"HTTP/1.1 201 Created\r\n" + b"X-Slow: 1\r\n" * 100), drop], ids=["silent", "one byte at a time", "closed"]
+)
+def test_an_answer_that_does_not_come_is_never_asked_for_again(act: Any):
+    with Server(act) as vapi:
+        started = time.monotonic()
+        with pytest.raises(VapiUnavailable) as problem:
+            client_of(vapi).create_call({}, deadline_s=0.4)
+        assert time.monotonic() - started < 1.0
+    assert (len(vapi.asked), problem.value.sent) == (1, True)
+
+
+def test_a_body_that_drips_is_over_at_the_deadline_and_its_connection_is_shut():
+    with Server(drip(b"HTTP/1.1 201 Created\r\nContent-Length: 5000\r\n\r\n" + b" " * 5000)) as vapi:
+        with pytest.raises(VapiUnavailable):
+            client_of(vapi).create_call({}, deadline_s=1.5)
+        assert vapi.cut.wait(5), "the server could write on after the deadline"
+
+
+def test_the_retry_has_only_what_the_first_try_left():
+    ticks = iter([0.0, 2.0])
+    with Server(reply(503), hang) as vapi:
+        started = time.monotonic()
+        with pytest.raises(VapiUnavailable) as problem:
+            client_of(vapi).create_call({}, deadline_s=2.6, pause=lambda _: None, clock=lambda: next(ticks))
+        assert time.monotonic() - started < 1.5
+    assert (len(vapi.asked), problem.value.sent) == (2, True)
+
+
+def test_no_retry_starts_when_the_time_is_used_up():
+    ticks = iter([0.0, 2.9])
+    with Server(reply(503)) as vapi, pytest.raises(VapiUnavailable):
+        client_of(vapi).create_call({}, pause=lambda _: None, clock=lambda: next(ticks))
+    assert len(vapi.asked) == 1
+
+
+MALFORMED: dict[str, Any] = {
+    "empty": b"",
+    "html": b"<!doctype html><title>hello</title>",
+    "cut json": json.dumps(created()).encode()[:-3],
+    "a list": [created()],
+    "not utf-8": b'{"id": "\xff\xfe"}',
+    "deep": b'{"id": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    "too long": json.dumps(created(padding="x" * 300_000)).encode(),
+    "no id": created(id=None),
+    "an id that is a path": created(id="../../assistant"),
+    "a batch": {"results": [created()], "errors": []},
+    "no transport": created(transport=None),
+    "transport is text": created(transport="vapi.websocket"),
+    "no address": created(transport={"provider": "vapi.websocket"}),
+    "address is a number": created(transport={"websocketCallUrl": 7}),
+    "address without scheme": created(transport={"websocketCallUrl": "127.0.0.1/transport"}),
+    "address over http": created(transport={"websocketCallUrl": "http://127.0.0.1/transport"}),
+    "address on another host": created(transport={"websocketCallUrl": "ws://attacker.test/transport"}),
+    "address with a user": created(transport={"websocketCallUrl": "ws://127.0.0.1@attacker.test/transport"}),
+    "address with a backslash": created(transport={"websocketCallUrl": "ws://127.0.0.1\\@attacker.test/"}),
+    "address with a fragment": created(transport={"websocketCallUrl": "ws://127.0.0.1/#@attacker.test"}),
+    "address with a line break": created(transport={"websocketCallUrl": "ws://127.0.0.1/\r\nHost: attacker.test"}),
+    "address too long": created(transport={"websocketCallUrl": "ws://127.0.0.1/" + "x" * 600}),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_malformed_answer_is_refused_once_and_not_repeated(kind: str):
+    with Server(reply(201, MALFORMED[kind])) as vapi, pytest.raises(VapiRefused) as problem:
+        client_of(vapi).create_call({})
+    assert (len(vapi.asked), problem.value.status) == (1, 201)
+    assert "attacker" not in str(problem.value)
+
+
+def test_a_compressed_answer_nobody_asked_for_is_refused_and_not_unpacked():
+    with Server(reply(201, b"\x1f\x8b" + b"\0" * 100, headers={"Content-Encoding": "gzip"})) as vapi, pytest.raises(VapiRefused):
+        client_of(vapi).create_call({})
+    assert vapi.asked[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("control", [None, 5, "https://attacker.test/control", "file:///etc/passwd"])
+def test_a_control_address_we_may_not_use_is_left_out(control: Any):
+    with Server(reply(201, created(monitor={"controlUrl": control}))) as vapi:
+        assert client_of(vapi).create_call({}).control_url == ""
+
+
+def test_a_parked_call_is_let_go_and_counts_as_unavailable():
+    with Server(reply(201)) as vapi:
+        vapi.acts[:] = [
+            reply(201, created(subscriptionLimits={"concurrencyBlocked": True}, monitor={"controlUrl": f"{vapi.url}/c/control"})),
+            reply(200, {}),
+        ]
+        with pytest.raises(VapiUnavailable) as problem:
+            client_of(vapi).create_call({})
+    assert [(asked.path, asked.json) for asked in vapi.asked[1:]] == [("/c/control", {"type": "end-call"})]
+    assert problem.value.sent is True
+
+
+def leads(url: str, **settings: Any) -> bool:
+    client = VapiClient(**({"base_url": "https://api.vapi.ai", "api_key": "k"} | settings))
+    return client._leads_to_vapi(url, secure="wss", plain="ws")
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "expected"),
+    [
+        ("wss://api.vapi.ai/x/transport", {}, True),
+        ("wss://phone-call-websocket.aws-us-west-2-backend-production1.vapi.ai/x/transport", {}, True),
+        ("wss://vapi.ai.attacker.test/x", {}, False),
+        ("wss://notvapi.ai/x", {}, False),
+        ("wss://API.VAPI.AI/x", {}, False),  # nobody writes it so; one spelling is easier to trust
+        ("ws://api.vapi.ai/x", {}, False),
+        ("wss://eu.voice.test/x", {"base_url": "https://voice.test"}, True),
+        ("ws://voice.test:8088/x", {"base_url": "http://voice.test:9"}, True),
+        ("wss://api.vapi.ai/x", {"socket_hosts": ["only.test"]}, False),
+        ("wss://a.only.test/x", {"socket_hosts": ["*.only.test"]}, True),
+        ("wss://only.test/x", {"socket_hosts": ["*.only.test"]}, False),
+        ("ws://[::1]:8000/x", {"base_url": "http://[::1]:8000"}, True),
+        ("wss://[::1]/x", {}, False),
+    ],
+)
+def test_sockets_are_followed_to_vapi_only(url: str, settings: dict[str, Any], expected: bool):
+    assert leads(url, **settings) is expected
+
+
+@given(st.text(max_size=40), st.sampled_from(["wss://", "ws://", "https://", "wss:", ""]))
+def test_no_text_leads_away_from_vapi(text: str, scheme: str):
+    if leads(scheme + text):
+        host = text.split("/")[0].split(":")[0]
+        assert scheme == "wss://"
+        assert host == "api.vapi.ai" or host.endswith(".vapi.ai")
+
+
+def test_an_assistant_is_stored_and_its_id_returned():
+    with Server(reply(201, {"id": "a-1"})) as vapi:
+        assert client_of(vapi).create_assistant({"name": "Support"}) == "a-1"
+    assert (vapi.asked[0].path, vapi.asked[0].json) == ("/assistant", {"name": "Support"})
+
+
+def test_an_assistant_without_id_is_refused():
+    with Server(reply(201, {})) as vapi, pytest.raises(VapiRefused):
+        client_of(vapi).create_assistant({})
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 404, 410])
+def test_ending_a_call_succeeds_when_it_is_over(status: int):
+    with Server(reply(status)) as vapi:
+        client_of(vapi).end_call(f"{vapi.url}/x/control")
+    assert vapi.asked[0].json == {"type": "end-call"}
+
+
+def test_ending_a_call_says_when_it_did_not_work():
+    with Server(reply(403)) as vapi, pytest.raises(VapiRefused):
+        client_of(vapi).end_call(f"{vapi.url}/x/control")
+    with Server(reply(503)) as vapi, pytest.raises(VapiUnavailable):
+        client_of(vapi).end_call(f"{vapi.url}/x/control")
+
+
+@pytest.mark.parametrize("url", ["", "https://attacker.test/control", "http://169.254.169.254/control"])
+def test_an_end_is_never_posted_anywhere_else(url: str):
+    with Server(reply(200)) as vapi, pytest.raises(VapiRefused):
+        client_of(vapi).end_call(url)
+    assert vapi.asked == []
+
+
+def test_a_thread_per_call_shares_one_client():
+    with Server(reply(201, created())) as vapi:
+        client = client_of(vapi)
+        results: list[str] = []
+        threads = [threading.Thread(target=lambda: results.append(client.create_call({}).id)) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert results == [CALL_ID] * 20
+
+
+def test_a_connection_is_reused_until_it_was_idle_for_too_long():
+    clock = itertools.chain([0.0, 1.0, 2.0], itertools.repeat(3.0 + KEEP_ALIVE_S))
+    courier = Courier(user_agent="test", clock=lambda: next(clock))
+    with Server(reply(200)) as server:
+        for _ in range(3):
+            courier.post(server.url, body=b"{}", headers={}, within=2.0, max_bytes=10)
+        assert server.connections == 2
+    courier.close()
+
+
+def test_a_proxy_in_the_environment_is_not_obeyed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port()}")
+    with Server(reply(200, b"here")) as server:
+        answer = Courier(user_agent="test").post(server.url, body=b"", headers={}, within=2.0, max_bytes=10)
+    assert answer == Answer(200, b"here", whole=True)
+
+
+def test_a_cookie_is_not_kept():
+    courier = Courier(user_agent="test")
+    with Server(reply(200, headers={"Set-Cookie": "id=1; Path=/"})) as server:
+        for _ in range(2):
+            courier.post(server.url, body=b"", headers={}, within=2.0, max_bytes=10)
+    assert "Cookie" not in server.asked[1].headers
+    courier.close()
+
+
+def test_a_name_look_up_that_hangs_is_over_at_the_deadline_and_nothing_is_sent_afterwards():
+    looked_up = threading.Event()
+
+    def slowly(host: str, port: int) -> str:
+        looked_up.wait(10)
+        return "127.0.0.1"
+
+    with Server(reply(200)) as server:
+        courier = Courier(user_agent="test", resolve=slowly)
+        with pytest.raises(NoAnswer) as nothing:
+            courier.post(f"http://name.test:{server.port}/", body=b"", headers={}, within=0.2, max_bytes=10)
+        looked_up.set()
+        for thread in threading.enumerate():
+            if thread.name == "courier":
+                thread.join(5)
+        assert server.asked == []
+    assert (nothing.value.late, nothing.value.sent) == (True, False)
+
+
+def test_the_connection_goes_where_the_look_up_said_and_the_host_header_keeps_the_name():
+    with Server(reply(200)) as server:
+        courier = Courier(user_agent="test", resolve=lambda host, port: "127.0.0.1")
+        courier.post(f"http://name.test:{server.port}/", body=b"", headers={}, within=2.0, max_bytes=10)
+    assert server.asked[0].headers["Host"] == f"name.test:{server.port}"
+    courier.close()
+
+
+def test_a_forbidden_address_is_not_called():
+    def no(host: str, port: int) -> str:
+        raise Forbidden("no")
+
+    with Server(reply(200)) as server, pytest.raises(Forbidden):
+        Courier(user_agent="test", resolve=no).post(server.url, body=b"", headers={}, within=2.0, max_bytes=10)
+    assert server.asked == []
+
+
+def test_tls_that_cannot_be_trusted_is_unavailable_and_nothing_was_sent():
+    with Server(reply(201, created())) as vapi, pytest.raises(VapiError) as problem:
+        VapiClient(base_url=f"https://127.0.0.1:{vapi.port}", api_key="k").create_call({}, deadline_s=1.5, pause=lambda _: None)
+    assert isinstance(problem.value, VapiUnavailable)
+    assert problem.value.sent is False

@@ -1,0 +1,92 @@
+"""Whole calls on a virtual clock: sandbox, codecs, core and consumer in one process, minutes in moments."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from pytest_django import Settings
+
+from bridge.sandbox.script import PLAIN, TECHFLOW, TEN_MINUTES, THREE_BARGE_INS, Scenario
+from bridge.sandbox.turns import Faults
+from tests.bridge.virtual_time import OneCall, carry_a_call
+
+
+@pytest.fixture(autouse=True)
+def no_channel_layer(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {}
+
+
+def sound_that_arrived(call: OneCall) -> bytes:
+    """The caller's bytes at Vapi, without the silence the bridge put before the first frame."""
+    filled = figures(call)["silence_to_agent"]
+    assert 0 < filled < 800
+    return bytes(call.evidence.uplink[filled:])
+
+
+def figures(call: OneCall) -> dict[str, int]:
+    assert call.notebook.closing is not None
+    audio: dict[str, int] = call.notebook.closing.figures["audio"]
+    return audio
+
+
+def test_the_call_of_the_article() -> None:
+    call = carry_a_call(TECHFLOW)
+    assert call.facts.violations == []
+    assert [final.text for final in call.evidence.understood][1] == "I already tried that"
+    assert call.notebook.closing is not None
+    assert call.notebook.closing.why == "agent-ended"
+    heard = [(final.clip_name, final.complete) for final in call.phone.heard]
+    assert heard == [("greeting", True), ("reset_steps", False), ("ask_email", True), ("account_locked", True), ("goodbye", True)]
+
+
+@pytest.mark.parametrize("scenario", [PLAIN, TECHFLOW, THREE_BARGE_INS], ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("seed", range(3))
+def test_sound_is_byte_exact_both_ways_under_the_vendors_odd_chunks(scenario: Scenario, seed: int) -> None:
+    call = carry_a_call(scenario, seed=seed)
+    arrived = sound_that_arrived(call)
+    assert len(arrived) > len(call.uplink) - 8000  # the last second passed while the goodbye was heard
+    assert call.uplink.startswith(arrived)
+    audio = figures(call)
+    assert audio["from_agent"] == len(call.evidence.downlink)
+    assert audio["to_caller"] == call.facts.audio_bytes
+    if scenario is PLAIN:
+        agents_sound = call.phone.playout.heard(call.facts.first_media_at or 0, call.facts.ended_at or 0).replace(b"\xff", b"")
+        assert agents_sound == bytes(call.evidence.downlink).replace(b"\xff", b"")
+
+
+def test_after_a_clear_at_most_40_ms_of_the_interrupted_turn_are_played() -> None:
+    call = carry_a_call(THREE_BARGE_INS)
+    assert len(call.facts.clears) == 3
+    for clear in call.facts.clears:
+        assert call.phone.playout.sound_ms(clear, clear + 0.9) <= 40
+    flushed = [note for note in call.notebook.notes if note.kind == "tts-buffer-flushed"]
+    assert len(flushed) == 3
+    assert all(100 <= note.detail["cancelled_ms"] <= 800 for note in flushed)
+
+
+def test_ten_minutes_of_talk_take_less_than_ten_seconds_and_leave_nothing_behind() -> None:
+    started = time.process_time()
+    call = carry_a_call(TEN_MINUTES)
+    spent = time.process_time() - started
+    assert call.seconds >= 600
+    assert spent < 10, f"{spent:.1f} s of CPU"
+    assert call.facts.violations == []
+    assert call.facts.frames_sent > 29_000
+    assert len(call.facts.clears) == sum(note.kind == "interruption-confirmed" for note in call.notebook.notes) == 24
+    assert [final.clip_name for final in call.phone.heard][-1] == "goodbye"
+
+
+def test_a_deaf_vapi_is_noticed_because_the_words_never_arrive() -> None:
+    call = carry_a_call(PLAIN, faults=Faults(deaf=True, close_after_s=20.0, close_code=1000))
+    assert call.evidence.understood == []
+    assert [final.clip_name for final in call.phone.heard] == ["greeting", "connecting_colleague"]
+
+
+def test_a_vapi_socket_that_breaks_is_explained_to_the_caller_and_left_for_the_resume_door() -> None:
+    call = carry_a_call(PLAIN, faults=Faults(close_after_s=6.0, close_code=1011))
+    assert call.notebook.closing is not None
+    assert call.notebook.closing.why == "agent-lost"
+    assert call.notebook.closing.raw == "socket closed with 1011"
+    assert [final.clip_name for final in call.phone.heard][-1] == "connecting_colleague"
+    assert call.phone.heard[-1].complete
