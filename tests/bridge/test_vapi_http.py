@@ -41,7 +41,7 @@ def unused_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def test_a_call_is_created_with_our_key_and_name():
+def test_a_call_is_created_with_our_key_and_name() -> None:
     with Server(reply(201, created())) as vapi:
         call = client_of(vapi).create_call({"name": "CA1.0"})
     assert call == VapiCall(CALL_ID, f"ws://127.0.0.1/{CALL_ID}/transport", f"http://127.0.0.1/{CALL_ID}/control")
@@ -52,31 +52,31 @@ def test_a_call_is_created_with_our_key_and_name():
     assert asked.headers["Content-Type"] == "application/json"
 
 
-def test_a_chunked_answer_is_read_whole():
+def test_a_chunked_answer_is_read_whole() -> None:
     with Server(reply(201, created(), chunked=True)) as vapi:
         assert client_of(vapi).create_call({}).id == CALL_ID
 
 
-def test_the_addresses_of_a_call_are_never_printed():
+def test_the_addresses_of_a_call_are_never_printed() -> None:
     call = VapiCall(CALL_ID, "wss://secret-socket", "https://secret-control")
     assert "secret" not in repr(call)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_busy_is_tried_once_more_after_200_ms(status: int):
+def test_busy_is_tried_once_more_after_200_ms(status: int) -> None:
     pauses: list[float] = []
     with Server(reply(status), reply(201, created())) as vapi:
         assert client_of(vapi).create_call({}, pause=pauses.append).id == CALL_ID
     assert (len(vapi.asked), pauses) == (2, [0.2])
 
 
-def test_busy_twice_is_given_up():
+def test_busy_twice_is_given_up() -> None:
     with Server(reply(429)) as vapi, pytest.raises(VapiUnavailable) as problem:
         client_of(vapi).create_call({})
     assert (len(vapi.asked), problem.value.status, problem.value.sent) == (2, 429, False)
 
 
-def test_a_refused_connection_is_tried_once_more_when_vapi_is_back():
+def test_a_refused_connection_is_tried_once_more_when_vapi_is_back() -> None:
     port, started = unused_port(), list[Server]()
 
     def come_back(_: float) -> None:
@@ -87,7 +87,7 @@ def test_a_refused_connection_is_tried_once_more_when_vapi_is_back():
     started[0].__exit__()
 
 
-def test_a_refused_connection_is_known_not_to_have_been_sent():
+def test_a_refused_connection_is_known_not_to_have_been_sent() -> None:
     client = VapiClient(base_url=f"http://127.0.0.1:{unused_port()}", api_key="k")
     with pytest.raises(VapiUnavailable) as problem:
         client.create_call({}, pause=lambda _: None)
@@ -95,14 +95,14 @@ def test_a_refused_connection_is_known_not_to_have_been_sent():
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
-def test_other_failures_may_have_created_a_call_and_are_not_repeated(status: int):
+def test_other_failures_may_have_created_a_call_and_are_not_repeated(status: int) -> None:
     with Server(reply(status)) as vapi, pytest.raises(VapiUnavailable) as problem:
         client_of(vapi).create_call({})
     assert (len(vapi.asked), problem.value.sent) == (1, True)
 
 
 @pytest.mark.parametrize("status", [301, 302, 400, 401, 402, 403, 404, 409])
-def test_a_refusal_is_final_and_its_body_is_not_repeated(status: int):
+def test_a_refusal_is_final_and_its_body_is_not_repeated(status: int) -> None:
     body = b"error code: 1010, the caller said"
     with Server(reply(status, body, headers={"Location": "/elsewhere"})) as vapi, pytest.raises(VapiRefused) as problem:
         client_of(vapi).create_call({})
@@ -113,7 +113,7 @@ def test_a_refusal_is_final_and_its_body_is_not_repeated(status: int):
 @pytest.mark.parametrize(
     "act", [hang, drip(b"HTTP/1.1 201 Created\r\n" + b"X-Slow: 1\r\n" * 100), drop], ids=["silent", "one byte at a time", "closed"]
 )
-def test_an_answer_that_does_not_come_is_never_asked_for_again(act: Any):
+def test_an_answer_that_does_not_come_is_never_asked_for_again(act: Any) -> None:
     with Server(act) as vapi:
         started = time.monotonic()
         with pytest.raises(VapiUnavailable) as problem:
@@ -122,14 +122,14 @@ def test_an_answer_that_does_not_come_is_never_asked_for_again(act: Any):
     assert (len(vapi.asked), problem.value.sent) == (1, True)
 
 
-def test_a_body_that_drips_is_over_at_the_deadline_and_its_connection_is_shut():
+def test_a_body_that_drips_is_over_at_the_deadline_and_its_connection_is_shut() -> None:
     with Server(drip(b"HTTP/1.1 201 Created\r\nContent-Length: 5000\r\n\r\n" + b" " * 5000)) as vapi:
         with pytest.raises(VapiUnavailable):
             client_of(vapi).create_call({}, deadline_s=1.5)
         assert vapi.cut.wait(5), "the server could write on after the deadline"
 
 
-def test_the_retry_has_only_what_the_first_try_left():
+def test_the_retry_has_only_what_the_first_try_left() -> None:
     ticks = iter([0.0, 2.0])
     with Server(reply(503), hang) as vapi:
         started = time.monotonic()
@@ -139,7 +139,7 @@ def test_the_retry_has_only_what_the_first_try_left():
     assert (len(vapi.asked), problem.value.sent) == (2, True)
 
 
-def test_no_retry_starts_when_the_time_is_used_up():
+def test_no_retry_starts_when_the_time_is_used_up() -> None:
     ticks = iter([0.0, 2.9])
     with Server(reply(503)) as vapi, pytest.raises(VapiUnavailable):
         client_of(vapi).create_call({}, pause=lambda _: None, clock=lambda: next(ticks))
@@ -173,26 +173,26 @@ MALFORMED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_a_malformed_answer_is_refused_once_and_not_repeated(kind: str):
+def test_a_malformed_answer_is_refused_once_and_not_repeated(kind: str) -> None:
     with Server(reply(201, MALFORMED[kind])) as vapi, pytest.raises(VapiRefused) as problem:
         client_of(vapi).create_call({})
     assert (len(vapi.asked), problem.value.status) == (1, 201)
     assert "attacker" not in str(problem.value)
 
 
-def test_a_compressed_answer_nobody_asked_for_is_refused_and_not_unpacked():
+def test_a_compressed_answer_nobody_asked_for_is_refused_and_not_unpacked() -> None:
     with Server(reply(201, b"\x1f\x8b" + b"\0" * 100, headers={"Content-Encoding": "gzip"})) as vapi, pytest.raises(VapiRefused):
         client_of(vapi).create_call({})
     assert vapi.asked[0].headers["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize("control", [None, 5, "https://attacker.test/control", "file:///etc/passwd"])
-def test_a_control_address_we_may_not_use_is_left_out(control: Any):
+def test_a_control_address_we_may_not_use_is_left_out(control: Any) -> None:
     with Server(reply(201, created(monitor={"controlUrl": control}))) as vapi:
         assert client_of(vapi).create_call({}).control_url == ""
 
 
-def test_a_parked_call_is_let_go_and_counts_as_unavailable():
+def test_a_parked_call_is_let_go_and_counts_as_unavailable() -> None:
     with Server(reply(201)) as vapi:
         vapi.acts[:] = [
             reply(201, created(subscriptionLimits={"concurrencyBlocked": True}, monitor={"controlUrl": f"{vapi.url}/c/control"})),
@@ -227,37 +227,37 @@ def leads(url: str, **settings: Any) -> bool:
         ("wss://[::1]/x", {}, False),
     ],
 )
-def test_sockets_are_followed_to_vapi_only(url: str, settings: dict[str, Any], expected: bool):
+def test_sockets_are_followed_to_vapi_only(url: str, settings: dict[str, Any], expected: bool) -> None:
     assert leads(url, **settings) is expected
 
 
 @given(st.text(max_size=40), st.sampled_from(["wss://", "ws://", "https://", "wss:", ""]))
-def test_no_text_leads_away_from_vapi(text: str, scheme: str):
+def test_no_text_leads_away_from_vapi(text: str, scheme: str) -> None:
     if leads(scheme + text):
         host = text.split("/")[0].split(":")[0]
         assert scheme == "wss://"
         assert host == "api.vapi.ai" or host.endswith(".vapi.ai")
 
 
-def test_an_assistant_is_stored_and_its_id_returned():
+def test_an_assistant_is_stored_and_its_id_returned() -> None:
     with Server(reply(201, {"id": "a-1"})) as vapi:
         assert client_of(vapi).create_assistant({"name": "Support"}) == "a-1"
     assert (vapi.asked[0].path, vapi.asked[0].json) == ("/assistant", {"name": "Support"})
 
 
-def test_an_assistant_without_id_is_refused():
+def test_an_assistant_without_id_is_refused() -> None:
     with Server(reply(201, {})) as vapi, pytest.raises(VapiRefused):
         client_of(vapi).create_assistant({})
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 404, 410])
-def test_ending_a_call_succeeds_when_it_is_over(status: int):
+def test_ending_a_call_succeeds_when_it_is_over(status: int) -> None:
     with Server(reply(status)) as vapi:
         client_of(vapi).end_call(f"{vapi.url}/x/control")
     assert vapi.asked[0].json == {"type": "end-call"}
 
 
-def test_ending_a_call_says_when_it_did_not_work():
+def test_ending_a_call_says_when_it_did_not_work() -> None:
     with Server(reply(403)) as vapi, pytest.raises(VapiRefused):
         client_of(vapi).end_call(f"{vapi.url}/x/control")
     with Server(reply(503)) as vapi, pytest.raises(VapiUnavailable):
@@ -265,13 +265,13 @@ def test_ending_a_call_says_when_it_did_not_work():
 
 
 @pytest.mark.parametrize("url", ["", "https://attacker.test/control", "http://169.254.169.254/control"])
-def test_an_end_is_never_posted_anywhere_else(url: str):
+def test_an_end_is_never_posted_anywhere_else(url: str) -> None:
     with Server(reply(200)) as vapi, pytest.raises(VapiRefused):
         client_of(vapi).end_call(url)
     assert vapi.asked == []
 
 
-def test_a_thread_per_call_shares_one_client():
+def test_a_thread_per_call_shares_one_client() -> None:
     with Server(reply(201, created())) as vapi:
         client = client_of(vapi)
         results: list[str] = []
@@ -283,7 +283,7 @@ def test_a_thread_per_call_shares_one_client():
     assert results == [CALL_ID] * 20
 
 
-def test_a_connection_is_reused_until_it_was_idle_for_too_long():
+def test_a_connection_is_reused_until_it_was_idle_for_too_long() -> None:
     clock = itertools.chain([0.0, 1.0, 2.0], itertools.repeat(3.0 + KEEP_ALIVE_S))
     courier = Courier(user_agent="test", clock=lambda: next(clock))
     with Server(reply(200)) as server:
@@ -293,14 +293,14 @@ def test_a_connection_is_reused_until_it_was_idle_for_too_long():
     courier.close()
 
 
-def test_a_proxy_in_the_environment_is_not_obeyed(monkeypatch: pytest.MonkeyPatch):
+def test_a_proxy_in_the_environment_is_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port()}")
     with Server(reply(200, b"here")) as server:
         answer = Courier(user_agent="test").post(server.url, body=b"", headers={}, within=2.0, max_bytes=10)
     assert answer == Answer(200, b"here", whole=True)
 
 
-def test_a_cookie_is_not_kept():
+def test_a_cookie_is_not_kept() -> None:
     courier = Courier(user_agent="test")
     with Server(reply(200, headers={"Set-Cookie": "id=1; Path=/"})) as server:
         for _ in range(2):
@@ -309,7 +309,7 @@ def test_a_cookie_is_not_kept():
     courier.close()
 
 
-def test_a_name_look_up_that_hangs_is_over_at_the_deadline_and_nothing_is_sent_afterwards():
+def test_a_name_look_up_that_hangs_is_over_at_the_deadline_and_nothing_is_sent_afterwards() -> None:
     looked_up = threading.Event()
 
     def slowly(host: str, port: int) -> str:
@@ -328,7 +328,7 @@ def test_a_name_look_up_that_hangs_is_over_at_the_deadline_and_nothing_is_sent_a
     assert (nothing.value.late, nothing.value.sent) == (True, False)
 
 
-def test_the_connection_goes_where_the_look_up_said_and_the_host_header_keeps_the_name():
+def test_the_connection_goes_where_the_look_up_said_and_the_host_header_keeps_the_name() -> None:
     with Server(reply(200)) as server:
         courier = Courier(user_agent="test", resolve=lambda host, port: "127.0.0.1")
         courier.post(f"http://name.test:{server.port}/", body=b"", headers={}, within=2.0, max_bytes=10)
@@ -336,7 +336,7 @@ def test_the_connection_goes_where_the_look_up_said_and_the_host_header_keeps_th
     courier.close()
 
 
-def test_a_forbidden_address_is_not_called():
+def test_a_forbidden_address_is_not_called() -> None:
     def no(host: str, port: int) -> str:
         raise Forbidden("no")
 
@@ -345,7 +345,7 @@ def test_a_forbidden_address_is_not_called():
     assert server.asked == []
 
 
-def test_tls_that_cannot_be_trusted_is_unavailable_and_nothing_was_sent():
+def test_tls_that_cannot_be_trusted_is_unavailable_and_nothing_was_sent() -> None:
     with Server(reply(201, created())) as vapi, pytest.raises(VapiError) as problem:
         VapiClient(base_url=f"https://127.0.0.1:{vapi.port}", api_key="k").create_call({}, deadline_s=1.5, pause=lambda _: None)
     assert isinstance(problem.value, VapiUnavailable)

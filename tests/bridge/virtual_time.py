@@ -19,9 +19,10 @@ from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
 from bridge.sandbox import virtual
-from bridge.sandbox.clips import CLIPS
+from bridge.sandbox.clips import spoken_by
 from bridge.sandbox.ear import Ear
 from bridge.sandbox.media import MediaSide, StreamFacts
+from bridge.sandbox.memory import MemoryClient, MemoryLink
 from bridge.sandbox.phone import Phone
 from bridge.sandbox.script import Caller, Scenario
 from bridge.sandbox.turns import Evidence, Faults, Plan, Turns
@@ -59,52 +60,26 @@ class TwilioPipe(MemoryPipe):
 
 
 class VapiPipe:
-    """The audio socket: the sandbox's Pipe at one end, the bridge's Link at the other."""
+    """The bridge's Link, on the sandbox's in-memory socket."""
 
-    def __init__(self) -> None:
-        self._to_us: asyncio.Queue[bytes | str | int] = asyncio.Queue()
-        self._to_vapi: asyncio.Queue[bytes | str | None] = asyncio.Queue()
+    def __init__(self, client: MemoryClient) -> None:
+        self._client = client
         self.dropped_bytes = 0
 
-    async def send_bytes(self, data: bytes) -> None:
-        self._to_us.put_nowait(data)
-
-    async def send_text(self, text: str) -> None:
-        self._to_us.put_nowait(text)
-
-    async def receive_from_us(self) -> bytes | str | None:
-        return await self._to_vapi.get()
-
-    async def close_by_vapi(self, code: int) -> None:
-        self._to_us.put_nowait(code)
-        self._to_vapi.put_nowait(None)
-
     def send_audio(self, ulaw: bytes) -> None:
-        self._to_vapi.put_nowait(ulaw)
+        self._client.send(ulaw)
 
     def send_control(self, message: Mapping[str, Any]) -> None:
-        self._to_vapi.put_nowait(json.dumps(dict(message)))
+        self._client.send(json.dumps(dict(message)))
 
     async def receive(self) -> bytes | str:
-        item = await self._to_us.get()
-        if isinstance(item, int):
-            raise LinkClosed(item)
-        return item
+        message = await self._client.receive()
+        if message is None:
+            raise LinkClosed(self._client.close_code or 1006)
+        return message
 
     async def close(self) -> None:
-        self._to_vapi.put_nowait(None)
-
-
-class _VapiEnd:
-    """The same pipe with the names Vapi's end has for it."""
-
-    def __init__(self, pipe: VapiPipe) -> None:
-        self.send_bytes, self.send_text, self.receive, self.close = (
-            pipe.send_bytes,
-            pipe.send_text,
-            pipe.receive_from_us,
-            pipe.close_by_vapi,
-        )
+        self._client.close()
 
 
 @dataclass
@@ -164,9 +139,8 @@ def carry_a_call(scenario: Scenario, *, seed: int = 1, faults: Faults | None = N
 async def _call(scenario: Scenario, seed: int, faults: Faults, token: str) -> OneCall:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    twilio, vapi, evidence, notebook = TwilioPipe(), VapiPipe(), Evidence(), Notebook()
-    everybody = {clip.name: clip for clip in CLIPS.values()}
-    phone = Phone(Caller(scenario.caller), Ear({name: clip for name, clip in everybody.items() if clip.voice == "agent"}))
+    twilio, vapi, evidence, notebook = TwilioPipe(), MemoryLink(), Evidence(), Notebook()
+    phone = Phone(Caller(scenario.caller), Ear(spoken_by("agent")))
     messages = frozenset({"speech-update", "user-interrupted", "transcript", "status-update", "model-output"})
     plan = Plan(
         greeting_interruptible=True,
@@ -184,10 +158,10 @@ async def _call(scenario: Scenario, seed: int, faults: Faults, token: str) -> On
     class InMemory:
         async def open(self, socket_url: str) -> VapiPipe:
             engine = Turns(
-                pipe=_VapiEnd(vapi),
+                pipe=vapi,
                 post=answer_tools,
                 scenario=scenario,
-                ear=Ear({name: clip for name, clip in everybody.items() if clip.voice == "caller"}),
+                ear=Ear(spoken_by("caller")),
                 plan=plan,
                 rng=random.Random(seed),
                 wall=loop.time,
@@ -195,7 +169,7 @@ async def _call(scenario: Scenario, seed: int, faults: Faults, token: str) -> On
                 faults=faults,
             )
             turns.append(asyncio.create_task(engine.run()))
-            return vapi
+            return VapiPipe(vapi.client)
 
     consumer = MediaStreamConsumer(
         ledger=notebook,

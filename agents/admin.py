@@ -1,0 +1,306 @@
+"""The editing desk: who answers, with which words, and who helps when the agent cannot.
+
+A manager edits a draft and publishes it; what callers hear is always a published version, and those are read-only here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.conf import settings
+from django.contrib import admin, messages
+from django.db import models, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.views.decorators.http import require_POST
+from kombu.exceptions import OperationalError
+
+from agents import services, tasks
+from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, ToolForm
+from agents.limits import PHRASE_LISTS
+from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Premade, TemplateVersion, Tool
+
+if TYPE_CHECKING:  # generic for the type checker only
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+log = logging.getLogger(__name__)
+
+admin.site.site_title = admin.site.site_header = "supportvoice"
+admin.site.index_title = "Editing desk"
+
+OPENING = ("first_message_mode", "first_message", "first_message_interruptible", "prompt")
+CAN_DO = ("may_transfer", "may_end_call", "end_call_message", "end_call_phrases")
+VOICE = ("voice_provider", "voice_id", "voice_model", "voice_speed")
+LISTENING = ("language", "keyterms", "denoise", "transcriber_provider", "transcriber_model", "endpointing_ms")
+TURNS = (
+    "barge_in",
+    "wait_seconds",
+    "turn_end",
+    "stop_words",
+    "stop_voice_seconds",
+    "backoff_seconds",
+    "acknowledgement_phrases",
+    "interruption_phrases",
+)
+MODEL = ("model_provider", "model_name", "temperature", "max_tokens")
+LIMITS = ("max_duration_s", "silence_timeout_s")
+
+
+def listed(name: str) -> Any:
+    """A column that shows a list of phrases as people would write it down."""
+
+    @admin.display(description=TemplateVersion._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+    def column(version: TemplateVersion) -> str:
+        return " · ".join(getattr(version, name)) or "none"
+
+    return column
+
+
+def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+    """An agent's words in the order a manager thinks of them. `tools` shows its tools, `lists` its lists, where not editable."""
+    groups = (
+        ("What callers hear first, and what the agent knows", {"fields": OPENING}),
+        ("What it can do", {"fields": (tools, *CAN_DO)}),
+        ("Voice", {"fields": VOICE}),
+        ("Listening", {"fields": LISTENING}),
+        ("Taking turns", {"fields": TURNS, "classes": ("collapse",)}),
+        ("Model", {"fields": MODEL, "classes": ("collapse",)}),
+        ("Limits of a call", {"fields": LIMITS, "classes": ("collapse",)}),
+    )
+    shown = lists or {}
+    return tuple((title, {**group, "fields": tuple(shown.get(name, name) for name in group["fields"])}) for title, group in groups)
+
+
+class DeskAdmin(ModelAdmin):
+    """Our lists say what to do when they are empty. `when_empty`: one or two sentences."""
+
+    when_empty = ""
+    change_list_template = "admin/agents/change_list.html"
+
+    class Media:
+        css: ClassVar = {"all": ("agents/desk.css",)}
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        return super().changelist_view(request, {**(extra_context or {}), "when_empty": self.when_empty})
+
+
+@admin.register(AssistantTemplate)
+class AssistantTemplateAdmin(DeskAdmin):
+    form = AgentForm
+    list_display = ("name", "state", "numbers_answered", "voice", "changed_at")
+    search_fields, search_help_text = ("name", "prompt", "first_message"), "Name, greeting or any words of the instructions"
+    fieldsets = ((None, {"fields": ("state", "name", "slug")}), *words_fieldsets(tools="tools"))
+    prepopulated_fields: ClassVar = {"slug": ("name",)}
+    readonly_fields = ("state",)
+    actions = ("publish",)
+    action_form = PublishForm
+    change_form_template = "admin/agents/assistanttemplate/change_form.html"
+    when_empty = "No agent yet. Add one, write its greeting and instructions, and publish it; then give it a phone line."
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[AssistantTemplate]:
+        return super().get_queryset(request).select_related("published").prefetch_related("tools", "lines")
+
+    @admin.display(description="what callers hear")
+    def state(self, template: AssistantTemplate) -> str:
+        if template.pk is None or template.published is None:
+            return "Nothing yet: this draft has never been published."
+        heard = template.published
+        link = format_html('<a href="{}">version {}</a>', reverse("admin:agents_templateversion_change", args=[heard.pk]), heard.number)
+        if changed := services.changes(template):
+            return format_html('{} · <span class="desk-draft">this draft is different: {}</span>', link, ", ".join(changed))
+        return format_html("{}, the same as this draft", link)
+
+    @admin.display(description="phone lines")
+    def numbers_answered(self, template: AssistantTemplate) -> str:
+        return ", ".join(str(line) for line in template.lines.all()) or "none yet"
+
+    @admin.display(description="voice")
+    def voice(self, template: AssistantTemplate) -> str:
+        return f"{template.voice_id} ({template.voice_provider})"
+
+    @admin.action(description="Publish: new calls use it at once", permissions=["change"])
+    def publish(self, request: HttpRequest, queryset: models.QuerySet[AssistantTemplate]) -> None:
+        for template in queryset:
+            self._publish(request, template)
+
+    def response_add(self, request: HttpRequest, obj: AssistantTemplate, post_url_continue: str | None = None) -> HttpResponse:
+        return self._published(request, obj) or super().response_add(request, obj, post_url_continue)
+
+    def response_change(self, request: HttpRequest, obj: AssistantTemplate) -> HttpResponse:
+        return self._published(request, obj) or super().response_change(request, obj)
+
+    def _published(self, request: HttpRequest, template: AssistantTemplate) -> HttpResponse | None:
+        """The answer to the button “Save and publish”; None when another one was pressed."""
+        if "_publish" not in request.POST:
+            return None
+        self._publish(request, template)
+        return HttpResponseRedirect(reverse("admin:agents_assistanttemplate_change", args=[template.pk]))
+
+    def _publish(self, request: HttpRequest, template: AssistantTemplate) -> None:
+        note, by = request.POST.get("note", "")[:NOTE_CHARS], request.user.get_username()
+        allowed = settings.TOOL_ALLOWED_PRIVATE
+        try:
+            version = services.publish(template=template, note=note, by=by, at=timezone.now(), allowed_private=allowed)
+        except services.NotPublishable as refused:
+            reasons = "; ".join(f"{name}: {sentence}" for name, sentence in refused.problems.items())
+            self.message_user(request, f"“{template}” was not published. {reasons}", messages.ERROR)
+            return
+        transaction.on_commit(partial(enqueue_premake, version.pk))
+        self.log_change(request, template, f"Published version {version.number}.")
+        self.message_user(request, f"“{template}” is published as version {version.number}. New calls use it at once.", messages.SUCCESS)
+
+
+PHRASES = {name: listed(name) for name in PHRASE_LISTS}
+
+
+@admin.register(TemplateVersion)
+class TemplateVersionAdmin(DeskAdmin):
+    list_display = ("name_and_number", "published_at", "published_by", "note", "lines_answered", "at_vapi")
+    list_filter = ("template",)
+    list_display_links = ("name_and_number",)
+    fieldsets = (
+        (None, {"fields": ("name", "number", "published_at", "published_by", "note", "lines_answered", "preparation")}),
+        *words_fieldsets(tools="tools_in_words", lists=PHRASES),
+    )
+    readonly_fields = ("lines_answered", "preparation", "tools_in_words", *AgentWords.word_fields(), *PHRASES.values())
+    actions = ("prepare",)
+    change_form_template = "admin/agents/templateversion/change_form.html"
+    when_empty = "No version yet. Open an agent and press “Save and publish”."
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[TemplateVersion]:
+        return super().get_queryset(request).prefetch_related("rollouts__line")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_prepare_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("agents.change_assistanttemplate"))
+
+    def get_urls(self) -> list[URLPattern]:
+        again = path("<int:pk>/prepare/", self.admin_site.admin_view(self.prepare_one), name="agents_templateversion_prepare")
+        return [again, *super().get_urls()]
+
+    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        may = {"may_prepare": self.has_prepare_permission(request)}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
+
+    @admin.display(description="version", ordering="number")
+    def name_and_number(self, version: TemplateVersion) -> str:
+        return str(version)
+
+    @admin.display(description="answers")
+    def lines_answered(self, version: TemplateVersion) -> str:
+        return ", ".join(f"{rollout.line} ({rollout.share} %)" for rollout in version.rollouts.all()) or "no line any more"
+
+    @admin.display(description="at Vapi", ordering="premade")
+    def at_vapi(self, version: TemplateVersion) -> str:
+        return format_html('<span class="desk-{}">{}</span>', version.premade, version.get_premade_display())
+
+    @admin.display(description="at Vapi")
+    def preparation(self, version: TemplateVersion) -> str:
+        if version.premade == Premade.READY:
+            return "Ready"
+        said = f"Could not be prepared: {version.premade_error}" if version.premade == Premade.FAILED else "Being prepared."
+        return format_html('<span class="desk-{}">{} Calls work meanwhile and send its words along.</span>', version.premade, said)
+
+    @admin.display(description="tools")
+    def tools_in_words(self, version: TemplateVersion) -> str:
+        rows = ((tool["name"], tool["description"], tool["url"]) for tool in version.tools)
+        return format_html_join("", "<p><code>{}</code> {}<br><small>{}</small></p>", rows) or "none"
+
+    @admin.action(description="Prepare again at Vapi", permissions=["prepare"])
+    def prepare(self, request: HttpRequest, queryset: models.QuerySet[TemplateVersion]) -> None:
+        queued = [version.pk for version in queryset if services.prepare_again(version_pk=version.pk)]
+        for pk in queued:
+            transaction.on_commit(partial(enqueue_premake, pk))
+        said = "They are being prepared; look again in a few seconds." if queued else "They were all ready."
+        self.message_user(request, said, messages.INFO)
+
+    def prepare_one(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The button on a version's page."""
+        return require_POST(self._prepare_one)(request, pk)
+
+    def _prepare_one(self, request: HttpRequest, pk: int) -> HttpResponse:
+        versions = self.get_queryset(request).filter(pk=pk)
+        if not self.has_prepare_permission(request) or not versions.exists():
+            raise Http404
+        self.prepare(request, versions)
+        return HttpResponseRedirect(reverse("admin:agents_templateversion_change", args=[pk]))
+
+
+@admin.register(PhoneLine)
+class PhoneLineAdmin(DeskAdmin):
+    form = LineForm
+    list_display = ("number", "name", "template", "answered_with", "people", "voicemail")
+    list_select_related = ("template__published",)
+    fieldsets = (
+        (None, {"fields": ("number", "name", "template", "answered_with")}),
+        ("When a person is needed", {"fields": ("handoff", "voicemail")}),
+        ("Announcement", {"fields": ("disclosure",)}),
+    )
+    readonly_fields = ("answered_with",)
+    when_empty = "No phone line yet. Publish an agent, then add your Twilio number here."
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[PhoneLine]:
+        return super().get_queryset(request).prefetch_related("handoff", "rollouts__version")
+
+    @admin.display(description="callers hear")
+    def answered_with(self, line: PhoneLine) -> str:
+        if line.pk is None:
+            return "The published version of the agent you choose."
+        shares = ", ".join(f"version {rollout.version.number} ({rollout.share} %)" for rollout in line.rollouts.all())
+        if shares or line.template.published is None:
+            return shares or "Nobody yet: publish the agent. Until then people or voicemail take the calls."
+        return f"version {line.template.published.number}"
+
+    @admin.display(description="hands over to")
+    def people(self, line: PhoneLine) -> str:
+        return ", ".join(target.name for target in line.handoff.all()) or "nobody"
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        services.settle_line(line_pk=form.instance.pk)
+
+
+@admin.register(Tool)
+class ToolAdmin(DeskAdmin):
+    form = ToolForm
+    list_display = ("name", "description", "used_by")
+    search_fields = ("name", "description")
+    when_empty = "No tool yet. A tool is a web address of yours that the agent may ask while it talks, like an account look-up."
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Tool]:
+        return super().get_queryset(request).prefetch_related("templates")
+
+    @admin.display(description="used by")
+    def used_by(self, tool: Tool) -> str:
+        return ", ".join(template.name for template in tool.templates.all()) or "no agent"
+
+
+@admin.register(HandoffTarget)
+class HandoffTargetAdmin(DeskAdmin):
+    form = TargetForm
+    list_display = ("name", "slug", "number", "order", "ring_seconds")
+    prepopulated_fields: ClassVar = {"slug": ("name",)}
+    when_empty = "Nobody yet. Add the people callers can be handed to, then choose them on a phone line."
+
+
+def enqueue_premake(version_pk: int) -> None:
+    """Without a broker the version stays “being prepared”, its page has a button, and calls send the words along."""
+    try:
+        tasks.premake_version.delay(version_pk)
+    except OperationalError:
+        log.warning("preparation could not be queued, the broker is away", extra={"version": version_pk})

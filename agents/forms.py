@@ -1,0 +1,237 @@
+"""The editing desk's forms: people's words on top, `agents.limits` below. Help texts quote the table that checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.conf import settings
+from django.contrib.admin.helpers import ActionForm
+from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from agents import limits
+from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Tool
+
+if TYPE_CHECKING:  # generic for the type checker only
+    ModelForm = forms.ModelForm[Any]
+else:
+    ModelForm = forms.ModelForm
+
+NOTE_CHARS = 200
+TYPED_NUMBER_CHARS = 40  # people write them with spaces and brackets
+ADDRESS_HELP = "We send it a POST with what the model said, as JSON; the model gets the answer as one line. https only."
+
+
+class Phrases(forms.CharField):
+    """A list of phrases, edited one a line."""
+
+    widget = AdminTextareaWidget(attrs={"rows": 3})
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [phrase for line in (value or "").splitlines() if (phrase := line.strip())]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool((initial or []) != self.to_python(data))
+
+
+class Schema(forms.JSONField):
+    """JSON as people can read it; what they typed wrong stays as they typed it."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict) and value else super().prepare_value(value or "")
+
+
+class Suggestions(AdminTextInputWidget):
+    """A text input that proposes names: Vapi's lists grow faster than ours, but most people want one of these."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = tuple(dict.fromkeys(names))
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        listed = f"id_{name}_names"
+        shown = super().render(name, value, {**(attrs or {}), "list": listed}, renderer)
+        options = format_html_join("", '<option value="{}"></option>', ((each,) for each in self.names))
+        return format_html('{}<datalist id="{}">{}</datalist>', shown, listed, options)
+
+
+def _provider(name: str, known: Iterable[str]) -> forms.ChoiceField:
+    """A choice among the providers the table knows, starting with the model's own default."""
+    field = next(field for field in AssistantTemplate._meta.fields if field.name == name)
+    return forms.ChoiceField(choices=[(each, each) for each in known], label=str(field.verbose_name).capitalize(), initial=field.default)
+
+
+def _all(lists: Iterable[tuple[str, ...]]) -> list[str]:
+    return [name for names in lists for name in names]
+
+
+def _ranges() -> dict[str, str]:
+    """Help for every field with a range, said by the range itself."""
+    empty = " Empty: the usual."
+    return {name: f"{limit}.".capitalize() + (empty if name in limits.OPTIONAL else "") for name, limit in limits.RANGES.items()}
+
+
+class AgentForm(ModelForm):
+    end_call_phrases = Phrases(
+        required=False,
+        label="Phrases of the agent that end the call",
+        help_text="When the agent says one of these, the call ends. One a line.",
+    )
+    keyterms = Phrases(required=False, label="Words to listen for", help_text="Product and company names, one a line.")
+    acknowledgement_phrases = Phrases(
+        required=False,
+        label="Phrases that never interrupt",
+        help_text="Like “okay” or “mhm”. Said while the agent talks, they do not stop it. One a line.",
+    )
+    interruption_phrases = Phrases(
+        required=False,
+        label="Phrases that always interrupt",
+        help_text="Like “stop” or “wait”. They stop the agent whatever else is set. One a line.",
+    )
+    model_provider = _provider("model_provider", limits.MODELS)
+    voice_provider = _provider("voice_provider", limits.VOICES)
+    transcriber_provider = _provider("transcriber_provider", limits.TRANSCRIBERS)
+
+    class Meta:
+        model = AssistantTemplate
+        exclude: ClassVar = ["published"]
+        widgets: ClassVar = {
+            "first_message": AdminTextareaWidget(attrs={"rows": 2}),
+            "prompt": AdminTextareaWidget(attrs={"rows": 22, "class": "vLargeTextField prompt"}),
+            "end_call_message": AdminTextareaWidget(attrs={"rows": 2}),
+            "tools": forms.CheckboxSelectMultiple,
+            "model_name": Suggestions(_all(limits.MODELS.values())),
+            "voice_model": Suggestions(_all(voice.models for voice in limits.VOICES.values())),
+            "transcriber_model": Suggestions(_all(each.models for each in limits.TRANSCRIBERS.values())),
+            "language": Suggestions(_all(each.languages for each in limits.TRANSCRIBERS.values())),
+        }
+        help_texts: ClassVar = {
+            **_ranges(),
+            "name": f"For you and your colleagues; callers never hear it. At most {limits.NAME_CHARS} characters.",
+            "slug": "Its name in exports and addresses. Small letters, digits and dashes.",
+            "prompt": "Who the agent is, what it can do, and when it must get a person. Callers never hear this.",
+            "first_message": "The first words callers hear after the announcement.",
+            "first_message_interruptible": "Recommended: people who call often do not wait for the end.",
+            "end_call_message": "Said before the agent hangs up.",
+            "voice_id": "The voice's id or name at its provider.",
+            "voice_speed": "1 is normal. Most voices take 0.7 to 1.2.",
+            "denoise": "Keeps traffic, keyboards and other people's voices from interrupting the agent.",
+            "barge_in": "“Stop at once” feels quick; “pause first” suits noisy lines.",
+            "stop_words": f"{limits.RANGES['stop_words']}. With 0, any speech of the length below interrupts.",
+            "tools": "What the agent may look up or do at an address of yours while it talks.",
+            "may_transfer": "Needs people under “hands over to” of the phone line.",
+            "silence_timeout_s": f"{limits.RANGES['silence_timeout_s']}. Empty: Vapi decides.",
+        }
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        _complain(self, limits.word_problems(cleaned))
+        return cleaned
+
+
+class ToolForm(ModelForm):
+    parameters = Schema(
+        required=False,
+        label="What the model must tell it (JSON Schema)",
+        widget=AdminTextareaWidget(attrs={"rows": 12, "class": "vLargeTextField code"}),
+        help_text='Like {"type": "object", "properties": {"email": {"type": "string"}}, "required": ["email"]}. Empty: nothing.',
+    )
+    url = forms.URLField(
+        label="Address", max_length=500, assume_scheme="https", widget=AdminTextInputWidget(attrs={"size": 60}), help_text=ADDRESS_HELP
+    )
+
+    class Meta:
+        model = Tool
+        fields: ClassVar = ["name", "description", "url", "parameters", "timeout_s", "waiting_sentence"]
+        widgets: ClassVar = {
+            "description": AdminTextareaWidget(attrs={"rows": 3}),
+        }
+        help_texts: ClassVar = {
+            "name": "What the model calls it. Letters, digits, _ and -.",
+            "description": "The model decides by these words when to use it.",
+            "timeout_s": f"{limits.TOOL_TIMEOUT_S}. The caller hears nothing meanwhile, or the sentence below.",
+        }
+
+    def clean_parameters(self) -> Any:
+        return self.cleaned_data["parameters"] or {}
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        _complain(self, limits.tool_problems(cleaned, allowed_private=settings.TOOL_ALLOWED_PRIVATE))
+        return cleaned
+
+
+class TargetForm(ModelForm):
+    number = forms.CharField(max_length=TYPED_NUMBER_CHARS, label="Phone number", help_text="With + and country code, like +15550100111.")
+
+    class Meta:
+        model = HandoffTarget
+        fields: ClassVar = ["name", "slug", "number", "order", "ring_seconds"]
+        help_texts: ClassVar = {
+            "name": "Who picks up: a person or a group.",
+            "slug": "What the model calls it; it never sees the number.",
+            "order": "The smallest is called first.",
+            "ring_seconds": f"{limits.RING_SECONDS}. Then the next one is called.",
+        }
+
+    def clean_number(self) -> str:
+        return _number(self.cleaned_data["number"])
+
+    def clean_ring_seconds(self) -> int:
+        seconds: int = self.cleaned_data["ring_seconds"]
+        if problem := limits.RING_SECONDS.problem(seconds):
+            raise forms.ValidationError(problem)
+        return seconds
+
+
+class LineForm(ModelForm):
+    number = forms.CharField(
+        max_length=TYPED_NUMBER_CHARS, label="Phone number", help_text="Your Twilio number, with + and country code, like +15550100100."
+    )
+
+    class Meta:
+        model = PhoneLine
+        fields: ClassVar = ["number", "name", "template", "handoff", "voicemail", "disclosure"]
+        widgets: ClassVar = {"disclosure": AdminTextareaWidget(attrs={"rows": 2}), "handoff": forms.CheckboxSelectMultiple}
+        help_texts: ClassVar = {
+            "name": "For you and your colleagues.",
+            "template": "Callers hear its published version.",
+            "handoff": "Called in their own order when the agent hands over or cannot answer.",
+            "disclosure": "Many countries require that callers are told. Empty: nothing is said.",
+        }
+
+    def clean_number(self) -> str:
+        return _number(self.cleaned_data["number"])
+
+
+class PublishForm(ActionForm):
+    """Beside the list's actions: why a draft is published."""
+
+    note = forms.CharField(
+        required=False,
+        max_length=NOTE_CHARS,
+        label="Why",
+        widget=forms.TextInput(attrs={"placeholder": "a note for the list of versions"}),
+    )
+
+
+def _number(written: str) -> str:
+    """People write numbers with spaces, dashes and brackets; we keep digits."""
+    number = "".join(sign for sign in written if sign not in " -()./\u00a0")
+    if problem := limits.number_problem(number):
+        raise forms.ValidationError(problem)
+    return number
+
+
+def _complain(form: ModelForm, problems: Mapping[str, str]) -> None:
+    """Each problem at its field; at the top when the field is not on the form."""
+    for name, sentence in problems.items():
+        if name not in form.errors:
+            form.add_error(name if name in form.fields else None, sentence)

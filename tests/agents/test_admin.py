@@ -1,0 +1,302 @@
+"""The editing desk, page by page, as a manager's browser meets it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+
+import pytest
+from celery import current_app
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from agents import services
+from agents.forms import AgentForm
+from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Premade, TemplateVersion, Tool
+from tests.agents.words import EMAIL_TOOL
+from tests.bridge.http_server import Server, reply
+from tests.builders import LINE, a_line, a_target, a_version
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DESK = "/admin/agents"
+NO_BROKER = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def desk(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("ann", "ann@example.com", "long-enough-1"))
+    return client
+
+
+@pytest.fixture(autouse=True)
+def vapi(settings: Any) -> Iterator[Server]:
+    """Work that would be queued is done at once, at a Vapi of our own."""
+    with Server(reply(201, {"id": "a-1"})) as server:
+        settings.VAPI_BASE_URL = server.url
+        settings.TOOL_ALLOWED_PRIVATE = ["127.0.0.1:9000"]
+        current_app.conf.task_always_eager = True
+        yield server
+        current_app.conf.task_always_eager = False
+
+
+def text_of(response: Any) -> str:
+    page = re.sub(r"<(script|style).*?</\1>", "", response.content.decode(), flags=re.S)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def filled(template: AssistantTemplate | None = None, **changes: Any) -> dict[str, Any]:
+    """What a browser sends when the form is submitted with these changes."""
+    form = AgentForm(instance=template)
+    sent: dict[str, Any] = {}
+    for name, field in form.fields.items():
+        value = field.prepare_value(form.get_initial_for_field(field, name))
+        if name == "tools":
+            sent[name] = [tool.pk for tool in value or []]
+        elif value is not None and value is not False:
+            sent[name] = "on" if value is True else value
+    written = (
+        {"name": "Support", "slug": "support", "prompt": "Help.", "first_message": "Hello.", "voice_id": "sam"} if template is None else {}
+    )
+    return {key: value for key, value in {**sent, **written, **changes}.items() if value is not None}
+
+
+def test_a_manager_writes_an_agent_and_publishes_it_in_one_go(desk: Client, vapi: Server) -> None:
+    sent = filled(_publish="1", note="first words", keyterms="SSO\n\n TechFlow ")
+    page = desk.post(f"{DESK}/assistanttemplate/add/", sent, follow=True)
+    assert "“Support” is published as version 1. New calls use it at once." in text_of(page)
+    version = TemplateVersion.objects.get()
+    assert (version.note, version.published_by, version.keyterms) == ("first words", "ann", ["SSO", "TechFlow"])
+    assert (version.premade, version.vapi_assistant_id) == (Premade.READY, "a-1")
+    assert vapi.asked[0].json["transcriber"]["keyterm"] == ["SSO", "TechFlow"]
+
+
+def test_saving_a_draft_changes_nothing_callers_hear(desk: Client) -> None:
+    version = a_version()
+    template = version.template
+    page = desk.post(f"{DESK}/assistanttemplate/{template.pk}/change/", filled(template, prompt="New.", _continue="1"), follow=True)
+    assert f"version {version.number} · this draft is different: instructions" in text_of(page)
+    assert TemplateVersion.objects.count() == 1
+
+
+def test_publishing_from_the_page_says_so_and_the_draft_is_then_the_same(desk: Client) -> None:
+    template = a_version().template
+    page = desk.post(f"{DESK}/assistanttemplate/{template.pk}/change/", filled(template, prompt="New.", _publish="1"), follow=True)
+    assert "version 2 , the same as this draft" in text_of(page)
+    assert TemplateVersion.objects.get(number=2).prompt == "New."
+
+
+def test_publishing_from_the_list_takes_the_note_along(desk: Client) -> None:
+    template = a_version().template
+    sent = {"action": "publish", "note": "from the list", "_selected_action": [template.pk]}
+    page = desk.post(f"{DESK}/assistanttemplate/", sent, follow=True)
+    assert "is published as version 2" in text_of(page)
+    assert TemplateVersion.objects.get(number=2).note == "from the list"
+
+
+def test_a_published_line_answers_with_the_new_version(desk: Client) -> None:
+    line = a_line()
+    desk.post(f"{DESK}/assistanttemplate/", {"action": "publish", "_selected_action": [line.template.pk]})
+    assert line.rollouts.get().version.number == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"temperature": "2.5"}, "Choose from 0 to 2."),
+        ({"stop_voice_seconds": "0.9"}, "Choose from 0 to 0.5 seconds."),
+        ({"endpointing_ms": "5000"}, "Choose from 10 to 500 ms."),
+        ({"max_duration_s": "5"}, "Choose from 10 to 43200 seconds."),
+        ({"name": "x" * 41}, "has at most 40 characters"),
+        ({"first_message": ""}, "Write the greeting, or let the agent greet in its own words."),
+        ({"voice_provider": "elevenlabs"}, "Select a valid choice."),
+        ({"model_name": "gpt-9"}, "Choose a model of openai:"),
+        ({"voice_model": "sonic-3"}, "Choose a model of 11labs:"),
+        ({"language": "klingon"}, "Choose a language of deepgram:"),
+    ],
+)
+def test_what_vapi_would_refuse_is_refused_at_its_field(desk: Client, change: dict[str, Any], sentence: str) -> None:
+    page = desk.post(f"{DESK}/assistanttemplate/add/", filled(**change))
+    assert page.status_code == 200
+    assert sentence in text_of(page)
+    assert AssistantTemplate.objects.count() == 0
+
+
+def test_help_texts_quote_the_table_that_checks(desk: Client) -> None:
+    page = text_of(desk.get(f"{DESK}/assistanttemplate/add/"))
+    for words in ("0 to 2.", "50 to 10000 tokens.", "10 to 500 ms.", "0 to 0.5 seconds.", "10 to 43200 seconds."):
+        assert words in page
+
+
+def test_a_tool_that_went_wrong_stops_the_publication_and_is_named(desk: Client) -> None:
+    template = a_version().template
+    template.tools.add(Tool.objects.create(**(EMAIL_TOOL | {"url": "http://127.0.0.1:1/"})))
+    page = desk.post(f"{DESK}/assistanttemplate/", {"action": "publish", "_selected_action": [template.pk]}, follow=True)
+    assert "was not published. tool get_user_account: Use an https:// address on port 443 or 8443." in text_of(page)
+    assert TemplateVersion.objects.count() == 1
+
+
+def test_a_version_shows_its_words_and_offers_nothing_to_change(desk: Client) -> None:
+    version = a_version(prompt="You help <b>kindly</b>.", keyterms=["SSO", "VPN"])
+    page = desk.get(f"{DESK}/templateversion/{version.pk}/change/")
+    said = text_of(page)
+    for words in ("You help <b>kindly</b>.", "Hello.", "SSO · VPN", "gpt-4.1", "deepgram"):
+        assert words in said
+    assert b"<b>kindly" not in page.content
+    assert b'name="_save"' not in page.content
+    assert desk.post(f"{DESK}/templateversion/{version.pk}/change/", {"prompt": "x"}).status_code == 403
+    assert desk.get(f"{DESK}/templateversion/add/").status_code == 403
+    assert desk.post(f"{DESK}/templateversion/{version.pk}/delete/").status_code == 403
+
+
+def test_a_version_that_could_not_be_prepared_says_why_and_can_be_tried_again(desk: Client, vapi: Server) -> None:
+    version = a_version()
+    TemplateVersion.objects.update(premade=Premade.FAILED, premade_error="Vapi refused with 401.")
+    address = f"{DESK}/templateversion/{version.pk}"
+    said = text_of(desk.get(f"{address}/change/"))
+    assert "Could not be prepared: Vapi refused with 401. Calls work meanwhile" in said
+    assert "Prepare again" in said
+    assert desk.get(f"{address}/prepare/").status_code == 405
+    said = text_of(desk.post(f"{address}/prepare/", follow=True))
+    assert "Prepare again" not in said
+    version.refresh_from_db()
+    assert version.premade == Premade.READY
+
+
+def test_versions_are_prepared_again_from_the_list(desk: Client) -> None:
+    version = a_version()
+    desk.post(f"{DESK}/templateversion/", {"action": "prepare", "_selected_action": [version.pk]})
+    version.refresh_from_db()
+    assert version.premade == Premade.READY
+
+
+def test_without_a_broker_publishing_works_and_the_version_waits(desk: Client, caplog: pytest.LogCaptureFixture) -> None:
+    conf: Any = current_app.conf
+    conf.task_always_eager = False
+    before, conf.broker_url = conf.broker_url, NO_BROKER
+    try:
+        template = a_version().template
+        desk.post(f"{DESK}/assistanttemplate/", {"action": "publish", "_selected_action": [template.pk]})
+    finally:
+        conf.broker_url = before
+    assert TemplateVersion.objects.get(number=2).premade == Premade.WAITING
+    assert "preparation could not be queued, the broker is away" in caplog.messages
+
+
+@pytest.mark.parametrize(("typed", "kept"), [("+1 (555) 010-0100", LINE), ("+15550100100", LINE)])
+def test_a_number_is_kept_as_digits(desk: Client, typed: str, kept: str) -> None:
+    template = a_version().template
+    desk.post(f"{DESK}/phoneline/add/", {"number": typed, "template": template.pk, "voicemail": "on"})
+    assert PhoneLine.objects.get().number == kept
+
+
+@pytest.mark.parametrize("typed", ["5550100", "+0123456789", "+1555010010a", "tel:+15550100"])
+def test_a_number_without_country_code_is_refused_with_an_example(desk: Client, typed: str) -> None:
+    line = {"number": typed, "template": a_version().template.pk}
+    target = {"number": typed, "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 20}
+    for page in (desk.post(f"{DESK}/phoneline/add/", line), desk.post(f"{DESK}/handofftarget/add/", target)):
+        assert "Write the number with + and country code, digits only, like +15550100100." in text_of(page)
+    assert (PhoneLine.objects.count(), HandoffTarget.objects.count()) == (0, 0)
+
+
+def test_a_slug_with_spaces_and_a_second_use_of_it_are_refused(desk: Client) -> None:
+    a_version()
+    page = text_of(desk.post(f"{DESK}/assistanttemplate/add/", filled(slug="has space")))
+    assert "Enter a valid “slug”" in page
+    taken = AssistantTemplate.objects.get().slug
+    assert "already exists" in text_of(desk.post(f"{DESK}/assistanttemplate/add/", filled(slug=taken)))
+
+
+def test_a_colleague_rings_for_a_sane_time(desk: Client) -> None:
+    sent = {"number": "+15550100111", "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 1}
+    assert "Choose from 5 to 120 seconds." in text_of(desk.post(f"{DESK}/handofftarget/add/", sent))
+    desk.post(f"{DESK}/handofftarget/add/", sent | {"ring_seconds": 20})
+    assert HandoffTarget.objects.get().ring_seconds == 20
+
+
+def test_a_line_moved_to_another_agent_is_answered_by_it(desk: Client) -> None:
+    line, other = a_line(), a_version()
+    desk.post(f"{DESK}/phoneline/{line.pk}/change/", {"number": line.number, "template": other.template.pk, "disclosure": ""})
+    assert line.rollouts.count() == 0
+    assert "version 1" in text_of(desk.get(f"{DESK}/phoneline/"))
+
+
+def test_a_tool_is_checked_and_an_empty_schema_means_no_arguments(desk: Client) -> None:
+    sent = {"name": "lookup", "description": "Looks up.", "url": "http://127.0.0.1:9000/crm", "parameters": "", "timeout_s": "4"}
+    desk.post(f"{DESK}/tool/add/", sent)
+    assert Tool.objects.get().parameters == {}
+    for change, sentence in [
+        ({"url": "http://crm.example.com/"}, "Use an https:// address on port 443 or 8443."),
+        ({"name": "end_call"}, "This name belongs to a tool every agent has."),
+        ({"parameters": '{"type": "object"}'}, 'needs "type": "object" and "properties"'),
+        ({"parameters": "{"}, "Enter a valid JSON."),
+        ({"timeout_s": "9"}, "Choose from 0.5 to 4.5 seconds."),
+    ]:
+        assert sentence in text_of(desk.post(f"{DESK}/tool/add/", {**sent, "name": "second", **change}))
+    assert Tool.objects.count() == 1
+
+
+def test_a_schema_is_shown_so_that_people_can_read_it(desk: Client) -> None:
+    tool = Tool.objects.create(**EMAIL_TOOL)
+    page = desk.get(f"{DESK}/tool/{tool.pk}/change/").content.decode()
+    assert '{\n  "type": "object",' in unescape(page)
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("assistanttemplate", "No agent yet. Add one, write its greeting and instructions, and publish it"),
+        ("templateversion", "No version yet. Open an agent and press “Save and publish”."),
+        ("phoneline", "No phone line yet. Publish an agent, then add your Twilio number here."),
+        ("tool", "No tool yet."),
+        ("handofftarget", "Nobody yet. Add the people callers can be handed to"),
+    ],
+)
+def test_an_empty_list_says_what_to_do_next(desk: Client, page: str, sentence: str) -> None:
+    assert sentence in text_of(desk.get(f"{DESK}/{page}/"))
+
+
+@pytest.mark.parametrize("page", ["assistanttemplate", "templateversion", "phoneline", "tool", "handofftarget"])
+def test_a_list_costs_the_same_however_long_it_is(desk: Client, page: str) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as seen:
+            assert desk.get(f"{DESK}/{page}/").status_code == 200
+        return len(seen)
+
+    def more(n: int) -> None:
+        line = a_line(number=f"+1555010020{n}")
+        tool = Tool.objects.create(**(EMAIL_TOOL | {"name": f"tool-{n}"}))
+        line.template.tools.add(tool)
+        line.handoff.add(a_target(f"tier-{n}"))
+
+    more(0)
+    queries()
+    first = queries()
+    for n in range(1, 6):
+        more(n)
+    assert queries() == first
+
+
+def test_people_without_a_log_in_are_asked_for_one(client: Client) -> None:
+    for page in ("assistanttemplate/", "templateversion/1/prepare/"):
+        assert client.post(f"{DESK}/{page}").status_code == 302
+
+
+def test_somebody_who_may_only_look_cannot_publish_or_prepare(client: Client) -> None:
+    version = a_version()
+    client.force_login(User.objects.create_user("bob", password="long-enough-1", is_staff=True))
+    assert client.post(f"{DESK}/templateversion/{version.pk}/prepare/").status_code == 404
+    assert client.post(f"{DESK}/assistanttemplate/", {"action": "publish", "_selected_action": [version.template.pk]}).status_code == 403
+    assert TemplateVersion.objects.count() == 1
+
+
+def test_the_draft_and_what_callers_hear_are_compared_by_tools_too() -> None:
+    version = a_version()
+    template = AssistantTemplate.objects.get(pk=version.template.pk)
+    assert services.changes(template) == []
+    template.tools.add(Tool.objects.create(**EMAIL_TOOL))
+    assert services.changes(template) == ["tools"]
