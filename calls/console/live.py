@@ -1,0 +1,213 @@
+"""The socket of an open page: sends what a reader finds new.
+
+A hint from the channel layer only says "look now"; without any, the socket looks every `POLL_S`. So a lost hint, or a
+layer that is away altogether, costs two seconds and never a row. Nothing the browser sends is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, ClassVar, Protocol, TypeVar
+from urllib.parse import parse_qs
+
+import orjson
+from channels.db import DatabaseSyncToAsync
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import DatabaseError
+from django.utils import timezone
+from redis.exceptions import RedisError
+
+from bridge import live
+from calls.console import shown
+from calls.console.reader import CallReader, LiveReader, News
+
+log = logging.getLogger(__name__)
+
+POLL_S = 2.0
+GATHER_S = 0.1  # hints come in bursts; one read answers them all
+STILL_THERE_S = 15.0  # how often the log-in is looked at again, and the page told that we are alive
+LAYER_PAUSE_S = 2.0
+LOG_IN = 4401
+NOT_OUR_PAGE = 4403
+NO_SUCH_CALL = 4404
+OVER = 1000
+
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="console")  # pages wait for each other, never a call for a page
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+T = TypeVar("T")
+
+
+class Reader(Protocol):
+    def exists(self) -> bool: ...
+
+    def read(self) -> News | None: ...
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    run = DatabaseSyncToAsync(work, thread_sensitive=False, executor=_threads)
+    result: T = await run()
+    return result
+
+
+class PageSocket:
+    """One browser page's socket: an ASGI application for one connection."""
+
+    poll_s: ClassVar[float] = POLL_S
+    still_there_s: ClassVar[float] = STILL_THERE_S
+
+    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        self.scope, self.receive, self._send = scope, receive, send
+        self.wake = asyncio.Event()
+
+    @classmethod
+    def as_asgi(cls) -> Callable[[dict[str, Any], Receive, Send], Awaitable[None]]:
+        async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            await cls(scope, receive, send).run()
+
+        return application
+
+    def reader(self) -> Reader:
+        raise NotImplementedError
+
+    def group(self) -> str:
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        """From the handshake to the end. Who is not logged in, or on another site's page, is refused before the accept."""
+        await self.receive()  # websocket.connect
+        if not self._is_our_page():
+            return await self._close(NOT_OUR_PAGE)
+        if not await _in_thread(self._is_welcome):
+            return await self._close(LOG_IN)
+        reader = self.reader()
+        if not await _in_thread(reader.exists):
+            return await self._close(NO_SUCH_CALL)
+        await self._send({"type": "websocket.accept"})
+        tasks = [asyncio.create_task(work) for work in (self._serve(reader), self._until_gone(), self._hear_hints())]
+        try:
+            await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, Exception):
+                raise outcome
+        return None
+
+    async def _serve(self, reader: Reader) -> None:
+        loop = asyncio.get_running_loop()
+        look_again = loop.time() + self.still_there_s
+        with suppress(OSError):  # the browser left while we were sending
+            while True:
+                try:
+                    news = await _in_thread(reader.read)
+                except DatabaseError:
+                    log.warning("console could not read; it will try again")
+                    news = None
+                if news is not None:
+                    await self._tell({**news.as_json(), "now": shown.stamp(timezone.now())})
+                    if news.over:
+                        return await self._close(OVER)
+                if loop.time() >= look_again:
+                    look_again = loop.time() + self.still_there_s
+                    if not await self._may_stay():
+                        return await self._close(LOG_IN)
+                    await self._tell({"now": shown.stamp(timezone.now())})
+                await self._next_look(at_once=news is not None and news.more)
+
+    async def _next_look(self, *, at_once: bool) -> None:
+        if at_once:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.wake.wait(), self.poll_s)
+            await asyncio.sleep(GATHER_S)
+        self.wake.clear()
+
+    async def _until_gone(self) -> None:
+        while (await self.receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def _hear_hints(self) -> None:
+        """Wakes the reader at each hint. A layer that is away is asked again; the poll goes on meanwhile."""
+        layer, group = get_channel_layer(), self.group()
+        while layer is not None:
+            channel = ""
+            try:
+                channel = await layer.new_channel()
+                await layer.group_add(group, channel)
+                while True:
+                    await layer.receive(channel)
+                    self.wake.set()
+            except (OSError, RedisError):
+                log.warning("console hears no hints; it polls")
+                await asyncio.sleep(LAYER_PAUSE_S)
+            finally:
+                if channel:
+                    with suppress(OSError, RedisError, TimeoutError):
+                        await asyncio.wait_for(layer.group_discard(group, channel), 1.0)
+
+    async def _may_stay(self) -> bool:
+        try:
+            return await _in_thread(self._is_welcome)
+        except DatabaseError:
+            return True  # nothing can be read meanwhile either
+
+    def _is_our_page(self) -> bool:
+        """True for pages of this very host and port: a log-in must not be used by others, not even by our neighbours'.
+
+        The roof checks origins too, but against ALLOWED_HOSTS, which is "any" on a laptop.
+        """
+        headers = {name: value.decode("latin-1") for name, value in self.scope["headers"]}
+        origin = headers.get(b"origin", "")
+        if origin in (settings.PUBLIC_URL, *settings.CSRF_TRUSTED_ORIGINS):
+            return True
+        host = headers.get(b"host", "")
+        return host not in ("", settings.PUBLIC_HOST) and origin in (f"http://{host}", f"https://{host}")
+
+    def _is_welcome(self) -> bool:
+        """Logged in, active, and the session not logged out in another tab."""
+        user, session = self.scope.get("user"), self.scope.get("session")
+        if user is None or session is None or not user.is_authenticated or not session.session_key:
+            return False
+        active = get_user_model()._default_manager.filter(pk=user.pk, is_active=True).exists()
+        return active and bool(session.exists(session.session_key))
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        await self._send({"type": "websocket.send", "text": orjson.dumps(message).decode()})
+
+    async def _close(self, code: int) -> None:
+        await self._send({"type": "websocket.close", "code": code})
+
+
+class LiveSocket(PageSocket):
+    """The list of live calls."""
+
+    def reader(self) -> Reader:
+        return LiveReader()
+
+    def group(self) -> str:
+        return live.ROWS_OF_ALL
+
+
+class CallSocket(PageSocket):
+    """One call, from the cursor in the query string: `?after=<event number>&line=<transcript line>`."""
+
+    def reader(self) -> Reader:
+        return CallReader(self.scope["url_route"]["kwargs"]["public_id"], after=self._cursor("after"), line=self._cursor("line"))
+
+    def group(self) -> str:
+        return live.rows_group(self.scope["url_route"]["kwargs"]["public_id"])
+
+    def _cursor(self, name: str) -> int:
+        """Zero, the beginning, for what is no plain number: a page then gets more than it needs, never less."""
+        values = parse_qs(self.scope.get("query_string", b"").decode("latin-1")).get(name, ["0"])
+        return int(values[0]) if values[0].isascii() and values[0].isdigit() and len(values[0]) < 10 else 0

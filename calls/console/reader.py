@@ -1,0 +1,219 @@
+"""Reads what the console shows. A page is a reader's first answer; its socket asks the same kind of reader for the rest.
+
+One rule: reading goes on from a cursor, so a lost hint, a lost socket or a restarted server costs time and never a row.
+Every read is a constant number of queries, whatever the call or the day holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.utils import timezone
+
+from calls.console import shown
+from calls.console.shown import Item
+from calls.models import CallEvent, CallMetrics, CallSession, CallSessionQuerySet, Outcome, Status, TranscriptLine, VapiSession
+
+EVENTS_AT_ONCE = 1000
+LINES_AT_ONCE = 1000
+LINES_STILL_CHANGING = 20  # how much of a line was heard is known after it was stored
+TOOLS_SHOWN = 200
+LIVE_SHOWN = 200
+RECENT_SHOWN = 8
+FIGURES_OF = timedelta(hours=24)
+FIGURES_FROM = 2000  # newest calls the percentiles are taken from
+
+FILTERS: dict[str, tuple[str, Q]] = {
+    "": ("All", Q()),
+    "live": ("Live", Q(ended_at=None)),
+    "ended": ("Ended", Q(ended_at__isnull=False)),
+    "resolved": ("Resolved", Q(outcome=Outcome.RESOLVED)),
+    "handed_over": ("Handed over", Q(outcome=Outcome.HANDED_OVER)),
+    "voicemail": ("Voicemail", Q(outcome=Outcome.VOICEMAIL)),
+    "abandoned": ("Caller gave up", Q(outcome=Outcome.ABANDONED)),
+    "failed": ("Failed", Q(outcome=Outcome.FAILED)),
+}
+
+_COLUMNS = (
+    *("public_id", "channel", "call_sid", "from_number", "to_number", "status", "rung", "end_reason", "outcome"),
+    *("started_at", "answered_at", "ended_at", "last_event_seq"),
+    *("line__number", "line__name", "version__name", "version__number"),
+    *("metrics__call", "metrics__first_audio_ms", "metrics__interruptions"),
+)
+
+
+class ConsoleCalls(CallSessionQuerySet):
+    """The questions of the pages, one method each."""
+
+    def listed(self) -> Self:
+        """As rows of a list: one query, and no prompt comes along with the version's name."""
+        ended = CallEvent.objects.filter(call=OuterRef("pk"), kind="call-ended").order_by("seq").values("ms")[:1]
+        return (
+            self.select_related("line", "version", "metrics")
+            .only(*_COLUMNS)
+            .annotate(ended_ms=Subquery(ended))
+            .with_barge_ins()
+            .order_by("-started_at", "-pk")
+        )
+
+    def with_barge_ins(self) -> Self:
+        """Counts interruptions from the event log: a live call has no final figures yet."""
+        flushed = CallEvent.objects.filter(call=OuterRef("pk"), kind="tts-buffer-flushed").order_by().values("call")
+        return self.annotate(flushes=Subquery(flushed.annotate(n=Count("pk")).values("n"), output_field=IntegerField()))
+
+    def with_last_words(self) -> Self:
+        said = TranscriptLine.objects.filter(call=OuterRef("pk")).order_by("-n", "-vendor_ms", "-pk")
+        return self.annotate(last_words=Subquery(said.values("said")[:1]), last_role=Subquery(said.values("role")[:1]))
+
+    def at_work(self) -> Self:
+        return self.live().listed().with_last_words()[:LIVE_SHOWN]
+
+    def lately_over(self) -> Self:
+        return self.filter(ended_at__isnull=False).listed()[:RECENT_SHOWN]
+
+    def opened(self, public_id: UUID) -> Self:
+        """The one call of a call page, with all its figures."""
+        figures = ("metrics__time_to_silence_ms", "metrics__turn_latency_ms", "metrics__audio", "metrics__cost_usd")
+        return self.filter(public_id=public_id).listed().only(*_COLUMNS, *figures)
+
+
+def calls() -> ConsoleCalls:
+    return ConsoleCalls(model=CallSession)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What changed since the last read. Lists named in `whole` replace what the page has; the others add to it."""
+
+    lists: dict[str, list[Item]]
+    head: Item | None = None
+    whole: tuple[str, ...] = ()
+    after: int = 0  # number of the newest event the page now has
+    line: int = 0  # key of the newest transcript line it has
+    more: bool = False  # there is more to read at once
+    over: bool = False  # the report is complete; nothing more is expected
+
+    def as_json(self) -> dict[str, Any]:
+        def plain(item: Item) -> dict[str, Any]:
+            return {"id": item.id, "order": item.order, "slots": item.slots, "data": item.data, "href": item.href}
+
+        return {
+            "lists": {name: [plain(item) for item in items] for name, items in self.lists.items()},
+            "head": plain(self.head) if self.head else None,
+            "whole": self.whole,
+            "after": self.after,
+            "line": self.line,
+            "over": self.over,
+        }
+
+
+@dataclass(slots=True)
+class CallReader:
+    """Reads one call from a cursor: events after number `after`, transcript lines after key `line`."""
+
+    public_id: UUID
+    after: int = 0
+    line: int = 0
+    _seen: tuple[int, str] | None = None
+    _sent: dict[str, Item] = field(default_factory=dict)
+
+    def exists(self) -> bool:
+        return calls().filter(public_id=self.public_id).exists()
+
+    def read(self) -> News | None:
+        """What is new; None when nothing is (one query) or the call is gone."""
+        state = calls().filter(public_id=self.public_id).values_list("last_event_seq", "status").first()
+        if state is None or state == self._seen:
+            return None
+        call = calls().opened(self.public_id).first()
+        if call is None:
+            return None
+        events_of = CallEvent.objects.filter(call=call)
+        events = list(events_of.filter(seq__gt=self.after).order_by("seq")[:EVENTS_AT_ONCE])
+        self.after = events[-1].seq if events else self.after
+        sessions = list(call.vapi_sessions.all())
+        transcript, more_lines = self._transcript(call, sessions)
+        lists = {
+            "events": [shown.event(happened, call.short_id) for happened in events],
+            "lines": self._unsent(transcript),
+            "sessions": self._unsent([shown.session(vapi) for vapi in sessions]),
+            "counters": self._unsent(shown.counters(call)),
+        }
+        silences = events_of.filter(kind="caller-hears-silence").order_by("seq").values_list("detail", flat=True)
+        more = more_lines or len(events) == EVENTS_AT_ONCE
+        self._seen = None if more else state
+        over = call.status == Status.FINALISED and not more
+        head = shown.head(call, silences_noted=shown.numbers([detail.get("ms") for detail in silences]))
+        return News(lists=lists, head=head, after=self.after, line=self.line, more=more, over=over)
+
+    def _transcript(self, call: CallSession, sessions: list[VapiSession]) -> tuple[list[Item], bool]:
+        """New and lately changed lines with the tool calls among them, and whether there are more to read."""
+        lines: QuerySet[TranscriptLine] = TranscriptLine.objects.filter(call=call)
+        new = list(lines.filter(pk__gt=self.line).order_by("pk")[:LINES_AT_ONCE])
+        self.line = new[-1].pk if new else self.line
+        found = {line.pk: line for line in (*lines.order_by("-pk")[:LINES_STILL_CHANGING], *new)}
+        items = [shown.spoken(line, call) for line in found.values()]
+        items += [shown.tool(run, call, sessions) for run in call.tool_runs.all()[:TOOLS_SHOWN]]
+        return sorted(items, key=lambda item: item.order), len(new) == LINES_AT_ONCE
+
+    def _unsent(self, items: list[Item]) -> list[Item]:
+        fresh = [item for item in items if self._sent.get(item.id) != item]
+        self._sent.update((item.id, item) for item in fresh)
+        return fresh
+
+
+@dataclass(slots=True)
+class LiveReader:
+    """Reads the calls that are on now, the ones that ended last, and the figures of the last 24 hours."""
+
+    clock: Callable[[], datetime] = timezone.now
+    _sent: dict[str, list[Item]] = field(default_factory=dict)
+    _figures: dict[str, str] = field(default_factory=dict)
+
+    def exists(self) -> bool:
+        return True
+
+    def read(self) -> News | None:
+        """Both lists and the figures, whole; None when nothing changed. The figures are taken again when a call ended."""
+        now = [shown.row(call) for call in calls().at_work()]
+        recent = [shown.row(call) for call in calls().lately_over()]
+        lists = {"live": now, "recent": recent}
+        if lists == self._sent:
+            return None
+        if recent != self._sent.get("recent"):
+            self._figures = self._of_a_day()
+        self._sent = lists
+        waiting = sum(item.data["tone"] == "wait" for item in now)
+        live = {"live": str(len(now)), "live_note": f"{waiting} not talking yet" if waiting else ""}
+        return News(lists=lists, head=Item(id="head", order=(), slots={**self._figures, **live}), whole=("live", "recent"))
+
+    def _of_a_day(self) -> dict[str, str]:
+        since = self.clock() - FIGURES_OF
+        count = (
+            calls()
+            .filter(started_at__gte=since)
+            .aggregate(
+                calls=Count("pk"),
+                over=Count("pk", filter=Q(ended_at__isnull=False)),
+                handed_over=Count("pk", filter=Q(outcome=Outcome.HANDED_OVER)),
+                failed=Count("pk", filter=Q(outcome=Outcome.FAILED)),
+            )
+        )
+        felt = CallMetrics.objects.filter(call__started_at__gte=since).order_by("-call__started_at")
+        figures = list(felt.values_list("first_audio_ms", "time_to_silence_ms")[:FIGURES_FROM])
+        sounds = [first for first, _ in figures if first is not None]
+        silences = [ms for _, each in figures for ms in shown.numbers(each)]
+        return {
+            "calls": str(count["calls"]),
+            "handed_over": shown.share(count["handed_over"], count["over"]),
+            "failed": shown.share(count["failed"], count["over"]),
+            "first_sound": shown.span(shown.percentile(sounds, 50)),
+            "first_sound_note": f"slowest {shown.span(max(sounds))}" if len(sounds) > 1 else "",
+            "silence": shown.span(shown.percentile(silences, 95)),
+            "silence_note": f"of {len(silences)} interruptions" if silences else "",
+        }

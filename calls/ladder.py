@@ -1,0 +1,74 @@
+"""Which rung next, when the stream of a call is over and the caller may still be there. Pure.
+
+The ladder is entered at the highest healthy rung and only gone down: AI, the same AI resumed, a backup, a person, voicemail.
+(R1 and R2 will be further `Step`s; `Facts` has the state they need.) Asked twice with the same facts it gives the same answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OVER = frozenset({"agent-ended", "caller-left", "hung-up"})  # the stream ended because the call did
+TALKED = frozenset({"completed", "answered"})  # Twilio's DialCallStatus when a person was on the line
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A person or group as the ladder sees it: by slug; the number is read where it is dialled."""
+
+    slug: str
+    ring_seconds: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a call at the resume door.
+
+    `closed_why` is the bridge's word on the stream (`bridge.ports.Closing.why`), empty when it could not give one.
+    `wanted` is the target the agent asked for, `tried` those that did not come to talk, `dial_status` what Twilio says of
+    the last one, empty when nobody was dialled just now.
+    """
+
+    is_over: bool
+    closed_why: str
+    targets: tuple[Target, ...] = ()
+    wanted: str = ""
+    tried: frozenset[str] = frozenset()
+    dial_status: str = ""
+    voicemail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """The end; with a sentence of apology when we have nothing better."""
+
+    sorry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DialHuman:
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Voicemail:
+    pass
+
+
+Step = HangUp | DialHuman | Voicemail
+
+
+def decide(facts: Facts) -> Step:
+    """The highest rung this caller can stand on now."""
+    if facts.is_over or facts.closed_why in OVER or facts.dial_status in TALKED:
+        return HangUp()
+    target = next_target(facts)
+    if target is not None:
+        return DialHuman(target)
+    return Voicemail() if facts.voicemail else HangUp(sorry=True)
+
+
+def next_target(facts: Facts) -> Target | None:
+    """The one the agent asked for first, then the others in their order; nobody is rung twice."""
+    untried = [target for target in facts.targets if target.slug not in facts.tried]
+    return next((target for target in untried if target.slug == facts.wanted), untried[0] if untried else None)

@@ -1,0 +1,242 @@
+"""Door 1, seen from inside: the bridge's Ledger, on top of the services.
+
+What the stream asks and waits for runs in a small pool of threads and has 300 ms; what it only tells goes to the bounded
+writer, in order, together with its last word. So the audio path never waits for the database, and a stream's end is
+never written before what happened in it. Every thread here gives its database connection back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
+
+from django.db import InterfaceError, OperationalError, connections, transaction
+
+from bridge import stream_token
+from bridge.errors import BadMessage
+from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
+from calls import publisher, services, sessions, tasks
+from calls.history import NewEvent, add_line, record_events
+from calls.models import CallSession, OutboxCommand, Role, VapiSession
+from calls.writer import BoundedWriter
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+DEADLINE_S = 0.3
+ASKERS = 4
+CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    ref: CallRef
+    note: Note
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    ref: CallRef
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    ref: CallRef
+    closing: Closing
+    at: float
+    now: float
+    stored: Future[bool] = field(default_factory=Future)
+
+
+Entry = Told | Alive | Closed
+
+
+class DatabaseLedger:
+    """`token_key` signs the stream tokens, `client` speaks with Vapi, `wall` and `clock` are seconds since 1970 and monotonic ones."""
+
+    def __init__(
+        self,
+        *,
+        token_key: bytes,
+        client: sessions.Vapi,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._token_key, self._client = token_key, client
+        self._wall, self._clock, self._deadline = wall, clock, deadline_s
+        self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
+        self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
+        self.writer: BoundedWriter[Entry] = BoundedWriter(
+            write=_write, spill=_spill, is_away=is_away, idle=connections.close_all, name="ledger-writer"
+        )
+        atexit.register(self.close)
+
+    # -- asked and awaited -----------------------------------------------------------------------------------------
+
+    async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
+        try:
+            epoch = stream_token.check(key=self._token_key, token=token, call_sid=call_sid, now=self._wall())
+        except BadMessage:
+            return None
+        at = _moment(self._wall())
+        return await self._ask(partial(_admit, call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at))
+
+    async def conversation(self, ref: CallRef) -> Conversation | None:
+        return await self._ask(partial(_conversation, ref))
+
+    async def claim(self, ref: CallRef, n: int) -> None:
+        """Returns at once; `conversation` tells what came of it."""
+        self._creators.submit(_in_thread, partial(_create, ref, n, self._client))
+
+    async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
+        return await self._ask(partial(_commands, ref, after))
+
+    async def ended(self, ref: CallRef, closing: Closing) -> None:
+        """LedgerAway means not stored *yet*: it stays with the writer."""
+        entry = Closed(ref, closing, self._wall(), self._clock())
+        if not self.writer.put(entry, urgent=True):
+            raise LedgerAway("The writer has no room.")
+        try:
+            async with asyncio.timeout(self._deadline):
+                stored = await asyncio.shield(asyncio.wrap_future(entry.stored))
+        except TimeoutError:
+            raise LedgerAway("The end of the stream was not stored in time.") from None
+        if not stored:
+            raise LedgerAway("The end of the stream could not be stored.")
+
+    # -- only told -------------------------------------------------------------------------------------------------
+
+    def note(self, ref: CallRef, note: Note) -> None:
+        self.writer.put(Told(ref, note))
+
+    def heartbeat(self, ref: CallRef) -> None:
+        self.writer.put(Alive(ref, self._wall()))
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write what waits and let the threads go."""
+        atexit.unregister(self.close)
+        self.writer.stop()
+        self._askers.shutdown(wait=False, cancel_futures=True)
+        self._creators.shutdown(wait=False, cancel_futures=True)
+
+    async def _ask(self, question: Callable[[], R]) -> R:
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await asyncio.get_running_loop().run_in_executor(self._askers, _in_thread, question)
+        except TimeoutError:
+            raise LedgerAway("The history did not answer in time.") from None
+        except (OperationalError, InterfaceError) as problem:
+            raise LedgerAway("The history cannot be asked.") from problem
+
+
+def is_away(problem: Exception) -> bool:
+    """True when the database is not there, or is busy: what failed may succeed later."""
+    return isinstance(problem, OperationalError | InterfaceError)
+
+
+# -- in the threads ----------------------------------------------------------------------------------------------------
+
+
+def _in_thread(job: Callable[[], R]) -> R:
+    try:
+        return job()
+    finally:
+        connections.close_all()
+
+
+def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
+    if not services.admit_stream(call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at):
+        return None
+    call = CallSession.objects.select_related("version").get(call_sid=call_sid)
+    ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
+    if call.version is None:
+        return Admission(ref=ref, barge_in="instant")
+    return Admission(ref=ref, barge_in=call.version.barge_in, greeting_interruptible=call.version.first_message_interruptible)
+
+
+def _conversation(ref: CallRef) -> Conversation | None:
+    mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, call__ended_at=None)
+    session = mine.order_by("n").last()
+    if session is None:
+        return None
+    return Conversation(n=session.n, state=session.state, vapi_call_id=session.vapi_call_id or "", socket_url=session.socket_url)
+
+
+def _create(ref: CallRef, n: int, client: sessions.Vapi) -> None:
+    mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, n=n)
+    pk = mine.values_list("pk", flat=True).first()
+    try:
+        if pk is not None:
+            sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client)
+    except Exception:  # nobody awaits this thread: without this line the reason would be lost
+        log.exception("The consumer's own start of a conversation broke", extra={"call": ref.short_id})
+
+
+def _commands(ref: CallRef, after: int) -> list[Command]:
+    waiting = OutboxCommand.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, to="live", done_at=None, id__gt=after)
+    return [Command(id=row.pk, verb=row.verb, detail=row.detail) for row in waiting]
+
+
+def _write(batch: Sequence[Entry]) -> None:
+    """Store a batch, all or nothing, the entries of each call in their order."""
+    with transaction.atomic():
+        told: dict[CallRef, list[Note]] = {}
+        alive: dict[CallRef, float] = {}
+        for entry in batch:
+            match entry:
+                case Told(ref, note):
+                    told.setdefault(ref, []).append(note)
+                case Alive(ref, at):
+                    alive[ref] = at
+                case Closed(ref):
+                    _write_notes(ref, told.pop(ref, []))
+                    _write_closing(entry)
+        for ref, notes in told.items():
+            _write_notes(ref, notes)
+        for ref, at in alive.items():
+            services.heartbeat(call_sid=ref.call_sid, epoch=ref.epoch, at=_moment(at))
+    for entry in batch:
+        if isinstance(entry, Closed):
+            entry.stored.set_result(True)
+
+
+def _write_notes(ref: CallRef, notes: Sequence[Note]) -> None:
+    events = [NewEvent(note.kind, note.source, _moment(note.at), note.detail, note.now) for note in notes]
+    if record_events(call_sid=ref.call_sid, epoch=ref.epoch, events=events) == 0:
+        return
+    for note in notes:
+        if note.kind == "clip-played" and note.detail.get("text"):
+            call = CallSession.objects.get(call_sid=ref.call_sid)
+            text, ms = str(note.detail["text"]), int(note.at * 1000)
+            add_line(call=call, vapi_call_id="", role=Role.SYSTEM, text=text, vendor_ms=ms, at=_moment(note.at), n=0)
+
+
+def _write_closing(entry: Closed) -> None:
+    ref = entry.ref
+    at = _moment(entry.at)
+    if services.stream_closed(call_sid=ref.call_sid, epoch=ref.epoch, closing=entry.closing, at=at, now=entry.now):
+        transaction.on_commit(partial(publisher.task, tasks.end_sessions, ref.call_sid))
+
+
+def _spill(batch: Sequence[Entry]) -> None:
+    """Where the spool will take over. Until then these are lost, and counted by the writer."""
+    for entry in batch:
+        if isinstance(entry, Closed):
+            entry.stored.set_result(False)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, tz=UTC)

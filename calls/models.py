@@ -1,0 +1,345 @@
+"""What happened: one row per phone call, and around it everything that was said, heard, decided and asked for.
+
+Nothing here needs a row lock (SQLite has none): unique keys and conditional UPDATEs decide every race.
+Later rooms have their place without a table yet: teams scope `PhoneLine` and so its calls, recordings and leases
+hang on `CallSession`, the audit trail is a table of its own.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+from typing import ClassVar, Self
+
+from django.db import models
+from django.db.models import Q
+
+from agents.models import PhoneLine, TemplateVersion
+
+
+class Channel(models.TextChoices):
+    PHONE = "phone", "Phone"
+    BROWSER = "browser", "Browser"
+
+
+class Status(models.TextChoices):
+    """The states of CALL.md section 2; `calls.lifecycle` knows which may follow which."""
+
+    RECEIVED = "received", "Ringing"
+    WAITING = "waiting", "Waiting"
+    CONNECTING = "connecting", "Connecting"
+    STREAMING = "streaming", "Talking"
+    RECOVERING = "recovering", "Recovering"
+    TRANSFERRING = "transferring", "With a person"
+    VOICEMAIL = "voicemail", "Leaving a message"
+    ENDED = "ended", "Ended"
+    FINALISED = "finalised", "Ended, report complete"
+
+
+OVER = (Status.ENDED, Status.FINALISED)
+
+
+class Report(models.TextChoices):
+    """How a finalised call came to its last word from the vendor."""
+
+    MERGED = "merged", "Merged"
+    MISSING = "missing", "Given up: it never came"
+
+
+class EndReason(models.TextChoices):
+    CALLER_HUNG_UP = "caller_hung_up", "The caller hung up"
+    AGENT_ENDED = "agent_ended", "The agent said goodbye"
+    HUMAN_ENDED = "human_ended", "The conversation with a person ended"
+    VOICEMAIL_LEFT = "voicemail_left", "The caller left a message"
+    CALLBACK_PROMISED = "callback_promised", "A call back was promised"
+    MAX_DURATION = "max_duration", "The longest call time was reached"
+    SILENCE = "silence", "Nobody spoke any more"
+    TTL = "ttl", "No sign of life; cleaned up"
+    REFUSED = "refused", "The call was refused"
+    FAILED = "failed", "Something failed"
+
+
+class Outcome(models.TextChoices):
+    RESOLVED = "resolved", "Resolved"
+    HANDED_OVER = "handed_over", "Handed over"
+    VOICEMAIL = "voicemail", "Voicemail"
+    CALLBACK = "callback", "Call back"
+    ABANDONED = "abandoned", "Caller gave up"
+    FAILED = "failed", "Failed"
+    UNKNOWN = "unknown", "Unknown"
+
+
+class Rung(models.TextChoices):
+    """The lowest rung of the rescue ladder this call has stood on (CALL.md section 5)."""
+
+    AI = "R0", "AI"
+    RESUMED = "R1", "AI, resumed"
+    BACKUP = "R2", "Backup AI"
+    HUMAN = "R3", "Person"
+    VOICEMAIL = "R4", "Voicemail"
+    STATIC = "R5", "Emergency answer"
+
+
+class CallSessionQuerySet(models.QuerySet["CallSession"]):
+    def live(self) -> Self:
+        return self.filter(ended_at=None)
+
+    def silent(self, *, now: datetime, ttl: timedelta) -> Self:
+        """Live calls that gave no sign of life for `ttl`: no media, no vendor evidence."""
+        return self.live().filter(last_seen_at__lt=now - ttl)
+
+
+class CallSession(models.Model):
+    """One call, from the first webhook to the merged report.
+
+    `epoch` says who owns the stream: +1 at each hand-over, and every write of a bridge carries the epoch it was
+    admitted with. `stream_epoch` is the epoch whose one-time token has been used, `closed_epoch` the one whose stream
+    is over and `closed_why` the reason the bridge gave (-1: none yet).
+    """
+
+    public_id = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    channel = models.CharField(max_length=10, choices=Channel.choices, default=Channel.PHONE)
+    call_sid = models.CharField(max_length=64, unique=True)
+    account_sid = models.CharField(max_length=64, blank=True)
+    from_number = models.CharField(max_length=64, blank=True)
+    to_number = models.CharField(max_length=64, blank=True)
+    line = models.ForeignKey(PhoneLine, null=True, on_delete=models.SET_NULL, related_name="calls")
+    version = models.ForeignKey(TemplateVersion, null=True, on_delete=models.PROTECT, related_name="calls")
+
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.RECEIVED)
+    epoch = models.PositiveIntegerField(default=0)
+    stream_epoch = models.IntegerField(default=-1)
+    stream_sid = models.CharField(max_length=64, blank=True)
+    closed_epoch = models.IntegerField(default=-1)
+    closed_why = models.CharField(max_length=20, blank=True)
+    rung = models.CharField(max_length=2, choices=Rung.choices, default=Rung.AI)
+    end_reason = models.CharField(max_length=20, choices=EndReason.choices, blank=True)
+    outcome = models.CharField(max_length=12, choices=Outcome.choices, default=Outcome.UNKNOWN)
+    report = models.CharField(max_length=8, choices=Report.choices, blank=True)
+
+    started_at = models.DateTimeField()
+    answered_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    last_seen_at = models.DateTimeField()
+    clock_boot = models.CharField(max_length=40, blank=True)  # machine boot the origin below belongs to
+    clock_origin_ms = models.BigIntegerField(default=0)  # monotonic ms of that machine when we answered
+    last_event_seq = models.PositiveIntegerField(default=0)
+
+    objects = CallSessionQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-started_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(status__in=OVER, ended_at__isnull=False) | (~Q(status__in=OVER) & Q(ended_at__isnull=True)),
+                name="ended_calls_have_an_end_time",
+            ),
+            models.CheckConstraint(condition=~Q(status__in=OVER) | ~Q(end_reason=""), name="ended_calls_have_a_reason"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["last_seen_at"], condition=Q(ended_at=None), name="live_calls_by_last_seen"),
+            models.Index(fields=["-started_at"], name="calls_by_start"),
+        ]
+
+    def __str__(self) -> str:
+        return self.short_id
+
+    @property
+    def short_id(self) -> str:
+        """What log lines and the printed event log call this call; says nothing about the caller."""
+        return f"call-{self.public_id.hex[:6]}"
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in OVER
+
+    @property
+    def session_to_start(self) -> int | None:
+        """Primary key of the Vapi session nobody has claimed yet. A state, not "is it new": a repeat repairs a lost enqueue."""
+        asked = self.vapi_sessions.filter(state=VapiState.ASKED, call__ended_at=None)
+        return asked.values_list("pk", flat=True).last()
+
+
+class VapiState(models.TextChoices):
+    ASKED = "asked", "Asked for"
+    CLAIMED = "claimed", "Being created"
+    LIVE = "live", "Live"
+    FAILED = "failed", "Could not be created"
+    ENDED = "ended", "Ended"
+
+
+class VapiSession(models.Model):
+    """One Vapi call within a phone call; its Vapi name is `<CallSid>.<n>`.
+
+    Only the holder of `claim` may create it. The two URLs open the call to whoever has them: they are kept while the
+    session lives and blanked when it ends, and never printed.
+    """
+
+    call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="vapi_sessions")
+    n = models.PositiveIntegerField()
+    state = models.CharField(max_length=10, choices=VapiState.choices, default=VapiState.ASKED)
+    claim = models.UUIDField(null=True, blank=True)
+    claimed_by = models.CharField(max_length=10, blank=True)  # worker | consumer
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    vapi_call_id = models.CharField(max_length=64, null=True, blank=True, unique=True)
+    socket_url = models.CharField(max_length=500, blank=True)
+    control_url = models.CharField(max_length=500, blank=True)
+    failure = models.CharField(max_length=200, blank=True)  # our own words, never the vendor's body
+    ended_reason = models.CharField(max_length=200, blank=True)  # the vendor's raw value
+    asked_at = models.DateTimeField()
+    live_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    report_at = models.DateTimeField(null=True, blank=True)
+    cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["n"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["call", "n"], name="one_vapi_session_per_n")]
+        indexes: ClassVar = [models.Index(fields=["call"], condition=Q(ended_at=None), name="vapi_sessions_still_open")]
+
+    def __str__(self) -> str:
+        return f"{self.call}.{self.n}"
+
+
+class Role(models.TextChoices):
+    ASSISTANT = "assistant", "Agent"
+    USER = "user", "Caller"
+    HUMAN = "human", "Colleague"
+    SYSTEM = "system", "Announcement"
+
+
+class Heard(models.TextChoices):
+    FULL = "full", "Heard"
+    PART = "part", "Heard in part"
+    NONE = "none", "Not heard"
+
+
+class TranscriptLine(models.Model):
+    """One final line: what was said, and how much of it the caller heard. Order: (n, vendor_ms, id)."""
+
+    call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="lines")
+    n = models.PositiveIntegerField(default=0)
+    vapi_call_id = models.CharField(max_length=64, blank=True)
+    role = models.CharField(max_length=10, choices=Role.choices)
+    said = models.TextField()
+    heard = models.CharField(max_length=4, choices=Heard.choices, default=Heard.FULL)
+    heard_text = models.TextField(blank=True)
+    vendor_ms = models.BigIntegerField(default=0)  # epoch ms of the vendor's own timestamp; ours for our own lines
+    text_hash = models.CharField(max_length=64)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["n", "vendor_ms", "id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["call", "vapi_call_id", "role", "vendor_ms", "text_hash"], name="one_row_per_final_line"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.role} {self.pk}"
+
+
+class Source(models.TextChoices):
+    TWILIO = "twilio", "Twilio"
+    BRIDGE = "bridge", "Bridge"
+    VAPI = "vapi", "Vapi"
+    TOOL = "tool", "Tool"
+    HUMAN = "human", "Person"
+    SYSTEM = "system", "System"
+
+
+class CallEvent(models.Model):
+    """One milestone, append only. `ms` is monotonic time since we answered; `at` is the wall clock's word for it."""
+
+    call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="events")
+    seq = models.PositiveIntegerField()
+    source = models.CharField(max_length=8, choices=Source.choices)
+    kind = models.CharField(max_length=40)
+    at = models.DateTimeField()
+    ms = models.IntegerField()
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        ordering: ClassVar = ["seq"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["call", "seq"], name="one_event_per_number")]
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.seq} {self.kind}"
+
+
+class InboxMessage(models.Model):
+    """A webhook body, stored under a unique key before its 200 and processed after; it can be processed again."""
+
+    source = models.CharField(max_length=8, choices=Source.choices)
+    key = models.CharField(max_length=64, unique=True)
+    kind = models.CharField(max_length=60)
+    body = models.JSONField()
+    vapi_call_id = models.CharField(max_length=64, blank=True, db_index=True)
+    call = models.ForeignKey(CallSession, null=True, blank=True, on_delete=models.CASCADE, related_name="inbox")
+    received_at = models.DateTimeField()
+    processed_at = models.DateTimeField(null=True, blank=True)
+    problem = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+        indexes: ClassVar = [models.Index(fields=["received_at"], condition=Q(processed_at=None), name="inbox_still_to_do")]
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.kind} {self.pk}"
+
+
+class OutboxCommand(models.Model):
+    """Something that must be done once: by the live bridge (say, hang-up, hand-over) or at a vendor (end-session).
+
+    `id` orders the commands of a call; the channel layer only hints that there is one to look at.
+    """
+
+    call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="commands")
+    key = models.CharField(max_length=120, unique=True)
+    to = models.CharField(max_length=8)  # live | vapi | twilio
+    verb = models.CharField(max_length=20)
+    detail = models.JSONField(default=dict)
+    asked_at = models.DateTimeField()
+    done_at = models.DateTimeField(null=True, blank=True)
+    tries = models.PositiveIntegerField(default=0)
+    problem = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+        indexes: ClassVar = [models.Index(fields=["to", "asked_at"], condition=Q(done_at=None), name="commands_still_to_do")]
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.verb}"
+
+
+class ToolRun(models.Model):
+    """One tool call of the model. The unique id makes a repeated webhook return the first answer."""
+
+    call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="tool_runs")
+    tool_call_id = models.CharField(max_length=100, unique=True)
+    name = models.CharField(max_length=64)
+    arguments = models.JSONField(default=dict)
+    result = models.TextField(blank=True)
+    problem = models.CharField(max_length=200, blank=True)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.name}"
+
+
+class CallMetrics(models.Model):
+    """The figures of one call in one place: what the caller felt, what each hop carried, what it cost."""
+
+    call = models.OneToOneField(CallSession, on_delete=models.CASCADE, related_name="metrics")
+    first_audio_ms = models.PositiveIntegerField(null=True, blank=True)  # stream start to the agent's first sound
+    interruptions = models.PositiveIntegerField(default=0)
+    time_to_silence_ms = models.JSONField(default=list)
+    turn_latency_ms = models.JSONField(default=list)
+    audio = models.JSONField(default=dict)  # counters of the bridge, bytes and messages per hop
+    cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"metrics of {self.call}"

@@ -1,0 +1,41 @@
+"""The event log as people read it: one line per milestone, in the form of CALL.md section 8."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+
+from calls.models import CallEvent
+
+TELLING = {  # the one detail that says most
+    "call-ended": "reason",
+    "stream-closed": "why",
+    "tool-called": "name",
+    "tool-answered": "name",
+    "vapi-session-failed": "why",
+    "rung-changed": "to",
+    "handover-requested": "target",
+    "clip-played": "clip",
+}
+
+
+def printed(event: CallEvent, short_id: str) -> str:
+    """`14:47:03.892 [call-abc123] TTS buffer flushed (340ms audio cancelled)`; the time is the wall's, in the site's zone."""
+    at = timezone.localtime(event.at)
+    return f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} [{short_id}] {words(event.kind, event.detail)}"
+
+
+def words(kind: str, detail: dict[str, Any]) -> str:
+    """What happened, without when and to whom."""
+    match kind:
+        case "tts-buffer-flushed":
+            return f"TTS buffer flushed ({detail.get('cancelled_ms', 0)}ms audio cancelled)"
+        case "transcript-partial" | "transcript-final":
+            return f'{kind}: "{detail.get("text", "")}"'
+        case "dial-result":
+            return f"dial-result: {detail.get('target', '')} {detail.get('status', '')}"
+        case "tool-answered":
+            return f"tool-answered: {detail.get('name', '')} ({detail.get('ms', 0)}ms)"
+    telling = detail.get(TELLING.get(kind, ""), "")
+    return f"{kind}: {telling}" if telling else kind

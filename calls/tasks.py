@@ -1,0 +1,50 @@
+"""Work in the background: retry policy on top, one service call below. Each is safe to run twice and takes a key.
+
+The broker may lose any of these, so none is the only way: the consumer claims a session nobody started, and the two
+scheduled ones look for what was left over.
+"""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.conf import settings
+from django.utils import timezone
+
+from agents import account
+from bridge.errors import VapiUnavailable
+from calls import history, services, sessions, vapi_events
+
+
+@shared_task(soft_time_limit=8)
+def start_conversation(vapi_session_pk: int) -> None:
+    """No retry: a caller is waiting, and the row says what came of it."""
+    sessions.start_conversation(vapi_session_pk=vapi_session_pk, by="worker", client=account.client())
+
+
+@shared_task(autoretry_for=(VapiUnavailable,), retry_backoff=1, retry_backoff_max=4, max_retries=3, soft_time_limit=15, acks_late=True)
+def end_session(vapi_session_pk: int) -> None:
+    sessions.end_session(pk=vapi_session_pk, client=account.client())
+
+
+@shared_task(acks_late=True)
+def end_sessions(call_sid: str) -> None:
+    """Every Vapi session of a call that is over, or whose stream is."""
+    for pk in sessions.open_sessions(call_sid=call_sid):
+        end_session.delay(pk)
+
+
+@shared_task
+def sweep() -> None:
+    """Scheduled: end silent calls, forgotten sessions and waits for reports that never come."""
+    now = timezone.now()
+    services.sweep(now=now, ttl=settings.CALL_TTL)
+    sessions.give_up_reports(now=now)
+    for pk in sessions.left_over(now=now):
+        end_session.delay(pk)
+
+
+@shared_task
+def reprocess_inbox() -> None:
+    """Scheduled: webhook bodies that were stored but not yet made into history."""
+    for pk in history.inbox_to_do(now=timezone.now()):
+        vapi_events.process_inbox(pk=pk, at=timezone.now())

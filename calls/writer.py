@@ -1,0 +1,159 @@
+"""One thread that writes what others must not wait for.
+
+`put` never blocks: the queue is bounded, and what does not fit is dropped and counted. The thread takes everything that
+waits, up to a batch, and writes it at once, so a slow database makes larger batches and not a longer wait. When the
+database is away it tries again for `patience_s`; after that, what it holds goes to `spill`, the place of the later spool.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.5
+URGENT_ROOM = 1000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of everything that was put. Each thing ends in exactly one of these."""
+
+    written: int = 0
+    dropped: int = 0  # no room
+    spilled: int = 0  # the database stayed away
+    refused: int = 0  # the database was there and would not have it
+
+
+class BoundedWriter(Generic[T]):
+    """`write` stores a batch or raises, all or nothing; `is_away` tells whether its error is worth another try.
+
+    `idle` is called in the thread when nothing came for a second: the place to give a connection back.
+    """
+
+    def __init__(
+        self,
+        *,
+        write: Callable[[Sequence[T]], None],
+        spill: Callable[[Sequence[T]], None],
+        is_away: Callable[[Exception], bool],
+        idle: Callable[[], None] = lambda: None,
+        limit: int = 10_000,
+        batch: int = 200,
+        patience_s: float = 5.0,
+        idle_after_s: float = 1.0,
+        name: str = "writer",
+    ) -> None:
+        self.counts = Counts()
+        self._write, self._spill, self._is_away, self._idle = write, spill, is_away, idle
+        self._limit, self._batch, self._patience, self._idle_after = limit, batch, patience_s, idle_after_s
+        self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._away_since: float | None = None
+        self._name = name
+
+    # -- for everybody: returns at once ----------------------------------------------------------------------------
+
+    def put(self, item: T, *, urgent: bool = False) -> bool:
+        """Leave something to be written. False when there was no room; an urgent thing finds room a little longer."""
+        if self._queue.qsize() >= self._limit + (URGENT_ROOM if urgent else 0):
+            self.counts.dropped += 1
+            return False
+        self._queue.put(item)
+        if self._thread is None:
+            self._start()
+        return True
+
+    def stop(self, *, within_s: float = 2.0) -> bool:
+        """Write what waits and end the thread. False when that took longer; a database that is away is waited for no more."""
+        self._stopping.set()
+        if self._thread is None:
+            return True
+        self._queue.put(None)
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    # -- in the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._next_batch()) is not None:
+                if batch:
+                    self._store(batch)
+                else:
+                    self._idle()
+        finally:
+            self._idle()
+
+    def _next_batch(self) -> list[T] | None:
+        """Everything that waits, up to a batch; empty after an idle second; None at the end."""
+        try:
+            item = self._queue.get(timeout=self._idle_after)
+        except queue.Empty:
+            return []
+        batch: list[T] = []
+        while item is not None:
+            batch.append(item)
+            if len(batch) >= self._batch or self._queue.empty():
+                return batch
+            item = self._queue.get()
+        if batch:
+            self._queue.put(None)  # seen too early: these first
+        return batch or None
+
+    def _store(self, batch: Sequence[T]) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                self._write(batch)
+            except Exception as problem:  # whatever the database raises: this thread must live on
+                if not self._is_away(problem):
+                    self._store_one_by_one(batch, problem)
+                    return
+                if self._given_up():
+                    self._let_go(batch, problem)
+                    return
+                self._stopping.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                self._away_since = None
+                self.counts.written += len(batch)
+                return
+
+    def _given_up(self) -> bool:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        return self._stopping.is_set() or now - self._away_since >= self._patience
+
+    def _let_go(self, batch: Sequence[T], problem: Exception) -> None:
+        self.counts.spilled += len(batch)
+        log.error("The database is away; history goes to the spill", extra={"rows": len(batch), "problem": type(problem).__name__})
+        self._spill(batch)
+
+    def _store_one_by_one(self, batch: Sequence[T], problem: Exception) -> None:
+        """Something in this batch cannot be stored: find it, keep the others."""
+        if len(batch) > 1:
+            for item in batch:
+                self._store([item])
+            return
+        self.counts.refused += 1
+        log.error("The database refused a row of history", extra={"problem": type(problem).__name__})
+        self._spill(batch)

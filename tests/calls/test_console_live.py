@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import orjson
+import pytest
+from asgiref.sync import sync_to_async
+from channels.auth import AuthMiddlewareStack
+from channels.layers import get_channel_layer
+from channels.routing import URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from channels.testing import WebsocketCommunicator
+from django.contrib.auth.models import User
+from django.db import DatabaseError
+from django.test import Client
+from django.utils import timezone
+
+from bridge import live
+from calls import history
+from calls.console import live as console_live
+from calls.console.live import PageSocket
+from calls.console.reader import CallReader
+from calls.console.routing import websocket_urlpatterns
+from calls.models import CallSession, Role, Status
+from tests.builders import a_call
+
+pytestmark = pytest.mark.django_db(transaction=True)
+application = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+ORIGIN = "http://testserver"
+
+
+@pytest.fixture(autouse=True)
+def _layer_in_memory(settings: Any) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    settings.ALLOWED_HOSTS = ["testserver"]
+
+
+@pytest.fixture
+def call() -> CallSession:
+    return a_call(status=Status.STREAMING)
+
+
+@pytest.fixture
+def cookie(client: Client) -> str:
+    client.force_login(User.objects.create_user("olga", password="x"))
+    return f"sessionid={client.cookies['sessionid'].value}"
+
+
+Open = Callable[..., WebsocketCommunicator]
+
+
+@pytest.fixture
+async def page(cookie: str) -> AsyncIterator[Open]:
+    opened: list[WebsocketCommunicator] = []
+
+    def socket(path: str, *, cookie: str = cookie, origin: str | None = ORIGIN) -> WebsocketCommunicator:
+        headers = [(b"host", b"testserver"), (b"cookie", cookie.encode())]
+        headers += [(b"origin", origin.encode())] if origin is not None else []
+        opened.append(WebsocketCommunicator(application, path, headers=headers))
+        return opened[-1]
+
+    yield socket
+    for one in opened:
+        await one.disconnect(timeout=5)
+
+
+def say(call: CallSession, text: str) -> None:
+    at = timezone.now()
+    history.add_line(call=call, vapi_call_id="v", role=Role.USER, text=text, vendor_ms=round(at.timestamp() * 1000), at=at, n=0)
+
+
+async def hint(call: CallSession) -> None:
+    layer = get_channel_layer()
+    assert layer is not None
+    await live.tell_rows(layer, call.public_id, 99)
+
+
+def path_of(call: CallSession, cursor: str = "") -> str:
+    return f"/ws/console/calls/{call.public_id}/{cursor}"
+
+
+async def next_news(socket: WebsocketCommunicator, timeout: float = 5) -> dict[str, Any]:
+    while True:
+        news: dict[str, Any] = orjson.loads(await socket.receive_from(timeout))
+        if "lists" in news:
+            return news
+
+
+def heard(news: dict[str, Any]) -> list[str]:
+    return [item["slots"]["heard"] for item in news["lists"]["lines"]]
+
+
+@pytest.mark.parametrize("path", ["/ws/console/live/", f"/ws/console/calls/{uuid.UUID(int=7)}/"])
+@pytest.mark.parametrize("cookie", ["", "sessionid=forged", "sessionid="])
+async def test_a_stranger_is_refused_before_the_socket_is_accepted(page: Open, path: str, cookie: str) -> None:
+    assert await page(path, cookie=cookie).connect(5) == (False, 4401)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(None, "", "null", "testserver", "file://", "file://testserver", "http://evil.example", "http://testserver.evil.example"),
+        *("http://sub.testserver", "http://xtestserver", "http://testserver:81", "http://testserver@evil.example", "http://testserver/"),
+    ],
+)
+async def test_a_page_of_another_site_is_refused(page: Open, origin: str | None) -> None:
+    accepted, _ = await page("/ws/console/live/", origin=origin).connect(5)
+    assert not accepted
+
+
+async def test_behind_https_a_plain_page_of_the_same_host_is_refused(page: Open, settings: Any) -> None:
+    settings.PUBLIC_URL, settings.PUBLIC_HOST = "https://testserver", "testserver"
+    assert not (await page("/ws/console/live/", origin="http://testserver").connect(5))[0]
+    assert (await page("/ws/console/live/", origin="https://testserver").connect(5))[0]
+
+
+async def test_a_call_that_never_was_is_refused(page: Open) -> None:
+    assert await page(f"/ws/console/calls/{uuid.uuid4()}/").connect(5) == (False, 4404)
+
+
+async def test_the_page_gets_what_comes_after_its_cursor(page: Open, call: CallSession) -> None:
+    await sync_to_async(say)(call, "first")
+    before = await sync_to_async(CallReader(call.public_id).read)()
+    assert before is not None
+    await sync_to_async(say)(call, "second")
+    socket = page(path_of(call, f"?after={before.after}&line={before.line}"))
+    assert (await socket.connect(5))[0]
+    news = await next_news(socket)
+    assert [item["slots"]["words"] for item in news["lists"]["events"]] == ['transcript-final: "second"']
+    assert heard(news)[-1] == "second"
+    assert news["after"] == before.after + 1
+
+
+@pytest.mark.parametrize("cursor", ["", "?after=-1", "?after=x&line=%00", "?after=99999999999999999999", "?after=²"])
+async def test_a_cursor_that_is_no_number_reads_from_the_beginning(page: Open, call: CallSession, cursor: str) -> None:
+    socket = page(path_of(call, cursor))
+    assert (await socket.connect(5))[0]
+    assert (await next_news(socket))["lists"]["events"][0]["order"] == [1]
+
+
+async def test_a_hint_makes_the_page_look_at_once(page: Open, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PageSocket, "poll_s", 3600)
+    socket = page(path_of(call))
+    await socket.connect(5)
+    await next_news(socket)
+    await sync_to_async(say)(call, "told by a hint")
+    await hint(call)
+    assert heard(await next_news(socket)) == ["told by a hint"]
+
+
+async def test_a_lost_hint_costs_one_look_and_no_row(page: Open, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PageSocket, "poll_s", 0.05)
+    socket = page(path_of(call))
+    await socket.connect(5)
+    await next_news(socket)
+    await sync_to_async(say)(call, "told by nobody")
+    assert heard(await next_news(socket)) == ["told by nobody"]
+
+
+class LayerAway:
+    async def new_channel(self) -> str:
+        raise ConnectionError("the layer is away")
+
+
+async def test_without_a_channel_layer_the_page_polls(page: Open, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PageSocket, "poll_s", 0.05)
+    monkeypatch.setattr(console_live, "get_channel_layer", LayerAway)
+    socket = page(path_of(call))
+    assert (await socket.connect(5))[0]
+    await next_news(socket)
+    await sync_to_async(say)(call, "still here")
+    assert heard(await next_news(socket)) == ["still here"]
+
+
+async def test_a_database_that_is_away_for_a_moment_closes_no_page(page: Open, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PageSocket, "poll_s", 0.02)
+    read, failures = CallReader.read, iter([True, True, True])
+
+    def unlucky(reader: CallReader) -> Any:
+        if next(failures, False):
+            raise DatabaseError("away")
+        return read(reader)
+
+    monkeypatch.setattr(CallReader, "read", unlucky)
+    socket = page(path_of(call))
+    await socket.connect(5)
+    assert (await next_news(socket))["lists"]["events"]
+
+
+async def test_who_logs_out_elsewhere_loses_the_page(
+    page: Open, call: CallSession, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PageSocket, "poll_s", 0.02)
+    monkeypatch.setattr(PageSocket, "still_there_s", 0.1)
+    socket = page(path_of(call))
+    await socket.connect(5)
+    await next_news(socket)
+    await sync_to_async(client.logout)()
+    async with asyncio.timeout(5):
+        while (message := await socket.receive_output(5))["type"] != "websocket.close":
+            pass
+    assert message["code"] == 4401
+
+
+async def test_a_finished_call_is_sent_once_and_the_socket_ends(page: Open, call: CallSession) -> None:
+    over = {"status": Status.FINALISED, "ended_at": timezone.now(), "end_reason": "agent_ended"}
+    await CallSession.objects.filter(pk=call.pk).aupdate(**over)
+    socket = page(path_of(call))
+    await socket.connect(5)
+    assert (await next_news(socket))["over"]
+    assert await socket.receive_output(5) == {"type": "websocket.close", "code": 1000}
+
+
+async def test_the_live_list_hears_of_every_call(page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PageSocket, "poll_s", 3600)
+    socket = page("/ws/console/live/")
+    await socket.connect(5)
+    assert (await next_news(socket))["lists"]["live"] == []
+    call = await sync_to_async(a_call)(status=Status.STREAMING)
+    await hint(call)
+    news = await next_news(socket)
+    assert [item["href"] for item in news["lists"]["live"]] == [f"/calls/{call.public_id}/"]
+    assert news["whole"] == ["live", "recent"]
+
+
+async def test_what_the_browser_sends_changes_nothing(page: Open, call: CallSession) -> None:
+    socket = page(path_of(call))
+    await socket.connect(5)
+    await next_news(socket)
+    await socket.send_to(text_data='{"after": 0, "type": "rows.written"}')
+    await socket.send_to(bytes_data=b"\x00" * 1000)
+    assert await socket.receive_nothing(0.3)
+
+
+async def test_a_closed_page_leaves_no_task_behind(page: Open, call: CallSession) -> None:
+    before = asyncio.all_tasks()
+    socket = page(path_of(call))
+    await socket.connect(5)
+    await next_news(socket)
+    await socket.disconnect(5)
+    assert asyncio.all_tasks() <= before

@@ -1,0 +1,57 @@
+"""Which rung next: every caller ends with a person, a voicemail or a word, and the ladder is only gone down."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calls.ladder import OVER, TALKED, DialHuman, Facts, HangUp, Target, Voicemail, decide
+
+SAM, KIM = Target("sam"), Target("kim", ring_seconds=30)
+LOST = Facts(is_over=False, closed_why="agent-lost", targets=(SAM, KIM), voicemail=True)
+
+some_facts = st.builds(
+    Facts,
+    is_over=st.booleans(),
+    closed_why=st.sampled_from(["", "agent-ended", "caller-left", "hung-up", "handed-over", "no-agent", "agent-lost", "drained"]),
+    targets=st.lists(st.sampled_from([SAM, KIM]), unique=True).map(tuple),
+    wanted=st.sampled_from(["", "sam", "kim", "nobody"]),
+    tried=st.frozensets(st.sampled_from(["sam", "kim"])),
+    dial_status=st.sampled_from(["", "completed", "answered", "busy", "no-answer", "failed", "canceled"]),
+    voicemail=st.booleans(),
+)
+
+
+@pytest.mark.parametrize("why", sorted(OVER))
+def test_a_call_that_came_to_its_end_is_hung_up(why: str) -> None:
+    assert decide(Facts(is_over=False, closed_why=why, targets=(SAM,), voicemail=True)) == HangUp()
+
+
+@pytest.mark.parametrize("why", ["no-agent", "agent-lost", "handed-over", "drained", ""])
+def test_a_caller_without_an_agent_gets_the_first_person(why: str) -> None:
+    assert decide(Facts(is_over=False, closed_why=why, targets=(SAM, KIM))) == DialHuman(SAM)
+
+
+def test_the_person_the_agent_asked_for_comes_first() -> None:
+    assert decide(Facts(is_over=False, closed_why="handed-over", targets=(SAM, KIM), wanted="kim")) == DialHuman(KIM)
+
+
+def test_nobody_is_rung_twice_and_then_there_is_voicemail_or_an_apology() -> None:
+    busy = {"is_over": False, "closed_why": "agent-lost", "targets": (SAM, KIM), "dial_status": "busy"}
+    assert decide(Facts(**busy, tried=frozenset({"sam"}))) == DialHuman(KIM)  # type: ignore[arg-type]
+    assert decide(Facts(**busy, tried=frozenset({"sam", "kim"}), voicemail=True)) == Voicemail()  # type: ignore[arg-type]
+    assert decide(Facts(**busy, tried=frozenset({"sam", "kim"}))) == HangUp(sorry=True)  # type: ignore[arg-type]
+
+
+@given(some_facts)
+def test_a_live_caller_is_never_hung_up_on_without_a_word(facts: Facts) -> None:
+    step = decide(facts)
+    assert decide(facts) == step
+    if step == HangUp():
+        assert facts.is_over or facts.closed_why in OVER or facts.dial_status in TALKED
+    if isinstance(step, DialHuman):
+        assert step.target in facts.targets
+        assert step.target.slug not in facts.tried
+    if step == HangUp(sorry=True):
+        assert not facts.voicemail

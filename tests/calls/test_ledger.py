@@ -1,0 +1,272 @@
+"""The bridge's Ledger on a real database: what it promises a stream that must never wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+
+from bridge import stream_token
+from bridge.ports import CallRef, Closing, LedgerAway, Note
+from calls import history, services, sessions
+from calls import ledger as ledger_module
+from calls.ledger import DatabaseLedger
+from calls.models import CallSession, EndReason, Heard, Role, Status, VapiState
+from tests.builders import ACCOUNT, FakeVapi, QuietPublisher, a_call, session_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+KEY = stream_token.key_from("a secret of the tests")
+R = TypeVar("R")
+
+
+@pytest.fixture
+def vapi() -> FakeVapi:
+    return FakeVapi()
+
+
+@pytest.fixture
+def ledger(vapi: FakeVapi) -> Iterator[DatabaseLedger]:
+    made = DatabaseLedger(token_key=KEY, client=vapi, deadline_s=5.0)  # this machine may be busy; its own tests have 300 ms
+    yield made
+    made.close()
+
+
+def run(asked: Coroutine[Any, Any, R]) -> R:
+    return asyncio.run(asked)
+
+
+def token(call: CallSession, *, epoch: int = 0, life_s: int = 60) -> str:
+    return stream_token.issue(key=KEY, call_sid=call.call_sid, epoch=epoch, expires=int(time.time()) + life_s)
+
+
+def ref_of(call: CallSession, epoch: int = 0) -> CallRef:
+    return CallRef(call_sid=call.call_sid, epoch=epoch, short_id=call.short_id)
+
+
+def a_note(kind: str = "clear-sent", **detail: Any) -> Note:
+    return Note(kind=kind, source="bridge", at=time.time(), now=time.monotonic(), detail=detail)
+
+
+def wait_for(truth: Callable[[], bool], within_s: float = 5.0) -> None:
+    until = time.monotonic() + within_s
+    while not truth():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+# -- admission ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_valid_token_is_used_up_by_one_of_many_streams(ledger: DatabaseLedger) -> None:
+    call = a_call()
+    proof = token(call)
+
+    async def knock() -> list[Any]:
+        doors = [ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid=f"MZ{n}", token=proof) for n in range(6)]
+        return await asyncio.gather(*doors)
+
+    admitted = [admission for admission in run(knock()) if admission is not None]
+    assert [admission.ref for admission in admitted] == [ref_of(call)]
+    assert admitted[0].barge_in == "instant"
+
+
+def test_bad_tokens_change_nothing(ledger: DatabaseLedger) -> None:
+    call, other = a_call(), a_call()
+    for bad in ("", "0.1.x", token(other), token(call, epoch=1), token(call, life_s=-1)):
+        assert run(ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ1", token=bad)) is None
+    call.refresh_from_db()
+    assert (call.status, call.stream_epoch) == (Status.CONNECTING, -1)
+
+
+# -- the session -------------------------------------------------------------------------------------------------------
+
+
+def test_the_session_is_seen_as_it_comes_to_life_and_hidden_from_others(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
+    call = a_call(status=Status.STREAMING)
+    asked = run(ledger.conversation(ref_of(call)))
+    assert asked is not None
+    assert (asked.n, asked.state, asked.socket_url) == (0, "asked", "")
+    sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    live = run(ledger.conversation(ref_of(call)))
+    assert live is not None
+    assert live.socket_url == session_of(call).socket_url
+    assert live.socket_url not in repr(live)
+    assert run(ledger.conversation(ref_of(call, epoch=1))) is None
+    services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
+    assert run(ledger.conversation(ref_of(call))) is None
+
+
+def test_a_claim_returns_at_once_and_creates_in_a_thread_of_its_own(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
+    call = a_call(status=Status.STREAMING)
+    gate = threading.Event()
+    vapi.during = lambda: gate.wait(5)
+    started = time.monotonic()
+    run(ledger.claim(ref_of(call), 0))
+    run(ledger.claim(ref_of(call), 0))
+    assert time.monotonic() - started < 0.3
+    gate.set()
+    wait_for(lambda: session_of(call).state == VapiState.LIVE)
+    assert (session_of(call).claimed_by, len(vapi.created)) == ("consumer", 1)
+
+
+# -- notes -------------------------------------------------------------------------------------------------------------
+
+
+def test_notes_become_events_in_their_order_with_the_time_since_the_answer(ledger: DatabaseLedger) -> None:
+    call = a_call(status=Status.STREAMING)
+    kinds = [f"kind-{n}" for n in range(100)]
+    for kind in kinds:
+        ledger.note(ref_of(call), a_note(kind))
+    ledger.close()
+    events = list(call.events.filter(kind__startswith="kind-"))
+    assert [event.kind for event in events] == kinds
+    assert [event.ms for event in events] == sorted(event.ms for event in events)
+    assert events[-1].ms < 60_000
+
+
+def test_a_jump_of_the_wall_clock_does_not_turn_time_back(ledger: DatabaseLedger) -> None:
+    call = a_call(status=Status.STREAMING)
+    ledger.note(ref_of(call), a_note("before"))
+    ledger.note(ref_of(call), replace(a_note("after"), at=time.time() - 3600))
+    ledger.close()
+    before, after = call.events.filter(kind__in=("before", "after"))
+    assert after.at < before.at
+    assert after.ms >= before.ms
+
+
+def test_a_stale_epoch_notes_nothing(ledger: DatabaseLedger) -> None:
+    call = a_call(status=Status.STREAMING, epoch=1)
+    seen = call.last_seen_at
+    ledger.note(ref_of(call, epoch=0), a_note())
+    ledger.heartbeat(ref_of(call, epoch=0))
+    run(ledger.ended(ref_of(call, epoch=0), Closing("agent-ended")))
+    ledger.close()
+    call.refresh_from_db()
+    assert not call.events.filter(kind__in=("clear-sent", "stream-closed")).exists()
+    assert (call.last_seen_at, call.status, call.closed_epoch) == (seen, Status.STREAMING, -1)
+
+
+def test_an_interrupted_turn_marks_the_line_that_was_not_heard_out(ledger: DatabaseLedger) -> None:
+    call = a_call(status=Status.STREAMING)
+    ledger.note(ref_of(call), a_note("agent-speech-started"))
+    ledger.note(ref_of(call), a_note("agent-turn-ended", said_ms=4000, heard_ms=1000, interrupted=True))
+    ledger.close()
+    history.add_line(call=call, vapi_call_id="v", role=Role.ASSISTANT, text="one two three four", vendor_ms=1, at=timezone.now(), n=0)
+    line = call.lines.get(role=Role.ASSISTANT)
+    assert (line.heard, line.heard_text) == (Heard.PART, "one")
+
+
+def test_what_the_bridge_itself_played_is_in_the_transcript(ledger: DatabaseLedger) -> None:
+    call = a_call(status=Status.STREAMING)
+    ledger.note(ref_of(call), a_note("clip-played", clip="one_moment", text="One moment, please."))
+    ledger.close()
+    assert call.lines.filter(role=Role.SYSTEM, said="One moment, please.").count() == 1
+
+
+def test_a_heartbeat_is_a_sign_of_life(ledger: DatabaseLedger) -> None:
+    call = a_call(status=Status.STREAMING, last_seen_at=timezone.now() - timedelta(hours=2))
+    ledger.heartbeat(ref_of(call))
+    ledger.close()
+    assert services.sweep(now=timezone.now(), ttl=timedelta(hours=1)) == []
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_end_is_stored_after_everything_noted_before_it(ledger: DatabaseLedger, published: QuietPublisher) -> None:
+    call = a_call(status=Status.STREAMING)
+    for _ in range(300):
+        ledger.note(ref_of(call), a_note("mark"))
+    figures = {"first_audio_ms": 812, "audio": {"from_agent": 160}}
+    run(ledger.ended(ref_of(call), Closing("agent-ended", raw="assistant-ended-call", figures=figures)))
+    kinds = list(call.events.values_list("kind", flat=True))
+    assert kinds[-302:] == ["mark"] * 300 + ["stream-closed", "call-ended"]
+    call.refresh_from_db()
+    assert (call.end_reason, call.metrics.first_audio_ms) == (EndReason.AGENT_ENDED, 812)
+    assert published.tasks == [("calls.tasks.end_sessions", (call.call_sid,))]
+
+
+def test_commands_are_read_in_order_and_never_by_the_next_stream(ledger: DatabaseLedger) -> None:
+    call = a_call(status=Status.STREAMING)
+    rows = [services.ask(call=call, key=f"say:{n}", verb="say", detail={"text": str(n)}, at=timezone.now()) for n in range(3)]
+    services.ask(call=call, key="elsewhere", verb="dial", detail={}, at=timezone.now(), to="twilio")
+    assert [command.id for command in run(ledger.commands(ref_of(call), after=rows[0].pk))] == [rows[1].pk, rows[2].pk]
+    run(ledger.ended(ref_of(call), Closing("drained")))
+    assert run(ledger.commands(ref_of(call), after=0)) == []
+
+
+# -- a database that is away -------------------------------------------------------------------------------------------
+
+
+def test_a_slow_database_is_given_300_ms(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = DatabaseLedger(token_key=KEY, client=FakeVapi())
+    call = a_call(status=Status.STREAMING)
+    gate = threading.Event()
+    monkeypatch.setattr(ledger_module, "_conversation", lambda ref: gate.wait(5))
+    started = time.monotonic()
+
+    async def ask() -> None:
+        with pytest.raises(LedgerAway):
+            await ledger.conversation(ref_of(call))
+        assert 0.25 < time.monotonic() - started < 1.0
+        gate.set()
+
+    run(ask())
+    ledger.close()
+
+
+def test_a_broken_database_is_a_ledger_that_is_away(ledger: DatabaseLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise OperationalError
+
+    monkeypatch.setattr(services, "admit_stream", broken)
+    call = a_call()
+    with pytest.raises(LedgerAway):
+        run(ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ1", token=token(call)))
+
+
+def test_an_end_that_comes_while_the_database_is_away_is_stored_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger = DatabaseLedger(token_key=KEY, client=FakeVapi())
+    call = a_call(status=Status.STREAMING)
+    away = threading.Event()
+    away.set()
+    really = services.stream_closed
+
+    def sometimes(**closed: Any) -> bool:
+        if away.is_set():
+            raise OperationalError
+        return really(**closed)
+
+    monkeypatch.setattr(services, "stream_closed", sometimes)
+    ledger.note(ref_of(call), a_note("last-note"))
+    with pytest.raises(LedgerAway):
+        run(ledger.ended(ref_of(call), Closing("caller-left")))
+    away.clear()
+    ledger.writer.put(ledger_module.Alive(ref_of(call), time.time()))
+    wait_for(lambda: CallSession.objects.get(pk=call.pk).is_over)
+    assert call.events.filter(kind="last-note").count() == 1
+    ledger.close()
+
+
+def test_a_stuck_database_never_blocks_a_note(ledger: DatabaseLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(ledger_module, "record_events", lambda **_: gate.wait(10) and 0)
+    ref = CallRef("CA1", 0, "call-1")
+    times = []
+    for _ in range(12_000):
+        started = time.perf_counter()
+        ledger.note(ref, a_note())
+        times.append(time.perf_counter() - started)
+    gate.set()
+    assert sorted(times)[11_900] < 0.005
+    assert 1_700 < ledger.writer.counts.dropped < 2_001

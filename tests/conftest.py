@@ -1,0 +1,46 @@
+"""What every test stands on: a database in a file, as in the shop; nobody outside to wake; no illegal change of state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings
+from hypothesis import settings as hypothesis_settings
+
+from calls import publisher, services
+from tests.builders import QuietPublisher
+from tests.left_out import LeftOut
+
+# A busy machine is no bug: how long one example takes says nothing. `derandomize` keeps a red run red.
+hypothesis_settings.register_profile("house", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("house")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(LeftOut(), "left-out")
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SQLite in memory has one writer and other locks than the file callers depend on; a directory per worker keeps them apart."""
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("db") / "test.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def published() -> Iterator[QuietPublisher]:
+    """Everything that would have been sent to the broker or the channel layer."""
+    quiet = QuietPublisher()
+    before = publisher.install(quiet)
+    yield quiet
+    publisher.install(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_illegal_edges() -> Iterator[None]:
+    services.illegal_edges.clear()
+    yield
+    asked, services.illegal_edges = dict(services.illegal_edges), type(services.illegal_edges)()
+    assert asked == {}, f"Somebody asked for illegal changes of state: {asked}"
