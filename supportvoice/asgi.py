@@ -1,0 +1,52 @@
+"""The whole house on one ASGI application, for `serve` and for `daphne supportvoice.asgi:application` alike.
+
+From the outside in: health, which role this process has, what a stranger may send, and only then our own code. The media
+socket is proven by Twilio's signature and token, the browser's sockets by origin and log-in.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.core.asgi import get_asgi_application
+from django.urls import re_path
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "supportvoice.settings")
+django_application = get_asgi_application()  # before anything that needs the models
+
+from django.conf import settings  # noqa: E402
+
+from agents import account  # noqa: E402
+from bridge import stream_token  # noqa: E402
+from bridge.audio import load_clips  # noqa: E402
+from bridge.consumers import MediaStreamConsumer  # noqa: E402
+from bridge.routing import media_urlpatterns  # noqa: E402
+from bridge.twilio_http import TwilioProof  # noqa: E402
+from bridge.vapi_link import VapiConversations  # noqa: E402
+from calls.console.routing import websocket_urlpatterns  # noqa: E402
+from calls.ledger import DatabaseLedger  # noqa: E402
+from supportvoice.checks import refuse_unsafe  # noqa: E402
+from supportvoice.duty import Duty  # noqa: E402
+from supportvoice.limits import REPORT_LIMIT, BodyLimits, no_browsers, no_such_socket, only_role  # noqa: E402
+
+refuse_unsafe()
+duty = Duty()
+
+_media: Any = MediaStreamConsumer.as_asgi(
+    ledger=DatabaseLedger(token_key=stream_token.key_from(settings.SECRET_KEY), client=account.client()),
+    conversations=VapiConversations(api_key=settings.VAPI_API_KEY),
+    proof=TwilioProof(public_url=settings.PUBLIC_URL, tokens=settings.TWILIO_AUTH_TOKENS),
+    clips=load_clips(settings.BASE_DIR / "bridge" / "clips"),
+)
+_for_browsers: list[Any] = [*websocket_urlpatterns, re_path("", cast(Any, no_such_socket))]
+_browser: Any = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(_for_browsers)))
+_for_everybody: list[Any] = [*media_urlpatterns(no_browsers(duty.streams_counted(_media))), re_path("", _browser)]
+_sockets: Any = URLRouter(_for_everybody)
+_requests: Any = BodyLimits(cast(Any, django_application), wide={"/webhook/vapi": REPORT_LIMIT, "/webhook/vapi/": REPORT_LIMIT})
+_doors: Any = ProtocolTypeRouter({"http": _requests, "websocket": duty.no_sockets_when_leaving(_sockets)})
+
+application = duty.health(only_role(settings.SERVE_ROLE, _doors))

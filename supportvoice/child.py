@@ -1,0 +1,31 @@
+"""One serving process: `python -m supportvoice.child`, started by `serve` with two descriptors it inherits."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+
+from django.conf import settings
+
+from supportvoice.asgi import application, duty
+from supportvoice.lifeline import die_with_parent
+from supportvoice.server import serve_as_child
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("--listening", "--lifeline", "--parent"):
+        parser.add_argument(name, type=int, required=True)
+    given = parser.parse_args()
+    die_with_parent(given.parent)
+    serve_as_child(
+        application,
+        duty=duty,
+        listening=socket.socket(fileno=given.listening),
+        lifeline=socket.socket(fileno=given.lifeline),
+        drain_s=settings.DRAIN_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""One call through the whole house, without any account: both vendors are played by the sandbox, everything else is real.
+
+The sandbox lives in this process, the house in a `Stack` of its own; they meet on HTTP and WebSocket only. The call's event
+log is followed by cursor, as the console does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+
+from agents.models import Premade, TemplateVersion
+from bridge.sandbox import crm
+from bridge.sandbox.script import TECHFLOW, Caller
+from bridge.sandbox.twilio import TwilioCall
+from bridge.sandbox.vapi import VapiSandbox
+from calls.models import CallSession, Status, VapiState
+from calls.printed import printed
+from supportvoice.stack import Stack
+from supportvoice.verdict import Check, Evidence, Remembered, judge
+
+LINE = "+18005550199"
+COLLEAGUE = "+15550100111"
+USER = "demo"
+LONGEST_CALL_S = 90.0
+SETTLED_WITHIN_S = 20.0  # report and clean-up after the hang-up
+PREPARED_WITHIN_S = 10.0
+FOLLOW_S = 0.1
+OVER = (Status.ENDED, Status.FINALISED)
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Secrets:
+    """Shared by the house and the sandbox for one run."""
+
+    vapi_key: str = field(default_factory=lambda: secrets.token_hex(16))
+    webhook_secret: str = field(default_factory=lambda: secrets.token_hex(16))
+    auth_token: str = field(default_factory=lambda: secrets.token_hex(16))
+    account_sid: str = field(default_factory=lambda: "AC" + secrets.token_hex(16))
+    password: str = field(default_factory=lambda: secrets.token_urlsafe(9))
+
+
+@dataclass(slots=True)
+class House:
+    """Everything that runs while the demo does."""
+
+    stack: Stack
+    vapi: VapiSandbox
+    secrets: Secrets
+
+
+def household(*, directory: Path, port: int, vapi_url: str, tool_host: str, shared: Secrets, say: Say) -> Stack:
+    """A stack whose two vendors are the sandbox. It keeps its calls in the database of the settings."""
+    env = {
+        "DEBUG": "1",
+        "DATABASE_URL": os.environ.get("DATABASE_URL") or f"sqlite:///{settings.DATABASES['default']['NAME']}",
+        "VAPI_API_KEY": shared.vapi_key,
+        "VAPI_BASE_URL": vapi_url,
+        "VAPI_SOCKET_HOSTS": "",
+        "VAPI_WEBHOOK_SECRET": shared.webhook_secret,
+        "TWILIO_ACCOUNT_SID": shared.account_sid,
+        "TWILIO_AUTH_TOKEN": shared.auth_token,
+        "TWILIO_PHONE_NUMBER": "",
+        "TOOL_ALLOWED_PRIVATE": tool_host,
+        "SERVE_ROLE": "all",
+    }
+    return Stack(directory, env, port=port, say=say)
+
+
+@asynccontextmanager
+async def crm_running() -> AsyncIterator[str]:
+    """TechFlow's customer database on a port of its own; yields host:port."""
+    app = web.Application()
+    app.add_routes(crm.routes())
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield f"{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def open_house(*, directory: Path, port: int, say: Say) -> AsyncIterator[House]:
+    """The sandbox and the household, ready for a call; everything gone again afterwards. Raises StackFailed, EmbeddedAway."""
+    shared = Secrets()
+    async with crm_running() as tool_host, VapiSandbox(scenario=TECHFLOW, api_key=shared.vapi_key) as vapi:
+        stack = household(directory=directory, port=port, vapi_url=vapi.base_url, tool_host=tool_host, shared=shared, say=say)
+        try:
+            await stack.prepare()
+            say("seeding the agent of TechFlow")
+            tool_url = f"http://{tool_host}/crm/get_user_account"
+            await stack.manage("sandbox", "seed", "--number", LINE, "--target", COLLEAGUE, "--tool-url", tool_url)
+            await set_log_in(shared.password)
+            await stack.run()
+            with suppress(TimeoutError):  # the call then carries its assistant inline
+                async with asyncio.timeout(PREPARED_WITHIN_S):
+                    await stack.until("the agent is prepared at Vapi", _prepared)
+            yield House(stack, vapi, shared)
+        finally:
+            await stack.stop()
+
+
+async def place_call(house: House, say: Say) -> tuple[TwilioCall, list[Check]]:
+    """One call from dialling to a settled record, its event log said line by line; and what is to be thought of it."""
+    url = house.stack.url
+    call = TwilioCall(
+        webhook_url=f"{url}/webhook/twilio",
+        status_url=f"{url}/webhook/twilio/status",
+        auth_token=house.secrets.auth_token,
+        account_sid=house.secrets.account_sid,
+        to_number=LINE,
+        caller=Caller(TECHFLOW.caller),
+    )
+    following = asyncio.create_task(_follow(call.call_sid, say))
+    try:
+        stuck = await _carry(call, house)
+        await _settled(call.call_sid, house)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    checks = judge(Evidence(call, house.vapi, await _remembered(call.call_sid)))
+    return call, [*stuck, *checks]
+
+
+async def _carry(call: TwilioCall, house: House) -> list[Check]:
+    running = asyncio.create_task(call.run())
+    watching = asyncio.create_task(_watch(house))
+    done, _ = await asyncio.wait({running, watching}, timeout=LONGEST_CALL_S, return_when=asyncio.FIRST_COMPLETED)
+    watching.cancel()
+    if running in done:
+        running.result()
+        return []
+    call.hang_up()
+    await asyncio.wait({running}, timeout=10.0)
+    running.cancel()
+    if watching in done:
+        watching.result()  # raises what became of the household
+    return [Check("the call comes to its end by itself", False, f"hung up after {LONGEST_CALL_S:.0f} s")]
+
+
+async def _watch(house: House) -> None:
+    """Until a member of the household dies: raises StackFailed."""
+    while True:
+        house.stack.check_alive()
+        await asyncio.sleep(0.5)
+
+
+async def _settled(call_sid: str, house: House) -> None:
+    """Until the report has come and everything is ended, or it is clear that it will not be."""
+    deadline = time.monotonic() + SETTLED_WITHIN_S
+    while time.monotonic() < deadline:
+        record = await _remembered(call_sid)
+        over = record.status in OVER and all(state == VapiState.ENDED for state in record.session_states)
+        if over and all(call.done.is_set() for call in house.vapi.calls.values()):
+            break
+        await asyncio.sleep(FOLLOW_S)
+    await asyncio.sleep(2 * FOLLOW_S)  # the follower's last look
+
+
+async def _follow(call_sid: str, say: Say) -> None:
+    """Say every event of the call once, in order, as it is stored."""
+    after = 0
+    while True:
+        for number, line in await _events_after(call_sid, after):
+            after = number
+            say(line)
+        await asyncio.sleep(FOLLOW_S)
+
+
+@sync_to_async
+def _events_after(call_sid: str, after: int) -> list[tuple[int, str]]:
+    call = CallSession.objects.filter(call_sid=call_sid).first()
+    if call is None:
+        return []
+    return [(event.seq, printed(event, call.short_id)) for event in call.events.filter(seq__gt=after).order_by("seq")]
+
+
+@sync_to_async
+def _remembered(call_sid: str) -> Remembered:
+    call = CallSession.objects.filter(call_sid=call_sid).first()
+    if call is None:
+        return Remembered()
+    return Remembered(
+        status=call.status,
+        end_reason=call.end_reason,
+        session_states=tuple(call.vapi_sessions.values_list("state", flat=True)),
+        lines=tuple((line.role, line.said, line.heard) for line in call.lines.all()),
+        events=tuple((event.kind, event.detail) for event in call.events.all()),
+        tool_results=tuple(call.tool_runs.values_list("name", "result")),
+    )
+
+
+@sync_to_async
+def _prepared() -> bool:
+    return not TemplateVersion.objects.filter(premade=Premade.WAITING).exists()
+
+
+@sync_to_async
+def set_log_in(password: str) -> None:
+    """A log-in for the console and the desk; its password is new with every run."""
+    user, _ = get_user_model().objects.get_or_create(username=USER, defaults={"is_staff": True, "is_superuser": True})
+    user.is_staff = user.is_superuser = user.is_active = True
+    user.set_password(password)
+    user.save()
+
+
+def keep_sound(call: TwilioCall, directory: Path) -> Path:
+    """The call as a stereo WAV: left the caller, right what the caller heard."""
+    return call.write_wav(directory / f"call-{timezone.now():%Y%m%d-%H%M%S}.wav")
+
+
+def report(checks: list[Check]) -> list[str]:
+    """The verdict, one line a check."""
+    return [f"{'ok  ' if check.kept else 'FAIL'} {check.promise}" + ("" if check.kept else f"\n       {check.found}") for check in checks]

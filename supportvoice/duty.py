@@ -1,0 +1,59 @@
+"""Whether this process takes new calls, and how many it carries. The server asks; health and the media door answer to it.
+
+On duty everything is welcome. From the first stop signal on a process takes no new WebSocket, yet it goes on answering
+HTTP while it carries a call: the model's tools and Twilio's "what now?" belong to the calls that are still talking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+
+from supportvoice.limits import refuse_socket, say
+
+
+@dataclass(slots=True)
+class Duty:
+    """One per process: `supportvoice.asgi.duty`."""
+
+    draining: bool = False
+    streams: int = 0  # media sockets open now
+
+    def streams_counted(self, app: ASGI3Application) -> ASGI3Application:
+        """`app` carries calls: count its sockets for as long as they are open."""
+
+        async def counted(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            self.streams += 1
+            try:
+                await app(scope, receive, send)
+            finally:
+                self.streams -= 1
+
+        return counted
+
+    def no_sockets_when_leaving(self, app: ASGI3Application) -> ASGI3Application:
+        """Refuse a WebSocket that arrives while this process is leaving; Twilio and browsers then ask somebody else."""
+
+        async def guarded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            if self.draining and scope["type"] == "websocket":
+                await refuse_socket(scope, receive, send, status=503, sentence="This process is stopping and takes no new calls.")
+            else:
+                await app(scope, receive, send)
+
+        return guarded
+
+    def health(self, app: ASGI3Application) -> ASGI3Application:
+        """Answer `/healthz` (the event loop runs) and `/readyz` (new calls are welcome) before anything else is asked."""
+
+        async def answering(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            if scope["type"] != "http" or scope["path"].rstrip("/") not in ("/healthz", "/readyz"):
+                await app(scope, receive, send)
+            elif scope["method"] not in ("GET", "HEAD"):
+                await say(send, status=405, sentence="Health is asked with GET.")
+            elif self.draining and scope["path"].startswith("/readyz"):
+                await say(send, status=503, sentence="Stopping: no new calls here.")
+            else:
+                await say(send, status=200, sentence="ok")
+
+        return answering

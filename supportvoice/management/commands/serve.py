@@ -1,0 +1,80 @@
+"""`serve`: HTTP and WebSocket on one port, a parent and N children."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connections
+from django.utils import timezone
+
+from agents import services
+from agents.tasks import premake_version
+from calls import publisher
+from supportvoice.checks import problems
+from supportvoice.embedded import EmbeddedAway, Hold
+from supportvoice.server import Parent, listen
+
+log = logging.getLogger(__name__)
+
+
+class Command(BaseCommand):
+    help = "Serves webhooks, calls and pages: a parent and N children on one port, with our limits and a stop that waits for calls."
+    requires_system_checks = ()  # they import everything, which the children do anyway; what must not run is refused below
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+        parser.add_argument("--port", type=int, default=settings.PORT, help="port to listen on (PORT)")
+        parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="serving processes (one per core)")
+        parser.add_argument("--role", choices=("all", "media", "web"), default=settings.SERVE_ROLE, help="which doors to serve (all)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["workers"] < 1:
+            raise CommandError("--workers must be 1 or more.", returncode=2)
+        if found := list(problems()):
+            raise CommandError(" ".join(found), returncode=2)
+        with contextlib.ExitStack() as held:
+            try:
+                if settings.REDIS_EMBEDDED:
+                    held.enter_context(Hold(settings.REDIS_SOCKET))
+                listening = held.enter_context(listen(options["host"], options["port"]))
+            except EmbeddedAway as away:
+                raise CommandError(str(away), returncode=2) from None
+            except OSError as error:
+                raise CommandError(f"Cannot listen on {options['host']}:{options['port']}: {error.strerror}.", returncode=2) from None
+            host, port = listening.getsockname()[:2]
+
+            def ready() -> None:
+                self.stdout.write(f"Serving on http://{host}:{port} with {options['workers']} processes (role {options['role']}).")
+                self.stdout.flush()
+
+            make_first_line()
+            code = asyncio.run(self._serve(Parent(listening, options["workers"], options["role"], settings.BASE_DIR, ready)))
+        if code:
+            raise SystemExit(code)
+
+    async def _serve(self, parent: Parent) -> int:
+        return await parent.run()
+
+
+def make_first_line() -> None:
+    """A fresh installation that knows its number answers it: with the seeded agent, if there is no line yet.
+
+    A database that does not answer is no reason not to serve.
+    """
+    if not settings.TWILIO_PHONE_NUMBER:
+        return
+    try:
+        version = services.ensure_first_line(number=settings.TWILIO_PHONE_NUMBER, at=timezone.now())
+    except DatabaseError as problem:
+        log.warning("the first line could not be looked for", extra={"problem": type(problem).__name__})
+        return
+    finally:
+        connections.close_all()
+    if version is not None:
+        publisher.task(premake_version, version.pk)

@@ -1,0 +1,183 @@
+"""A running house for journeys: real processes, real sockets, both vendors as strangers in a loop of their own.
+
+The test's thread asks and waits; the sandbox lives in a background thread's event loop, the house in its own processes. What
+the database holds is read from outside, with plain SQL, as an auditor would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import environ
+from django.db.utils import ConnectionHandler
+from pytest_django import DjangoDbBlocker
+
+from bridge.sandbox.dial import Human
+from bridge.sandbox.script import Caller, Scenario
+from bridge.sandbox.turns import Faults
+from bridge.sandbox.twilio import TwilioCall
+from bridge.sandbox.vapi import SandboxCall, VapiSandbox
+from supportvoice.demo import COLLEAGUE, LINE, Secrets, crm_running, household
+from supportvoice.stack import Stack
+
+T = TypeVar("T")
+LONGEST_S = 90.0
+OF_CALL = "JOIN calls_callsession c ON c.id = r.call_id WHERE c.call_sid = %s"
+
+
+class House:
+    """One household and its two vendors. Every method blocks the test until it is done."""
+
+    def __init__(self, directory: Path, blocker: DjangoDbBlocker, *, database_url: str = "", server: str = "serve") -> None:
+        self.directory = directory
+        self.secrets = Secrets()
+        self.stack: Stack
+        self.vapi: VapiSandbox
+        self.phones: list[TwilioCall] = []  # every call placed, for whoever looks at all of them
+        self._database_url = database_url or f"sqlite:///{directory / 'db.sqlite3'}"
+        self._server = server
+        self._blocker = blocker
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vendors", daemon=True)
+        self._open = AsyncExitStack()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+        self.wait(self._start(), within=180)
+
+    def stop(self) -> None:
+        self.wait(self._open.aclose(), within=60)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def wait(self, work: Coroutine[Any, Any, T], *, within: float = LONGEST_S) -> T:
+        """Run on the vendors' loop. Raises TimeoutError after `within` seconds."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(within)
+
+    async def _start(self) -> None:
+        tool_host = await self._open.enter_async_context(crm_running())
+        self.vapi = await self._open.enter_async_context(VapiSandbox(api_key=self.secrets.vapi_key))
+        stack = household(
+            directory=self.directory, port=0, vapi_url=self.vapi.base_url, tool_host=tool_host, shared=self.secrets, say=lambda _: None
+        )
+        stack.env = {**stack.env, "DATABASE_URL": self._database_url}
+        self._open.push_async_callback(stack.stop)
+        self.stack = stack
+        await stack.prepare()
+        tool_url = f"http://{tool_host}/crm/get_user_account"
+        await stack.manage("sandbox", "seed", "--number", LINE, "--target", COLLEAGUE, "--tool-url", tool_url)
+        await stack.run()
+
+    # -- calls -----------------------------------------------------------------------------------------------------
+
+    def call(self, scenario: Scenario, *, humans: Mapping[str, Human] | None = None, **more: Any) -> TwilioCall:
+        """Place a call and stay on the line until it is over and the house has settled."""
+        phone = self.wait(self._dial(scenario, dict(humans or {}), more))
+        self.wait(phone.run())
+        self.settle(phone.call_sid)
+        return phone
+
+    def call_until(self, scenario: Scenario, moment: str, *, manner: str = "stop", then_s: float = 0.0, **more: Any) -> TwilioCall:
+        """Place a call whose caller hangs up `then_s` after the first such moment (see `TwilioCall.wait_for`)."""
+
+        async def leave(phone: TwilioCall) -> None:
+            running = asyncio.create_task(phone.run())
+            await phone.wait_for(moment)
+            await asyncio.sleep(then_s)
+            phone.hang_up(manner)
+            await running
+
+        phone = self.wait(self._dial(scenario, {}, more))
+        self.wait(leave(phone))
+        self.settle(phone.call_sid)
+        return phone
+
+    async def _dial(self, scenario: Scenario, humans: dict[str, Human], more: dict[str, Any]) -> TwilioCall:
+        self.vapi.scenario = scenario
+        phone = TwilioCall(
+            webhook_url=f"{self.stack.url}/webhook/twilio",
+            status_url=f"{self.stack.url}/webhook/twilio/status",
+            auth_token=self.secrets.auth_token,
+            account_sid=self.secrets.account_sid,
+            to_number=LINE,
+            caller=Caller(scenario.caller),
+            humans=humans,
+            **more,
+        )
+        self.phones.append(phone)
+        return phone
+
+    def settle(self, call_sid: str, *, within: float = 15.0) -> None:
+        """Until the call is over and no Vapi session of it is open. Raises AssertionError when that does not happen."""
+        query = f"SELECT count(*) FROM calls_vapisession r {OF_CALL} AND r.ended_at IS NULL"
+        self.eventually(lambda: self.one("SELECT ended_at FROM calls_callsession WHERE call_sid = %s", call_sid) is not None, within=within)
+        self.eventually(lambda: self.one(query, call_sid) == 0, within=within)
+        self.eventually(lambda: not [call for call in self.at_vapi(call_sid) if call.open], within=within)
+
+    @contextmanager
+    def vapi_fails(self, **faults: Any) -> Iterator[None]:
+        """The vendor has these faults for a while; see `bridge.sandbox.turns.Faults`."""
+        self.vapi.faults = Faults(**faults)
+        try:
+            yield
+        finally:
+            self.vapi.faults = Faults()
+
+    # -- evidence --------------------------------------------------------------------------------------------------
+
+    def at_vapi(self, call_sid: str) -> list[SandboxCall]:
+        return [call for call in list(self.vapi.calls.values()) if str(call.request.get("name", "")).startswith(call_sid)]
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._blocker.unblock():
+            handler = ConnectionHandler({"default": environ.Env.db_url_config(self._database_url)})
+            try:
+                with handler["default"].cursor() as cursor:
+                    cursor.execute(sql, values)
+                    return list(cursor.fetchall())
+            finally:
+                handler.close_all()
+
+    def one(self, sql: str, *values: Any) -> Any:
+        found = self.rows(sql, *values)
+        return found[0][0] if found else None
+
+    def row(self, call_sid: str) -> dict[str, Any]:
+        """The call as it is stored."""
+        names = ("id", "status", "end_reason", "outcome", "rung", "epoch")
+        found = self.rows(f"SELECT {', '.join(names)} FROM calls_callsession WHERE call_sid = %s", call_sid)
+        assert len(found) == 1, f"{len(found)} rows for one call"
+        return dict(zip(names, found[0], strict=True))
+
+    def events(self, call_sid: str) -> list[tuple[str, dict[str, Any]]]:
+        found = self.rows(f"SELECT r.kind, r.detail FROM calls_callevent r {OF_CALL} ORDER BY r.seq", call_sid)
+        return [(kind, json.loads(detail) if isinstance(detail, str) else detail) for kind, detail in found]
+
+    def kinds(self, call_sid: str) -> list[str]:
+        return [kind for kind, _ in self.events(call_sid)]
+
+    def lines(self, call_sid: str) -> list[tuple[str, str, str]]:
+        """(role, said, how much was heard), in the order of the conversation."""
+        found = self.rows(f"SELECT r.role, r.said, r.heard FROM calls_transcriptline r {OF_CALL} ORDER BY r.n, r.vendor_ms, r.id", call_sid)
+        return [(role, said, heard) for role, said, heard in found]
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text(errors="replace") for path in sorted((self.directory / "log").glob("*.log")))
+
+    @staticmethod
+    def eventually(true: Callable[[], bool], *, within: float = 10.0) -> None:
+        """Look again and again until it is true. Raises AssertionError after `within` seconds."""
+        deadline = time.monotonic() + within
+        while not true():
+            assert time.monotonic() < deadline, f"Not so after {within:.0f} s"
+            time.sleep(0.05)

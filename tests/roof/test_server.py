@@ -1,0 +1,132 @@
+"""A parent and its children as real processes: who serves, who waits for whom, and that nobody is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+HOME = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Serving:
+    parent: asyncio.subprocess.Process
+    port: int
+    children: list[int]
+
+    def live(self) -> connect:
+        return connect(f"ws://127.0.0.1:{self.port}/live", proxy=None)
+
+    async def get(self, path: str) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode())
+        try:
+            return await asyncio.wait_for(reader.read(), 40)
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def serve(workers: int) -> AsyncIterator[Serving]:
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.roof.toy_parent", str(workers)), stdout=asyncio.subprocess.PIPE, cwd=HOME
+    )
+    assert parent.stdout is not None
+    try:
+        port, *children = map(int, (await asyncio.wait_for(parent.stdout.readline(), 60)).split())
+        yield Serving(parent, port, children)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            parent.kill()
+        await parent.wait()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+async def until(condition: object, *, within: float = 30.0) -> None:
+    async with asyncio.timeout(within):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.02)
+
+
+async def says(socket: ClientConnection, text: str) -> str | bytes:
+    await socket.send(text)
+    return await asyncio.wait_for(socket.recv(), 30)
+
+
+async def test_two_children_serve_one_port_and_stop_without_a_trace() -> None:
+    async with serve(2) as serving:
+        assert len(serving.children) == 2
+        assert (await serving.get("/hello")).endswith(b"/hello 0")
+        serving.parent.terminate()
+        assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
+        assert not any(alive(pid) for pid in serving.children)
+
+
+async def test_a_stop_waits_for_the_live_stream_and_its_webhooks_but_takes_no_new_one() -> None:
+    async with serve(1) as serving, serving.live() as call:
+        assert await says(call, "hello") == "5"
+        serving.parent.terminate()
+        while b" 503 " not in await serving.get("/readyz"):
+            await asyncio.sleep(0.02)
+        assert await says(call, "still here") == "10"
+        assert (await serving.get("/tool")).endswith(b"/tool 0")
+        with pytest.raises(InvalidStatus):
+            await serving.live()
+        await call.close()
+        assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
+
+
+async def test_a_second_signal_ends_the_wait() -> None:
+    async with serve(1) as serving, serving.live() as call:
+        assert await says(call, "hello") == "5"
+        serving.parent.terminate()
+        while b" 503 " not in await serving.get("/readyz"):
+            await asyncio.sleep(0.02)
+        serving.parent.send_signal(signal.SIGINT)
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(call.recv(), 30)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
+
+
+async def test_a_killed_child_is_replaced() -> None:
+    async with serve(1) as serving:
+        os.kill(serving.children[0], signal.SIGKILL)
+        assert (await serving.get("/again")).endswith(b"/again 0")  # waits in the backlog for the new child
+        assert not alive(serving.children[0])
+
+
+async def test_kill_9_of_the_parent_leaves_no_child() -> None:
+    async with serve(2) as serving, serving.live() as call:
+        assert await says(call, "hello") == "5"
+        serving.parent.kill()
+        await serving.parent.wait()
+        await until(lambda: not any(alive(pid) for pid in serving.children))
+        with pytest.raises(ConnectionClosed):
+            await call.recv()
+
+
+async def test_children_that_never_start_end_the_parent_with_a_sentence() -> None:
+    code = "import asyncio, sys; from pathlib import Path; from supportvoice.server import Parent, listen\n"
+    code += "sys.exit(asyncio.run(Parent(listen('127.0.0.1', 0), 1, 'all', Path('.'), program='tests.no_such_program').run()))"
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE, cwd=HOME)
+    _, said = await asyncio.wait_for(parent.communicate(), 100)
+    assert parent.returncode == 1
+    assert b"The serving processes do not start" in said

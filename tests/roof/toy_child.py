@@ -1,0 +1,63 @@
+"""A serving process around a toy application: `/live` is a stream that stays until its peer leaves."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from typing import Any
+
+from supportvoice.duty import Duty
+from supportvoice.lifeline import die_with_parent
+from supportvoice.limits import BodyLimits
+from supportvoice.server import serve_as_child
+
+FLOOD = b"x" * 65_536
+
+
+async def toy(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        message = await receive()
+        text = f"{scope['path']} {len(message['body'])}".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
+        await send({"type": "http.response.body", "body": text})
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    if scope["path"] == "/flood":
+        while True:
+            await send({"type": "websocket.send", "bytes": FLOOD})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": f"{len(message.get('text') or message['bytes'])}"})
+
+
+def house(duty: Duty) -> Any:
+    return duty.health(BodyLimits(duty.no_sockets_when_leaving(only_sockets_count(duty))))
+
+
+def only_sockets_count(duty: Duty) -> Any:
+    counted = duty.streams_counted(toy)
+
+    async def route(scope: Any, receive: Any, send: Any) -> None:
+        await (counted if scope["type"] == "websocket" else toy)(scope, receive, send)
+
+    return route
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("--listening", "--lifeline", "--parent"):
+        parser.add_argument(name, type=int, required=True)
+    given = parser.parse_args()
+    die_with_parent(given.parent)
+    duty = Duty()
+    serve_as_child(
+        house(duty),
+        duty=duty,
+        listening=socket.socket(fileno=given.listening),
+        lifeline=socket.socket(fileno=given.lifeline),
+        drain_s=20.0,
+    )
+
+
+if __name__ == "__main__":
+    main()
