@@ -9,8 +9,14 @@ ARGS ?=
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
 
+# Journeys run alone: they keep time on real sockets. Everything else shares the cores.
 test: $(VENV)/.dev
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest -n 2 -m "not journey"
+	$(BIN)/python -m pytest -m journey
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -21,11 +27,11 @@ serve: $(VENV)/.run
 	$(BIN)/python manage.py serve $(ARGS)
 
 # The hash-pinned installer, then the hash-pinned lock: about 12 s on an empty machine.
-$(VENV)/.uv: requirements/uv.lock
+$(VENV)/.uv: requirements/installer.lock
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "supportvoice needs Python 3.11 or newer with venv: apt-get install python3 python3-venv (or PYTHON=/path/to/python make ...)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.lock
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.uv requirements/run.lock

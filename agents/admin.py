@@ -163,7 +163,7 @@ PHRASES = {name: listed(name) for name in PHRASE_LISTS}
 @admin.register(TemplateVersion)
 class TemplateVersionAdmin(DeskAdmin):
     list_display = ("name_and_number", "published_at", "published_by", "note", "lines_answered", "at_vapi")
-    list_filter = ("template",)
+    search_fields, search_help_text = ("name", "note", "prompt"), "Agent, note or any words of the instructions"
     list_display_links = ("name_and_number",)
     fieldsets = (
         (None, {"fields": ("name", "number", "published_at", "published_by", "note", "lines_answered", "preparation")}),

@@ -160,7 +160,7 @@ def _read(number: str) -> _Line | None:
     if line is None:
         return None
     targets = tuple(_targets(line.pk))
-    rollouts = line.rollouts.select_related("version__template").order_by("version__number", "version")
+    rollouts = line.rollouts.filter(version__template=line.template).select_related("version__template").order_by("version__number")
     candidates = tuple(candidate(rollout.version, share=rollout.share, targets=targets) for rollout in rollouts)
     if not candidates and line.template.published is not None:
         candidates = (candidate(line.template.published, share=100, targets=targets),)

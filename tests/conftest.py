@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 
 from calls import publisher, services
 from tests.builders import QuietPublisher
+from tests.canaries import Canaries
 from tests.left_out import LeftOut
 
 # A busy machine is no bug: how long one example takes says nothing. `derandomize` keeps a red run red.
@@ -19,6 +21,19 @@ hypothesis_settings.load_profile("house")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(LeftOut(), "left-out")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_say_nothing_private() -> Iterator[None]:
+    """No test of this suite may make any line of ours log what somebody said, or a secret."""
+    canaries, root = Canaries(), logging.getLogger()
+    level = root.level
+    root.addHandler(canaries)
+    root.setLevel(logging.INFO)
+    yield
+    root.removeHandler(canaries)
+    root.setLevel(level)
+    assert canaries.found == [], f"Something private was logged by {sorted(set(canaries.found))}"
 
 
 @pytest.fixture(scope="session")

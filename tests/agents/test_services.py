@@ -169,6 +169,8 @@ def test_a_line_pointed_at_another_agent_forgets_the_old_shares() -> None:
     line = PhoneLine.objects.create(number=LINE, template=template)
     published(template)
     other = published(a_draft(slug="other"))
+    services.settle_line(line_pk=line.pk)
+    assert line.rollouts.count() == 1
     line.template = other.template
     line.save()
     services.settle_line(line_pk=line.pk)

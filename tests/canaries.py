@@ -1,0 +1,34 @@
+"""What may never stand in a log line, looked for in every line the whole suite logs: words, numbers, secrets, capabilities."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from agents.seed import PROMPT
+from bridge.sandbox.clips import CLIPS
+
+SPOKEN = tuple(clip.text for clip in CLIPS.values() if len(clip.text) > 12)
+WRITTEN = (*SPOKEN, PROMPT[:60], "alex@example.com", "five failed")
+PRIVATE = re.compile(r"\+1\d{10}\b|/transport\b|Bearer \S|name=\"token\"")
+_PLAIN = set(vars(logging.makeLogRecord({})))
+
+
+class Canaries(logging.Handler):
+    """Hears every record of the process; `found` says where something private was logged, not what."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.found: list[str] = []
+        self.heard = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard += 1
+        extra = {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        text = f"{record.getMessage()} {extra} {self._trace(record)}"
+        if PRIVATE.search(text) or any(words in text for words in WRITTEN):
+            self.found.append(f"{record.name}:{record.lineno}")
+
+    @staticmethod
+    def _trace(record: logging.LogRecord) -> str:
+        return str(record.exc_info[1]) if record.exc_info and record.exc_info[1] else ""
