@@ -127,12 +127,25 @@ def conversation_request(
     """The body of `POST /call` for a session of a call that this version answers on this line.
 
     The stored assistant is used when it exists and offers the people this line has; otherwise the words go inline.
+    Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
-    version = TemplateVersion.objects.select_related("template").get(pk=version_id)
-    chosen = candidate(version, share=100, targets=tuple(_targets(line_id)))
+    chosen = _chosen(line_id, version_id)
     stored = chosen.assistant_id
     inline = None if stored else payload.assistant(chosen.words, server=server)
     return payload.call_request(call_sid=call_sid, n=n, epoch=epoch, server=server, assistant_id=stored, inline=inline, variables=variables)
+
+
+def _chosen(line_id: int | None, version_id: int) -> Candidate:
+    try:
+        version = TemplateVersion.objects.select_related("template").get(pk=version_id)
+        return candidate(version, share=100, targets=tuple(_targets(line_id)))
+    except DatabaseError:
+        known = (each for line in list(_known.values()) if line.answer.line_id == line_id for each in line.candidates)
+        remembered = next((each for each in known if each.version_id == version_id), None)
+        if remembered is None:
+            raise
+        log.warning("version taken from memory, the database is away")
+        return remembered
 
 
 def candidate(version: TemplateVersion, *, share: int, targets: tuple[Target, ...]) -> Candidate:

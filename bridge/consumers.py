@@ -35,6 +35,8 @@ HEARTBEAT_EVERY_S = 5.0
 OUTBOX_LIMIT = 256 * 1024  # characters waiting for Twilio: it has not read for more than 20 s
 BAD_MESSAGES = (20, 10.0)  # so many within so many seconds and the stream is not Twilio's
 POLICY_VIOLATION = 1008
+OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
+DUTIES_END_WITHIN_S = 1.0
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -83,7 +85,11 @@ class MediaStreamConsumer(AsyncConsumer):
                 await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
         self._ref = admission.ref
-        rules = Rules(instant=admission.barge_in == "instant", greeting_interruptible=admission.greeting_interruptible)
+        rules = Rules(
+            instant=admission.barge_in == "instant",
+            greeting_interruptible=admission.greeting_interruptible,
+            agent_speaks_first=admission.agent_speaks_first,
+        )
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
         await self._carry(send)
 
@@ -145,8 +151,8 @@ class MediaStreamConsumer(AsyncConsumer):
                 self._timer.cancel()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._end_conversation()
+            await self._end_conversation()  # first: nothing else of a call costs money
+            await asyncio.wait(tasks, timeout=DUTIES_END_WITHIN_S)
 
     async def _first_end(self, tasks: Sequence[asyncio.Task[None]]) -> Leave:
         """How the call was left. A duty that breaks ends the call too: Twilio then asks the resume door, nobody waits in silence."""
@@ -182,7 +188,8 @@ class MediaStreamConsumer(AsyncConsumer):
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
-                return self._do(self._core.caller_left(self._clock()))
+                why = "drained" if message.get("code") in OUR_OWN_END else "stream-lost"
+                return self._do(self._core.stream_lost(why, self._clock()))
             try:
                 event = twilio_media.read(message.get("text") or b"")
             except BadMessage:
@@ -247,7 +254,7 @@ class MediaStreamConsumer(AsyncConsumer):
                     await self._conversation_news.wait()
 
     async def _obey(self) -> None:
-        """Commands are rows; a hint makes us look at once, a lost hint costs 2 s."""
+        """Commands are rows; a hint makes us look at once, a lost hint costs 2 s. So does the news that the call is no longer ours."""
         last = 0
         while True:
             with suppress(TimeoutError):
@@ -258,6 +265,9 @@ class MediaStreamConsumer(AsyncConsumer):
                 for command in await self._ledger.commands(self._ref, after=last):
                     last = command.id
                     self._carry_out(command)
+                    self._ledger.done(self._ref, command.id)
+                if await self._ledger.conversation(self._ref) is None:  # over, or another epoch has taken it
+                    self._do(self._core.caller_left(self._clock()))
 
     def _carry_out(self, command: Command) -> None:
         now = self._clock()
@@ -291,6 +301,7 @@ class MediaStreamConsumer(AsyncConsumer):
         match hint:
             case "session":
                 self._conversation_news.set()
+                self._command_news.set()
             case "commands":
                 self._command_news.set()
             case "speech":

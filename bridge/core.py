@@ -70,10 +70,12 @@ class Rules:
 
     instant: bool = True
     greeting_interruptible: bool = True
+    agent_speaks_first: bool = True
     debounce: float = 0.5
     confirm: float = 0.6
     filler_after: float = 0.9
     agent_within: float = 5.0
+    first_sound_after: float = 1.0  # of a connected agent; 0.55 to 0.8 s was measured
     fill_gap_after: float = 0.06
     new_turn_after_gap: float = 0.3
     last_sentence_within: float = 2.5
@@ -106,6 +108,7 @@ class BridgeCore:
         self._turn_bytes = 0
         self._response = ""
         self._greeted = False
+        self._greeting_said = False
         self._figures = Figures()
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
@@ -135,18 +138,26 @@ class BridgeCore:
             self._turn = Turn.SPEAKING  # a turn nobody announced: better heard than lost
             self._turn_bytes = 0
         self._deadlines.pop("filler", None)
+        self._deadlines.pop("agent", None)
         if self._turn_bytes == 0:
             self._first_sound_of_turn(now)
         self._turn_bytes += len(ulaw)
-        return self._playing(self._voice.add(ulaw, now))
+        out = self._playing(self._voice.add(ulaw, now))
+        if self._leaving is not None and not self._agent_speaking:  # the tail of a last word: no more follows
+            out += self._playing(self._voice.end_turn(now))
+        return out
 
     # -- what the two wires say ------------------------------------------------------------------------------------
 
     def agent_connected(self, now: float) -> list[Action]:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
         self._agent_ready = True
-        self._deadlines.pop("agent", None)
-        self._deadlines.pop("filler", None)
+        if self._rules.agent_speaks_first:
+            self._deadlines["agent"] = now + self._rules.agent_within
+            self._deadlines["filler"] = max(now + self._rules.first_sound_after, self._deadlines.get("filler", 0.0))
+        else:
+            self._deadlines.pop("filler", None)
+            self._deadlines.pop("agent", None)
         self._deadlines["fill"] = now + FRAME_S
         backlog, self._backlog = bytes(self._backlog), bytearray()
         return [ToAgent(backlog)] if backlog else self._fill()
@@ -183,12 +194,13 @@ class BridgeCore:
         elif current and not self._greeted and self._figures.first_audio_ms is not None:
             self._greeted = True
             out.append(Noted("greeting-heard", "twilio", {"ms": self._since_opened(now)}))
+        self._unprotect_greeting(now)
         return out + self._check_drained(now)
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
         """Vapi's socket closed without an end of the session, or could not be opened again."""
         if self._leaving is not None:
-            return self._check_drained(now)
+            return self._nothing_follows(now)
         return self._apologise("agent-lost", now, raw=raw)
 
     def no_agent(self, now: float, *, raw: str = "") -> list[Action]:
@@ -196,14 +208,21 @@ class BridgeCore:
         return [] if self._leaving else self._apologise("no-agent", now, raw=raw)
 
     def caller_left(self, now: float) -> list[Action]:
-        """Twilio said stop, or its socket is gone."""
+        """Twilio said stop: the call is over."""
         self._voice.drop()
-        return self._leave(Leave(self._leaving.why, self._leaving.raw) if self._leaving else Leave("caller-left"))
+        return self._leave(self._leaving or Leave("caller-left"))
+
+    def stream_lost(self, why: str, now: float, *, raw: str = "") -> list[Action]:
+        """Twilio's socket is gone without a `stop`: the caller may be there, and the resume door will be asked."""
+        self._voice.drop()
+        return self._leave(self._leaving or Leave(why, raw))
 
     def leave_after_last_word(self, why: str, now: float, *, raw: str = "", wait_for_sentence: bool = True) -> list[Action]:
         """Go when what the agent is saying, or is about to say within 2.5 s, has been heard. It is protected: nothing interrupts it."""
-        if self._leaving is not None or self._gone:
+        if self._gone:
             return []
+        if self._leaving is not None:
+            return [] if wait_for_sentence else self._nothing_follows(now)
         self._leaving = Leave(why, raw)
         self._protected = True
         out = self._play_on(now) if self._turn is Turn.HOLDING else []
@@ -212,13 +231,12 @@ class BridgeCore:
         if wait_for_sentence and not speaking:
             self._deadlines["last-sentence"] = now + self._rules.last_sentence_within
         if not wait_for_sentence:
-            self._agent_speaking = False
-            out += self._playing(self._voice.end_turn(now))
+            return out + self._nothing_follows(now)
         return out + self._check_drained(now)
 
     def flush(self, now: float) -> list[Action]:
-        """Somebody above wants silence now."""
-        return self._flush(now, note="flush-asked")
+        """Somebody above wants silence now; a protected sentence is spoken all the same."""
+        return [] if self._protected else self._flush(now, note="flush-asked")
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -237,8 +255,8 @@ class BridgeCore:
             return []
         out = self._playing(self._voice.pace(now))
         for name in [name for name, at in self._deadlines.items() if at <= now]:
-            del self._deadlines[name]
-            out += self._due(name, now)
+            if self._deadlines.pop(name, None) is not None:  # an earlier one may have ended everything
+                out += self._due(name, now)
         if self._leaving is not None:
             out += self._check_drained(now)
         return out
@@ -253,6 +271,7 @@ class BridgeCore:
         out: list[Action] = [] if self._caller_speaking else [Noted("user-speech-started", "vapi")]
         self._caller_speaking = True
         self._caller_paused_at = None
+        self._unprotect_greeting(now)
         if self._protected:
             return out
         if self._turn is Turn.HOLDING:
@@ -266,9 +285,8 @@ class BridgeCore:
         return out + (self._clear(now) if self._rules.instant else [])
 
     def _interrupted(self, now: float) -> list[Action]:
-        if self._protected:
-            return []
-        return self._flush(now, note="interruption-confirmed")
+        self._unprotect_greeting(now)
+        return [] if self._protected else self._flush(now, note="interruption-confirmed")
 
     def _flush(self, now: float, *, note: str) -> list[Action]:
         """Vapi may have finished its turn long ago while Twilio still plays it: clear also when nothing is held here."""
@@ -283,6 +301,7 @@ class BridgeCore:
             Noted("tts-buffer-flushed", detail={"cancelled_ms": ms(cancelled)}),
             *self._turn_heard(said=self._turn_bytes, heard=self._turn_bytes - cancelled, interrupted=True),
         ]
+        self._turn_bytes = 0
         self._deadlines.pop("confirm", None)
         self._turn = Turn.FLUSHED if self._agent_speaking else Turn.SPEAKING
         return out
@@ -328,9 +347,14 @@ class BridgeCore:
         if self._turn is Turn.SPEAKING:
             out += self._turn_heard(said=self._turn_bytes, heard=self._turn_bytes, interrupted=False)
             out += self._playing(self._voice.end_turn(now))
-        if self._leaving is None and not self._rules.greeting_interruptible:
-            self._protected = False
+        self._greeting_said = True
+        self._unprotect_greeting(now)
         return out + self._check_drained(now)
+
+    def _unprotect_greeting(self, now: float) -> None:
+        """A greeting that may not be interrupted is protected until the caller has heard it, not until it was sent."""
+        if self._greeting_said and self._leaving is None and self._voice.all_heard(now):
+            self._protected = False
 
     def _first_sound_of_turn(self, now: float) -> None:
         if self._figures.first_audio_ms is None:
@@ -349,8 +373,9 @@ class BridgeCore:
 
     def _apologise(self, why: str, now: float, *, raw: str) -> list[Action]:
         self._agent_ready = self._agent_speaking = False
+        out = self._play_on(now) if self._turn is Turn.HOLDING else []
         self._deadlines.clear()
-        out = self._play_clip("connecting_colleague", now)
+        out += self._play_clip("connecting_colleague", now)
         return out + self.leave_after_last_word(why, now, raw=raw, wait_for_sentence=False)
 
     def _play_clip(self, name: str, now: float) -> list[Action]:
@@ -359,6 +384,12 @@ class BridgeCore:
         self._figures.clip_bytes += len(clip.ulaw)
         said = Noted("clip-played", detail={"clip": name, "text": clip.text})
         return [said, *self._playing(self._voice.add(clip.ulaw, now)), *self._playing(self._voice.end_turn(now))]
+
+    def _nothing_follows(self, now: float) -> list[Action]:
+        """No more sound of the agent will come: what is here is played to its end, then the call is left."""
+        self._agent_speaking = False
+        self._deadlines.pop("last-sentence", None)
+        return [*self._playing(self._voice.end_turn(now)), *self._check_drained(now)]
 
     def _check_drained(self, now: float) -> list[Action]:
         if self._leaving is None or self._gone or self._agent_speaking or "last-sentence" in self._deadlines:
@@ -387,7 +418,7 @@ class BridgeCore:
             case "filler":
                 return self._play_clip("one_moment", now)
             case "agent":
-                return self.no_agent(now, raw="no Vapi session in time")
+                return self.no_agent(now, raw="no sound of an agent in time")
             case "drain":
                 return self._leave(self._leaving) if self._leaving else []
         return []  # "heard" and "last-sentence" only wake the check that follows

@@ -47,9 +47,9 @@ def rows_group(public_id: uuid.UUID) -> str:
     return f"rows.{public_id.hex}"
 
 
-async def tell(layer: Layer, call_sid: str, hint: str, **detail: Any) -> None:
+async def tell(layer: Layer, call_sid: str, hint: str) -> None:
     """Hint a live call to look. Never raises for a call that is not there: nobody listens, nothing happens."""
-    await layer.group_send(group(call_sid), {**detail, "type": "live.hint", "hint": hint})
+    await layer.group_send(group(call_sid), {"type": "live.hint", "hint": hint})
 
 
 async def listen(layer: Layer, call_sid: str) -> AsyncIterator[str]:

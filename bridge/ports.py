@@ -27,6 +27,7 @@ class Admission:
     ref: CallRef
     barge_in: str  # "instant" | "confirm"
     greeting_interruptible: bool = True
+    agent_speaks_first: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Command:
 class Closing:
     """Why a stream is over, and its figures.
 
-    `why`: agent-ended, caller-left, handed-over, hung-up (by us), no-agent, agent-lost, drained.
+    `why`: agent-ended, caller-left, handed-over, hung-up (by us), no-agent, agent-lost, stream-lost, drained.
     `raw`: the vendor's own reason when there is one. `figures`: the fields of CallMetrics the bridge knows.
     """
 
@@ -73,7 +74,7 @@ class Closing:
 
 
 class Ledger(Protocol):
-    """The history, seen from a stream. Only `note` and `heartbeat` are called while audio flows; they never block.
+    """The history, seen from a stream. Only `note`, `heartbeat` and `done` are called while audio flows; they never block.
 
     The awaited verbs keep their own deadline (300 ms) and raise LedgerAway past it: the audio path never waits for more.
     """
@@ -92,7 +93,10 @@ class Ledger(Protocol):
     def heartbeat(self, ref: CallRef) -> None: ...
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
-        """Commands with an id above `after`, oldest first."""
+        """Commands with an id above `after` that are not done, oldest first."""
+
+    def done(self, ref: CallRef, command_id: int) -> None:
+        """A command was carried out."""
 
     async def ended(self, ref: CallRef, closing: Closing) -> None:
         """Store why the stream is over, before the stream is closed: Twilio may ask the resume door at once."""

@@ -20,6 +20,7 @@ import orjson
 from bridge.deadline import Answer, Courier, NoAnswer
 from bridge.errors import BadMessage, VapiError, VapiRefused, VapiUnavailable
 from bridge.untrusted import parse_untrusted
+from bridge.vapi_ending import end_on_socket
 
 CREATE_CALL_S = 3.0  # while a caller waits, retry included
 NOBODY_WAITS_S = 10.0
@@ -94,6 +95,12 @@ class VapiClient:
             if refused.status not in (404, 410):
                 raise
 
+    def end_by_socket(self, socket_url: str) -> None:
+        """End a running call that has no control address, within 2 s. Errors are those of `end_call`."""
+        if not self._leads_to_vapi(socket_url, secure="wss", plain="ws"):
+            raise VapiRefused("The socket address does not lead to Vapi.")
+        end_on_socket(socket_url, headers=self._headers | {"User-Agent": USER_AGENT})
+
     def close(self) -> None:
         self._courier.close()
 
@@ -108,16 +115,22 @@ class VapiClient:
 
     def _read_call(self, body: bytes) -> VapiCall:
         answer = _object(body)
-        call_id = _identifier(answer.get("id"))
-        socket_url = _inside(answer, "transport", "websocketCallUrl")
         control_url = _inside(answer, "monitor", "controlUrl")
-        if not isinstance(socket_url, str) or not self._leads_to_vapi(socket_url, secure="wss", plain="ws"):
-            raise VapiRefused("Vapi's answer has no usable socket address.", status=201)
         if not isinstance(control_url, str) or not self._leads_to_vapi(control_url, secure="https", plain="http"):
             control_url = ""  # the call is then ended through its socket
-        if _inside(answer, "subscriptionLimits", "concurrencyBlocked") is True:
-            with contextlib.suppress(VapiError):  # a parked call would keep a line busy
+        try:
+            return self._usable_call(answer, control_url)
+        except VapiError:
+            with contextlib.suppress(VapiError):  # it runs at Vapi all the same, or keeps a line busy
                 self.end_call(control_url, deadline_s=LET_GO_S)
+            raise
+
+    def _usable_call(self, answer: Mapping[str, Any], control_url: str) -> VapiCall:
+        call_id = _identifier(answer.get("id"))
+        socket_url = _inside(answer, "transport", "websocketCallUrl")
+        if not isinstance(socket_url, str) or not self._leads_to_vapi(socket_url, secure="wss", plain="ws"):
+            raise VapiRefused("Vapi's answer has no usable socket address.", status=201)
+        if _inside(answer, "subscriptionLimits", "concurrencyBlocked") is True:
             raise VapiUnavailable("Vapi's line limit is reached.", status=201, sent=True)
         return VapiCall(id=call_id, socket_url=socket_url, control_url=control_url)
 

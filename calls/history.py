@@ -76,32 +76,43 @@ def record_events(*, call_sid: str, events: Sequence[NewEvent], epoch: int | Non
     return call.last_event_seq
 
 
+def pages_look(*, call_sid: str) -> None:
+    """Have the pages that show this call look at its row again, after commit: it changed without an event."""
+    public_id, seq = CallSession.objects.values_list("public_id", "last_event_seq").get(call_sid=call_sid)
+    transaction.on_commit(partial(publisher.rows, public_id, seq))
+
+
 def add_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> bool:
     """Keep a final line. True when it is new; the vendor may tell it twice, by socket, webhook and retry.
 
     `vendor_ms` is the vendor's own time in epoch milliseconds (ours for lines of our own); `n` the Vapi session's number.
     Lines are welcome after the call's end too.
     """
-    said = redact(text)
     try:
         with transaction.atomic():
-            TranscriptLine.objects.create(
-                call=call,
-                n=n,
-                vapi_call_id=vapi_call_id,
-                role=role,
-                said=said,
-                vendor_ms=vendor_ms,
-                text_hash=hashlib.sha256(said.encode()).hexdigest(),
-                at=at,
-            )
-            source = Source.VAPI if vapi_call_id else Source.SYSTEM
-            record_events(call_sid=call.call_sid, events=[NewEvent("transcript-final", source, at, {"role": role, "text": text})])
+            told = keep_line(call=call, vapi_call_id=vapi_call_id, role=role, text=text, vendor_ms=vendor_ms, at=at, n=n)
+            record_events(call_sid=call.call_sid, events=[told])
             if role == Role.ASSISTANT:
                 mark_heard(call=call)
     except IntegrityError:
         return False
     return True
+
+
+def keep_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> NewEvent:
+    """The row of a line alone; the caller records the event returned, with others of its own. Raises IntegrityError for a known line."""
+    said = redact(text)
+    TranscriptLine.objects.create(
+        call=call,
+        n=n,
+        vapi_call_id=vapi_call_id,
+        role=role,
+        said=said,
+        vendor_ms=vendor_ms,
+        text_hash=hashlib.sha256(said.encode()).hexdigest(),
+        at=at,
+    )
+    return NewEvent("transcript-final", Source.VAPI if vapi_call_id else Source.SYSTEM, at, {"role": role, "text": text})
 
 
 def mark_heard(*, call: CallSession) -> None:
@@ -180,11 +191,11 @@ def finish_tool(*, tool_call_id: str, result: str, problem: str, at: datetime) -
     """Keep a tool's answer. True for the first; the answer never changes after that."""
     with transaction.atomic():
         unfinished = ToolRun.objects.filter(tool_call_id=tool_call_id, ended_at=None)
-        if unfinished.update(result=redact(result), problem=problem[:200], ended_at=at) == 0:
+        if unfinished.update(result=redact(result), problem=redact(problem)[:200], ended_at=at) == 0:
             return False
         run = ToolRun.objects.select_related("call").get(tool_call_id=tool_call_id)
         detail = {"name": run.name, "ms": max(0, int((at - run.started_at).total_seconds() * 1000))}
         if problem:
-            detail["problem"] = problem[:200]
+            detail["problem"] = problem
         record_events(call_sid=run.call.call_sid, events=[NewEvent("tool-answered", Source.TOOL, at, detail)])
     return True

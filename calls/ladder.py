@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OVER = frozenset({"agent-ended", "caller-left", "hung-up"})  # the stream ended because the call did
+from calls.lifecycle import STREAM_ENDS
+
 TALKED = frozenset({"completed", "answered"})  # Twilio's DialCallStatus when a person was on the line
 
 
@@ -60,7 +61,7 @@ Step = HangUp | DialHuman | Voicemail
 
 def decide(facts: Facts) -> Step:
     """The highest rung this caller can stand on now."""
-    if facts.is_over or facts.closed_why in OVER or facts.dial_status in TALKED:
+    if facts.is_over or facts.closed_why in STREAM_ENDS or facts.dial_status in TALKED:
         return HangUp()
     target = next_target(facts)
     if target is not None:

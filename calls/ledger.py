@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 
+from agents.models import FirstMessageMode
 from bridge import stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
@@ -50,6 +51,13 @@ class Alive:
 
 
 @dataclass(frozen=True, slots=True)
+class Obeyed:
+    ref: CallRef
+    command_id: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     ref: CallRef
     closing: Closing
@@ -58,7 +66,7 @@ class Closed:
     stored: Future[bool] = field(default_factory=Future)
 
 
-Entry = Told | Alive | Closed
+Entry = Told | Alive | Obeyed | Closed
 
 
 class DatabaseLedger:
@@ -123,6 +131,9 @@ class DatabaseLedger:
     def heartbeat(self, ref: CallRef) -> None:
         self.writer.put(Alive(ref, self._wall()))
 
+    def done(self, ref: CallRef, command_id: int) -> None:
+        self.writer.put(Obeyed(ref, command_id, self._wall()))
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -164,7 +175,12 @@ def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: 
     ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
     if call.version is None:
         return Admission(ref=ref, barge_in="instant")
-    return Admission(ref=ref, barge_in=call.version.barge_in, greeting_interruptible=call.version.first_message_interruptible)
+    return Admission(
+        ref=ref,
+        barge_in=call.version.barge_in,
+        greeting_interruptible=call.version.first_message_interruptible,
+        agent_speaks_first=call.version.first_message_mode != FirstMessageMode.CALLER_FIRST,
+    )
 
 
 def _conversation(ref: CallRef) -> Conversation | None:
@@ -201,6 +217,8 @@ def _write(batch: Sequence[Entry]) -> None:
                     told.setdefault(ref, []).append(note)
                 case Alive(ref, at):
                     alive[ref] = at
+                case Obeyed(ref, command_id, at):
+                    services.command_done(call_sid=ref.call_sid, epoch=ref.epoch, pk=command_id, at=_moment(at))
                 case Closed(ref):
                     _write_notes(ref, told.pop(ref, []))
                     _write_closing(entry)

@@ -19,6 +19,9 @@ EDGES: dict[Status, frozenset[Status]] = {
     Status.FINALISED: frozenset(),
 }
 
+#: what a bridge says when the call ended along with its stream (`bridge.ports.Closing.why`); after any other word it goes on elsewhere
+STREAM_ENDS = {"agent-ended": EndReason.AGENT_ENDED, "hung-up": EndReason.AGENT_ENDED, "caller-left": EndReason.CALLER_HUNG_UP}
+
 OUTCOMES: dict[EndReason, Outcome] = {
     EndReason.AGENT_ENDED: Outcome.RESOLVED,
     EndReason.HUMAN_ENDED: Outcome.HANDED_OVER,

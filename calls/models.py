@@ -288,19 +288,18 @@ class InboxMessage(models.Model):
 
 
 class OutboxCommand(models.Model):
-    """Something that must be done once: by the live bridge (say, hang-up, hand-over) or at a vendor (end-session).
+    """Something that must be done once: by the live bridge (say, hang-up, hand-over) or by Twilio (dial).
 
     `id` orders the commands of a call; the channel layer only hints that there is one to look at.
     """
 
     call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="commands")
     key = models.CharField(max_length=120, unique=True)
-    to = models.CharField(max_length=8)  # live | vapi | twilio
+    to = models.CharField(max_length=8)  # live | twilio
     verb = models.CharField(max_length=20)
     detail = models.JSONField(default=dict)
     asked_at = models.DateTimeField()
     done_at = models.DateTimeField(null=True, blank=True)
-    tries = models.PositiveIntegerField(default=0)
     problem = models.CharField(max_length=200, blank=True)
 
     class Meta:

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from channels.layers import get_channel_layer
@@ -27,7 +27,7 @@ from bridge import live
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 10_000
-HINT_TIMEOUT_S = 0.5
+HINT_TIMEOUT_S = 0.2
 PAUSE_AFTER_FAILURE_S = 1.0  # hints on a dead layer are dropped at once for this long
 GOODBYE_S = 1.0
 
@@ -59,7 +59,6 @@ class TaskCall:
 class Hint:
     call_sid: str
     hint: str
-    detail: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +84,8 @@ class Publisher:
     def task(self, task: Task, *args: Any) -> None:
         self._put(TaskCall(task, args))
 
-    def tell(self, call_sid: str, hint: str, **detail: Any) -> None:
-        self._put(Hint(call_sid, hint, detail))
+    def tell(self, call_sid: str, hint: str) -> None:
+        self._put(Hint(call_sid, hint))
 
     def rows(self, public_id: uuid.UUID, seq: int) -> None:
         with self._lock:
@@ -147,8 +146,8 @@ class Publisher:
             case TaskCall(task, args):
                 task.apply_async(args, retry=False)
                 self.counts.published += 1
-            case Hint(call_sid, hint, detail):
-                self._send(loop, lambda layer: live.tell(layer, call_sid, hint, **detail))
+            case Hint(call_sid, hint):
+                self._send(loop, lambda layer: live.tell(layer, call_sid, hint))
             case RowsOf(public_id):
                 with self._lock:
                     seq = self._rows.pop(public_id, 0)
@@ -193,9 +192,9 @@ def task(task: Task, *args: Any) -> None:
     _current.publisher.task(task, *args)
 
 
-def tell(call_sid: str, hint: str, **detail: Any) -> None:
+def tell(call_sid: str, hint: str) -> None:
     """Hint a live call to look; `hint` is one of `bridge.live`'s."""
-    _current.publisher.tell(call_sid, hint, **detail)
+    _current.publisher.tell(call_sid, hint)
 
 
 def rows(public_id: uuid.UUID, seq: int) -> None:

@@ -15,16 +15,16 @@ from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
 
 from agents import lines
 from bridge import live
 from bridge.ports import Closing
 from bridge.twilio_http import HUMAN_TIME_LIMIT_S
 from calls import clock, ladder, lifecycle, publisher
-from calls.history import NewEvent, add_line, record_events
-from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
-from calls.sessions import ask_session, session_ended
+from calls.history import NewEvent, keep_line, pages_look, record_events
+from calls.models import OVER, CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
+from calls.redaction import redact_body
+from calls.sessions import ask_session, finalise, session_ended
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ illegal_edges: Counter[tuple[str, str]] = Counter()  # (from, to) somebody asked
 # Repeats of one webhook wait for each other here and not in the database's queue. The unique key decides, not this.
 _opening = tuple(threading.Lock() for _ in range(64))
 
-CLOSED_ENDS = {"agent-ended": EndReason.AGENT_ENDED, "hung-up": EndReason.AGENT_ENDED, "caller-left": EndReason.CALLER_HUNG_UP}
 BRIDGED = (Status.CONNECTING, Status.STREAMING)
 ELSEWHERE = (Status.TRANSFERRING, Status.VOICEMAIL)  # no sound passes us there, so our silence proves nothing
 LONGEST_ELSEWHERE = timedelta(seconds=HUMAN_TIME_LIMIT_S)
@@ -78,12 +77,13 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
 def _answered(row: CallSession, answer: lines.Answer) -> CallSession:
     row.line_id, row.version_id, row.status = answer.line_id, answer.version_id, Status.CONNECTING
     row.save(force_insert=True)
-    record_events(call_sid=row.call_sid, events=[NewEvent("call-received", Source.TWILIO, row.started_at)])
+    events = [NewEvent("call-received", Source.TWILIO, row.started_at)]
     if answer.version_id is not None:  # else people take the call: the stream finds no session and says so
-        ask_session(call=row, n=0, at=row.started_at)
+        events.append(ask_session(call=row, n=0, at=row.started_at))
     if answer.disclosure:
-        ms = int(row.started_at.timestamp() * 1000)
-        add_line(call=row, vapi_call_id="", role=Role.SYSTEM, text=answer.disclosure, vendor_ms=ms, at=row.started_at, n=0)
+        ms, said = int(row.started_at.timestamp() * 1000), answer.disclosure
+        events.append(keep_line(call=row, vapi_call_id="", role=Role.SYSTEM, text=said, vendor_ms=ms, at=row.started_at, n=0))
+    record_events(call_sid=row.call_sid, events=events)
     return row
 
 
@@ -95,6 +95,7 @@ def _refused(row: CallSession) -> CallSession:
         "call-ended", Source.SYSTEM, row.started_at, {"reason": EndReason.REFUSED.value, "raw": "no agent answers this number"}
     )
     record_events(call_sid=row.call_sid, events=[NewEvent("call-received", Source.TWILIO, row.started_at), ended])
+    _close_books_soon(row.call_sid)
     return row
 
 
@@ -112,7 +113,7 @@ def transition(*, call_sid: str, to: Status, epoch: int, reason: str = "", at: d
     calls = CallSession.objects.filter(call_sid=call_sid, epoch=epoch)
     with transaction.atomic():
         if calls.filter(status__in=lifecycle.sources(to)).update(status=to) == 1:
-            _pages_look(call_sid)
+            pages_look(call_sid=call_sid)
             return True
     status = calls.values_list("status", flat=True).first()
     if status is not None and status != to and lifecycle.may(Status(status), Status.ENDED):
@@ -138,7 +139,13 @@ def end_call(
             return False
         detail = {"reason": str(reason.value)} | ({"raw": raw[:200]} if raw else {})
         record_events(call_sid=call_sid, events=[NewEvent("call-ended", Source.SYSTEM, at, detail)])
+        _close_books_soon(call_sid)
     return True
+
+
+def _close_books_soon(call_sid: str) -> None:
+    """After commit: a report that is merged at this moment must see the end, or its own row be seen here."""
+    transaction.on_commit(lambda: finalise(call_sid=call_sid), robust=True)  # else the scheduled look closes them
 
 
 def lower_rung(*, call_sid: str, rung: Rung, why: str, at: datetime) -> bool:
@@ -167,7 +174,7 @@ def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int
     with transaction.atomic():
         if unused.update(stream_epoch=epoch, stream_sid=stream_sid, status=Status.STREAMING, last_seen_at=at) == 0:
             return False
-        _pages_look(call_sid)
+        pages_look(call_sid=call_sid)
     return True
 
 
@@ -180,17 +187,17 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
     reason = _end_reason(closing)
     mine = CallSession.objects.filter(call_sid=call_sid, epoch=epoch, closed_epoch__lt=epoch)
     with transaction.atomic():
-        why = closing.why if reason is not None or closing.why not in CLOSED_ENDS else "agent-lost"
+        why = closing.why if reason is not None or closing.why not in lifecycle.STREAM_ENDS else "agent-lost"
         if mine.update(closed_epoch=epoch, closed_why=why, last_seen_at=at) == 0:
             return False
         detail = {"why": closing.why, "raw": closing.raw[:200], "figures": dict(closing.figures)}
         record_events(call_sid=call_sid, events=[NewEvent("stream-closed", Source.BRIDGE, at, detail, now)])
         call = CallSession.objects.get(call_sid=call_sid)
-        _keep_figures(call, closing.figures)
         call.commands.filter(to="live", done_at=None).update(done_at=at, problem="the stream ended first")
         if closing.why == "agent-ended" and closing.raw:
             for session in call.vapi_sessions.filter(ended_at=None).exclude(vapi_call_id=None):
                 session_ended(vapi_call_id=session.vapi_call_id or "", raw=closing.raw)
+        _keep_figures(call, closing.figures)  # after the sessions, as `report_arrived` does: the other order can deadlock
         if call.status not in BRIDGED:  # late news: the resume door has found the caller something else
             return True
         if reason is not None:
@@ -203,7 +210,7 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
 
 def _end_reason(closing: Closing) -> EndReason | None:
     """What this end of a stream says about the call; None when the call must go on elsewhere."""
-    usual = CLOSED_ENDS.get(closing.why)
+    usual = lifecycle.STREAM_ENDS.get(closing.why)
     if usual is not EndReason.AGENT_ENDED or not closing.raw:
         return usual
     reason = lifecycle.vapi_reason(closing.raw)
@@ -257,7 +264,7 @@ def dial_result(*, call_sid: str, epoch: int, target: str, dial_status: str, at:
     dialled = OutboxCommand.objects.filter(key=_dial_key(call_sid, epoch, target), done_at=None)
     problem = "" if dial_status in ladder.TALKED else dial_status[:200]
     with transaction.atomic():
-        if dialled.update(done_at=at, problem=problem, tries=F("tries") + 1) == 0:
+        if dialled.update(done_at=at, problem=problem) == 0:
             return False
         detail = {"target": target, "status": dial_status[:40]}
         record_events(call_sid=call_sid, events=[NewEvent("dial-result", Source.TWILIO, at, detail)])
@@ -265,12 +272,28 @@ def dial_result(*, call_sid: str, epoch: int, target: str, dial_status: str, at:
 
 
 def voicemail_left(*, call_sid: str, epoch: int, seconds: int, at: datetime) -> bool:
-    """The caller left a message of so many seconds (0: none). True for the one that ended the call with it."""
+    """The caller left a message of so many seconds (0: none). True for the one that ended the call with it.
+
+    Twilio's word of the hang-up may come first and has then ended the call as left: the message is the better word.
+    """
     with transaction.atomic():
         if CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).exists():
             record_events(call_sid=call_sid, events=[NewEvent("voicemail-recorded", Source.TWILIO, at, {"seconds": seconds})])
         reason = EndReason.VOICEMAIL_LEFT if seconds > 0 else EndReason.CALLER_HUNG_UP
-        return end_call(call_sid=call_sid, at=at, reason=reason, outcome=None if seconds > 0 else Outcome.ABANDONED, epoch=epoch)
+        outcome = None if seconds > 0 else Outcome.ABANDONED
+        return end_call(call_sid=call_sid, at=at, reason=reason, outcome=outcome, epoch=epoch) or (
+            seconds > 0 and _message_after_all(call_sid, epoch)
+        )
+
+
+def _message_after_all(call_sid: str, epoch: int) -> bool:
+    """From voicemail a call can only end, so one that stood on that rung ended there."""
+    at_voicemail = CallSession.objects.filter(call_sid=call_sid, epoch=epoch, rung=Rung.VOICEMAIL, status__in=OVER)
+    gave_up = at_voicemail.filter(end_reason=EndReason.CALLER_HUNG_UP)
+    if gave_up.update(end_reason=EndReason.VOICEMAIL_LEFT, outcome=lifecycle.outcome_of(EndReason.VOICEMAIL_LEFT)) == 0:
+        return False
+    pages_look(call_sid=call_sid)
+    return True
 
 
 def _facts(call: CallSession, dial_status: str) -> ladder.Facts:
@@ -298,16 +321,23 @@ def _dial_key(call_sid: str, epoch: int, slug: str) -> str:
 def ask(*, call: CallSession, key: str, verb: str, detail: Mapping[str, Any], at: datetime, to: str = "live") -> OutboxCommand:
     """Write down something to be done once. The same `key` again returns the command already there.
 
-    `to` is live (the bridge that holds the call), vapi or twilio. A live bridge is hinted after commit.
+    `to` is live (the bridge that holds the call) or twilio. A live bridge is hinted after commit.
     """
     try:
         with transaction.atomic():
-            command = OutboxCommand.objects.create(call=call, key=key, to=to, verb=verb, detail=dict(detail), asked_at=at)
+            said = redact_body(dict(detail))
+            command = OutboxCommand.objects.create(call=call, key=key, to=to, verb=verb, detail=said, asked_at=at)
             if to == "live":
                 transaction.on_commit(partial(publisher.tell, call.call_sid, live.COMMANDS))
     except IntegrityError:
         return OutboxCommand.objects.get(key=key)
     return command
+
+
+def command_done(*, call_sid: str, epoch: int, pk: int, at: datetime) -> bool:
+    """The live bridge of this epoch carried a command out. True for the first word of it."""
+    asked = OutboxCommand.objects.filter(pk=pk, call__call_sid=call_sid, call__epoch=epoch, to="live", done_at=None)
+    return asked.update(done_at=at) == 1
 
 
 # -- cleaning up -------------------------------------------------------------------------------------------------------
@@ -333,10 +363,6 @@ def sweep(*, now: datetime, ttl: timedelta) -> list[str]:
                 continue  # it gave a sign of life just now
             detail = {"reason": EndReason.TTL.value}
             record_events(call_sid=call_sid, events=[NewEvent("call-ended", Source.SYSTEM, now, detail)])
+            _close_books_soon(call_sid)
         ended.append(call_sid)
     return ended
-
-
-def _pages_look(call_sid: str) -> None:
-    public_id, seq = CallSession.objects.values_list("public_id", "last_event_seq").get(call_sid=call_sid)
-    transaction.on_commit(partial(publisher.rows, public_id, seq))

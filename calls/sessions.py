@@ -7,6 +7,7 @@ if that one died.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import uuid
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Protocol
 
-from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet, Sum
+from django.db import Error as DatabaseProblem
+from django.db import transaction
+from django.db.models import F, Q, QuerySet, Sum
 from django.utils import timezone
 
 from agents import account, lines
@@ -24,13 +26,16 @@ from bridge import live
 from bridge.errors import VapiError, VapiRefused
 from bridge.vapi_http import VapiCall
 from calls import publisher
-from calls.history import NewEvent, record_events
+from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiSession, VapiState
 
 log = logging.getLogger(__name__)
 
 CLAIM_LIFE = timedelta(seconds=60)  # a claimer silent this long died with its claim
 REPORT_WITHIN = timedelta(seconds=120)
+NO_STREAM_COMES = (Status.TRANSFERRING, Status.VOICEMAIL)
+# A session whose call is over, whose stream has been here and is closed, or is not coming any more.
+OF_NO_USE = Q(call__ended_at__isnull=False) | Q(call__closed_epoch__gte=F("call__epoch")) | Q(call__status__in=NO_STREAM_COMES)
 
 
 class Vapi(Protocol):
@@ -40,16 +45,13 @@ class Vapi(Protocol):
 
     def end_call(self, control_url: str) -> None: ...
 
+    def end_by_socket(self, socket_url: str) -> None: ...
 
-def ask_session(*, call: CallSession, n: int, at: datetime) -> VapiSession | None:
-    """Ask for Vapi session number `n` of a call; None when it was asked for before."""
-    try:
-        with transaction.atomic():
-            session = VapiSession.objects.create(call=call, n=n, asked_at=at)
-            record_events(call_sid=call.call_sid, events=[NewEvent("vapi-session-asked", Source.SYSTEM, at, {"n": n})])
-    except IntegrityError:
-        return None
-    return session
+
+def ask_session(*, call: CallSession, n: int, at: datetime) -> NewEvent:
+    """Ask for Vapi session number `n` of a call; the caller records the event returned. Raises IntegrityError if asked for before."""
+    VapiSession.objects.create(call=call, n=n, asked_at=at)
+    return NewEvent("vapi-session-asked", Source.SYSTEM, at, {"n": n})
 
 
 def claim_session(*, pk: int, by: str) -> uuid.UUID | None:
@@ -93,6 +95,7 @@ def session_failed(*, pk: int, claim: uuid.UUID, why: str) -> bool:
         detail = {"n": session.n, "by": session.claimed_by, "why": why[:200]}
         record_events(call_sid=session.call.call_sid, events=[NewEvent("vapi-session-failed", Source.SYSTEM, now, detail)])
         transaction.on_commit(partial(publisher.tell, session.call.call_sid, live.SESSION))
+    finalise(call_sid=session.call.call_sid)
     return True
 
 
@@ -112,13 +115,24 @@ def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi) -> bool:
         log.warning("Vapi did not create a call", extra={"call": session.call.short_id, "status": problem.status})
         session_failed(pk=vapi_session_pk, claim=claim, why=str(problem))
         return False
-    if not session_live(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call):
-        _end_quietly(client, vapi_call.control_url)
+    if not _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client):
+        _end_quietly(client, vapi_call)
         return False
-    if CallSession.objects.live().filter(pk=session.call_id).exists():
+    if not VapiSession.objects.filter(OF_NO_USE, pk=vapi_session_pk).exists():
         return True
-    end_session(pk=vapi_session_pk, client=client)  # the caller left while it was being created
+    end_session(pk=vapi_session_pk, client=client)  # its stream ended, or the caller left, while it was being created
     return False
+
+
+def _kept(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, client: Vapi) -> bool:
+    """`session_live`; when the database is away in that moment nobody else knows the Vapi call, so it is ended here."""
+    try:
+        return session_live(pk=pk, claim=claim, vapi_call=vapi_call)
+    except Exception:
+        _end_quietly(client, vapi_call)
+        with contextlib.suppress(DatabaseProblem):
+            session_failed(pk=pk, claim=claim, why="What Vapi answered could not be stored.")
+        raise
 
 
 def end_session(*, pk: int, client: Vapi) -> bool:
@@ -127,13 +141,14 @@ def end_session(*, pk: int, client: Vapi) -> bool:
     One that is being created right now is left to its creator. Raises VapiUnavailable: try again.
     """
     now = timezone.now()
-    VapiSession.objects.filter(pk=pk, state=VapiState.ASKED).update(state=VapiState.ENDED, ended_at=now)
+    if VapiSession.objects.filter(pk=pk, state=VapiState.ASKED).update(state=VapiState.ENDED, ended_at=now):
+        finalise(call_sid=CallSession.objects.get(vapi_sessions=pk).call_sid)
+        return True
     session = VapiSession.objects.select_related("call").filter(pk=pk, state=VapiState.LIVE).first()
     if session is None:
         return False
     try:
-        if session.control_url:
-            client.end_call(session.control_url)
+        _end_at_vapi(client, control_url=session.control_url, socket_url=session.socket_url)
     except VapiRefused as problem:  # trying again changes nothing; it ends by itself when nobody speaks
         log.error("Vapi would not end a call", extra={"call": session.call.short_id, "status": problem.status})
     return _ended(VapiSession.objects.filter(pk=pk), at=now)
@@ -168,27 +183,48 @@ def report_arrived(*, vapi_call_id: str, raw: str, cost_usd: Decimal | None, at:
 
 
 def finalise(*, call_sid: str) -> bool:
-    """Close the books of an ended call once every session that became live has its report."""
-    outstanding = VapiSession.objects.filter(call__call_sid=call_sid, live_at__isnull=False, report_at=None)
-    if outstanding.exists():
+    """Close the books of an ended call: no session of it is open, and each that became live has its report.
+
+    Whoever brings the call nearer to that asks, and one of them wins. A call that never had a live session expects no
+    report, and its `report` stays blank.
+    """
+    ours = VapiSession.objects.filter(call__call_sid=call_sid)
+    if ours.filter(Q(ended_at=None) | Q(live_at__isnull=False, report_at=None)).exists():
         return False
-    ended = CallSession.objects.filter(call_sid=call_sid, status=Status.ENDED)
-    return ended.update(status=Status.FINALISED, report=Report.MERGED) == 1
+    return _close_books(call_sid, Report.MERGED if ours.filter(report_at__isnull=False).exists() else "")
 
 
 def give_up_reports(*, now: datetime) -> int:
-    """Finalise calls whose report did not come within 120 s of their end. Returns how many."""
+    """Finalise the calls that ended 120 s ago. Returns of how many a report never came."""
     waiting = CallSession.objects.filter(status=Status.ENDED, ended_at__lt=now - REPORT_WITHIN)
-    return waiting.update(status=Status.FINALISED, report=Report.MISSING)
+    return sum(_given_up(call_sid) for call_sid in waiting.values_list("call_sid", flat=True))
+
+
+def _given_up(call_sid: str) -> bool:
+    """True when a report is missing; a session that never became live owes none, though nobody may have closed it."""
+    unreported = VapiSession.objects.filter(call__call_sid=call_sid, live_at__isnull=False, report_at=None)
+    if unreported.exists():
+        return _close_books(call_sid, Report.MISSING)
+    finalise(call_sid=call_sid)
+    return False
+
+
+def _close_books(call_sid: str, report: str) -> bool:
+    with transaction.atomic():
+        ended = CallSession.objects.filter(call_sid=call_sid, status=Status.ENDED)
+        if ended.update(status=Status.FINALISED, report=report) == 0:
+            return False
+        pages_look(call_sid=call_sid)
+    return True
 
 
 def left_over(*, now: datetime) -> list[int]:
-    """Sessions that are open although their call is over, after giving up claims whose holder died."""
+    """Sessions that are open although their call, or its stream, is over; claims whose holder died are given up first."""
     dead = VapiSession.objects.filter(state=VapiState.CLAIMED, claimed_at__lt=now - CLAIM_LIFE)
     for pk, claim in dead.values_list("pk", "claim"):
         if claim is not None:
             session_failed(pk=pk, claim=claim, why="Whoever was creating it died.")
-    forgotten = VapiSession.objects.filter(Q(state=VapiState.ASKED) | Q(state=VapiState.LIVE), ended_at=None, call__ended_at__isnull=False)
+    forgotten = VapiSession.objects.filter(OF_NO_USE, state__in=(VapiState.ASKED, VapiState.LIVE), ended_at=None)
     return list(forgotten.values_list("pk", flat=True))
 
 
@@ -207,9 +243,16 @@ def _request(session: VapiSession) -> dict[str, Any]:
     )
 
 
-def _end_quietly(client: Vapi, control_url: str) -> None:
-    try:
+def _end_at_vapi(client: Vapi, *, control_url: str, socket_url: str) -> None:
+    if control_url:
         client.end_call(control_url)
+    elif socket_url:
+        client.end_by_socket(socket_url)
+
+
+def _end_quietly(client: Vapi, vapi_call: VapiCall) -> None:
+    try:
+        _end_at_vapi(client, control_url=vapi_call.control_url, socket_url=vapi_call.socket_url)
     except VapiError as problem:
         log.error("A Vapi call nobody wants could not be ended", extra={"status": problem.status})
 

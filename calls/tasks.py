@@ -21,7 +21,15 @@ def start_conversation(vapi_session_pk: int) -> None:
     sessions.start_conversation(vapi_session_pk=vapi_session_pk, by="worker", client=account.client())
 
 
-@shared_task(autoretry_for=(VapiUnavailable,), retry_backoff=1, retry_backoff_max=4, max_retries=3, soft_time_limit=15, acks_late=True)
+@shared_task(
+    autoretry_for=(VapiUnavailable,),
+    retry_backoff=1,
+    retry_backoff_max=4,
+    retry_jitter=False,
+    max_retries=3,
+    soft_time_limit=15,
+    acks_late=True,
+)
 def end_session(vapi_session_pk: int) -> None:
     sessions.end_session(pk=vapi_session_pk, client=account.client())
 
@@ -47,4 +55,4 @@ def sweep() -> None:
 def reprocess_inbox() -> None:
     """Scheduled: webhook bodies that were stored but not yet made into history."""
     for pk in history.inbox_to_do(now=timezone.now()):
-        vapi_events.process_inbox(pk=pk, at=timezone.now())
+        vapi_events.reprocess(pk=pk, at=timezone.now())

@@ -8,19 +8,24 @@ secret along with every message, and none of those belongs into a row.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import orjson
+from django.db import InterfaceError, OperationalError
 
 from bridge import live
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 from calls import history, sessions
-from calls.models import InboxMessage, Role, Source, VapiSession
+from calls.models import CallSession, InboxMessage, Role, Source, VapiSession
+
+log = logging.getLogger(__name__)
 
 BODY_LIMIT = 256 * 1024
 REPORT_LIMIT = 8 * 1024 * 1024
@@ -32,9 +37,9 @@ FINAL_ONLY = 'transcript[transcriptType="final"]'
 NAME = re.compile(r"(CA[0-9a-fA-F]{32})(?:\.([0-9]{1,4}))?", re.ASCII)
 NOT_OURS = {"call", "assistant", "customer", "phoneNumber", "chat", "session", "toolWithToolCallList"}
 GIVE_UP = timedelta(minutes=15)  # a message nobody's session answers to by then is a stranger's
-OWN_TIME = timedelta(seconds=10)  # the request that stored a message processes it within this
-AT_ONCE = 500
 BIGGEST_COST_USD = 10_000
+refused: Counter[str] = Counter()  # messages, by kind, that are not as the vendor documents them
+
 ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "bot": Role.ASSISTANT}
 
 
@@ -137,22 +142,42 @@ def process_inbox(*, pk: int, at: datetime) -> bool:
     if session is None or (row.kind in NEED_THE_ID and not session.vapi_call_id):
         return at - row.received_at > GIVE_UP and history.inbox_done(pk=pk, at=at, problem="It belongs to no session of ours.")
     handler = HANDLERS.get(row.kind)
-    if handler is not None:
-        handler(row, session)
+    try:
+        if handler is not None:
+            handler(row, session)
+    except BadMessage as problem:
+        return _refused(row, str(problem), at=at, call=session.call)
     return history.inbox_done(pk=pk, at=at, call=session.call)
 
 
-def unprocessed(*, now: datetime) -> list[int]:
-    """Stored messages whose own request did not finish them, oldest first, as primary keys."""
-    waiting = InboxMessage.objects.filter(source=Source.VAPI, processed_at=None, received_at__lt=now - OWN_TIME)
-    return list(waiting.order_by("received_at").values_list("pk", flat=True)[:AT_ONCE])
+def reprocess(*, pk: int, at: datetime) -> bool:
+    """`process_inbox` for a row its own request did not finish. One that fails again is marked and not tried a third time.
+
+    Raises OperationalError or InterfaceError when the database is away: the rows are not to blame, and all can wait.
+    """
+    try:
+        return process_inbox(pk=pk, at=at)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as problem:
+        name = type(problem).__name__
+        log.error("A stored message of Vapi failed again and is given up", extra={"inbox": pk, "problem": name})
+        return history.inbox_done(pk=pk, at=at, problem=f"It could not be processed ({name}).")
+
+
+def _refused(row: InboxMessage, problem: str, *, at: datetime, call: CallSession) -> bool:
+    refused[row.kind] += 1
+    log.warning("A message of Vapi is not as documented", extra={"inbox": row.pk, "kind": row.kind, "problem": problem})
+    return history.inbox_done(pk=row.pk, at=at, call=call, problem=problem)
 
 
 def _transcript(row: InboxMessage, session: VapiSession) -> None:
-    role, text = ROLES.get(row.body.get("role")), row.body.get("transcript")
-    if role is None or not isinstance(text, str) or not text.strip():
+    said_by, text, stamp = row.body.get("role"), row.body.get("transcript"), row.body.get("timestamp")
+    if not isinstance(said_by, str) or not isinstance(text, str):
+        raise BadMessage("A transcript has no role or no text.")
+    role = ROLES.get(said_by)
+    if role is None or not text.strip():
         return
-    stamp = row.body.get("timestamp")
     history.add_line(
         call=session.call,
         vapi_call_id=row.vapi_call_id,
@@ -165,7 +190,10 @@ def _transcript(row: InboxMessage, session: VapiSession) -> None:
 
 
 def _status(row: InboxMessage, session: VapiSession) -> None:
-    if row.body.get("status") == "ended":
+    status = row.body.get("status")
+    if not isinstance(status, str):
+        raise BadMessage("A status update has no status.")
+    if status == "ended":
         sessions.session_ended(vapi_call_id=row.vapi_call_id, raw=_text(row.body.get("endedReason"), 200))
 
 

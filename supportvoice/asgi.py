@@ -6,6 +6,7 @@ socket is proven by Twilio's signature and token, the browser's sockets by origi
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, cast
 
@@ -19,8 +20,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "supportvoice.settings")
 django_application = get_asgi_application()  # before anything that needs the models
 
 from django.conf import settings  # noqa: E402
+from django.db import Error as DatabaseError  # noqa: E402
+from django.db import connections  # noqa: E402
 
-from agents import account  # noqa: E402
+from agents import account, lines  # noqa: E402
 from bridge import stream_token  # noqa: E402
 from bridge.audio import load_clips  # noqa: E402
 from bridge.consumers import MediaStreamConsumer  # noqa: E402
@@ -33,6 +36,7 @@ from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
 from supportvoice.limits import REPORT_LIMIT, BodyLimits, no_browsers, no_such_socket, only_role  # noqa: E402
 
+log = logging.getLogger(__name__)
 refuse_unsafe()
 duty = Duty()
 
@@ -50,3 +54,13 @@ _requests: Any = BodyLimits(cast(Any, django_application), wide={"/webhook/vapi"
 _doors: Any = ProtocolTypeRouter({"http": _requests, "websocket": duty.no_sockets_when_leaving(_sockets)})
 
 application = duty.health(only_role(settings.SERVE_ROLE, _doors))
+
+
+def remember_lines() -> None:
+    """Know every line before the first call, in case the database is lost by then. If it is away now, there is nothing to know."""
+    try:
+        lines.warm()
+    except DatabaseError as problem:
+        log.warning("the lines could not be remembered", extra={"problem": type(problem).__name__})
+    finally:
+        connections.close_all()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import socket
+import threading
 
 from django.conf import settings
 
-from supportvoice.asgi import application, duty
+from supportvoice.asgi import application, duty, remember_lines
 from supportvoice.lifeline import die_with_parent
 from supportvoice.server import serve_as_child
 
@@ -18,6 +19,7 @@ def main() -> None:
         parser.add_argument(name, type=int, required=True)
     given = parser.parse_args()
     die_with_parent(given.parent)
+    threading.Thread(target=remember_lines, name="lines", daemon=True).start()  # nobody waits for a database that is away
     serve_as_child(
         application,
         duty=duty,

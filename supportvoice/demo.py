@@ -7,10 +7,9 @@ log is followed by cursor, as the console does it.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,14 @@ from django.utils import timezone
 
 from agents.models import Premade, TemplateVersion
 from bridge.sandbox import crm
-from bridge.sandbox.script import TECHFLOW, Caller
+from bridge.sandbox.clips import spoken_by
+from bridge.sandbox.ear import Ear, Recogniser
+from bridge.sandbox.script import TECHFLOW, Caller, Scenario, misspoken
+from bridge.sandbox.sphinx import SphinxEar
+from bridge.sandbox.turns import Faults
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.vapi import VapiSandbox
-from calls.models import CallSession, Status, VapiState
+from calls.models import OVER, CallSession, VapiState
 from calls.printed import printed
 from supportvoice.stack import Stack
 from supportvoice.verdict import Check, Evidence, Remembered, judge
@@ -35,12 +38,32 @@ LINE = "+18005550199"
 COLLEAGUE = "+15550100111"
 USER = "demo"
 LONGEST_CALL_S = 90.0
+LONGEST_WRONG_CALL_S = 20.0  # long enough for a turn each; a caller who is not heard would wait for ever
 SETTLED_WITHIN_S = 20.0  # report and clean-up after the hang-up
 PREPARED_WITHIN_S = 10.0
 FOLLOW_S = 0.1
-OVER = (Status.ENDED, Status.FINALISED)
+SAY_AGAIN_S = 5.0
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A way to play the call wrongly on purpose, so that the checks can be seen to fail."""
+
+    faults: Faults = field(default_factory=Faults)
+    scenario: Scenario = TECHFLOW
+
+
+WRONGS: Mapping[str, Wrong] = {
+    "deaf": Wrong(faults=Faults(deaf=True)),  # the caller's words do not reach the agent
+    "swap": Wrong(faults=Faults(swapped=True)),  # everybody hears themselves
+    "wrong-clip": Wrong(scenario=misspoken(TECHFLOW, instead_of="already_tried", clip="no_thanks")),
+}
+EARS: Mapping[str, Callable[[], Recogniser]] = {
+    "clips": lambda: Ear(spoken_by("caller")),
+    "words": lambda: SphinxEar(spoken_by("caller")),
+}
 
 
 @dataclass(slots=True)
@@ -61,13 +84,15 @@ class House:
     stack: Stack
     vapi: VapiSandbox
     secrets: Secrets
+    longest_call_s: float = LONGEST_CALL_S
 
 
 def household(*, directory: Path, port: int, vapi_url: str, tool_host: str, shared: Secrets, say: Say) -> Stack:
     """A stack whose two vendors are the sandbox. It keeps its calls in the database of the settings."""
     env = {
         "DEBUG": "1",
-        "DATABASE_URL": os.environ.get("DATABASE_URL") or f"sqlite:///{settings.DATABASES['default']['NAME']}",
+        "ALLOWED_HOSTS": "*",
+        "DATABASE_URL": settings.DATABASE_URL,
         "VAPI_API_KEY": shared.vapi_key,
         "VAPI_BASE_URL": vapi_url,
         "VAPI_SOCKET_HOSTS": "",
@@ -97,10 +122,14 @@ async def crm_running() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def open_house(*, directory: Path, port: int, say: Say) -> AsyncIterator[House]:
-    """The sandbox and the household, ready for a call; everything gone again afterwards. Raises StackFailed, EmbeddedAway."""
-    shared = Secrets()
-    async with crm_running() as tool_host, VapiSandbox(scenario=TECHFLOW, api_key=shared.vapi_key) as vapi:
+async def open_house(*, directory: Path, port: int, say: Say, fault: str = "", ear: str = "clips") -> AsyncIterator[House]:
+    """The sandbox and the household, ready for a call; everything gone again afterwards. Raises StackFailed, EmbeddedAway.
+
+    `fault` is one of WRONGS or "", `ear` one of EARS: how the sandbox Vapi listens to the caller.
+    """
+    shared, wrong = Secrets(), WRONGS.get(fault, Wrong())
+    vapi = VapiSandbox(scenario=wrong.scenario, api_key=shared.vapi_key, faults=wrong.faults, ear_factory=EARS[ear])
+    async with crm_running() as tool_host, vapi:
         stack = household(directory=directory, port=port, vapi_url=vapi.base_url, tool_host=tool_host, shared=shared, say=say)
         try:
             await stack.prepare()
@@ -112,7 +141,7 @@ async def open_house(*, directory: Path, port: int, say: Say) -> AsyncIterator[H
             with suppress(TimeoutError):  # the call then carries its assistant inline
                 async with asyncio.timeout(PREPARED_WITHIN_S):
                     await stack.until("the agent is prepared at Vapi", _prepared)
-            yield House(stack, vapi, shared)
+            yield House(stack, vapi, shared, LONGEST_WRONG_CALL_S if fault else LONGEST_CALL_S)
         finally:
             await stack.stop()
 
@@ -120,17 +149,18 @@ async def open_house(*, directory: Path, port: int, say: Say) -> AsyncIterator[H
 async def place_call(house: House, say: Say) -> tuple[TwilioCall, list[Check]]:
     """One call from dialling to a settled record, its event log said line by line; and what is to be thought of it."""
     url = house.stack.url
+    caller = Caller(house.vapi.scenario.caller)
     call = TwilioCall(
         webhook_url=f"{url}/webhook/twilio",
         status_url=f"{url}/webhook/twilio/status",
         auth_token=house.secrets.auth_token,
         account_sid=house.secrets.account_sid,
         to_number=LINE,
-        caller=Caller(TECHFLOW.caller),
+        caller=caller,
     )
     following = asyncio.create_task(_follow(call.call_sid, say))
     try:
-        stuck = await _carry(call, house)
+        stuck = await _carry(call, caller, house)
         await _settled(call.call_sid, house)
     finally:
         following.cancel()
@@ -139,20 +169,22 @@ async def place_call(house: House, say: Say) -> tuple[TwilioCall, list[Check]]:
     return call, [*stuck, *checks]
 
 
-async def _carry(call: TwilioCall, house: House) -> list[Check]:
+async def _carry(call: TwilioCall, caller: Caller, house: House) -> list[Check]:
     running = asyncio.create_task(call.run())
     watching = asyncio.create_task(_watch(house))
-    done, _ = await asyncio.wait({running, watching}, timeout=LONGEST_CALL_S, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait({running, watching}, timeout=house.longest_call_s, return_when=asyncio.FIRST_COMPLETED)
     watching.cancel()
     if running in done:
         running.result()
         return []
+    waited_for = caller.waiting_for or "the end of the call"
     call.hang_up()
     await asyncio.wait({running}, timeout=10.0)
     running.cancel()
     if watching in done:
         watching.result()  # raises what became of the household
-    return [Check("the call comes to its end by itself", False, f"hung up after {LONGEST_CALL_S:.0f} s")]
+    found = f"hung up after {house.longest_call_s:.0f} s in which the caller waited for {waited_for}"
+    return [Check("the call comes to its end by itself", False, found)]
 
 
 async def _watch(house: House) -> None:
@@ -164,12 +196,16 @@ async def _watch(house: House) -> None:
 
 async def _settled(call_sid: str, house: House) -> None:
     """Until the report has come and everything is ended, or it is clear that it will not be."""
-    deadline = time.monotonic() + SETTLED_WITHIN_S
-    while time.monotonic() < deadline:
+    said = time.monotonic()
+    deadline = said + SETTLED_WITHIN_S
+    while (now := time.monotonic()) < deadline:
         record = await _remembered(call_sid)
         over = record.status in OVER and all(state == VapiState.ENDED for state in record.session_states)
         if over and all(call.done.is_set() for call in house.vapi.calls.values()):
             break
+        if now - said > SAY_AGAIN_S:
+            said = now
+            house.stack.say(f"waiting until the report of the call has come ({SETTLED_WITHIN_S - (deadline - now):.0f} s)")
         await asyncio.sleep(FOLLOW_S)
     await asyncio.sleep(2 * FOLLOW_S)  # the follower's last look
 

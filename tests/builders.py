@@ -100,6 +100,9 @@ class FakeVapi:
         with self._lock:
             self.ended.append(control_url)
 
+    def end_by_socket(self, socket_url: str) -> None:
+        self.end_call(socket_url)
+
 
 class QuietPublisher(publisher.Publisher):
     """Publishes nothing and remembers everything."""

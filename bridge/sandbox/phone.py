@@ -114,10 +114,6 @@ class Phone:
         self._waiting: list[tuple[str, asyncio.Future[Moment]]] = []
         self._connected = False
 
-    @property
-    def is_speaking(self) -> bool:
-        return bool(self._mouth)
-
     def connected(self) -> None:
         """The call is answered; the caller begins to follow their steps."""
         if not self._connected:

@@ -96,16 +96,6 @@ class Playout:
         del run.ulaw[max(at - run.start, 0) :]
         self._marks.clear()
 
-    def ends_at(self, now: float) -> float:
-        """When the buffer will be empty; `now` if it is."""
-        run, at = self._run(now)
-        return self._seconds(max(run.end, at))
-
-    def left_ms(self, now: float) -> int:
-        """Milliseconds of audio not played yet."""
-        run, at = self._run(now)
-        return round(max(run.end - at, 0) * 1000 / RATE)
-
     def heard(self, since: float, until: float) -> bytes:
         """What came out of the phone between two moments, gaps filled with silence. `until` must not be in the future."""
         first, last = self._sample(since), self._sample(until)

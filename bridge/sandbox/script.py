@@ -7,7 +7,7 @@ other's script, so a call only goes on while the sound in between arrives. Times
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bridge.sandbox.ear import Final, Partial, Utterance
@@ -70,9 +70,16 @@ class Caller:
         return not self._steps
 
     @property
-    def waiting_for(self) -> Step | None:
-        """The step whose moment has not come: what to print when a call is stuck."""
-        return self._steps[0] if self._steps else None
+    def waiting_for(self) -> str:
+        """The moment that has not come, in words: what to print when a call is stuck. "" when every step is taken."""
+        match self._steps:
+            case [Step(when=Heard(clip=clip, into_s=None)), *_]:
+                return f"the end of {clip}"
+            case [Step(when=Heard(clip=clip, into_s=into_s)), *_]:
+                return f"{into_s} s of {clip}"
+            case [Step(when=Start(after_s=after_s)), *_]:
+                return f"{after_s} s of the call"
+        return ""
 
     def connected(self, now: float) -> None:
         if self._steps and isinstance(when := self._steps[0].when, Start):
@@ -220,6 +227,12 @@ PERSON_PLEASE = Scenario(
     caller=(Step(Heard("greeting"), Say("want_person")),),
     answers=ANSWERS,
 )
+
+
+def misspoken(scenario: Scenario, *, instead_of: str, clip: str) -> Scenario:
+    """The same conversation with a caller who says another clip than the one expected."""
+    steps = (replace(step, do=Say(clip)) if step.do == Say(instead_of) else step for step in scenario.caller)
+    return replace(scenario, caller=tuple(steps))
 
 
 def _ten_minutes() -> Scenario:

@@ -30,7 +30,7 @@ class SphinxEar(Ear):
     def __init__(self, clips: Mapping[str, Clip]) -> None:
         """Raises RuntimeError without the extra `voice`."""
         if Decoder is None:
-            raise RuntimeError("Recognising words needs the extra `voice`.")
+            raise RuntimeError("Recognising words needs the extra `voice`: pip install -r requirements/voice.lock.")
         super().__init__({})
         self._by_words = {_words(clip.text): clip for clip in clips.values()}
         self._decoder: Any = Decoder(samprate=16_000, loglevel="FATAL", jsgf=None, lm=None)

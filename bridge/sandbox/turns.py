@@ -57,6 +57,7 @@ class Faults:
     close_code: int = 1006  # ... with this code
     mute: bool = False  # the agent makes no sound, its messages go on
     deaf: bool = False  # the caller's audio is thrown away
+    swapped: bool = False  # the two directions are crossed: everybody hears themselves
     no_report: bool = False
     tool_arguments_as_text: bool = False  # as the schema says; live traffic mostly sends an object
 
@@ -278,10 +279,12 @@ class Turns:
                 self._closed = True
                 self.end("customer-ended-call")
                 return
-            if isinstance(message, bytes):
-                await self._hear(message)
-            else:
+            if not isinstance(message, bytes):
                 await self._control_text(message)
+            elif self._faults.swapped:
+                await self._pipe.send_bytes(message)
+            else:
+                await self._hear(message)
 
     async def _hear(self, ulaw: bytes) -> None:
         now = self._loop.time()
@@ -464,7 +467,7 @@ class Turns:
             if not (self._muted or self._faults.mute):
                 self._evidence.downlink += chunk
                 self._evidence.chunks.append((last, size))
-                await self._pipe.send_bytes(chunk)
+                await (self._hear(chunk) if self._faults.swapped else self._pipe.send_bytes(chunk))
         await asyncio.sleep(start + len(speech.ulaw) / sound.RATE - self._loop.time())
 
     async def _stopped(self, speech: _Speech) -> None:

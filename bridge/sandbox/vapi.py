@@ -55,7 +55,6 @@ class SandboxCall:
     request: Message
     assistant: Message
     public: Message  # what GET /call/{id} says
-    created_at: float  # loop time
     evidence: Evidence = field(default_factory=Evidence)
     posted: list[Posted] = field(default_factory=list)
     turns: Turns | None = None
@@ -110,7 +109,8 @@ class _SocketPipe:
 class VapiSandbox:
     """`async with VapiSandbox(scenario=…) as vapi:` listens on `vapi.base_url` until the block ends.
 
-    `scenario` may be exchanged between calls, `faults` at any time. `ear_factory` makes the recogniser of each call's caller;
+    `scenario` may be exchanged between calls, `faults` at any time; `of_call` gives single calls, by the first part of their name
+    (up to the dot), a scenario and faults of their own. `ear_factory` makes the recogniser of each call's caller;
     `rng` and `wall` (seconds since 1970) are all it knows of chance and time besides the loop's clock.
     """
 
@@ -130,6 +130,7 @@ class VapiSandbox:
         self.scenario = scenario
         self.api_key = api_key
         self.faults = faults or Faults()
+        self.of_call: dict[str, tuple[Scenario, Faults]] = {}
         self.assistants: dict[str, Message] = {}
         self.calls: dict[str, SandboxCall] = {}
         self.refused: list[tuple[str, int, list[str]]] = []  # (path, status, why): what a correct client never causes
@@ -205,10 +206,6 @@ class VapiSandbox:
         """Calls that nobody ended yet: after every test there should be none."""
         return [call for call in self.calls.values() if call.open]
 
-    def call_named(self, name: str) -> SandboxCall | None:
-        """The newest call created with this name."""
-        return next((call for call in reversed(self.calls.values()) if call.request.get("name") == name), None)
-
     @web.middleware
     async def _at_the_door(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         """What comes before any route: the front's dislike of one user agent, and the key (but for capability URLs)."""
@@ -279,22 +276,26 @@ class VapiSandbox:
     # ---- calls
 
     async def _create_call(self, request: web.Request) -> web.Response:
-        if self.faults.create_status is not None:
-            await asyncio.sleep(self.faults.create_delay_s)
-            return self._refuse(request, self.faults.create_status, ["The sandbox was told to refuse."])
         body = await self._body(request, dto.CALL)
         if isinstance(body, web.Response):
             return body
+        _, faults = self._part_of(body)
+        if faults.create_status is not None:
+            await asyncio.sleep(faults.create_delay_s)
+            return self._refuse(request, faults.create_status, ["The sandbox was told to refuse."])
         wrong, assistant = self._assistant_of(body)
         if wrong:
             return self._refuse(request, 400, [wrong])
         if len(self.open_calls()) >= self.concurrency_limit:
             return self._refuse(request, 400, ["Over Concurrency Limit"])
-        await asyncio.sleep(self.faults.create_delay_s)
+        await asyncio.sleep(faults.create_delay_s)
         call = self._new_call(body, assistant)
         left = self.concurrency_limit - len(self.open_calls())
         limits = {"concurrencyBlocked": False, "concurrencyLimit": self.concurrency_limit, "remainingConcurrentCalls": left}
         return web.json_response({"subscriptionLimits": limits, **call.public}, status=201)
+
+    def _part_of(self, request: Message) -> tuple[Scenario, Faults]:
+        return self.of_call.get(str(request.get("name", "")).partition(".")[0], (self.scenario, self.faults))
 
     def _assistant_of(self, body: Message) -> tuple[str, Message]:
         """(what is wrong, the assistant with its overrides merged in). Overrides merge deeply, lists are replaced."""
@@ -332,10 +333,9 @@ class VapiSandbox:
                 "websocketCallUrl": f"ws://{self._host}:{self._port}/{call_id}/transport",
             },
         }
-        loop = asyncio.get_running_loop()
-        call = SandboxCall(call_id, body, assistant, public, loop.time())
+        call = SandboxCall(call_id, body, assistant, public)
         self.calls[call_id] = call
-        call.watch = loop.call_later(CONNECT_WITHIN_S, self._unheld, call, NEVER_CONNECTED)
+        call.watch = asyncio.get_running_loop().call_later(CONNECT_WITHIN_S, self._unheld, call, NEVER_CONNECTED)
         return call
 
     def _unheld(self, call: SandboxCall, reason: str) -> None:
@@ -413,16 +413,17 @@ class VapiSandbox:
         if call.watch is not None:
             call.watch.cancel()
         pipe = _SocketPipe(socket, request)
+        scenario, faults = self._part_of(call.request)
         call.turns = Turns(
             pipe=pipe,
             post=lambda message: self._post(call, message),
-            scenario=self.scenario,
+            scenario=scenario,
             ear=self._ear_factory(),
             plan=Plan.of(call.assistant),
             rng=random.Random(self._rng.getrandbits(64)),
             wall=self._wall,
             evidence=call.evidence,
-            faults=self.faults,
+            faults=faults,
             on_end=lambda reason: self._ended(call, reason),
         )
         call.public.update(status="in-progress", startedAt=self._iso(), updatedAt=self._iso())

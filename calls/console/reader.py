@@ -40,7 +40,7 @@ FILTERS: dict[str, tuple[str, Q]] = {
 }
 
 _COLUMNS = (
-    *("public_id", "channel", "call_sid", "from_number", "to_number", "status", "rung", "end_reason", "outcome"),
+    *("public_id", "channel", "call_sid", "from_number", "to_number", "status", "rung", "end_reason", "outcome", "report"),
     *("started_at", "answered_at", "ended_at", "last_event_seq"),
     *("line__number", "line__name", "version__name", "version__number"),
     *("metrics__call", "metrics__first_audio_ms", "metrics__interruptions"),

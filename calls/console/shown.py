@@ -22,6 +22,7 @@ from calls.models import (
     EndReason,
     Heard,
     Outcome,
+    Report,
     Role,
     Rung,
     Status,
@@ -63,6 +64,12 @@ AUDIO = {
     "from_agent_dropped": ("… dropped", "more than we keep waiting"),
     "clips": ("Our own words", "clips the bridge itself played"),
     "to_caller": ("Us → caller", "what we sent to Twilio"),
+}
+REPORT_WORDS = {
+    (Status.ENDED, ""): "not here yet",
+    (Status.FINALISED, Report.MERGED): "complete",
+    (Status.FINALISED, Report.MISSING): "never came",
+    (Status.FINALISED, ""): "none to come",
 }
 BYTES_PER_MS = 8  # 8 kHz mu-law
 HEARD = {Heard.PART: "cut off", Heard.NONE: "not heard"}
@@ -217,7 +224,7 @@ def head(call: CallSession, *, silences_noted: Sequence[float] = ()) -> Item:
             "rung": Rung(call.rung).label,
             "channel": call.get_channel_display(),
             "outcome": call.get_outcome_display() if call.is_over else NOTHING,
-            "report": {Status.FINALISED: "complete", Status.ENDED: "not here yet"}.get(Status(call.status), NOTHING),
+            "report": REPORT_WORDS.get((Status(call.status), call.report), NOTHING),
             "first_sound_note": "" if metrics or call.is_over else LATER,
             "silence": span(max(silences)) if silences else NOTHING,
             "silence_note": f"each: {', '.join(span(ms) for ms in silences)}" if len(silences) > 1 else "",

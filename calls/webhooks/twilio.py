@@ -26,10 +26,12 @@ from django.views.decorators.http import require_POST
 
 from agents.models import HandoffTarget
 from bridge import live, stream_token, twilio_http
+from bridge.routing import MEDIA_PATH
 from bridge.twilio_http import TwilioProof
-from calls import history, ladder, publisher, services, sessions, tasks
+from calls import history, ladder, publisher, services, tasks
 from calls.history import NewEvent
 from calls.models import CallSession, EndReason, Outcome, Source, Status
+from calls.webhooks.refusal import refusal
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,6 @@ PICKED_UP = "picked-up"
 E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
 FORM_LIMIT = 256 * 1024
 FORM = "application/x-www-form-urlencoded"
-MEDIA_PATH = "/webhook/twilio/media"
 ENDINGS = {
     "completed": EndReason.CALLER_HUNG_UP,
     "canceled": EndReason.CALLER_HUNG_UP,
@@ -150,7 +151,7 @@ def resume(knock: Knock, epoch: int) -> HttpResponse:
         return twiml(twilio_http.hang_up())
     step = services.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
     if CallSession.objects.filter(call_sid=knock.call_sid, epoch=epoch).exists():  # a later stream's session is none of ours
-        _end_sessions(knock.call_sid)
+        publisher.task(tasks.end_sessions, knock.call_sid)
     return twiml(_said(step, knock, epoch))
 
 
@@ -200,7 +201,7 @@ def _connect(call: CallSession) -> str:
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(
         disclosure=call.line.disclosure if call.line else "",
-        stream_url=twilio_http.socket_url(settings.PUBLIC_URL) + MEDIA_PATH,
+        stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
         stream_status_url=_url("twilio-stream-status"),
         token=stream_token.issue(key=key, call_sid=call.call_sid, epoch=call.epoch, expires=expires),
         resume_url=_url("twilio-resume", call.epoch),
@@ -241,13 +242,8 @@ def _end_if_over(knock: Knock) -> bool:
             outcome = Outcome.ABANDONED
         services.end_call(call_sid=knock.call_sid, at=knock.at, reason=reason, outcome=outcome, raw=knock.get("CallStatus"))
         publisher.tell(knock.call_sid, live.SESSION)  # a stream that never got its `stop` looks, and leaves
-    _end_sessions(knock.call_sid)
+    publisher.task(tasks.end_sessions, knock.call_sid)
     return True
-
-
-def _end_sessions(call_sid: str) -> None:
-    for pk in sessions.open_sessions(call_sid=call_sid):
-        publisher.task(tasks.end_session, pk)
 
 
 def _picked_up(call: CallSession) -> bool:
@@ -280,10 +276,6 @@ def _url(door: str, *parts: int | str) -> str:
 
 def twiml(document: str) -> HttpResponse:
     return HttpResponse(document, content_type="text/xml; charset=utf-8")
-
-
-def refusal(sentence: str, status: int) -> HttpResponse:
-    return HttpResponse(f"{sentence}\n", status=status, content_type="text/plain; charset=utf-8")
 
 
 @lru_cache(maxsize=4)

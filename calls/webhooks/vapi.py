@@ -20,6 +20,7 @@ from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
 from calls import publisher, tool_calls, vapi_events
 from calls.vapi_events import REPORT_LIMIT, TOOL_CALLS, VapiMessage
+from calls.webhooks.refusal import refusal
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +77,6 @@ def _tool_results(told: VapiMessage) -> list[dict[str, str]]:
     except DatabaseError:
         log.error("Tool calls could not be entered", extra={"count": len(calls)})
         return tool_calls.unanswerable(calls, "The tool is not available right now.")
-
-
-def refusal(sentence: str, status: int) -> HttpResponse:
-    return HttpResponse(f"{sentence}\n", status=status, content_type="text/plain; charset=utf-8")
 
 
 @lru_cache(maxsize=4)

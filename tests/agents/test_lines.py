@@ -165,3 +165,14 @@ def test_a_call_whose_line_is_gone_still_has_its_words() -> None:
     a_target()
     body = request_for(None, a_version())
     assert body["assistant"]["firstMessage"] == "Hello."
+
+
+def test_a_call_on_a_remembered_line_has_its_request_while_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = a_line(targets=("tier2",))
+    version = line.rollouts.get().version
+    expected = request_for(line, version)
+    lines.warm()
+    the_database_goes_away(monkeypatch)
+    assert request_for(line, version)["assistant"] == expected["assistant"]
+    with pytest.raises(DatabaseError):
+        request_for(None, version)

@@ -250,8 +250,12 @@ def test_a_greeting_that_may_not_be_interrupted_is_not() -> None:
     core = a_call(greeting_interruptible=False)
     agent_is_speaking(core, ms=1000)
     assert clears(core.vapi_said(vapi.CallerInterrupted(), 0.1)) == 0
-    core.vapi_said(vapi.AgentStopped(), 1.0)
-    assert clears(core.vapi_said(vapi.CallerInterrupted(), 1.1)) == 1
+    core.vapi_said(vapi.AgentStopped(), 0.2)
+    assert clears(core.vapi_said(vapi.CallerSpoke(), 0.3)) == 0  # sent, but not heard yet
+    run_until(core, 2.5, [])
+    core.mark_returned("0:1000", 2.5)
+    agent_is_speaking(core, ms=1000, at=2.5)
+    assert clears(core.vapi_said(vapi.CallerInterrupted(), 2.6)) == 1
 
 
 def test_what_the_caller_says_before_the_agent_is_there_is_kept_and_bounded() -> None:
@@ -335,3 +339,69 @@ def test_whatever_happens_no_sound_is_invented_and_two_clears_are_half_a_second_
     replayed = len(cleared) * 2 * 8000  # after each clear at most the kept tail is played again
     assert len(played(out)) <= got + replayed
     assert all(b - a >= 0.5 for a, b in pairwise(cleared))
+
+
+def test_vapi_lost_while_the_caller_speaks_over_the_agent_is_still_explained_at_once() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.vapi_said(vapi.CallerSpoke(), 0.1)
+    out = core.agent_lost(0.2)
+    run_until(core, 3.0, out)
+    assert CLIPS["connecting_colleague"].ulaw[:160] in played(out)
+    assert isinstance(out[-1], Leave)
+
+
+@pytest.mark.parametrize("last_news", ["lost", "ended"])
+def test_an_agent_that_is_gone_mid_sentence_keeps_nobody_waiting_for_its_last_word(last_news: str) -> None:
+    core = a_call()
+    out = agent_is_speaking(core, ms=300)
+    core.leave_after_last_word("handed-over", 0.1)
+    out = core.agent_lost(0.2) if last_news == "lost" else core.vapi_said(vapi.SessionEnded("x"), 0.2)
+    run_until(core, 1.6, out)
+    assert out[-1] == Leave("handed-over")
+
+
+def test_a_crumb_of_sound_after_the_end_of_a_turn_does_not_delay_the_way_out() -> None:
+    core = a_call()
+    out = agent_is_speaking(core, ms=300)
+    core.leave_after_last_word("handed-over", 0.1)
+    out = core.vapi_said(vapi.AgentStopped(), 0.3)
+    out += core.agent_audio(b"\x55" * 250, 0.32)
+    run_until(core, 1.8, out)
+    assert out[-1] == Leave("handed-over")
+
+
+def test_the_last_bound_on_leaving_holds_even_when_everything_is_due_at_once() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=300)
+    core.leave_after_last_word("handed-over", 0.1)
+    assert Leave("handed-over") in core.tick(60.0)
+
+
+def test_an_agent_that_is_connected_but_mute_does_not_leave_the_caller_in_silence() -> None:
+    core = a_call()
+    out: list[Action] = []
+    run_until(core, 10.0, out)
+    assert played(out).startswith(CLIPS["one_moment"].ulaw)
+    assert isinstance(out[-1], Leave)
+    assert out[-1].why == "no-agent"
+
+
+def test_an_agent_that_lets_the_caller_speak_first_is_waited_for() -> None:
+    core = a_call(agent_speaks_first=False)
+    out: list[Action] = []
+    run_until(core, 10.0, out)
+    assert played(out) == b""
+
+
+def test_the_same_interruption_told_late_by_webhook_does_not_unsay_what_was_cut() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.vapi_said(vapi.CallerSpoke(), 0.1)
+    core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    assert noted(core.vapi_said(vapi.CallerInterrupted(), 0.9), "agent-turn-ended") == []
+
+
+def test_twilios_socket_lost_without_a_stop_is_not_taken_for_a_caller_who_left() -> None:
+    core = a_call()
+    assert core.stream_lost("stream-lost", 1.0) == [Leave("stream-lost")]

@@ -204,6 +204,15 @@ def test_a_parked_call_is_let_go_and_counts_as_unavailable() -> None:
     assert problem.value.sent is True
 
 
+@pytest.mark.parametrize("changes", [{"transport": None}, {"id": None}], ids=["no socket address", "no id"])
+def test_a_call_we_cannot_talk_to_is_let_go_before_it_is_refused(changes: dict[str, Any]) -> None:
+    with Server(reply(201)) as vapi:
+        vapi.acts[:] = [reply(201, created(monitor={"controlUrl": f"{vapi.url}/c/control"}, **changes)), reply(500)]
+        with pytest.raises(VapiRefused):
+            client_of(vapi).create_call({})
+    assert [(asked.path, asked.json) for asked in vapi.asked[1:]] == [("/c/control", {"type": "end-call"})]
+
+
 def leads(url: str, **settings: Any) -> bool:
     client = VapiClient(**({"base_url": "https://api.vapi.ai", "api_key": "k"} | settings))
     return client._leads_to_vapi(url, secure="wss", plain="ws")

@@ -10,14 +10,14 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
-from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
+from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, LinkClosed, Note
 from bridge.sandbox import virtual
 from bridge.sandbox.clips import spoken_by
 from bridge.sandbox.ear import Ear
@@ -90,8 +90,13 @@ class Notebook:
     closing: Closing | None = None
     beats: int = 0
     state: str = "live"
+    away: bool = False
+    waiting: list[Command] = field(default_factory=list)  # given once the agent has begun to speak
+    obeyed: list[int] = field(default_factory=list)
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
+        if self.away:
+            raise LedgerAway
         return Admission(CallRef(call_sid, 0, "call-test00"), barge_in="instant") if token == "right" else None
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
@@ -107,7 +112,10 @@ class Notebook:
         self.beats += 1
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
-        return []
+        return [command for command in self.waiting if command.id > after and "agent-speech-started" in self.kinds()]
+
+    def done(self, ref: CallRef, command_id: int) -> None:
+        self.obeyed.append(command_id)
 
     async def ended(self, ref: CallRef, closing: Closing) -> None:
         self.closing = closing
@@ -131,15 +139,30 @@ class OneCall:
     seconds: float
 
 
-def carry_a_call(scenario: Scenario, *, seed: int = 1, faults: Faults | None = None, token: str = "right") -> OneCall:
-    """Run one call from the stream's start to its end on a virtual clock."""
-    return virtual.run(_call(scenario, seed, faults or Faults(), token))
+def carry_a_call(
+    scenario: Scenario,
+    *,
+    seed: int = 1,
+    faults: Faults | None = None,
+    token: str = "right",
+    notebook: Notebook | None = None,
+    meddle: Callable[[TwilioPipe], Awaitable[None]] | None = None,
+) -> OneCall:
+    """Run one call from the stream's start to its end on a virtual clock. `meddle` does something to the media socket meanwhile."""
+    return virtual.run(_call(scenario, seed, faults or Faults(), token, notebook or Notebook(), meddle))
 
 
-async def _call(scenario: Scenario, seed: int, faults: Faults, token: str) -> OneCall:
+async def _call(
+    scenario: Scenario,
+    seed: int,
+    faults: Faults,
+    token: str,
+    notebook: Notebook,
+    meddle: Callable[[TwilioPipe], Awaitable[None]] | None,
+) -> OneCall:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    twilio, vapi, evidence, notebook = TwilioPipe(), MemoryLink(), Evidence(), Notebook()
+    twilio, vapi, evidence = TwilioPipe(), MemoryLink(), Evidence()
     phone = Phone(Caller(scenario.caller), Ear(spoken_by("agent")))
     messages = frozenset({"speech-update", "user-interrupted", "transcript", "status-update", "model-output"})
     plan = Plan(
@@ -184,10 +207,14 @@ async def _call(scenario: Scenario, seed: int, faults: Faults, token: str) -> On
     bridge = asyncio.create_task(consumer(scope, twilio.asgi_receive, twilio.asgi_send))
     ticking = asyncio.create_task(phone.run())
     phone.connected()
+    meddling = asyncio.ensure_future(meddle(twilio)) if meddle else None
+    streaming = asyncio.ensure_future(stream.run())
     async with asyncio.timeout(3600):
-        facts = await stream.run()
+        await asyncio.wait({streaming, bridge}, return_when=asyncio.FIRST_EXCEPTION)
     ticking.cancel()
+    if meddling is not None:
+        await meddling
     phone.last_words()
     await bridge
     await asyncio.gather(*turns)
-    return OneCall(facts, phone, evidence, notebook, bytes(twilio.uplink), loop.time() - began)
+    return OneCall(await streaming, phone, evidence, notebook, bytes(twilio.uplink), loop.time() - began)

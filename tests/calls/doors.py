@@ -41,7 +41,7 @@ class Remembering(publisher.Publisher):
     def task(self, task: publisher.Task, *args: Any) -> None:
         self.tasks.append((task.name.rpartition(".")[2], args))
 
-    def tell(self, call_sid: str, hint: str, **detail: Any) -> None:
+    def tell(self, call_sid: str, hint: str) -> None:
         self.hints.append((call_sid, hint))
 
     def rows(self, public_id: UUID, seq: int) -> None:

@@ -47,6 +47,7 @@ def finished(**fields: Any) -> CallSession:
         "ended_at": call.started_at + timedelta(seconds=61),
         "end_reason": "agent_ended",
         "outcome": "resolved",
+        "report": "merged",
     }
     CallSession.objects.filter(pk=call.pk).update(**over | fields)
     CallMetrics.objects.update_or_create(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls.ladder import OVER, TALKED, DialHuman, Facts, HangUp, Target, Voicemail, decide
+from calls.ladder import TALKED, DialHuman, Facts, HangUp, Target, Voicemail, decide
+from calls.lifecycle import STREAM_ENDS
 
 SAM, KIM = Target("sam"), Target("kim", ring_seconds=30)
-LOST = Facts(is_over=False, closed_why="agent-lost", targets=(SAM, KIM), voicemail=True)
 
 some_facts = st.builds(
     Facts,
@@ -23,7 +23,7 @@ some_facts = st.builds(
 )
 
 
-@pytest.mark.parametrize("why", sorted(OVER))
+@pytest.mark.parametrize("why", sorted(STREAM_ENDS))
 def test_a_call_that_came_to_its_end_is_hung_up(why: str) -> None:
     assert decide(Facts(is_over=False, closed_why=why, targets=(SAM,), voicemail=True)) == HangUp()
 
@@ -49,7 +49,7 @@ def test_a_live_caller_is_never_hung_up_on_without_a_word(facts: Facts) -> None:
     step = decide(facts)
     assert decide(facts) == step
     if step == HangUp():
-        assert facts.is_over or facts.closed_why in OVER or facts.dial_status in TALKED
+        assert facts.is_over or facts.closed_why in STREAM_ENDS or facts.dial_status in TALKED
     if isinstance(step, DialHuman):
         assert step.target in facts.targets
         assert step.target.slug not in facts.tried

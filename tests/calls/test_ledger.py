@@ -203,6 +203,19 @@ def test_commands_are_read_in_order_and_never_by_the_next_stream(ledger: Databas
     assert run(ledger.commands(ref_of(call), after=0)) == []
 
 
+def test_a_command_that_was_carried_out_is_done_and_only_the_others_came_too_late(ledger: DatabaseLedger) -> None:
+    call = a_call(status=Status.STREAMING)
+    told, late = [services.ask(call=call, key=f"say:{n}", verb="say", detail={}, at=timezone.now()) for n in range(2)]
+    ledger.done(ref_of(call, epoch=1), late.pk)  # a stream of another epoch says nothing about this one's commands
+    ledger.done(ref_of(call), told.pk)
+    ledger.note(ref_of(call), a_note())
+    run(ledger.ended(ref_of(call), Closing("agent-lost")))
+    told.refresh_from_db()
+    late.refresh_from_db()
+    assert (told.problem, late.problem) == ("", "the stream ended first")
+    assert None not in (told.done_at, late.done_at)
+
+
 # -- a database that is away -------------------------------------------------------------------------------------------
 
 

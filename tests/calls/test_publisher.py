@@ -91,12 +91,12 @@ def test_hints_reach_the_groups_of_the_call_and_of_its_pages() -> None:
     layer = Layer()
     publisher = Publisher(layer=lambda: layer)
     public_id = uuid.UUID(int=7)
-    publisher.tell("CA1", live.SESSION, n=0)
+    publisher.tell("CA1", live.SESSION)
     publisher.rows(public_id, 12)
     publisher.stop()
     rows = {"type": "rows.written", "call": str(public_id), "seq": 12}
     assert layer.sent == [
-        ("call.CA1", {"type": "live.hint", "hint": "session", "n": 0}),
+        ("call.CA1", {"type": "live.hint", "hint": "session"}),
         (f"rows.{public_id.hex}", rows),
         ("rows.all", rows),
     ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import product
 from typing import Any
 
 import pytest
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from agents.models import PhoneLine, TemplateVersion
@@ -62,13 +65,13 @@ def test_fifty_identical_webhooks_at_once_make_one_call() -> None:
     assert call.lines.get().role == Role.SYSTEM
 
 
-@pytest.mark.django_db
+@threaded
 def test_a_number_nobody_answers_is_kept_as_a_refused_call() -> None:
     sid = call_sid()
     assert open_call(sid, "+15550100999") is None
     assert open_call(sid, "+15550100999") is None
     call = CallSession.objects.get()
-    assert (call.status, call.end_reason, kinds(call)) == (Status.ENDED, EndReason.REFUSED, ["call-received", "call-ended"])
+    assert (call.status, call.end_reason, kinds(call)) == (Status.FINALISED, EndReason.REFUSED, ["call-received", "call-ended"])
 
 
 @pytest.mark.django_db
@@ -110,7 +113,8 @@ def test_every_live_call_can_end_and_nothing_follows_but_the_report(status: Stat
     for to in LIVE:
         assert not services.transition(call_sid=call.call_sid, to=to, epoch=0, at=timezone.now())
     assert fresh(call).status == Status.ENDED
-    assert sessions.finalise(call_sid=call.call_sid)
+    assert not sessions.finalise(call_sid=call.call_sid)  # its session may still be on the way
+    assert sessions.end_session(pk=session_of(call).pk, client=FakeVapi())
     assert not services.transition(call_sid=call.call_sid, to=Status.ENDED, epoch=0, reason=EndReason.TTL, at=timezone.now())
     assert (fresh(call).status, fresh(call).end_reason) == (Status.FINALISED, EndReason.FAILED)
 
@@ -208,6 +212,97 @@ def test_a_lost_claim_ends_the_vapi_call_nobody_wants() -> None:
     assert len(vapi.ended) == 1
 
 
+@threaded
+def test_a_vapi_call_the_database_could_not_keep_is_ended_and_its_session_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    call, vapi = a_call(), FakeVapi()
+
+    def away(**_: Any) -> bool:
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(sessions, "session_live", away)
+    with pytest.raises(OperationalError):
+        sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    assert len(vapi.created) == len(vapi.ended) == 1
+    assert session_of(call).state == VapiState.FAILED
+
+
+@threaded
+def test_the_first_problem_is_told_when_the_database_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    call, vapi = a_call(), FakeVapi()
+
+    def away(**words: Any) -> bool:
+        raise OperationalError("while keeping" if "vapi_call" in words else "while failing")
+
+    monkeypatch.setattr(sessions, "session_live", away)
+    monkeypatch.setattr(sessions, "session_failed", away)
+    with pytest.raises(OperationalError, match="while keeping"):
+        sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    assert len(vapi.ended) == 1
+
+
+USELESS = [
+    {"status": Status.RECOVERING, "stream_epoch": 0, "closed_epoch": 0},
+    {"status": Status.TRANSFERRING},
+    {"status": Status.VOICEMAIL},
+]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", USELESS, ids=lambda state: state["status"])
+def test_a_session_whose_stream_is_over_before_it_is_live_is_ended_by_its_creator(state: dict[str, Any]) -> None:
+    call = a_call()
+    vapi = FakeVapi(during=lambda: CallSession.objects.filter(pk=call.pk).update(**state))
+    assert not sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    assert len(vapi.created) == len(vapi.ended) == 1
+    assert session_of(call).state == VapiState.ENDED
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", USELESS, ids=lambda state: state["status"])
+def test_a_live_session_whose_stream_is_over_is_found_by_the_sweep(state: dict[str, Any]) -> None:
+    call, talking = a_call(), a_call(status=Status.STREAMING, stream_epoch=0)
+    resumed = a_call(status=Status.CONNECTING, epoch=1, stream_epoch=0, closed_epoch=0)
+    for each in (call, talking, resumed):
+        assert sessions.start_conversation(vapi_session_pk=session_of(each).pk, by="worker", client=FakeVapi())
+    CallSession.objects.filter(pk=call.pk).update(**state)
+    assert sessions.left_over(now=timezone.now()) == [session_of(call).pk]
+
+
+@pytest.mark.django_db
+def test_a_session_without_control_address_is_ended_on_its_socket() -> None:
+    call, vapi = a_call(), FakeVapi()
+    sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    VapiSession.objects.update(control_url="")
+    socket_url = session_of(call).socket_url
+    assert sessions.end_session(pk=session_of(call).pk, client=vapi)
+    assert vapi.ended == [socket_url]
+
+
+@threaded
+def test_sessions_are_written_before_metrics_by_everyone_who_writes_both() -> None:
+    """Two orders are a deadlock where rows are locked; SQLite has one writer and would not show it."""
+    for write in (_close_the_stream, _merge_the_report):
+        call = a_call(status=Status.STREAMING, stream_epoch=0)
+        sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=FakeVapi())
+        with CaptureQueriesContext(connection) as asked:
+            write(call)
+        writes = [query["sql"] for query in asked if query["sql"].startswith(("UPDATE", "INSERT"))]
+        places = [
+            [n for n, sql in enumerate(writes) if f'"calls_{table}"' in sql.split("SET")[0]] for table in ("vapisession", "callmetrics")
+        ]
+        assert max(places[0]) < min(places[1])
+
+
+def _close_the_stream(call: CallSession) -> None:
+    closing = Closing(why="agent-ended", raw="assistant-ended-call", figures={"interruptions": 1})
+    assert services.stream_closed(call_sid=call.call_sid, epoch=0, closing=closing, at=timezone.now())
+
+
+def _merge_the_report(call: CallSession) -> None:
+    vapi_id = session_of(call).vapi_call_id or ""
+    assert sessions.report_arrived(vapi_call_id=vapi_id, raw="assistant-ended-call", cost_usd=None, at=timezone.now())
+
+
 @pytest.mark.django_db
 def test_nobody_claims_a_session_of_a_call_that_is_over() -> None:
     call = a_call()
@@ -251,6 +346,85 @@ def test_the_books_are_closed_when_the_report_is_there() -> None:
     assert not sessions.report_arrived(vapi_call_id=vapi_id, raw="assistant-ended-call", cost_usd=None, at=timezone.now())
     assert (fresh(call).status, fresh(call).report) == (Status.FINALISED, Report.MERGED)
     assert session_of(call).ended_reason == "assistant-ended-call"
+
+
+def reported_call(**fields: Any) -> CallSession:
+    """A call whose report came while it still goes on."""
+    call = a_call(status=Status.STREAMING, **fields)
+    sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=FakeVapi())
+    assert sessions.report_arrived(vapi_call_id=session_of(call).vapi_call_id or "", raw="", cost_usd=None, at=timezone.now())
+    assert fresh(call).status == Status.STREAMING
+    return call
+
+
+def hang_up(call: CallSession) -> bool:
+    return services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
+
+
+def close_stream(call: CallSession) -> bool:
+    return services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("agent-ended"), at=timezone.now())
+
+
+def sweep(call: CallSession) -> bool:
+    CallSession.objects.filter(pk=call.pk).update(last_seen_at=timezone.now() - timedelta(hours=2))
+    return services.sweep(now=timezone.now(), ttl=timedelta(hours=1)) == [call.call_sid]
+
+
+@threaded
+@pytest.mark.parametrize("end", [hang_up, close_stream, sweep])
+def test_a_report_that_comes_before_the_end_closes_the_books_at_the_end_whoever_ends(end: Callable[[CallSession], bool]) -> None:
+    call = reported_call()
+    assert end(call)
+    assert (fresh(call).status, fresh(call).report) == (Status.FINALISED, Report.MERGED)
+    assert sessions.give_up_reports(now=timezone.now() + timedelta(seconds=121)) == 0
+    assert fresh(call).report == Report.MERGED
+
+
+@threaded
+def test_a_call_that_never_had_a_live_session_misses_no_report() -> None:
+    call = a_call()
+    vapi = FakeVapi(problem=VapiRefused("no"))
+    assert not sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    hang_up(call)
+    assert (fresh(call).status, fresh(call).report) == (Status.FINALISED, "")
+
+
+@threaded
+def test_a_call_that_ends_while_its_session_is_being_created_waits_for_what_becomes_of_it() -> None:
+    call = a_call()
+    waiting: list[str] = []
+
+    def leave() -> None:
+        hang_up(call)
+        waiting.append(fresh(call).status)
+
+    vapi = FakeVapi(problem=VapiRefused("no"), during=leave)
+    sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    assert (waiting, fresh(call).status, fresh(call).report) == ([Status.ENDED], Status.FINALISED, "")
+
+
+@pytest.mark.django_db
+def test_books_nobody_closed_in_time_are_closed_with_what_is_there() -> None:
+    merged, silent = reported_call(), a_call(status=Status.STREAMING)
+    sessions.start_conversation(vapi_session_pk=session_of(silent).pk, by="worker", client=FakeVapi())
+    hang_up(merged), hang_up(silent)  # nothing is committed here, so nobody looks after it
+    assert fresh(merged).status == fresh(silent).status == Status.ENDED
+    assert sessions.give_up_reports(now=timezone.now() + timedelta(seconds=121)) == 1
+    assert (fresh(merged).report, fresh(silent).report) == (Report.MERGED, Report.MISSING)
+
+
+@threaded
+@pytest.mark.parametrize("late", [False, True], ids=["merged", "given up"])
+def test_pages_hear_that_the_books_are_closed(published: QuietPublisher, late: bool) -> None:
+    call = a_call()
+    sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=FakeVapi())
+    hang_up(call)
+    published.items.clear()
+    if late:
+        sessions.give_up_reports(now=timezone.now() + timedelta(seconds=121))
+    else:
+        sessions.report_arrived(vapi_call_id=session_of(call).vapi_call_id or "", raw="", cost_usd=None, at=timezone.now())
+    assert published.items == [(call.public_id, fresh(call).last_event_seq)]
 
 
 # -- the stream --------------------------------------------------------------------------------------------------------
@@ -299,6 +473,7 @@ def test_a_used_token_stays_used_when_its_stream_is_lost() -> None:
         (Closing("no-agent"), Status.RECOVERING, ""),
         (Closing("agent-lost"), Status.RECOVERING, ""),
         (Closing("drained"), Status.RECOVERING, ""),
+        (Closing("stream-lost"), Status.RECOVERING, ""),
     ],
 )
 def test_why_a_stream_closed_decides_what_becomes_of_the_call(closing: Closing, status: Status, reason: str) -> None:
@@ -364,6 +539,36 @@ def test_a_lost_agent_leads_to_each_person_in_turn_and_then_to_voicemail() -> No
         "rung-changed",
         "voicemail-recorded",
     ]
+
+
+def at_voicemail() -> CallSession:
+    call = lost_call()
+    assert services.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()) == ladder.Voicemail()
+    return call
+
+
+@threaded
+@pytest.mark.parametrize("recording_first", [True, False])
+def test_a_message_that_was_left_counts_whichever_of_twilios_words_comes_first(recording_first: bool) -> None:
+    call = at_voicemail()
+    record = partial(services.voicemail_left, call_sid=call.call_sid, epoch=0, seconds=9, at=timezone.now())
+    completed = partial(hang_up, call)
+    for word, won in ((record, True), (completed, False)) if recording_first else ((completed, True), (record, True)):
+        assert word() is won
+    assert not record()
+    assert (fresh(call).end_reason, fresh(call).outcome) == (EndReason.VOICEMAIL_LEFT, Outcome.VOICEMAIL)
+    assert kinds(call).count("call-ended") == 1
+
+
+@pytest.mark.django_db
+def test_only_a_call_that_ended_at_the_voicemail_becomes_one_with_a_message() -> None:
+    elsewhere, silent, failed = lost_call(), at_voicemail(), at_voicemail()
+    hang_up(elsewhere), hang_up(silent)
+    services.end_call(call_sid=failed.call_sid, at=timezone.now(), reason=EndReason.FAILED)
+    for call, seconds in ((elsewhere, 9), (silent, 0), (failed, 9)):
+        assert not services.voicemail_left(call_sid=call.call_sid, epoch=0, seconds=seconds, at=timezone.now())
+    assert not services.voicemail_left(call_sid=silent.call_sid, epoch=1, seconds=9, at=timezone.now())
+    assert [fresh(call).end_reason for call in (elsewhere, silent, failed)] == ["caller_hung_up", "caller_hung_up", "failed"]
 
 
 @pytest.mark.django_db

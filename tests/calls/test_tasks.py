@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from celery import current_app
+from celery.app.task import Context
+from celery.exceptions import Retry
 from django.conf import settings
+from django.db import DataError, OperationalError
 from django.utils import timezone
 
 from agents import account
-from calls import history, services, tasks
+from bridge.errors import VapiUnavailable
+from calls import history, services, tasks, vapi_events
 from calls.models import CallSession, EndReason, InboxMessage, VapiState
 from tests.builders import FakeVapi, a_call, session_of
 
@@ -44,6 +49,28 @@ def test_a_call_that_is_over_leaves_no_session_open(vapi: FakeVapi) -> None:
     assert (len(vapi.ended), session_of(call).state) == (1, VapiState.ENDED)
 
 
+def test_ending_a_session_is_tried_again_after_1_2_and_4_seconds(vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    def retry(**asked: Any) -> Retry:
+        pauses.append(asked["countdown"])
+        return Retry()
+
+    def unavailable(control_url: str) -> None:
+        raise VapiUnavailable("away")
+
+    call = a_call()
+    tasks.start_conversation(session_of(call).pk)
+    monkeypatch.setattr(vapi, "end_call", unavailable)
+    monkeypatch.setattr(tasks.end_session, "retry", retry)
+    for before in range(3):
+        tasks.end_session.request_stack.push(Context(retries=before))
+        with pytest.raises(Retry):
+            tasks.end_session.run(session_of(call).pk)
+        tasks.end_session.request_stack.pop()
+    assert pauses == [1, 2, 4]
+
+
 def test_the_sweep_ends_silent_calls_and_the_sessions_they_leave(vapi: FakeVapi) -> None:
     silent = a_call()
     tasks.start_conversation(session_of(silent).pk)
@@ -66,6 +93,62 @@ def test_a_body_that_was_stored_and_not_processed_is_processed_later(vapi: FakeV
     tasks.reprocess_inbox()
     assert call.lines.filter(role="user", said="Hello?").count() == 1
     assert list(InboxMessage.objects.filter(processed_at=None).values_list("key", flat=True)) == ["k2"]
+
+
+def stored(call: CallSession, key: str, **changes: object) -> None:
+    body = {"type": "transcript", "transcriptType": "final", "role": "user", "transcript": f"Hello {key}?", "timestamp": 1}
+    an_age_ago = timezone.now() - timedelta(minutes=1)
+    vapi_id = session_of(call).vapi_call_id or ""
+    history.store_inbox(source="vapi", key=key, kind="transcript", body=body | changes, vapi_call_id=vapi_id, at=an_age_ago)
+
+
+def test_a_body_that_cannot_be_processed_is_marked_and_holds_up_nobody(vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = a_call()
+    tasks.start_conversation(session_of(call).pk)
+    for key in ("poison", "good"):
+        stored(call, key)
+    add_line = history.add_line
+
+    def poisoned(**line: Any) -> bool:
+        if "poison" in line["text"]:
+            raise DataError("no database takes this")
+        return add_line(**line)
+
+    monkeypatch.setattr(history, "add_line", poisoned)
+    tasks.reprocess_inbox()
+    assert not InboxMessage.objects.filter(processed_at=None).exists()
+    assert dict(InboxMessage.objects.values_list("key", "problem")) == {"poison": "It could not be processed (DataError).", "good": ""}
+    assert call.lines.filter(role="user", said="Hello good?").count() == 1
+
+
+def test_a_database_that_is_away_ends_the_batch_and_blames_no_body(vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = a_call()
+    tasks.start_conversation(session_of(call).pk)
+    for key in ("one", "two"):
+        stored(call, key)
+    tried: list[str] = []
+
+    def away(**line: Any) -> bool:
+        tried.append(line["text"])
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(history, "add_line", away)
+    with pytest.raises(OperationalError):
+        tasks.reprocess_inbox()
+    assert len(tried) == 1
+    assert InboxMessage.objects.filter(processed_at=None, problem="").count() == 2
+
+
+@pytest.mark.parametrize("changes", [{"role": ["user"]}, {"role": {}}, {"role": None}, {"transcript": 7}])
+def test_a_line_that_is_not_as_documented_is_refused_and_counted(vapi: FakeVapi, changes: dict[str, object]) -> None:
+    call = a_call()
+    tasks.start_conversation(session_of(call).pk)
+    stored(call, "odd", **changes)
+    before = vapi_events.refused["transcript"]
+    assert vapi_events.process_inbox(pk=InboxMessage.objects.get().pk, at=timezone.now())
+    assert vapi_events.refused["transcript"] == before + 1
+    assert InboxMessage.objects.get().problem == "A transcript has no role or no text."
+    assert not call.lines.filter(role="user").exists()
 
 
 def test_everything_on_the_schedule_exists() -> None:

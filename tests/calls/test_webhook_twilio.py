@@ -16,7 +16,7 @@ from django.db import DatabaseError, connections
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
-from pytest_django.fixtures import Settings
+from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 from pytest_django.plugin import DjangoDbBlocker
 
 from agents import lines
@@ -98,6 +98,14 @@ def test_a_repeat_gets_the_same_bytes_and_repairs_a_lost_enqueue(client: Client,
     VapiSession.objects.update(state="claimed")
     assert knock(client, DOOR, incoming()).content == first.content
     assert len(published.tasks) == 2
+
+
+def test_an_incoming_call_costs_few_queries(client: Client, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
+    a_line(disclosure="You are speaking with an AI agent.")
+    with django_assert_max_num_queries(15):  # the begin and the end of the one transaction are two of them
+        knock(client, DOOR, incoming())
+    kinds = CallSession.objects.get().events.values_list("kind", flat=True)
+    assert list(kinds) == ["call-received", "vapi-session-asked", "transcript-final"]
 
 
 def test_a_number_nobody_answers_is_told_so_politely(client: Client, published: Remembering) -> None:
@@ -202,7 +210,7 @@ def test_a_stream_that_ended_as_it_should_is_hung_up(client: Client, why: str) -
     assert CallSession.objects.get().is_over
 
 
-@pytest.mark.parametrize("why", ["no-agent", "agent-lost", "handed-over"])
+@pytest.mark.parametrize("why", ["no-agent", "agent-lost", "drained", "handed-over"])
 def test_a_caller_who_is_still_there_is_put_through_to_a_person(client: Client, published: Remembering, why: str) -> None:
     answered_call(client)
     stream_opened()
@@ -220,7 +228,7 @@ def test_a_caller_who_is_still_there_is_put_through_to_a_person(client: Client, 
     assert dial[3] == ["Number", {"url": f"{PUBLIC_URL}/webhook/twilio/whisper/tier2", "method": "POST"}, "+15550100111"]
     call = CallSession.objects.get()
     assert (call.status, call.rung) == (Status.TRANSFERRING, "R3")
-    assert ("end_session", (VapiSession.objects.get().pk,)) in published.tasks
+    assert ("end_sessions", (CALL_SID,)) in published.tasks
 
 
 def test_the_resume_door_gives_a_retry_the_same_answer(client: Client) -> None:
@@ -304,7 +312,9 @@ def test_a_recording_that_comes_after_the_hang_up_is_still_noted(client: Client)
     knock(client, f"{DOOR}/status", about("completed"))
     for _ in range(2):
         knock(client, f"{DOOR}/voicemail/0", about("completed", RecordingDuration="9", Digits="hangup"))
-    assert CallSession.objects.get().events.filter(kind="voicemail-recorded").count() == 1
+    call = CallSession.objects.get()
+    assert call.events.filter(kind="voicemail-recorded").count() == 1
+    assert (call.end_reason, call.outcome) == ("voicemail_left", Outcome.VOICEMAIL)
 
 
 # -- whole calls, as recorded ----------------------------------------------------------------------------------------------
@@ -377,7 +387,7 @@ def test_an_ended_call_ends_its_vapi_sessions_and_wakes_its_stream(client: Clien
     answered_call(client)
     stream_opened()
     knock(client, f"{DOOR}/status", about("completed"))
-    assert ("end_session", (VapiSession.objects.get().pk,)) in published.tasks
+    assert ("end_sessions", (CALL_SID,)) in published.tasks
     assert (CALL_SID, "session") in published.hints
 
 

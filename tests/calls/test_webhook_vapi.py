@@ -203,9 +203,9 @@ def test_a_strangers_message_is_kept_and_given_up_after_a_while(client: Client) 
     post(client, wire("transcript.final"))
     row = InboxMessage.objects.get()
     assert not vapi_events.process_inbox(pk=row.pk, at=timezone.now())
-    assert vapi_events.unprocessed(now=timezone.now()) == []
+    assert history.inbox_to_do(now=timezone.now()) == []
     later = timezone.now() + vapi_events.GIVE_UP * 2
-    assert vapi_events.unprocessed(now=later) == [row.pk]
+    assert history.inbox_to_do(now=later) == [row.pk]
     assert vapi_events.process_inbox(pk=row.pk, at=later)
     row.refresh_from_db()
     assert row.problem

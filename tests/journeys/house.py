@@ -10,8 +10,10 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,23 +21,31 @@ import environ
 from django.db.utils import ConnectionHandler
 from pytest_django import DjangoDbBlocker
 
-from bridge.sandbox.dial import Human
 from bridge.sandbox.script import Caller, Scenario
 from bridge.sandbox.turns import Faults
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.vapi import SandboxCall, VapiSandbox
 from supportvoice.demo import COLLEAGUE, LINE, Secrets, crm_running, household
-from supportvoice.stack import Stack
+from supportvoice.stack import Server, Stack
 
 T = TypeVar("T")
 LONGEST_S = 90.0
 OF_CALL = "JOIN calls_callsession c ON c.id = r.call_id WHERE c.call_sid = %s"
 
 
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The caller hangs up `then_s` after this moment; `manner`: stop, no-stop or vanish."""
+
+    moment: str
+    then_s: float = 0.0
+    manner: str = "stop"
+
+
 class House:
     """One household and its two vendors. Every method blocks the test until it is done."""
 
-    def __init__(self, directory: Path, blocker: DjangoDbBlocker, *, database_url: str = "", server: str = "serve") -> None:
+    def __init__(self, directory: Path, blocker: DjangoDbBlocker, *, database_url: str = "", server: Server = "serve") -> None:
         self.directory = directory
         self.secrets = Secrets()
         self.stack: Stack
@@ -66,11 +76,12 @@ class House:
 
     async def _start(self) -> None:
         tool_host = await self._open.enter_async_context(crm_running())
-        self.vapi = await self._open.enter_async_context(VapiSandbox(api_key=self.secrets.vapi_key))
+        self.vapi = await self._open.enter_async_context(VapiSandbox(api_key=self.secrets.vapi_key, concurrency_limit=50))
         stack = household(
             directory=self.directory, port=0, vapi_url=self.vapi.base_url, tool_host=tool_host, shared=self.secrets, say=lambda _: None
         )
         stack.env = {**stack.env, "DATABASE_URL": self._database_url}
+        stack.server = self._server
         self._open.push_async_callback(stack.stop)
         self.stack = stack
         await stack.prepare()
@@ -80,30 +91,20 @@ class House:
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    def call(self, scenario: Scenario, *, humans: Mapping[str, Human] | None = None, **more: Any) -> TwilioCall:
-        """Place a call and stay on the line until it is over and the house has settled."""
-        phone = self.wait(self._dial(scenario, dict(humans or {}), more))
-        self.wait(phone.run())
+    def place(self, scenario: Scenario, *, faults: Faults | None = None, leave: Leave | None = None, **more: Any) -> Future[TwilioCall]:
+        """Place a call and return at once; its result is the phone, when the call is over and the house has settled.
+
+        `leave` makes the caller hang up after a moment (see `TwilioCall.wait_for`). `more` goes to the phone.
+        """
+        return asyncio.run_coroutine_threadsafe(self._carry(scenario, faults or Faults(), leave, more), self._loop)
+
+    def call(self, scenario: Scenario, **how: Any) -> TwilioCall:
+        """As `place`, and stay on the line."""
+        phone = self.place(scenario, **how).result(LONGEST_S)
         self.settle(phone.call_sid)
         return phone
 
-    def call_until(self, scenario: Scenario, moment: str, *, manner: str = "stop", then_s: float = 0.0, **more: Any) -> TwilioCall:
-        """Place a call whose caller hangs up `then_s` after the first such moment (see `TwilioCall.wait_for`)."""
-
-        async def leave(phone: TwilioCall) -> None:
-            running = asyncio.create_task(phone.run())
-            await phone.wait_for(moment)
-            await asyncio.sleep(then_s)
-            phone.hang_up(manner)
-            await running
-
-        phone = self.wait(self._dial(scenario, {}, more))
-        self.wait(leave(phone))
-        self.settle(phone.call_sid)
-        return phone
-
-    async def _dial(self, scenario: Scenario, humans: dict[str, Human], more: dict[str, Any]) -> TwilioCall:
-        self.vapi.scenario = scenario
+    async def _carry(self, scenario: Scenario, faults: Faults, leave: Leave | None, more: dict[str, Any]) -> TwilioCall:
         phone = TwilioCall(
             webhook_url=f"{self.stack.url}/webhook/twilio",
             status_url=f"{self.stack.url}/webhook/twilio/status",
@@ -111,10 +112,16 @@ class House:
             account_sid=self.secrets.account_sid,
             to_number=LINE,
             caller=Caller(scenario.caller),
-            humans=humans,
             **more,
         )
         self.phones.append(phone)
+        self.vapi.of_call[phone.call_sid] = (scenario, faults)
+        running = asyncio.create_task(phone.run())
+        if leave is not None:
+            await phone.wait_for(leave.moment)
+            await asyncio.sleep(leave.then_s)
+            phone.hang_up(leave.manner)
+        await running
         return phone
 
     def settle(self, call_sid: str, *, within: float = 15.0) -> None:
@@ -123,15 +130,6 @@ class House:
         self.eventually(lambda: self.one("SELECT ended_at FROM calls_callsession WHERE call_sid = %s", call_sid) is not None, within=within)
         self.eventually(lambda: self.one(query, call_sid) == 0, within=within)
         self.eventually(lambda: not [call for call in self.at_vapi(call_sid) if call.open], within=within)
-
-    @contextmanager
-    def vapi_fails(self, **faults: Any) -> Iterator[None]:
-        """The vendor has these faults for a while; see `bridge.sandbox.turns.Faults`."""
-        self.vapi.faults = Faults(**faults)
-        try:
-            yield
-        finally:
-            self.vapi.faults = Faults()
 
     # -- evidence --------------------------------------------------------------------------------------------------
 

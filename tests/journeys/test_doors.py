@@ -14,7 +14,7 @@ from bridge.sandbox.script import PLAIN
 from bridge.sandbox.web import signature_headers
 from supportvoice.demo import LINE
 from tests.journeys.conftest import CALLER
-from tests.journeys.house import OF_CALL, House
+from tests.journeys.house import OF_CALL, House, Leave
 
 pytestmark = pytest.mark.journey
 
@@ -113,7 +113,7 @@ def start(house: House, call_sid: str, token: str) -> dict[str, Any]:
 
 
 def test_the_media_socket_believes_nobody_without_signature_and_token(house: House) -> None:
-    phone = house.call_until(PLAIN, "stream-started")
+    phone = house.call(PLAIN, leave=Leave("stream-started"))
     used = (
         next(stream for stream in phone.documents if b'name="token"' in stream.body)
         .body.split(b'name="token" value="')[1]
@@ -133,7 +133,7 @@ def test_the_media_socket_believes_nobody_without_signature_and_token(house: Hou
 
 
 def test_twilio_retrying_its_webhook_still_gets_one_call(house: House) -> None:
-    phone = house.call_until(PLAIN, "hears-speech", duplicates=3, then_s=5.0)
+    phone = house.call(PLAIN, duplicates=3, leave=Leave("caller-says"))
     assert phone.violations == []
     assert [final.clip_name for final in phone.heard][:2] == ["disclosure", "greeting"]
     assert len(house.at_vapi(phone.call_sid)) == 1

@@ -102,7 +102,7 @@ def test_a_long_checkout_path_gets_a_short_socket() -> None:
 
 def test_without_the_extra_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch, socket: Path) -> None:
     monkeypatch.setattr(embedded, "_binary", lambda: None)
-    with pytest.raises(EmbeddedAway, match=r"supportvoice\[embedded\]"):
+    with pytest.raises(EmbeddedAway, match=r"pip install -r requirements/run\.lock"):
         Hold(socket)
 
 

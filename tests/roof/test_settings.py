@@ -124,3 +124,18 @@ def test_the_example_works_as_it_stands(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["[]", str(HOME / "db.sqlite3"), "True", "[]", "['http://localhost:8000']"]
+
+
+def test_postgresql_connections_are_pooled_and_looked_at_before_they_are_lent() -> None:
+    code = "from supportvoice.settings import DATABASES; d = DATABASES['default']\n"
+    code += "print(d['CONN_HEALTH_CHECKS'], d['OPTIONS']['pool']['max_size'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=HOME,
+        env=os.environ | {"DATABASE_URL": "postgres://voice@db.test/voice"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stdout.split() == ["True", "20"]

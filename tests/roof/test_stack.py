@@ -13,17 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from supportvoice.stack import HOME, Stack, StackFailed, free_port
+from supportvoice.stack import HOME, Stack, StackFailed, free_port, is_ready
 
 pytestmark = pytest.mark.journey
 
 OWNER = """
-import asyncio, sys
+import asyncio, functools, sys
 from pathlib import Path
 from supportvoice.stack import Stack
 async def own():
-    async with Stack(Path(sys.argv[1]), workers=1):
-        print("up", flush=True)
+    say = functools.partial(print, flush=True)
+    async with Stack(Path(sys.argv[1]), port=int(sys.argv[2]), workers=1, say=say):
+        say("up")
         await asyncio.sleep(600)
 asyncio.run(own())
 """
@@ -65,29 +66,45 @@ async def get(port: int, path: str) -> bytes:
 
 
 @pytest.mark.timeout(300)
-async def test_a_household_comes_up_serves_everything_and_leaves_nothing(directory: Path) -> None:
-    told: list[str] = []
-    async with Stack(directory, workers=1, say=told.append) as stack:
-        assert {"serve", "worker", "beat"} <= set(stack.members)
-        assert b" 200 " in await get(stack.port, "/login/")
-        assert b"text/css" in await get(stack.port, "/static/admin/css/base.css")
-        with sqlite3.connect(directory / "db.sqlite3") as database:
-            assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        database.close()
-        assert (directory / "valkey.sock").exists()
-    assert "migrating the database" in told
-    await nothing_left(directory)
-
-
-@pytest.mark.timeout(300)
-async def test_kill_9_of_the_owner_leaves_no_process_behind(directory: Path) -> None:
-    owner = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, str(directory), stdout=asyncio.subprocess.PIPE, cwd=HOME)
+async def test_a_household_comes_up_serves_everything_and_dies_with_its_owner(directory: Path) -> None:
+    port = free_port()
+    arguments = ("-c", OWNER, str(directory), str(port))
+    owner = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, cwd=HOME)
     assert owner.stdout is not None
-    assert await asyncio.wait_for(owner.stdout.readline(), 150) == b"up\n"
-    assert len(of_the_household(directory)) >= 5  # Valkey and its keeper, serve and its child, worker, beat
+    told = b""
+    async with asyncio.timeout(150):
+        while not told.endswith(b"up\n"):
+            line = await owner.stdout.readline()
+            assert line, "the owner ended before its household was up"
+            told += line
+    assert b"migrating the database\n" in told
+    assert b" 200 " in await get(port, "/login/")
+    assert b"text/css" in await get(port, "/static/admin/css/base.css")
+    with sqlite3.connect(directory / "db.sqlite3") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    database.close()
+    media = Stack(directory, {"SERVE_ROLE": "media"}, workers=1)
+    pages = Stack(directory, {"SERVE_ROLE": "web"}, server="daphne")
+    await asyncio.gather(served(media, webhook=b" 405 ", login=b" 404 "), served(pages, webhook=b" 404 ", login=b" 200 "))
+    assert len(of_the_household(directory)) >= 6  # Valkey and its keeper, serve and its child, worker, beat
     os.kill(owner.pid, signal.SIGKILL)
     await owner.wait()
     await nothing_left(directory)
+
+
+async def served(beside: Stack, *, webhook: bytes, login: bytes) -> None:
+    """Start another server in a household that is up, with the doors of its role, and see who answers."""
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(sys.executable, *beside.serving(), cwd=HOME, env=beside.env, stdout=quiet)
+    try:
+        async with asyncio.timeout(100):
+            while not await is_ready(beside.port):
+                await asyncio.sleep(0.1)
+        assert webhook in await get(beside.port, "/webhook/twilio")
+        assert login in await get(beside.port, "/login/")
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 30)
 
 
 @pytest.mark.timeout(300)
@@ -95,43 +112,3 @@ async def test_a_household_that_cannot_come_up_says_why_and_leaves_nothing(direc
     with pytest.raises(StackFailed, match=r"manage.py migrate failed"):
         await Stack(directory, {"DATABASE_URL": "sqlite:////no/such/directory/db.sqlite3"}).start()
     await nothing_left(directory)
-
-
-@pytest.mark.timeout(300)
-async def test_roles_have_their_own_doors_and_daphne_serves_the_same_house(directory: Path) -> None:
-    stack = Stack(directory)
-    await stack.prepare()
-    try:
-        for role, webhook, login in (("media", b" 405 ", b" 404 "), ("web", b" 404 ", b" 200 ")):
-            async with served(stack, "manage.py", "serve", "--workers", "1", "--role", role, "--port") as port:
-                assert webhook in await get(port, "/webhook/twilio")
-                assert login in await get(port, "/login/")
-        async with served(stack, "-m", "daphne", "supportvoice.asgi:application", "--port") as port:
-            assert b" 405 " in await get(port, "/webhook/twilio")
-            assert b" 200 " in await get(port, "/login/")
-    finally:
-        await stack.stop()
-    await nothing_left(directory)
-
-
-class served:
-    """A server of the household, started by hand, from ready to gone."""
-
-    def __init__(self, stack: Stack, *command: str) -> None:
-        self._stack, self._command, self._port = stack, command, free_port()
-
-    async def __aenter__(self) -> int:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *self._command, str(self._port), cwd=HOME, env=self._stack.env, stdout=asyncio.subprocess.DEVNULL
-        )
-        async with asyncio.timeout(100):
-            while True:
-                try:
-                    if b" 200 " in await get(self._port, "/readyz"):
-                        return self._port
-                except OSError:
-                    await asyncio.sleep(0.1)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._process.terminate()
-        await asyncio.wait_for(self._process.wait(), 30)

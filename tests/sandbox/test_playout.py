@@ -25,7 +25,6 @@ def test_audio_of_any_size_is_played_at_8000_bytes_a_second() -> None:
     playout = Playout(10.0)
     assert playout.play(ms(1000), 10.0) == pytest.approx(11.0)
     assert playout.play(ms(500), 10.2) == pytest.approx(11.5)
-    assert playout.left_ms(10.7) == 800
     assert playout.heard(10.0, 10.7) == ms(700)
 
 
@@ -65,7 +64,6 @@ def test_a_clear_drops_the_unplayed_and_returns_every_mark_in_order() -> None:
     cleared = playout.clear(0.25)
     assert (cleared.dropped_ms, cleared.marks) == (350, ("a", "b"))
     assert playout.due(1.0) == []
-    assert playout.left_ms(0.25) == 0
     assert playout.heard(0.0, 1.0) == ms(250) + ms(750, SILENT)
 
 

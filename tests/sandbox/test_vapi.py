@@ -529,9 +529,7 @@ async def test_the_answer_to_a_create_has_the_vendors_shape() -> None:
         assert made["transport"]["websocketCallUrl"] == f"{vapi.base_url.replace('http', 'ws')}/{made['id']}/transport"
         assert made["monitor"]["controlUrl"].endswith(f"/{made['id']}/control")
         assert made["subscriptionLimits"]["remainingConcurrentCalls"] == 9
-        call = vapi.call_named(CALL["name"])
-        assert call is not None
-        assert call.id == made["id"]
+        assert vapi.calls[made["id"]].request["name"] == CALL["name"]
 
 
 def inline(**fields: Any) -> Message:

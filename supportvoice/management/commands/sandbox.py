@@ -15,7 +15,7 @@ from bridge.sandbox import clips
 from bridge.sandbox.script import SCENARIOS, Caller
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.vapi import VapiSandbox
-from supportvoice.demo import COLLEAGUE, LINE, crm_running, keep_sound
+from supportvoice.demo import COLLEAGUE, EARS, LINE, crm_running, keep_sound
 
 BRIDGE_CLIPS = settings.BASE_DIR / "bridge" / "clips"
 
@@ -29,6 +29,8 @@ class Command(BaseCommand):
         serve.add_argument("--port", type=int, default=8090)
         serve.add_argument("--api-key", default=settings.VAPI_API_KEY or "sandbox-vapi-key")
         serve.add_argument("--scenario", choices=sorted(SCENARIOS), default="techflow")
+        hears = "how the agent hears the caller: by comparing clips, or by recognising words (extra: voice)"
+        serve.add_argument("--ear", choices=sorted(EARS), default="clips", help=hears)
         call = verbs.add_parser("call", help="one call to PUBLIC_URL, signed with TWILIO_AUTH_TOKEN")
         call.add_argument("--to", default=settings.TWILIO_PHONE_NUMBER or LINE)
         call.add_argument("--scenario", choices=sorted(SCENARIOS), default="techflow")
@@ -52,8 +54,12 @@ class Command(BaseCommand):
                 self._clips()
 
     async def _serve(self, options: dict[str, Any]) -> None:
-        scenario = SCENARIOS[options["scenario"]]
-        vapi = VapiSandbox(scenario=scenario, api_key=options["api_key"], port=options["port"])
+        scenario, ear = SCENARIOS[options["scenario"]], EARS[options["ear"]]
+        try:
+            ear()
+        except RuntimeError as missing:
+            raise CommandError(str(missing), returncode=2) from None
+        vapi = VapiSandbox(scenario=scenario, api_key=options["api_key"], port=options["port"], ear_factory=ear)
         async with crm_running() as tool_host, vapi:
             self.stdout.write(f"VAPI_BASE_URL={vapi.base_url} VAPI_API_KEY={options['api_key']} TOOL_ALLOWED_PRIVATE={tool_host}")
             self.stdout.write(f"The tool's address: http://{tool_host}/crm/get_user_account. Ctrl-C ends.")

@@ -1,0 +1,143 @@
+"""The outgoing audio socket against a real server that behaves well, badly, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import WSMsgType, web
+
+from bridge.errors import VapiRefused, VapiUnavailable
+from bridge.ports import LinkClosed
+from bridge.vapi_link import UNREAD_LIMIT, VapiConversations
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def vapi(handler: Handler) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_get("/transport", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/transport"
+    finally:
+        await runner.cleanup()
+
+
+async def test_sound_and_texts_pass_both_ways_in_order() -> None:
+    got: list[object] = []
+
+    async def talk(request: web.Request) -> web.StreamResponse:
+        assert request.headers["Authorization"] == "Bearer key"
+        assert "Sec-WebSocket-Extensions" not in request.headers
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_bytes(b"\x01" * 371)
+        await socket.send_str('{"type":"hang"}')
+        for _ in range(2):
+            got.append((await socket.receive()).data)
+        await socket.close(code=1000)
+        return socket
+
+    async with vapi(talk) as url:
+        link = await VapiConversations(api_key="key").open(url)
+        assert [await link.receive(), await link.receive()] == [b"\x01" * 371, '{"type":"hang"}']
+        link.send_audio(b"\xff" * 160)
+        link.send_control({"type": "end-call"})
+        with pytest.raises(LinkClosed) as closed:
+            await link.receive()
+    assert closed.value.code == 1000
+    assert got == [b"\xff" * 160, '{"type":"end-call"}']
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 1012])
+async def test_the_code_of_a_close_is_told(code: int) -> None:
+    async def leave(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.close(code=code)
+        return socket
+
+    async with vapi(leave) as url:
+        link = await VapiConversations(api_key="").open(url)
+        with pytest.raises(LinkClosed) as closed:
+            await link.receive()
+    assert closed.value.code == code
+
+
+async def test_a_connection_that_breaks_is_1006() -> None:
+    async def vanish(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        assert request.transport is not None
+        request.transport.abort()
+        return socket
+
+    async with vapi(vanish) as url:
+        link = await VapiConversations(api_key="").open(url)
+        with pytest.raises(LinkClosed) as closed:
+            await link.receive()
+    assert closed.value.code == 1006
+
+
+async def test_a_no_is_refused_and_nobody_there_is_unavailable() -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=404)
+
+    async with vapi(refuse) as url:
+        with pytest.raises(VapiRefused):
+            await VapiConversations(api_key="").open(url)
+    with pytest.raises(VapiUnavailable) as gone:
+        await VapiConversations(api_key="").open(url)
+    assert "127.0.0.1" not in str(gone.value)
+
+
+async def test_a_burst_is_no_error_and_reading_pauses_while_nobody_listens() -> None:
+    messages = UNREAD_LIMIT * 3
+
+    async def burst(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for number in range(messages):
+            await socket.send_bytes(number.to_bytes(2, "big") * 100)
+        async for message in socket:
+            if message.type is WSMsgType.TEXT:
+                break
+        return socket
+
+    async with vapi(burst) as url:
+        link = await VapiConversations(api_key="").open(url)
+        first = await link.receive()
+        await asyncio.sleep(0)
+        got = [first, *[await link.receive() for _ in range(messages - 1)]]
+        link.send_control({"type": "end-call"})
+        await link.close()
+    assert [int.from_bytes(each[:2], "big") for each in got if isinstance(each, bytes)] == list(range(messages))
+
+
+async def test_sound_for_a_vapi_that_does_not_read_is_dropped_and_counted_but_not_waited_for() -> None:
+    done = asyncio.Event()
+
+    async def stall(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        assert request.transport is not None
+        request.transport.pause_reading()
+        await done.wait()
+        request.transport.abort()
+        return socket
+
+    async with vapi(stall) as url:
+        link = await VapiConversations(api_key="").open(url)
+        for _ in range(2000):
+            link.send_audio(b"\x55" * 4000)
+        assert link.dropped_bytes > 0
+        assert link.dropped_bytes < 2000 * 4000
+        done.set()
+        await link.close()
