@@ -91,12 +91,14 @@ class House:
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    def place(self, scenario: Scenario, *, faults: Faults | None = None, leave: Leave | None = None, **more: Any) -> Future[TwilioCall]:
-        """Place a call and return at once; its result is the phone, when the call is over and the house has settled.
+    def place(
+        self, scenario: Scenario, *, faults: Faults | None = None, leave: Leave | None = None, after_s: float = 0.0, **more: Any
+    ) -> Future[TwilioCall]:
+        """Place a call `after_s` from now and return at once; its result is the phone, when the call is over and the house has settled.
 
         `leave` makes the caller hang up after a moment (see `TwilioCall.wait_for`). `more` goes to the phone.
         """
-        return asyncio.run_coroutine_threadsafe(self._carry(scenario, faults or Faults(), leave, more), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._carry(scenario, faults or Faults(), leave, after_s, more), self._loop)
 
     def call(self, scenario: Scenario, **how: Any) -> TwilioCall:
         """As `place`, and stay on the line."""
@@ -104,7 +106,8 @@ class House:
         self.settle(phone.call_sid)
         return phone
 
-    async def _carry(self, scenario: Scenario, faults: Faults, leave: Leave | None, more: dict[str, Any]) -> TwilioCall:
+    async def _carry(self, scenario: Scenario, faults: Faults, leave: Leave | None, after_s: float, more: dict[str, Any]) -> TwilioCall:
+        await asyncio.sleep(after_s)
         phone = TwilioCall(
             webhook_url=f"{self.stack.url}/webhook/twilio",
             status_url=f"{self.stack.url}/webhook/twilio/status",

@@ -1,6 +1,6 @@
 """Calls from dialling to clean-up through real serve, worker, Valkey and both vendors; judged from outside.
 
-A call takes as long as it takes, so all of them are placed at once and each test looks at its own.
+A call takes as long as it takes, so they are placed one shortly after the other and each test looks at its own.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -21,6 +21,8 @@ from tests.journeys.house import LONGEST_S, OF_CALL, House, Leave
 
 pytestmark = pytest.mark.journey
 
+RINGS_APART_S = 2.0  # the vendors' ears share one thread here and should not all listen hard at the same moment
+NOBODY_COMES = {COLLEAGUE: Human(outcome="busy", rings_s=0.5)}
 COMES = {COLLEAGUE: Human(rings_s=0.5, talks_s=2.0)}
 LEAVES = {
     "during the disclosure": Leave("answered", 0.1),
@@ -36,16 +38,17 @@ Look = Callable[[str], TwilioCall]
 @pytest.fixture(scope="module")
 def look(house: House) -> Look:
     """The call of that name, once it is over and the house has settled."""
-    placed: dict[str, Future[TwilioCall]] = {
-        "article": house.place(TECHFLOW),
-        "plain": house.place(PLAIN),
-        "three barge-ins": house.place(THREE_BARGE_INS),
-        "person": house.place(PERSON_PLEASE, humans=COMES),
-        "vapi down, person": house.place(PLAIN, faults=Faults(create_status=503), humans=COMES),
-        "vapi down, nobody": house.place(PLAIN, faults=Faults(create_status=500), humans={COLLEAGUE: Human(outcome="busy", rings_s=0.5)}),
-        "vapi breaks": house.place(PLAIN, faults=Faults(close_after_s=5.0, close_code=1011), humans=COMES),
-        **{name: house.place(TECHFLOW, leave=leave) for name, leave in LEAVES.items()},
+    calls: dict[str, dict[str, Any]] = {
+        "three barge-ins": {"scenario": THREE_BARGE_INS},
+        "article": {"scenario": TECHFLOW},
+        "person": {"scenario": PERSON_PLEASE, "humans": COMES},
+        "plain": {"scenario": PLAIN},
+        "vapi down, nobody": {"scenario": PLAIN, "faults": Faults(create_status=500), "humans": NOBODY_COMES},
+        "vapi down, person": {"scenario": PLAIN, "faults": Faults(create_status=503), "humans": COMES},
+        "vapi breaks": {"scenario": PLAIN, "faults": Faults(close_after_s=5.0, close_code=1011), "humans": COMES},
+        **{name: {"scenario": TECHFLOW, "leave": leave} for name, leave in LEAVES.items()},
     }
+    placed = {name: house.place(**how, after_s=RINGS_APART_S * number) for number, (name, how) in enumerate(calls.items())}
 
     def call(name: str) -> TwilioCall:
         phone = placed[name].result(LONGEST_S)
