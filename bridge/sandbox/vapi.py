@@ -136,7 +136,7 @@ class VapiSandbox:
         self.refused: list[tuple[str, int, list[str]]] = []  # (path, status, why): what a correct client never causes
         self.concurrency_limit = concurrency_limit
         self._ear_factory = ear_factory
-        self._rng = rng or random.Random(0)
+        self._rng = rng or random.Random()
         self._wall = wall
         self._host = host
         self._port = port

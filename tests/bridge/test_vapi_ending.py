@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -40,15 +40,18 @@ def vapi_socket(*, chatter: int = 0, status: HTTPStatus | None = None) -> Iterat
         return None if status is None else connection.respond(status, "no")
 
     def talk(connection: ServerConnection) -> None:
-        try:
-            for _ in range(chatter):
-                connection.send(b"\xff" * 743)
+        talking = threading.Thread(target=chat, args=(connection,))
+        talking.start()
+        with suppress(ConnectionClosed):
             for message in connection:
                 heard.messages.append(json.loads(message))
-        except ConnectionClosed:
-            pass
-        finally:
-            heard.done.set()
+        talking.join(5)
+        heard.done.set()
+
+    def chat(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            for _ in range(chatter):
+                connection.send(b"\xff" * 743)
 
     with serve(talk, "127.0.0.1", 0, process_request=answer) as server:
         thread = threading.Thread(target=server.serve_forever)

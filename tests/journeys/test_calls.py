@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_a_clear_follows_the_event_at_once(house: House, look: Look) -> None:
     said = [entry.at for entry in session.evidence.entries if entry.way == "out" and entry.kind == "speech-update"]
     took_ms = [1000 * (clear.at - max(at for at in said if at <= clear.at)) for clear in phone.clears]
     print(f"clear after the event: {[round(ms, 1) for ms in took_ms]} ms")  # noqa: T201
-    assert min(took_ms) <= 20  # the machine is busy with ten other calls and their vendors: the best of three
+    assert median(took_ms) <= 20  # ten other calls and their vendors are on this machine
 
 
 @pytest.mark.parametrize("name", LEAVES)
