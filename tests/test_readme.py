@@ -53,3 +53,7 @@ def test_the_picture_of_the_console_is_there() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert pictures
     assert all((ROOT / picture).stat().st_size > 10_000 for picture in pictures)
+
+
+def test_nothing_in_the_readme_waits_to_be_filled_in() -> None:
+    assert "<!--" not in README
