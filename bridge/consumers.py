@@ -99,8 +99,6 @@ class MediaStreamConsumer(AsyncConsumer):
         """The upgrade's signature, then the one-time token of `start`, within 5 s. Raises Refused; nothing has changed then."""
         headers = dict(scope["headers"])
         await receive()  # websocket.connect
-        if b"origin" in headers:
-            raise Refused("a browser asked for the media socket")
         if not self._proof(path=scope["path"], headers=headers):
             raise Refused("the upgrade is not signed by Twilio")
         await send({"type": "websocket.accept"})
@@ -409,11 +407,3 @@ class Outbox:
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._empty.wait()
-
-
-class NoStreamHere(AsyncConsumer):
-    """Any other WebSocket path: refused before it is accepted, so that a wrong URL is a 403 and not a traceback."""
-
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "websocket.close"})

@@ -127,6 +127,13 @@ class House:
         await running
         return phone
 
+    def log_in(self, name: str) -> str:
+        """Make a log-in for the console; returns its password."""
+        password = self.secrets.password
+        self.stack.env = {**self.stack.env, "DJANGO_SUPERUSER_PASSWORD": password}
+        self.wait(self.stack.manage("createsuperuser", "--noinput", "--username", name, "--email", f"{name}@example.com"))
+        return password
+
     def settle(self, call_sid: str, *, within: float = 15.0) -> None:
         """Until the call is over and no Vapi session of it is open. Raises AssertionError when that does not happen."""
         query = f"SELECT count(*) FROM calls_vapisession r {OF_CALL} AND r.ended_at IS NULL"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -27,6 +26,7 @@ from calls.console.live import PageSocket
 from calls.console.routing import websocket_urlpatterns
 from calls.models import CallSession, Role, Status, ToolRun, TranscriptLine
 from tests.builders import a_call
+from tests.left_out import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -95,12 +95,9 @@ async def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
     async with async_playwright() as playwright:
         switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = await playwright.chromium.launch(executable_path=chromium, args=switches)
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=switches)
         yield browser
         await browser.close()
 
