@@ -9,11 +9,11 @@ ARGS ?=
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
 
-# Journeys come second: they keep time on real sockets, and a file of them keeps its house.
+# Journeys come second: they keep time on real sockets, and those of a file share a house.
 test: $(VENV)/.dev
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest -n 2 -m "not journey"
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m journey
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m journey
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
