@@ -1,4 +1,7 @@
-"""The demo as its reader meets it: a command, its lines, a sound file, a console, and nothing left after Ctrl-C."""
+"""The demo as its reader meets it: a command, its lines, a sound file, a console, and nothing left after Ctrl-C.
+
+With PostgreSQL behind it, whose locks and pool are other than SQLite's; `make demo` itself is the same call on SQLite.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 import wave
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from supportvoice.stack import HOME, free_port
 from tests.roof.test_stack import get, nothing_left
@@ -29,13 +35,25 @@ def directory() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture
+def database() -> Iterator[str]:
+    """The URL of an empty database of its own."""
+    server = os.environ["TEST_POSTGRES_URL"]
+    name = f"supportvoice_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield server.rsplit("/", 1)[0] + f"/{name}"
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.mark.postgres
 @pytest.mark.timeout(400)
-async def test_the_demo_carries_its_call_shows_it_and_goes_without_a_trace(directory: Path) -> None:
+async def test_the_demo_carries_its_call_shows_it_and_goes_without_a_trace(directory: Path, database: str) -> None:
     port = free_port()
     demo = await asyncio.create_subprocess_exec(
         *(sys.executable, "manage.py", "demo", "--port", str(port), "--directory", str(directory)),
         cwd=HOME,
-        env=os.environ | {"DATABASE_URL": f"sqlite:///{directory}/db.sqlite3", "DEBUG": "1"},
+        env=os.environ | {"DATABASE_URL": database, "DEBUG": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
@@ -60,6 +78,8 @@ async def test_the_demo_carries_its_call_shows_it_and_goes_without_a_trace(direc
     rest = (await asyncio.wait_for(demo.communicate(), 60))[0]
     assert demo.returncode == 0, rest
     await nothing_left(directory)
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT count(*) FROM calls_callsession WHERE end_reason = 'agent_ended'").fetchone() == (1,)
 
 
 def test_a_taken_port_is_one_sentence() -> None:
