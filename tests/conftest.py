@@ -31,6 +31,9 @@ def _logs_say_nothing_private() -> Iterator[None]:
     level = root.level
     root.addHandler(canaries)
     root.setLevel(logging.INFO)
+    logging.getLogger("canary").warning("+14155550100 planted this, to see that it is found")
+    assert canaries.found, "a planted number was not found: nothing would be"
+    canaries.found.clear()
     yield
     root.removeHandler(canaries)
     root.setLevel(level)
