@@ -113,6 +113,7 @@ class Phone:
         self._mouth = bytearray()
         self._waiting: list[tuple[str, asyncio.Future[Moment]]] = []
         self._connected = False
+        self.late_s = 0.0  # the longest this phone was kept from a tick: more than a frame or two, and nobody should judge by it
 
     def connected(self) -> None:
         """The call is answered; the caller begins to follow their steps."""
@@ -161,6 +162,7 @@ class Phone:
             wait = due - self._loop.time()
             if wait > 0 or ticks % BREATHE == 0:
                 await asyncio.sleep(max(wait, 0))
+            self.late_s = max(self.late_s, self._loop.time() - due)
             await self._tick(due)
 
     async def _tick(self, now: float) -> None:

@@ -40,6 +40,7 @@ MAX_REDIRECTS = 10
 MAX_DOCUMENTS = 60  # nobody's call needs more; a loop does
 MS_PER_LETTER = 60  # of a <Say> nobody recorded
 PLAYED_S = 2.0  # how long a <Play> lasts; the file is not fetched
+STALLED_MS = 250  # a barge-in or a word is decided in less
 AFTER_CLEAR_S = 0.4  # a new turn needs longer than this to begin
 FALLBACK_WORDS = "We're sorry. An application error has occurred. Goodbye."
 SIP_CODES = {"busy": "486", "no-answer": "487", "canceled": "487", "failed": "404"}
@@ -246,6 +247,11 @@ class TwilioCall:
     def heard(self) -> list[Final]:
         """What the caller understood of what was played: clip names with `heard_to_ms`; clip None is speech nobody knows."""
         return self.phone.heard
+
+    @property
+    def late_ms(self) -> int:
+        """The longest the machine kept this phone waiting for its next 20 ms: above STALLED_MS a live call says nothing of the bridge."""
+        return round(self.phone.late_s * 1000)
 
     @property
     def violations(self) -> list[Violation]:

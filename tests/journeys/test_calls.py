@@ -52,9 +52,8 @@ def look(house: House) -> Look:
     placed = {name: house.place(**how, after_s=RINGS_APART_S * number) for number, (name, how) in enumerate(calls.items())}
 
     def call(name: str) -> TwilioCall:
-        phone = placed[name].result(LONGEST_S)
-        house.settle(phone.call_sid)
-        return phone
+        placed[name] = house.on_time(placed[name], again=lambda: house.place(**calls[name]))
+        return placed[name].result()
 
     return call
 

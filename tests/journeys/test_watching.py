@@ -61,8 +61,7 @@ async def test_a_call_is_seen_in_the_browser_while_it_goes_on(on_daphne: House, 
 
 
 def test_a_plain_call_on_daphne(on_daphne: House, ring: Callable[[], Future[TwilioCall]]) -> None:
-    phone = ring().result(LONGEST_S)
-    on_daphne.settle(phone.call_sid)
+    phone = on_daphne.on_time(ring(), again=lambda: on_daphne.place(PLAIN)).result()
     assert phone.violations == []
     assert [final.clip_name for final in phone.heard] == ["disclosure", "greeting", "opening_hours", "goodbye"]
     assert on_daphne.row(phone.call_sid)["end_reason"] == "agent_ended"

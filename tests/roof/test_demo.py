@@ -14,8 +14,9 @@ from pytest_django import Settings
 from bridge.sandbox import sphinx
 from bridge.sandbox.ear import Final
 from bridge.sandbox.script import TECHFLOW, Caller
+from supportvoice import demo
 from supportvoice.demo import WRONGS, Secrets, Wrong, household
-from supportvoice.verdict import Evidence, Remembered, judge
+from supportvoice.verdict import Check, Evidence, Remembered, judge
 from tests.bridge.virtual_time import carry_a_call
 
 SID = "CA" + "1" * 32
@@ -50,6 +51,24 @@ def test_there_is_no_demo_in_production(settings: Settings, allow_insecure: bool
     with pytest.raises(CommandError, match=r"^The demo does not run with DEBUG=0: its vendors are a sandbox\.$") as refused:
         call_command("demo", "--once")
     assert refused.value.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "kept", "calls"),
+    [((900, 900, 10), False, 3), ((900, 10, 10), False, 2), ((10, 10, 10), False, 1), ((900, 10, 10), True, 1)],
+)
+async def test_a_wrong_call_counts_only_if_the_machine_kept_time(
+    monkeypatch: pytest.MonkeyPatch, late_ms: tuple[int, ...], kept: bool, calls: int
+) -> None:
+    late, said = iter(late_ms), list[str]()
+
+    async def one_call(house: Any, say: Any) -> Any:
+        return SimpleNamespace(late_ms=next(late)), [Check("right", kept, "")]
+
+    monkeypatch.setattr(demo, "_one_call", one_call)
+    house: Any = SimpleNamespace(stack=SimpleNamespace(say=said.append))
+    call, checks = await demo.place_call(house, said.append)
+    assert (call.late_ms, checks[0].kept, len(said)) == (late_ms[calls - 1], kept, calls - 1)
 
 
 @pytest.mark.parametrize("command", [("demo", "--once", "--ear", "words"), ("sandbox", "serve", "--ear", "words")])
