@@ -96,6 +96,7 @@ class Tool(models.Model):
     parameters = models.JSONField("what the model must tell it (JSON Schema)", default=dict, blank=True)
     timeout_s = models.FloatField("longest wait, in seconds", default=4.0)
     waiting_sentence = models.CharField("said while it works", max_length=300, blank=True)
+    secret_env = models.CharField("environment variable with its signing secret (empty: TOOL_SIGNING_SECRET)", max_length=100, blank=True)
 
     class Meta:
         ordering: ClassVar = ["name"]
@@ -193,6 +194,19 @@ class HandoffTarget(models.Model):
         return self.name
 
 
+class Team(models.Model):
+    """Who a phone line belongs to."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=80)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 DISCLOSURE = "You are speaking with an AI agent. This call may be transcribed."
 
 
@@ -201,10 +215,13 @@ class PhoneLine(models.Model):
 
     number = models.CharField("phone number", max_length=16, unique=True)
     name = models.CharField(max_length=80, blank=True)
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="lines")
     template = models.ForeignKey(AssistantTemplate, on_delete=models.PROTECT, related_name="lines", verbose_name="answered by")
     handoff = models.ManyToManyField(HandoffTarget, blank=True, related_name="lines", verbose_name="hands over to")
     voicemail = models.BooleanField("offers voicemail when nobody can talk", default=True)
+    callback_hours = models.PositiveIntegerField("promises to call back within, in hours", default=4)
     disclosure = models.CharField("said before the agent speaks (empty: nothing)", max_length=500, blank=True, default=DISCLOSURE)
+    record_calls = models.BooleanField("records calls, once the disclosure has been said", default=False)
 
     class Meta:
         ordering: ClassVar = ["number"]

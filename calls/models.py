@@ -185,6 +185,7 @@ class VapiSession(models.Model):
     socket_url = models.CharField(max_length=500, blank=True)
     control_url = models.CharField(max_length=500, blank=True)
     failure = models.CharField(max_length=200, blank=True)  # our own words, never the vendor's body
+    maybe_created = models.BooleanField(default=False)  # no answer came, so a Vapi call of our name may run all the same
     ended_reason = models.CharField(max_length=200, blank=True)  # the vendor's raw value
     asked_at = models.DateTimeField()
     live_at = models.DateTimeField(null=True, blank=True)
@@ -199,6 +200,70 @@ class VapiSession(models.Model):
 
     def __str__(self) -> str:
         return f"{self.call}.{self.n}"
+
+
+class VapiReport(models.Model):
+    """What the vendor's end-of-call report says of one session, beside its lines and its cost. No capability URL is kept."""
+
+    session = models.OneToOneField(VapiSession, on_delete=models.CASCADE, related_name="report")
+    summary = models.TextField(blank=True)
+    success = models.CharField(max_length=200, blank=True)  # the vendor's evaluation, in its own words
+    structured = models.JSONField(default=dict)  # structured data and outputs, by name
+    artifacts = models.JSONField(default=dict)  # what exists at the vendor: {"recording": True, "log": True, …}
+    latencies = models.JSONField(default=dict)  # ms: averages by part, {"turns": [{…}]}
+    costs = models.JSONField(default=dict)  # USD by part
+    lines_added = models.PositiveIntegerField(default=0)  # words no final had told
+    merged_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"report of {self.session}"
+
+
+class RecordingKind(models.TextChoices):
+    VOICEMAIL = "voicemail", "Message"
+    CALL = "call", "Whole call"
+
+
+class RecordingState(models.TextChoices):
+    IN_PROGRESS = "in-progress", "Being recorded"
+    COMPLETED = "completed", "Ready"
+    ABSENT = "absent", "Empty"
+    FAILED = "failed", "Failed"
+
+
+class Recording(models.Model):
+    """A sound file at Twilio, kept by its id: the address would open it to anybody who has it."""
+
+    call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="recordings")
+    sid = models.CharField(max_length=34, unique=True)
+    kind = models.CharField(max_length=10, choices=RecordingKind.choices)
+    state = models.CharField(max_length=12, choices=RecordingState.choices, default=RecordingState.IN_PROGRESS)
+    seconds = models.PositiveIntegerField(default=0)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["-at"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.call}"
+
+
+class CallbackRequest(models.Model):
+    """Somebody is to be called back by `due_at`. One per call; the number is the call's own."""
+
+    call = models.OneToOneField(CallSession, on_delete=models.CASCADE, related_name="callback")
+    asked_at = models.DateTimeField()
+    due_at = models.DateTimeField()
+    done_at = models.DateTimeField(null=True, blank=True)
+    done_by = models.CharField(max_length=150, blank=True)
+    note = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["due_at"]
+        indexes: ClassVar = [models.Index(fields=["due_at"], condition=Q(done_at=None), name="callbacks_still_to_do")]
+
+    def __str__(self) -> str:
+        return f"call back {self.call}"
 
 
 class Role(models.TextChoices):
@@ -317,6 +382,7 @@ class ToolRun(models.Model):
     tool_call_id = models.CharField(max_length=100, unique=True)
     name = models.CharField(max_length=64)
     arguments = models.JSONField(default=dict)
+    sent = models.JSONField(default=dict)  # what went out: {"to": host, "bytes": n, "signed": bool, "status": n}; never a secret
     result = models.TextField(blank=True)
     problem = models.CharField(max_length=200, blank=True)
     started_at = models.DateTimeField()
