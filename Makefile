@@ -7,7 +7,7 @@ ARGS ?=
 # A machine that forbids compiled modules makes every one of our processes compile all it imports: 3.5 s instead of 1.2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint serve lock clips clean
+.PHONY: demo test fuzz lint serve lock clips clean
 
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
@@ -20,6 +20,12 @@ ifeq ($(ARGS),)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# Bad input at the nine doors, as much of it as wanted; a failure prints the seed and the case.
+CASES ?= 20000
+SEED ?= 1
+fuzz: $(VENV)/.dev
+	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
