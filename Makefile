@@ -7,7 +7,7 @@ ARGS ?=
 # A machine that forbids compiled modules makes every one of our processes compile all it imports: 3.5 s instead of 1.2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test fuzz lint serve lock clips clean
+.PHONY: demo test fuzz faults lint serve lock clips clean
 
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
@@ -26,6 +26,11 @@ CASES ?= 20000
 SEED ?= 1
 fuzz: $(VENV)/.dev
 	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz $(ARGS)
+
+# Every named fault of both vendors against a real house, or those of FAULTS=dies-1011,burst: minutes.
+FAULTS ?= all
+faults: $(VENV)/.dev
+	FAULTS=$(FAULTS) $(BIN)/python -m pytest --timeout 900 -m journey tests/journeys/test_faults.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

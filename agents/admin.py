@@ -5,32 +5,30 @@ A manager edits a draft and publishes it; what callers hear is always a publishe
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.core.exceptions import SuspiciousOperation
 from django.db import models, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
-from kombu.exceptions import OperationalError
 
-from agents import services, tasks
-from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, ToolForm
+from agents import services, signing, tool_request
+from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm, is_key
 from agents.limits import PHRASE_LISTS
-from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Premade, TemplateVersion, Tool
+from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Premade, Team, TemplateVersion, Tool
+from agents.tasks import enqueue_premake
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = admin.ModelAdmin
-
-log = logging.getLogger(__name__)
 
 admin.site.site_title = admin.site.site_header = "supportvoice"
 admin.site.index_title = "Editing desk"
@@ -88,6 +86,9 @@ class DeskAdmin(ModelAdmin):
         css: ClassVar = {"all": ("agents/desk.css",)}
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        keys = (value for name, values in request.POST.lists() if name == "_selected_action" or name.endswith("-id") for value in values)
+        if not all(map(is_key, keys)):
+            raise SuspiciousOperation("A key no row can have.")
         return super().changelist_view(request, {**(extra_context or {}), "when_empty": self.when_empty})
 
 
@@ -218,8 +219,11 @@ class TemplateVersionAdmin(DeskAdmin):
 
     @admin.display(description="tools")
     def tools_in_words(self, version: TemplateVersion) -> str:
-        rows = ((tool["name"], tool["description"], tool["url"]) for tool in version.tools)
-        return format_html_join("", "<p><code>{}</code> {}<br><small>{}</small></p>", rows) or "none"
+        def signed(tool: Mapping[str, Any]) -> str:
+            return f" · signed with the secret in {tool['secret_env']}" if tool.get("secret_env") else ""
+
+        rows = ((tool["name"], tool["description"], tool["url"], signed(tool)) for tool in version.tools)
+        return format_html_join("", "<p><code>{}</code> {}<br><small>{}{}</small></p>", rows) or "none"
 
     @admin.action(description="Prepare again at Vapi", permissions=["prepare"])
     def prepare(self, request: HttpRequest, queryset: models.QuerySet[TemplateVersion]) -> None:
@@ -244,12 +248,13 @@ class TemplateVersionAdmin(DeskAdmin):
 @admin.register(PhoneLine)
 class PhoneLineAdmin(DeskAdmin):
     form = LineForm
-    list_display = ("number", "name", "template", "answered_with", "people", "voicemail")
-    list_select_related = ("template__published",)
+    list_display = ("number", "name", "team", "template", "answered_with", "people", "takes_messages", "records")
+    list_select_related = ("template__published", "team")
+    search_fields, search_help_text = ("number", "name", "team__name", "template__name"), "Number, name, team or agent"
     fieldsets = (
-        (None, {"fields": ("number", "name", "template", "answered_with")}),
-        ("When a person is needed", {"fields": ("handoff", "voicemail")}),
-        ("Announcement", {"fields": ("disclosure",)}),
+        (None, {"fields": ("number", "name", "team", "template", "answered_with")}),
+        ("When a person is needed", {"fields": ("handoff", "voicemail", "callback_hours")}),
+        ("Announcement and recording", {"fields": ("disclosure", "record_calls")}),
     )
     readonly_fields = ("answered_with",)
     when_empty = "No phone line yet. Publish an agent, then add your Twilio number here."
@@ -266,6 +271,14 @@ class PhoneLineAdmin(DeskAdmin):
             return shares or "Nobody yet: publish the agent. Until then people or voicemail take the calls."
         return f"version {line.template.published.number}"
 
+    @admin.display(description="voicemail", boolean=True)
+    def takes_messages(self, line: PhoneLine) -> bool:
+        return line.voicemail
+
+    @admin.display(description="recorded", boolean=True)
+    def records(self, line: PhoneLine) -> bool:
+        return line.record_calls
+
     @admin.display(description="hands over to")
     def people(self, line: PhoneLine) -> str:
         return ", ".join(target.name for target in line.handoff.all()) or "nobody"
@@ -279,7 +292,13 @@ class PhoneLineAdmin(DeskAdmin):
 class ToolAdmin(DeskAdmin):
     form = ToolForm
     list_display = ("name", "description", "used_by")
-    search_fields = ("name", "description")
+    search_fields, search_help_text = ("name", "description"), "Name or any words of what it does"
+    fieldsets = (
+        (None, {"fields": ("name", "description", "url", "parameters", "request_shown")}),
+        ("While it works", {"fields": ("timeout_s", "waiting_sentence")}),
+        ("Proof that it is us", {"fields": ("secret_env", "proof")}),
+    )
+    readonly_fields = ("request_shown", "proof")
     when_empty = "No tool yet. A tool is a web address of yours that the agent may ask while it talks, like an account look-up."
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Tool]:
@@ -289,18 +308,61 @@ class ToolAdmin(DeskAdmin):
     def used_by(self, tool: Tool) -> str:
         return ", ".join(template.name for template in tool.templates.all()) or "no agent"
 
+    @admin.display(description="what your address gets")
+    def request_shown(self, tool: Tool) -> str:
+        if tool.pk is None:
+            return "Save the tool to see the request it will get."
+        words = services.tool_words(tool)
+        return format_html('<pre class="desk-request">{}</pre>', tool_request.text(words, signed=_is_signed(words)))
+
+    @admin.display(description="now")
+    def proof(self, tool: Tool) -> str:
+        words = services.tool_words(tool)
+        try:
+            secret = signing.secret_of(words)
+        except signing.SecretMissing:
+            return format_html(
+                '<span class="desk-failed">{}</span>', f"{tool.secret_env} is not set on this server: the tool is not called."
+            )
+        if not secret:
+            return "Requests are not signed."
+        return "Requests are signed: HMAC-SHA256 over the time, a dot and the body."
+
+
+def _is_signed(tool: Mapping[str, Any]) -> bool:
+    try:
+        return bool(signing.secret_of(tool))
+    except signing.SecretMissing:
+        return True
+
 
 @admin.register(HandoffTarget)
 class HandoffTargetAdmin(DeskAdmin):
     form = TargetForm
-    list_display = ("name", "slug", "number", "order", "ring_seconds")
+    list_display = ("name", "order", "number", "ring_seconds", "lines_served", "slug")
+    list_editable = ("order",)
+    list_display_links = ("name",)
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     when_empty = "Nobody yet. Add the people callers can be handed to, then choose them on a phone line."
 
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[HandoffTarget]:
+        return super().get_queryset(request).prefetch_related("lines")
 
-def enqueue_premake(version_pk: int) -> None:
-    """Without a broker the version stays “being prepared”, its page has a button, and calls send the words along."""
-    try:
-        tasks.premake_version.delay(version_pk)
-    except OperationalError:
-        log.warning("preparation could not be queued, the broker is away", extra={"version": version_pk})
+    @admin.display(description="phone lines")
+    def lines_served(self, target: HandoffTarget) -> str:
+        return ", ".join(str(line) for line in target.lines.all()) or "none: choose them on a line"
+
+
+@admin.register(Team)
+class TeamAdmin(DeskAdmin):
+    form = TeamForm
+    list_display = ("name", "slug", "lines_owned")
+    prepopulated_fields: ClassVar = {"slug": ("name",)}
+    when_empty = "No team yet. You need none; with several, each phone line can say whose it is."
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Team]:
+        return super().get_queryset(request).prefetch_related("lines")
+
+    @admin.display(description="phone lines")
+    def lines_owned(self, team: Team) -> str:
+        return ", ".join(str(line) for line in team.lines.all()) or "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,20 +11,27 @@ from django import forms
 from django.conf import settings
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.forms.fields import InvalidJSONInput
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from agents import limits
-from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Tool
+from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Team, Tool
+from bridge.errors import BadMessage
+from bridge.untrusted import parse_untrusted
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelForm = forms.ModelForm[Any]
+    RowsField = forms.ModelMultipleChoiceField[Any]
 else:
     ModelForm = forms.ModelForm
+    RowsField = forms.ModelMultipleChoiceField
 
 NOTE_CHARS = 200
+KEY = re.compile(r"[0-9]{1,18}")
+MAX_SCHEMA_BYTES = 64 * 1024
 TYPED_NUMBER_CHARS = 40  # people write them with spaces and brackets
-ADDRESS_HELP = "We send it a POST with what the model said, as JSON; the model gets the answer as one line. https only."
+ADDRESS_HELP = "We send it what the model said; the model gets the answer as one line. It must start with https://."
 
 
 class Phrases(forms.CharField):
@@ -35,6 +43,8 @@ class Phrases(forms.CharField):
         return "\n".join(value) if isinstance(value, list) else value
 
     def to_python(self, value: Any) -> Any:
+        if "\0" in (value or ""):  # the field's own check would look at a list
+            raise forms.ValidationError("Null characters are not allowed.")
         return [phrase for line in (value or "").splitlines() if (phrase := line.strip())]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -42,10 +52,26 @@ class Phrases(forms.CharField):
 
 
 class Schema(forms.JSONField):
-    """JSON as people can read it; what they typed wrong stays as they typed it."""
+    """JSON as people can read it, held to the same caps as a stranger's; what they typed wrong stays as they typed it."""
+
+    def to_python(self, value: Any) -> Any:
+        if not isinstance(value, str) or not value.strip():
+            return None if isinstance(value, str) else value
+        try:
+            return parse_untrusted(value, max_bytes=MAX_SCHEMA_BYTES)
+        except BadMessage:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return self.to_python(data)
+        except forms.ValidationError:
+            return InvalidJSONInput(data)
 
     def prepare_value(self, value: Any) -> Any:
-        return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict) and value else super().prepare_value(value or "")
+        if isinstance(value, dict):
+            return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
+        return super().prepare_value(value) if value else ""
 
 
 class Suggestions(AdminTextInputWidget):
@@ -60,6 +86,29 @@ class Suggestions(AdminTextInputWidget):
         shown = super().render(name, value, {**(attrs or {}), "list": listed}, renderer)
         options = format_html_join("", '<option value="{}"></option>', ((each,) for each in self.names))
         return format_html('{}<datalist id="{}">{}</datalist>', shown, listed, options)
+
+
+class Rows(RowsField):
+    """Rows to tick. What cannot be a key is no row, and is not looked for."""
+
+    widget = forms.CheckboxSelectMultiple
+
+    def clean(self, value: Any) -> Any:
+        if any(not is_key(each) for each in value or ()):
+            raise forms.ValidationError(self.error_messages["invalid_pk_value"], code="invalid_pk_value", params={"pk": "…"})
+        return super().clean(value)
+
+
+class Colleagues(Rows):
+    """People to tick, in the order in which they are called."""
+
+    def label_from_instance(self, target: Any) -> str:
+        return f"{target.order}. {target.name} · {target.number}"
+
+
+def is_key(typed: Any) -> bool:
+    """Whether this may be a row's primary key; the admin asks the database for anything, and SQLite fails beyond 64 bits."""
+    return KEY.fullmatch(str(typed)) is not None
 
 
 def _provider(name: str, known: Iterable[str]) -> forms.ChoiceField:
@@ -95,6 +144,7 @@ class AgentForm(ModelForm):
         label="Phrases that always interrupt",
         help_text="Like “stop” or “wait”. They stop the agent whatever else is set. One a line.",
     )
+    tools = Rows(Tool.objects.all(), required=False, help_text="What the agent may look up or do at an address of yours while it talks.")
     model_provider = _provider("model_provider", limits.MODELS)
     voice_provider = _provider("voice_provider", limits.VOICES)
     transcriber_provider = _provider("transcriber_provider", limits.TRANSCRIBERS)
@@ -106,7 +156,6 @@ class AgentForm(ModelForm):
             "first_message": AdminTextareaWidget(attrs={"rows": 2}),
             "prompt": AdminTextareaWidget(attrs={"rows": 22, "class": "vLargeTextField prompt"}),
             "end_call_message": AdminTextareaWidget(attrs={"rows": 2}),
-            "tools": forms.CheckboxSelectMultiple,
             "model_name": Suggestions(_all(limits.MODELS.values())),
             "voice_model": Suggestions(_all(voice.models for voice in limits.VOICES.values())),
             "transcriber_model": Suggestions(_all(each.models for each in limits.TRANSCRIBERS.values())),
@@ -125,7 +174,6 @@ class AgentForm(ModelForm):
             "denoise": "Keeps traffic, keyboards and other people's voices from interrupting the agent.",
             "barge_in": "“Stop at once” feels quick; “pause first” suits noisy lines.",
             "stop_words": f"{limits.RANGES['stop_words']}. With 0, any speech of the length below interrupts.",
-            "tools": "What the agent may look up or do at an address of yours while it talks.",
             "may_transfer": "Needs people under “hands over to” of the phone line.",
             "silence_timeout_s": f"{limits.RANGES['silence_timeout_s']}. Empty: Vapi decides.",
         }
@@ -149,7 +197,7 @@ class ToolForm(ModelForm):
 
     class Meta:
         model = Tool
-        fields: ClassVar = ["name", "description", "url", "parameters", "timeout_s", "waiting_sentence"]
+        fields: ClassVar = ["name", "description", "url", "parameters", "timeout_s", "waiting_sentence", "secret_env"]
         widgets: ClassVar = {
             "description": AdminTextareaWidget(attrs={"rows": 3}),
         }
@@ -157,7 +205,11 @@ class ToolForm(ModelForm):
             "name": "What the model calls it. Letters, digits, _ and -.",
             "description": "The model decides by these words when to use it.",
             "timeout_s": f"{limits.TOOL_TIMEOUT_S}. The caller hears nothing meanwhile, or the sentence below.",
+            "waiting_sentence": "Like “One moment, I am looking that up.” Empty: nothing is said.",
+            "secret_env": "The name of the variable on the server, never the secret itself; ask whoever runs the server. "
+            "Your address can check by it that a request is ours. Empty: the secret all tools share, if there is one.",
         }
+        labels: ClassVar = {"secret_env": "Signed with the secret in"}
 
     def clean_parameters(self) -> Any:
         return self.cleaned_data["parameters"] or {}
@@ -169,7 +221,11 @@ class ToolForm(ModelForm):
 
 
 class TargetForm(ModelForm):
-    number = forms.CharField(max_length=TYPED_NUMBER_CHARS, label="Phone number", help_text="With + and country code, like +15550100111.")
+    number = forms.CharField(
+        max_length=TYPED_NUMBER_CHARS,
+        label="Phone number",
+        help_text="With + and country code, like +15550100111. Premium, shared-cost and satellite numbers are not called.",
+    )
 
     class Meta:
         model = HandoffTarget
@@ -177,38 +233,61 @@ class TargetForm(ModelForm):
         help_texts: ClassVar = {
             "name": "Who picks up: a person or a group.",
             "slug": "What the model calls it; it never sees the number.",
-            "order": "The smallest is called first.",
+            "order": "The smallest is called first. The list of colleagues lets you change all of them at once.",
             "ring_seconds": f"{limits.RING_SECONDS}. Then the next one is called.",
         }
 
     def clean_number(self) -> str:
-        return _number(self.cleaned_data["number"])
+        return _digits(self.cleaned_data["number"])
 
-    def clean_ring_seconds(self) -> int:
-        seconds: int = self.cleaned_data["ring_seconds"]
-        if problem := limits.RING_SECONDS.problem(seconds):
-            raise forms.ValidationError(problem)
-        return seconds
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        _complain(self, limits.target_problems(cleaned))
+        return cleaned
 
 
 class LineForm(ModelForm):
     number = forms.CharField(
         max_length=TYPED_NUMBER_CHARS, label="Phone number", help_text="Your Twilio number, with + and country code, like +15550100100."
     )
+    handoff = Colleagues(
+        HandoffTarget.objects.all(),
+        required=False,
+        label="Hands over to",
+        help_text="Called one after the other, by their numbers here, when the agent hands over or cannot answer.",
+    )
 
     class Meta:
         model = PhoneLine
-        fields: ClassVar = ["number", "name", "template", "handoff", "voicemail", "disclosure"]
-        widgets: ClassVar = {"disclosure": AdminTextareaWidget(attrs={"rows": 2}), "handoff": forms.CheckboxSelectMultiple}
+        fields: ClassVar = ["number", "name", "team", "template", "handoff", "voicemail", "callback_hours", "disclosure", "record_calls"]
+        widgets: ClassVar = {"disclosure": AdminTextareaWidget(attrs={"rows": 2})}
+        labels: ClassVar = {"disclosure": "Announcement", "record_calls": "Records calls, once the announcement has been said"}
         help_texts: ClassVar = {
             "name": "For you and your colleagues.",
+            "team": "Whose line this is. You may leave it open.",
             "template": "Callers hear its published version.",
-            "handoff": "Called in their own order when the agent hands over or cannot answer.",
-            "disclosure": "Many countries require that callers are told. Empty: nothing is said.",
+            "callback_hours": f"{limits.CALLBACK_HOURS}. What a caller is told when nobody can talk and they ask to be called back.",
+            "disclosure": "Said before the agent speaks. Many countries require that callers are told. Empty: nothing is said.",
+            "record_calls": "Twilio records both sides. The announcement above is said first, so it must say that calls are recorded.",
         }
 
     def clean_number(self) -> str:
-        return _number(self.cleaned_data["number"])
+        return _digits(self.cleaned_data["number"])
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        _complain(self, limits.line_problems(cleaned))
+        return cleaned
+
+
+class TeamForm(ModelForm):
+    class Meta:
+        model = Team
+        fields: ClassVar = ["name", "slug"]
+        help_texts: ClassVar = {
+            "name": "As your colleagues say it.",
+            "slug": "Its name in exports and commands. Small letters, digits and dashes.",
+        }
 
 
 class PublishForm(ActionForm):
@@ -222,12 +301,9 @@ class PublishForm(ActionForm):
     )
 
 
-def _number(written: str) -> str:
-    """People write numbers with spaces, dashes and brackets; we keep digits."""
-    number = "".join(sign for sign in written if sign not in " -()./\u00a0")
-    if problem := limits.number_problem(number):
-        raise forms.ValidationError(problem)
-    return number
+def _digits(written: str) -> str:
+    """People write numbers with spaces, dashes and brackets; we keep digits. Whether it is one, `agents.limits` says."""
+    return "".join(sign for sign in written if sign not in " -()./\u00a0")
 
 
 def _complain(form: ModelForm, problems: Mapping[str, str]) -> None:

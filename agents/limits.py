@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+
+from agents.addresses import url_problem
+from agents.schema import schema_problem as checking_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Range:
     unit: str = ""
 
     def problem(self, value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
             return "Enter a number."
         if not self.low <= value <= self.high:
             return f"Choose from {self}."
@@ -129,12 +131,22 @@ TRANSCRIBERS: Mapping[str, Transcriber] = {
 }
 
 PHONE_NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
+COSTLY_NUMBER = re.compile(  # a call there earns somebody money: TRUST.md S10; a country's permission is Twilio's to give
+    r"\+(?:"
+    r"1(?:900|976|[2-9][0-9]{2}976)|808|87[08]|88[123]|979|"  # premium in North America; shared cost, satellite, "global" networks
+    r"3190|3290|3389|348(?:03|06|07)|34905|358[67]00|3989|4190|439[03]|44(?:70|9)|4590|469(?:00|39|44)|4782|4870|49(?:137|900)|61190"
+    r")[0-9]*"
+)
+NORTH_AMERICAN_DIGITS = 11  # with the 1; anything shorter is a short code
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+OTHER_SECRETS = re.compile(r"SECRET_KEY|DATABASE_URL|REDIS_URL|DJANGO_\w+|TWILIO_\w+|VAPI_\w+")
 TRANSFER, END_CALL = "transfer_to_human", "end_call"
 BUILT_IN_TOOLS = (TRANSFER, END_CALL)
 TOOL_DESCRIPTION_CHARS = 1000
 TOOL_TIMEOUT_S = Range(0.5, 4.5, "seconds")  # the webhook that runs it answers within 5 s
 RING_SECONDS = Range(5, 120, "seconds")
+CALLBACK_HOURS = Range(1, 168, "hours")
 JSON_TYPES = ("string", "number", "integer", "boolean", "array", "object")
 JSON_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 JSON_KEYS = ("type", "items", "properties", "description", "pattern", "format", "required", "enum", "title")
@@ -238,6 +250,46 @@ def number_problem(number: str) -> str | None:
     return None if PHONE_NUMBER.fullmatch(number) else "Write the number with + and country code, digits only, like +15550100100."
 
 
+def target_number_problem(number: str) -> str | None:
+    """As `number_problem`, and whether calling it could run up a bill: a hand-over dials it on somebody's word."""
+    if problem := number_problem(number):
+        return problem
+    if COSTLY_NUMBER.fullmatch(number):
+        return "Callers cannot be handed to premium, shared-cost or satellite numbers: a call there may cost a lot."
+    if number.startswith("+1") and len(number) != 1 + NORTH_AMERICAN_DIGITS:
+        return "A number that starts with +1 has ten more digits; short codes cannot be called."
+    return None
+
+
+def line_problems(line: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with a phone line, as {field: sentence}; a field that is missing is not looked at."""
+    found: dict[str, str | None] = {}
+    if "number" in line:
+        found["number"] = number_problem(str(line["number"] or ""))
+    if "callback_hours" in line:
+        found["callback_hours"] = CALLBACK_HOURS.problem(line["callback_hours"])
+    if line.get("record_calls") and not str(line.get("disclosure") or "").strip():
+        found["record_calls"] = "Callers must be told before they are recorded: write the announcement first."
+    return {field: sentence for field, sentence in found.items() if sentence}
+
+
+def target_problems(target: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with a hand-over target, as {field: sentence}; a field that is missing is not looked at."""
+    found: dict[str, str | None] = {}
+    if "number" in target:
+        found["number"] = target_number_problem(str(target["number"] or ""))
+    if "ring_seconds" in target:
+        found["ring_seconds"] = RING_SECONDS.problem(target["ring_seconds"])
+    return {field: sentence for field, sentence in found.items() if sentence}
+
+
+def secret_problem(name: str) -> str | None:
+    """Whether an environment variable may hold a tool's signing secret; empty means the one of all tools."""
+    if name and not ENVIRONMENT_NAME.fullmatch(name):
+        return "Write the name of an environment variable: letters, digits and _, like CRM_SECRET. Never the secret itself."
+    return "This variable holds another secret of this server; give the tool one of its own." if OTHER_SECRETS.fullmatch(name) else None
+
+
 def tool_problems(tool: Mapping[str, Any], *, allowed_private: Iterable[str] = ()) -> dict[str, str]:
     """What is wrong with a tool, as {field: sentence}. `allowed_private`: host:port that may be called without https."""
     name, url = str(tool.get("name") or ""), str(tool.get("url") or "")
@@ -247,6 +299,7 @@ def tool_problems(tool: Mapping[str, Any], *, allowed_private: Iterable[str] = (
         "url": url_problem(url, allowed_private=allowed_private),
         "parameters": schema_problem(tool.get("parameters") or {}),
         "timeout_s": TOOL_TIMEOUT_S.problem(tool.get("timeout_s")),
+        "secret_env": secret_problem(str(tool.get("secret_env") or "")),
     }
     if name in BUILT_IN_TOOLS:
         found["name"] = "This name belongs to a tool every agent has."
@@ -259,22 +312,8 @@ def _text_problem(text: Any, most: int) -> str | None:
     return f"Use at most {most:,} characters." if len(str(text)) > most else None
 
 
-def url_problem(url: str, *, allowed_private: Iterable[str] = ()) -> str | None:
-    """Shape only; where the name leads is checked at each call (`agents.tools`)."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "This is not a web address."
-    if not parts.hostname or "@" in parts.netloc or not url.isascii() or "\\" in url or any(sign.isspace() for sign in url):
-        return "This is not a web address."
-    if f"{parts.hostname}:{port or (443 if parts.scheme == 'https' else 80)}" in set(allowed_private) and parts.scheme in ("http", "https"):
-        return None
-    return None if parts.scheme == "https" and port in (None, 443, 8443) else "Use an https:// address on port 443 or 8443."
-
-
 def schema_problem(schema: Any) -> str | None:
-    """What is wrong with a tool's parameters: Vapi takes a small part of JSON Schema and refuses every other key."""
+    """What is wrong with a tool's parameters: Vapi takes a small part of JSON Schema, and we must be able to check against it."""
     if not isinstance(schema, dict):
         return "Write a JSON object."
     if not schema:
@@ -283,7 +322,7 @@ def schema_problem(schema: Any) -> str | None:
         return 'The outermost part needs "type": "object" and "properties".'
     if extra := set(schema) - {"type", "properties", "required"}:
         return f"Vapi does not know “{min(extra)}” here."
-    return _part_problem(schema, SCHEMA_DEPTH)
+    return _part_problem(schema, SCHEMA_DEPTH) or checking_problem(schema) or None
 
 
 def _part_problem(part: Any, depth: int) -> str | None:

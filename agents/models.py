@@ -58,7 +58,7 @@ class AgentWords(models.Model):
     voice_speed = models.FloatField("speaking speed", null=True, blank=True)
 
     transcriber_provider = models.CharField("transcriber provider", max_length=40, default="deepgram")
-    transcriber_model = models.CharField("transcriber model", max_length=100, default="nova-3")
+    transcriber_model = models.CharField("transcriber model", max_length=100, default="nova-3", blank=True)
     language = models.CharField("language", max_length=20, default="en")
     keyterms = models.JSONField("words to listen for", default=list, blank=True)
     endpointing_ms = models.PositiveIntegerField("pause that ends a word group, in ms", null=True, blank=True)

@@ -23,7 +23,8 @@ from bridge.errors import VapiError, VapiUnavailable
 log = logging.getLogger(__name__)
 
 PUBLISH_TRIES = 3
-TOOL_FIELDS = ("name", "description", "url", "parameters", "timeout_s", "waiting_sentence")
+TOOL_FIELDS = ("name", "description", "url", "parameters", "timeout_s", "waiting_sentence", "secret_env")
+NEWER_TOOL_FIELDS = {"secret_env": ""}  # what versions frozen before this field existed meant
 
 
 class NotPublishable(Exception):
@@ -58,7 +59,8 @@ def changes(template: AssistantTemplate) -> list[str]:
     names = [name for name in ("name", *AgentWords.word_fields()) if getattr(template, name) != getattr(heard, name)]
     labels = {field.name: str(field.verbose_name) for field in AssistantTemplate._meta.fields}
     words = [labels[name] for name in names]
-    return words + (["tools"] if [tool_words(tool) for tool in template.tools.all()] != heard.tools else [])
+    frozen = [{**NEWER_TOOL_FIELDS, **tool} for tool in heard.tools]
+    return words + (["tools"] if [tool_words(tool) for tool in template.tools.all()] != frozen else [])
 
 
 def problems_of(template: AssistantTemplate, *, allowed_private: Sequence[str]) -> dict[str, str]:

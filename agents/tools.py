@@ -8,17 +8,19 @@ of at most 4,000 characters. Whatever goes wrong is a sentence the agent can wor
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
-from agents.limits import url_problem
+from agents import signing
+from agents.addresses import PORTS, is_public, url_problem
 from bridge.deadline import Answer, Courier, Forbidden, NoAnswer
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
@@ -28,18 +30,22 @@ log = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_TEXT_CHARS = 4000
-MAX_PROBLEM_CHARS = 200
+MAX_PROBLEM_CHARS = 200  # with our own words before the tool's
 USER_AGENT = "supportvoice/0.1"
+NO_ADDRESS = "This tool has no usable address."
 LookUp = Callable[[str, int], list[str]]
-V4_INSIDE_V6 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """One line for the model: `text` when it worked, else `problem`; the other one is empty."""
+    """One line for the model: `text` when it worked, else `problem`; the other one is empty.
+
+    `sent` is what left the house, for the call's log: {"to": host, "bytes": n, "signed": bool, "status": n}; empty when nothing did.
+    """
 
     text: str
     problem: str
+    sent: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def look_up(host: str, port: int) -> list[str]:
@@ -53,36 +59,41 @@ def run(
     *,
     call: Mapping[str, Any],
     timeout: float,
+    tool_call_id: str = "",
     allowed: Iterable[str] = (),
     look_up: LookUp = look_up,
+    now: Callable[[], float] = time.time,
 ) -> ToolAnswer:
     """POST the arguments as a JSON object and wait at most `timeout` seconds, or less if the tool says so.
 
     `call` is what the tool may know of the call; it stands beside the arguments under the key `call`, so that a tool can
     trust who is calling without asking the model. `allowed` lists host:port pairs that may be private and plain http.
     """
-    allowed = frozenset(allowed)
-    url = str(tool.get("url", ""))
+    allowed, url = frozenset(allowed), str(tool.get("url", ""))
     body = orjson.dumps({**arguments, "call": dict(call)}, option=orjson.OPT_NON_STR_KEYS)
     if len(body) > MAX_ARGUMENT_BYTES:
         return ToolAnswer(text="", problem="There was too much to look up at once.")
     if url_problem(url, allowed_private=allowed):
-        return ToolAnswer(text="", problem="This tool has no usable address.")
-    courier = Courier(user_agent=USER_AGENT, resolve=_Resolver(allowed, look_up))
-    started = time.monotonic()
+        return ToolAnswer(text="", problem=NO_ADDRESS)
     try:
-        within = min(timeout, float(tool.get("timeout_s") or timeout))
-        answer = courier.post(url, body=body, headers={}, within=within, max_bytes=MAX_ANSWER_BYTES)
-        said = _said(answer)
-    except Forbidden:
-        said = ToolAnswer(text="", problem="This tool has no usable address.")
-    except NoAnswer as nothing:
-        said = ToolAnswer(text="", problem="The tool did not answer in time." if nothing.late else "The tool cannot be reached.")
-    finally:
-        courier.close()
+        secret = signing.secret_of(tool)
+    except signing.SecretMissing as missing:
+        log.error("A tool was not called", extra={"tool": tool.get("name"), "problem": str(missing)})
+        return ToolAnswer(text="", problem="This tool is not set up yet, so it was not used.")
+    headers = signing.headers(body=body, secret=secret, tool_call_id=tool_call_id, at=now())
+    sent = {"to": urlsplit(url).hostname, "bytes": len(body), "signed": bool(secret)}
+    within = min(timeout, float(tool.get("timeout_s") or timeout))
+    started = time.monotonic()
+    said = _carry(url, body, headers, within, _Resolver(allowed, look_up), sent)
     ms = round((time.monotonic() - started) * 1000)
     log.info("tool run", extra={"tool": tool.get("name"), "ms": ms, "worked": not said.problem})
     return said
+
+
+def one_line(text: str, longest: int = MAX_TEXT_CHARS) -> str:
+    """The text without line ends and without what steers a terminal; cut to `longest` characters."""
+    words = " ".join(text.split())
+    return "".join(sign for sign in words if unicodedata.category(sign) not in ("Cc", "Cs"))[:longest]
 
 
 class _Resolver:
@@ -96,42 +107,46 @@ class _Resolver:
         addresses = self._look_up(host.strip("[]"), port)
         if not addresses:
             raise Forbidden("The name has no address.")
-        if f"{host}:{port}" not in self._allowed and not all(is_public(address) for address in addresses):
+        if f"{host}:{port}" not in self._allowed and not (port in PORTS and all(is_public(address) for address in addresses)):
             raise Forbidden("The address is not a public one.")
         return addresses[0]
 
 
-def is_public(address: str) -> bool:
-    """True for an address anybody on the internet could reach; one that wraps another one counts as the inner one."""
+def _carry(url: str, body: bytes, headers: Mapping[str, str], within: float, resolve: _Resolver, sent: Mapping[str, Any]) -> ToolAnswer:
+    courier = Courier(user_agent=USER_AGENT, resolve=resolve)
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return is_public(str(ip.ipv4_mapped))
-        if ip.sixtofour is not None or ip.teredo is not None or any(ip in network for network in V4_INSIDE_V6):
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+        answer = courier.post(url, body=body, headers=headers, within=within, max_bytes=MAX_ANSWER_BYTES)
+    except Forbidden:
+        return ToolAnswer(text="", problem=NO_ADDRESS)
+    except NoAnswer as nothing:
+        problem = "The tool did not answer in time." if nothing.late else "The tool cannot be reached."
+        return ToolAnswer(text="", problem=problem, sent=sent if nothing.sent else {})
+    finally:
+        courier.close()
+    text, problem = _said(answer)
+    return ToolAnswer(text=text, problem=problem, sent={**sent, "status": answer.status})
 
 
-def _said(answer: Answer) -> ToolAnswer:
-    if not answer.whole:
-        return ToolAnswer(text="", problem="The tool answered with too much.")
+def _said(answer: Answer) -> tuple[str, str]:
+    """The line and the problem in an answer; one of them is empty."""
+    readable = answer.whole
+    value: Any = ""
     try:
-        value = parse_untrusted(answer.body, max_bytes=MAX_ANSWER_BYTES) if answer.body.strip() else ""
+        value = parse_untrusted(answer.body, max_bytes=MAX_ANSWER_BYTES) if answer.whole and answer.body.strip() else ""
     except BadMessage:
-        value = None
-    worked = 200 <= answer.status < 300
-    if value is None:
-        return ToolAnswer(
-            text="", problem="The tool answered with something unreadable." if worked else f"The tool failed ({answer.status})."
-        )
-    text = _one_line(value if isinstance(value, str) else orjson.dumps(value).decode())
-    if not worked:  # "no such account" is what the agent needs to hear
-        return ToolAnswer(text="", problem=f"The tool failed ({answer.status}). {text[:MAX_PROBLEM_CHARS]}".strip())
-    return ToolAnswer(text=text or "done", problem="")
+        readable = False
+    if 400 <= answer.status < 500:  # "no such account" is what the agent needs to hear
+        return "", one_line(f"The tool refused this ({answer.status}). {_reason(value)}", MAX_PROBLEM_CHARS)
+    if not 200 <= answer.status < 300:
+        return "", f"The tool failed ({answer.status})."
+    if not readable:
+        return "", "The tool answered with something unreadable." if answer.whole else "The tool answered with too much."
+    return one_line(value if isinstance(value, str) else orjson.dumps(value).decode()) or "done", ""
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:MAX_TEXT_CHARS]
+def _reason(value: Any) -> str:
+    """Why a tool refused, in its own words: a text, or the usual place of one in an object."""
+    if isinstance(value, dict):
+        told = next((value[key] for key in ("error", "message", "detail") if isinstance(value.get(key), str)), None)
+        return told if told is not None else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else ""

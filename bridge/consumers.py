@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,10 +18,27 @@ from channels.consumer import AsyncConsumer
 from channels.layers import get_channel_layer
 
 from bridge import live, twilio_media, vapi_messages
+from bridge.actions import Action, AskForPerson, Leave, Noted, TellAgent, ToAgent
 from bridge.audio import Clip
-from bridge.core import Action, BridgeCore, Leave, Noted, Rules, TellAgent, ToAgent
+from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
-from bridge.ports import Admission, Closing, Command, Conversation, Conversations, Ledger, LedgerAway, Link, LinkClosed, Note, Proof
+from bridge.manners import Bucket, Manners, OutOfPatience
+from bridge.outbox import Outbox, Send
+from bridge.ports import (
+    Admission,
+    Closing,
+    Command,
+    Conversation,
+    Conversations,
+    Garbage,
+    Ledger,
+    LedgerAway,
+    Link,
+    LinkClosed,
+    Note,
+    Proof,
+)
+from bridge.rules import Rules
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
 log = logging.getLogger(__name__)
@@ -32,14 +48,17 @@ CLAIM_AFTER_S = 1.0
 CONVERSATION_POLL_S = 0.1
 COMMAND_POLL_S = 2.0
 HEARTBEAT_EVERY_S = 5.0
-OUTBOX_LIMIT = 256 * 1024  # characters waiting for Twilio: it has not read for more than 20 s
-BAD_MESSAGES = (20, 10.0)  # so many within so many seconds and the stream is not Twilio's
+TWILIO_FRAMES = {"per_s": 60, "burst": 500}  # normal is 50 a second; a stall of 10 s may be made up for at once
+TWILIO_OTHERS = {"per_s": 10, "burst": 100}
+VAPI_TEXTS = {"per_s": 100, "burst": 500}  # each may become a row of history; some ten a second are normal
 POLICY_VIOLATION = 1008
+ASKS_FOR_PERSON = "0"
 OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
 DUTIES_END_WITHIN_S = 1.0
+CLOSE_WITHIN_S = 1.0
+TWILIO_READS_WITHIN_S = 5.0  # half a minute of the agent may be waiting then, and the caller hears nothing of it
 
 Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
 
 class Refused(Exception):
@@ -72,8 +91,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         self._conversation_news = asyncio.Event()
         self._command_news = asyncio.Event()
-        self._bad: deque[float] = deque(maxlen=BAD_MESSAGES[0])
-        self._bad_total = 0
+        self._twilio, self._vapi = Manners(), Manners()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -90,7 +108,9 @@ class MediaStreamConsumer(AsyncConsumer):
             greeting_interruptible=admission.greeting_interruptible,
             agent_speaks_first=admission.agent_speaks_first,
         )
-        self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
+        now = self._clock()
+        self._core = BridgeCore(rules, clips=self._clips, now=now)
+        self._frames, self._others, self._texts = (Bucket(**pace, now=now) for pace in (TWILIO_FRAMES, TWILIO_OTHERS, VAPI_TEXTS))
         await self._carry(send)
 
     # -- before anything is believed -----------------------------------------------------------------------------------
@@ -164,17 +184,23 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _close(self, leave: Leave, send: Send) -> None:
         """Store why before the socket closes: Twilio may ask the resume door at once."""
-        figures = self._core.figures()
-        figures["audio"]["bad_messages"] = self._bad_total
-        if self._link is not None:
-            figures["audio"]["to_agent_dropped"] = self._link.dropped_bytes
         try:
-            await self._ledger.ended(self._ref, Closing(why=leave.why, raw=leave.raw, figures=figures))
+            await self._ledger.ended(self._ref, Closing(why=leave.why, raw=leave.raw, figures=self._all_figures()))
         except LedgerAway:
             log.error("the end of a stream could not be stored in time", extra={"call": self._ref.short_id, "why": leave.why})
-        await self._outbox.drained()
-        with suppress(Exception):  # Twilio's stop and close may cross ours: the peer being gone is no failure
-            await send({"type": "websocket.close", "code": 1000})
+        await self._outbox.drained(within_s=0.0 if self._outbox.over else CLOSE_WITHIN_S)
+        with suppress(Exception):  # Twilio's stop and close may cross ours, or it reads nothing any more: no failure of ours
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await send({"type": "websocket.close", "code": 1000})
+
+    def _all_figures(self) -> dict[str, Any]:
+        """The core's figures, and what was dropped on either wire."""
+        figures = self._core.figures()
+        bad = self._twilio.counts.total() + self._vapi.counts.total()
+        figures["audio"] |= {**self._twilio.as_figures("from_twilio"), **self._vapi.as_figures("from_vapi"), "bad_messages": bad}
+        if self._link is not None:
+            figures["audio"]["to_agent_dropped"] = self._link.dropped_bytes
+        return figures
 
     async def _end_conversation(self) -> None:
         if self._link is not None:
@@ -189,15 +215,20 @@ class MediaStreamConsumer(AsyncConsumer):
                 why = "drained" if message.get("code") in OUR_OWN_END else "stream-lost"
                 return self._do(self._core.stream_lost(why, self._clock()))
             try:
-                event = twilio_media.read(message.get("text") or b"")
-            except BadMessage:
-                if self._too_many_bad():
-                    return self._do([Leave("agent-lost", "bad stream messages")])
-                continue
-            self._on_twilio(event)
+                self._on_twilio(message.get("text") or b"")
+            except OutOfPatience:
+                return self._do(self._core.stream_lost("stream-lost", self._clock(), raw="bad stream messages"))
 
-    def _on_twilio(self, event: twilio_media.Message) -> None:
+    def _on_twilio(self, text: str | bytes) -> None:
+        """One message. Raises OutOfPatience."""
         now = self._clock()
+        try:
+            event = twilio_media.read(text, self._stream_sid)
+        except BadMessage as error:
+            return self._twilio.bad(error.kind, now)
+        pace = self._frames if isinstance(event, twilio_media.Media) else self._others
+        if not pace.take(now) and not isinstance(event, twilio_media.Stop):
+            return self._twilio.bad("flood", now)
         match event:
             case twilio_media.Media(ulaw):
                 self._do(self._core.caller_audio(ulaw, now))
@@ -205,8 +236,11 @@ class MediaStreamConsumer(AsyncConsumer):
                 self._do(self._core.mark_returned(name, now))
             case twilio_media.Stop():
                 self._do(self._core.caller_left(now))
-            case twilio_media.Dtmf():
-                self._note(Noted("key-pressed", "twilio"))  # which key is nobody's business
+            case twilio_media.Dtmf(digit):
+                self._do(self._core.key_pressed(now, asks_for_person=digit == ASKS_FOR_PERSON))
+            case _:
+                self._twilio.bad("said-twice", now)
+        return None
 
     async def _converse(self) -> None:
         """Find the call's Vapi session, connect, and carry what it says until it is gone."""
@@ -220,18 +254,31 @@ class MediaStreamConsumer(AsyncConsumer):
         try:
             while True:
                 self._on_vapi(await self._link.receive())
+                if self._outbox.full and not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
+                    return self._leave(Leave("stream-lost", "Twilio does not read"))
         except LinkClosed as closed:
-            return self._do(self._core.agent_lost(self._clock(), raw=f"socket closed with {closed.code}"))
+            self._do(self._core.agent_lost(self._clock(), raw=f"socket closed with {closed.code}"))
+        except OutOfPatience:
+            self._do(self._core.agent_lost(self._clock(), raw="bad messages on Vapi's socket"))
+            await self._end_conversation()
 
-    def _on_vapi(self, message: bytes | str) -> None:
+    def _on_vapi(self, message: bytes | str | Garbage) -> None:
+        """One message. Raises OutOfPatience."""
+        now = self._clock()
         if isinstance(message, bytes):
-            return self._do(self._core.agent_audio(message, self._clock()))
+            return self._do(self._core.agent_audio(message, now))
+        if isinstance(message, Garbage):
+            return self._vapi.bad(message.kind, now)
+        if not self._texts.take(now):
+            return self._vapi.bad("flood", now)
         try:
             said = vapi_messages.read(message)
-        except BadMessage:
-            self._bad_total += 1
+        except BadMessage as error:
+            return self._vapi.bad(error.kind, now)
+        if isinstance(said, vapi_messages.Other):  # a new type of message is no bad message
+            self._vapi.ignored += 1
             return None
-        return self._do(self._core.vapi_said(said, self._clock()))
+        return self._do(self._core.vapi_said(said, now))
 
     async def _await_conversation(self) -> Conversation:
         """The live session; asked for again at every hint and every 100 ms. Raises VapiError when there will be none."""
@@ -274,6 +321,8 @@ class MediaStreamConsumer(AsyncConsumer):
                 self._do([TellAgent(vapi_messages.say(str(command.detail.get("text", ""))))])
             case "flush":
                 self._do(self._core.flush(now))
+            case "hand-over" if command.detail.get("at_once"):
+                self._do(self._core.hand_over_now(now))
             case "hand-over":
                 self._do(self._core.leave_after_last_word("handed-over", now))
             case "end-call":
@@ -331,10 +380,12 @@ class MediaStreamConsumer(AsyncConsumer):
                 case TellAgent(message):
                     if self._link is not None:
                         self._link.send_control(message)
+                case AskForPerson():
+                    self._ledger.person_asked(self._ref)
                 case Leave():
                     self._leave(action)
-        if self._outbox.waiting > OUTBOX_LIMIT:
-            self._leave(Leave("agent-lost", "Twilio does not read"))
+        if self._outbox.over:
+            self._leave(Leave("stream-lost", "Twilio does not read"))
         self._arm()
 
     def _leave(self, leave: Leave) -> None:
@@ -358,52 +409,3 @@ class MediaStreamConsumer(AsyncConsumer):
     def _tick(self) -> None:
         self._timer, self._timer_at = None, float("inf")
         self._do(self._core.tick(self._clock()))
-
-    def _too_many_bad(self) -> bool:
-        self._bad_total += 1
-        self._bad.append(self._clock())
-        return len(self._bad) == BAD_MESSAGES[0] and self._bad[-1] - self._bad[0] < BAD_MESSAGES[1]
-
-
-class Outbox:
-    """Messages on their way to Twilio. A clear overtakes the sound that has not left yet: Twilio must not get it."""
-
-    def __init__(self) -> None:
-        self._queue: deque[str] = deque()
-        self._news = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self.waiting = 0  # characters
-
-    def put(self, text: str) -> None:
-        self._queue.append(text)
-        self.waiting += len(text)
-        self._empty.clear()
-        self._news.set()
-
-    def put_clear(self, text: str) -> None:
-        self._queue.clear()
-        self.waiting = 0
-        self.put(text)
-
-    async def deliver(self, send: Send) -> None:
-        """Until the peer is gone: then the reader hears of it too, and the call ends there."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            while self._queue:
-                text = self._queue.popleft()
-                self.waiting -= len(text)
-                try:
-                    await send({"type": "websocket.send", "text": text})
-                except Exception:  # every server has its own class for "the peer is gone"
-                    log.info("Twilio's socket is gone")
-                    self._queue.clear()
-                    self._empty.set()
-                    return
-            self._empty.set()
-
-    async def drained(self, *, within_s: float = 1.0) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._empty.wait()

@@ -2,9 +2,8 @@
 
 Feed it what happened, perform what it returns. `now` is seconds of any monotonic clock. Audio is 8 kHz mu-law.
 
-Theory. Sound flows both ways untouched. Towards the caller it passes `AgentVoice`, which knows what was heard; towards
-the agent it is relayed as it comes, and gaps longer than 60 ms are filled with silence, because Vapi wants a frame
-every 20 ms for ever. A barge-in is one small machine:
+Theory. Sound flows both ways untouched: towards the caller through `AgentVoice`, which knows what was heard, towards the
+agent through `CallerVoice`, which leaves no hole. `Pulse` tells a silent line from a dead one. A barge-in is one small machine:
 
     SPEAKING --evidence--> HOLDING --confirmed--> FLUSHED --next agent turn--> SPEAKING
                               `--600 ms without confirmation: it was an "mhm"--> SPEAKING (plays on)
@@ -17,45 +16,17 @@ the agent's turn. One `clear` per interruption: 500 ms must pass from the last c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from bridge import vapi_messages as vapi
-from bridge.audio import FRAME_S, SILENT_FRAME, Clip, ms
+from bridge.actions import Action, AskForPerson, Leave, Noted
+from bridge.audio import FRAME_S, Clip, ms
+from bridge.figures import Figures
+from bridge.pulse import PROBE, Pulse
+from bridge.rules import Rules
+from bridge.uplink import CallerVoice
 from bridge.voice import AgentVoice, FlushCaller, MarkCaller, ToCaller
-
-
-@dataclass(frozen=True, slots=True)
-class ToAgent:
-    ulaw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TellAgent:
-    """A control message for Vapi's socket."""
-
-    message: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """Worth remembering."""
-
-    kind: str
-    source: str = "bridge"
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """The stream is over for us; `why` as in `bridge.ports.Closing`."""
-
-    why: str
-    raw: str = ""
-
-
-Action = ToAgent | TellAgent | ToCaller | MarkCaller | FlushCaller | Noted | Leave
 
 
 class Turn(Enum):
@@ -64,42 +35,24 @@ class Turn(Enum):
     FLUSHED = "flushed"  # what still arrives belongs to the interrupted turn
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Times in seconds. The defaults are CALL.md's."""
-
-    instant: bool = True
-    greeting_interruptible: bool = True
-    agent_speaks_first: bool = True
-    debounce: float = 0.5
-    confirm: float = 0.6
-    filler_after: float = 0.9
-    agent_within: float = 5.0
-    first_sound_after: float = 1.0  # of a connected agent; 0.55 to 0.8 s was measured
-    fill_gap_after: float = 0.06
-    new_turn_after_gap: float = 0.3
-    last_sentence_within: float = 2.5
-    drain_within: float = 20.0
-    backlog_limit: int = 5 * 8000
-
-
 class BridgeCore:
     """One phone call, seen as a state machine."""
 
     def __init__(self, rules: Rules, *, clips: Mapping[str, Clip], now: float) -> None:
         self._rules = rules
         self._clips = clips
+        self._figures = Figures()
         self._voice = AgentVoice()
+        self._caller = CallerVoice(rules, self._figures)
+        self._pulse = Pulse(rules, now)
         self._turn = Turn.SPEAKING
         self._opened_at = now
         self._deadlines: dict[str, float] = {"filler": now + rules.filler_after, "agent": now + rules.agent_within}
-        self._agent_ready = False
         self._agent_speaking = False
         self._caller_speaking = False
         self._protected = not rules.greeting_interruptible
         self._leaving: Leave | None = None
         self._gone = False
-        self._backlog = bytearray()
         self._cleared_at: float | None = None
         self._evidence_at: float | None = None
         self._silence_pending: float | None = None
@@ -109,30 +62,25 @@ class BridgeCore:
         self._response = ""
         self._greeted = False
         self._greeting_said = False
-        self._figures = Figures()
+        self._dismissed = False  # the agent may say what it wants: the caller is on the way to a person
+        self._wants_person = False
+        self._keys_noted = 0
+        self._overflow_noted = False
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
 
     def caller_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Relayed as it comes; kept, bounded, until the agent is there."""
-        self._figures.uplink_bytes += len(ulaw)
-        if self._agent_ready:
-            self._deadlines["fill"] = now + self._rules.fill_gap_after
-            return [ToAgent(ulaw)]
-        self._backlog += ulaw
-        excess = len(self._backlog) - self._rules.backlog_limit
-        if excess > 0:
-            del self._backlog[:excess]
-            self._figures.uplink_dropped += excess
-        return []
+        self._pulse.heard_at = now
+        return self._caller.add(ulaw, now)
 
     def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Re-framed and paced; dropped while it belongs to an interrupted turn."""
         self._figures.downlink_bytes += len(ulaw)
         gap = None if self._agent_audio_at is None else now - self._agent_audio_at
         self._agent_audio_at = now
-        if self._turn is Turn.FLUSHED:
-            if gap is not None and gap < self._rules.new_turn_after_gap:
+        if self._turn is Turn.FLUSHED or self._dismissed:
+            if self._dismissed or (gap is not None and gap < self._rules.new_turn_after_gap):
                 self._figures.downlink_flushed += len(ulaw)
                 return []
             self._turn = Turn.SPEAKING  # a turn nobody announced: better heard than lost
@@ -143,6 +91,8 @@ class BridgeCore:
             self._first_sound_of_turn(now)
         self._turn_bytes += len(ulaw)
         out = self._playing(self._voice.add(ulaw, now))
+        if self._voice.dropped_bytes and not self._overflow_noted:
+            out += self._overflow()
         if self._leaving is not None and not self._agent_speaking:  # the tail of a last word: no more follows
             out += self._playing(self._voice.end_turn(now))
         return out
@@ -151,18 +101,17 @@ class BridgeCore:
 
     def agent_connected(self, now: float) -> list[Action]:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
-        self._agent_ready = True
         if self._rules.agent_speaks_first:
             self._deadlines["agent"] = now + self._rules.agent_within
             self._deadlines["filler"] = max(now + self._rules.first_sound_after, self._deadlines.get("filler", 0.0))
         else:
             self._deadlines.pop("filler", None)
             self._deadlines.pop("agent", None)
-        self._deadlines["fill"] = now + FRAME_S
-        backlog, self._backlog = bytes(self._backlog), bytearray()
-        return [ToAgent(backlog)] if backlog else self._fill()
+        return self._caller.connected(now)
 
     def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
+        if self._dismissed:
+            return []
         match message:
             case vapi.AgentStarted():
                 return self._agent_started()
@@ -187,6 +136,9 @@ class BridgeCore:
 
     def mark_returned(self, name: str, now: float) -> list[Action]:
         """Twilio played, or cleared, everything before this mark."""
+        self._pulse.heard_at = now
+        if name == PROBE:
+            return []
         out: list[Action] = []
         current = self._voice.mark_returned(name)
         if self._silence_pending is not None:  # the first mark back after a clear says it was carried out
@@ -196,6 +148,18 @@ class BridgeCore:
             out.append(Noted("greeting-heard", "twilio", {"ms": self._since_opened(now)}))
         self._unprotect_greeting(now)
         return out + self._check_drained(now)
+
+    def key_pressed(self, now: float, *, asks_for_person: bool) -> list[Action]:
+        """A key of the caller's telephone. Keys are counted; which one it was has no place here."""
+        self._pulse.heard_at = now
+        self._figures.keys += 1
+        out: list[Action] = []
+        if "keys" not in self._deadlines:
+            out.append(self._keys(now))
+        if asks_for_person and not self._wants_person and self._leaving is None:
+            self._wants_person = True
+            out.append(AskForPerson())
+        return out
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
         """Vapi's socket closed without an end of the session, or could not be opened again."""
@@ -234,6 +198,14 @@ class BridgeCore:
             return out + self._nothing_follows(now)
         return out + self._check_drained(now)
 
+    def hand_over_now(self, now: float) -> list[Action]:
+        """The caller asked for a person with a key: cut the agent short, say who comes, go."""
+        if self._leaving is not None:
+            return []
+        out = self._flush(now, note="flush-asked") if self._voice.unheard(now) > 0 else []
+        self._dismissed = True
+        return out + self._apologise("handed-over", now, raw="")
+
     def flush(self, now: float) -> list[Action]:
         """Somebody above wants silence now; a protected sentence is spoken all the same."""
         return [] if self._protected else self._flush(now, note="flush-asked")
@@ -241,19 +213,25 @@ class BridgeCore:
     # -- time ------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """When `tick` wants to run; None while there is nothing to wait for."""
-        send = self._voice.next_send()
-        if not self._deadlines:
-            return send
-        first = min(self._deadlines.values())
-        return first if send is None or first < send else send
+        """When `tick` wants to run; None when there is nothing to wait for any more."""
+        if self._gone:
+            return None
+        first, send, fill = self._pulse.at, self._voice.next_send(), self._caller.fill_at
+        if send is not None and send < first:
+            first = send
+        if fill is not None and fill < first:
+            first = fill
+        return min(first, *self._deadlines.values()) if self._deadlines else first
 
     def tick(self, now: float) -> list[Action]:
         """Do everything that is due."""
         if self._gone:
-            self._deadlines.clear()
             return []
         out = self._playing(self._voice.pace(now))
+        if self._caller.fill_at is not None and self._caller.fill_at <= now:
+            out += self._caller.fill(now)
+        if self._pulse.at <= now:
+            out += self._check_pulse(now)
         for name in [name for name, at in self._deadlines.items() if at <= now]:
             if self._deadlines.pop(name, None) is not None:  # an earlier one may have ended everything
                 out += self._due(name, now)
@@ -372,7 +350,8 @@ class BridgeCore:
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def _apologise(self, why: str, now: float, *, raw: str) -> list[Action]:
-        self._agent_ready = self._agent_speaking = False
+        self._agent_speaking = False
+        self._caller.disconnected()
         out = self._play_on(now) if self._turn is Turn.HOLDING else []
         self._deadlines.clear()
         out += self._play_clip("connecting_colleague", now)
@@ -410,9 +389,6 @@ class BridgeCore:
 
     def _due(self, name: str, now: float) -> list[Action]:
         match name:
-            case "fill":
-                self._deadlines["fill"] = now + FRAME_S
-                return self._fill()
             case "confirm":
                 return self._play_on(now) if self._turn is Turn.HOLDING else []
             case "filler":
@@ -421,13 +397,29 @@ class BridgeCore:
                 return self.no_agent(now, raw="no sound of an agent in time")
             case "drain":
                 return self._leave(self._leaving) if self._leaving else []
+            case "keys":
+                return [self._keys(now)] if self._figures.keys > self._keys_noted else []
         return []  # "heard" and "last-sentence" only wake the check that follows
 
-    def _fill(self) -> list[Action]:
-        self._figures.uplink_filled += len(SILENT_FRAME)
-        return [ToAgent(SILENT_FRAME)]
-
     # -- small things ----------------------------------------------------------------------------------------------
+
+    def _keys(self, now: float) -> Noted:
+        """How many keys so far, at most once a second: somebody may be typing a long number."""
+        self._keys_noted = self._figures.keys
+        self._deadlines["keys"] = now + self._rules.keys_noted_every
+        return Noted("keypad-pressed", "twilio", {"count": self._figures.keys})
+
+    def _overflow(self) -> list[Action]:
+        """Vapi sent more than a minute ahead of the ear. Said once; the figures have the bytes."""
+        self._overflow_noted = True
+        return [Noted("agent-audio-dropped", detail={"policy": "the newest", "held_ms": ms(self._voice.held_bytes)})]
+
+    def _check_pulse(self, now: float) -> list[Action]:
+        out = self._pulse.check(now)
+        match out:
+            case [Leave(why, raw)]:
+                return self.stream_lost(why, now, raw=raw)
+        return out
 
     def _since_opened(self, now: float) -> int:
         return int((now - self._opened_at) * 1000)
@@ -435,37 +427,3 @@ class BridgeCore:
     @staticmethod
     def _playing(actions: list[ToCaller | MarkCaller]) -> list[Action]:
         return [*actions]
-
-
-@dataclass(slots=True)
-class Figures:
-    """Counters of one stream, in bytes unless the name says otherwise."""
-
-    first_audio_ms: int | None = None
-    interruptions: int = 0
-    time_to_silence_ms: list[int] = field(default_factory=list)
-    turn_latency_ms: list[int] = field(default_factory=list)
-    uplink_bytes: int = 0
-    uplink_dropped: int = 0
-    uplink_filled: int = 0
-    downlink_bytes: int = 0
-    downlink_flushed: int = 0
-    clip_bytes: int = 0
-
-    def as_metrics(self, *, caller_bytes: int, held_dropped: int) -> dict[str, Any]:
-        return {
-            "first_audio_ms": self.first_audio_ms,
-            "interruptions": self.interruptions,
-            "time_to_silence_ms": list(self.time_to_silence_ms),
-            "turn_latency_ms": list(self.turn_latency_ms),
-            "audio": {
-                "from_caller": self.uplink_bytes,
-                "from_caller_dropped": self.uplink_dropped,
-                "silence_to_agent": self.uplink_filled,
-                "from_agent": self.downlink_bytes,
-                "from_agent_flushed": self.downlink_flushed,
-                "from_agent_dropped": held_dropped,
-                "clips": self.clip_bytes,
-                "to_caller": caller_bytes,
-            },
-        }

@@ -42,11 +42,12 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`whole` is False when the body was longer than wanted and has been cut."""
+    """`whole` is False when the body was longer than wanted and has been cut. `retry_after` is that header, "" without one."""
 
     status: int
     body: bytes = field(repr=False)
     whole: bool
+    retry_after: str = ""
 
 
 class _Errand:
@@ -151,12 +152,22 @@ class Courier:
 
         Raises NoAnswer, or Forbidden from `resolve`.
         """
+        return self._carry("POST", url, body, {"Content-Type": "application/json", **headers}, within, max_bytes)
+
+    def get(self, url: str, *, headers: Mapping[str, str], within: float, max_bytes: int) -> Answer:
+        """GET, with the same bounds and errors as `post`."""
+        return self._carry("GET", url, None, headers, within, max_bytes)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _carry(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], within: float, max_bytes: int) -> Answer:
         now = self._clock()
         if now - self._last_used > KEEP_ALIVE_S:
             self._session.close()
         self._last_used = now
         errand = _Errand(self._resolve)
-        work = (errand, url, body, {"Content-Type": "application/json", **headers}, within, max_bytes)
+        work = (errand, method, url, body, headers, within, max_bytes)
         threading.Thread(target=self._run, args=work, daemon=True, name="courier").start()
         if not errand.done.wait(within):
             errand.give_up()
@@ -167,20 +178,21 @@ class Courier:
             raise NoAnswer(sent=errand.sent, late=False)
         return errand.answer
 
-    def close(self) -> None:
-        self._session.close()
-
-    def _run(self, errand: _Errand, url: str, body: bytes, headers: Mapping[str, str], within: float, max_bytes: int) -> None:
+    def _run(
+        self, errand: _Errand, method: str, url: str, body: bytes | None, headers: Mapping[str, str], within: float, max_bytes: int
+    ) -> None:
         _here.errand = errand
+        request: dict[str, Any] = {"data": body, "headers": headers, "timeout": within, "allow_redirects": False, "stream": True}
         try:
-            with self._session.post(url, data=body, headers=headers, timeout=within, allow_redirects=False, stream=True) as response:
+            with self._session.request(method, url, **request) as response:
                 read = response.raw.read(max_bytes + 1, decode_content=False)
-                errand.answer = Answer(status=response.status_code, body=read[:max_bytes], whole=len(read) <= max_bytes)
+                asked = response.headers.get("Retry-After", "")
+                errand.answer = Answer(response.status_code, read[:max_bytes], whole=len(read) <= max_bytes, retry_after=asked)
         except Forbidden as forbidden:
             errand.failure = forbidden
         except requests.Timeout:
             errand.failure = NoAnswer(sent=errand.sent, late=True)
-        except (requests.RequestException, HTTPError, OSError, ValueError):  # ValueError: headers nobody can parse
+        except (requests.RequestException, HTTPError, OSError, ValueError, OverflowError):  # the last two: heads and chunks nobody can read
             errand.failure = NoAnswer(sent=errand.sent, late=False)
         finally:
             errand.done.set()

@@ -8,7 +8,11 @@ class BridgeError(Exception):
 
 
 class BadMessage(BridgeError):
-    """Bytes from outside that are not what the protocol says; the text is one plain sentence."""
+    """Bytes from outside that are not what the protocol says; the text is one plain sentence, `kind` a word to count it under."""
+
+    def __init__(self, sentence: str, *, kind: str = "malformed") -> None:
+        super().__init__(sentence)
+        self.kind = kind
 
 
 class VapiError(BridgeError):
@@ -23,12 +27,30 @@ class VapiUnavailable(VapiError):
     """No answer in time, 429 or 5xx: worth trying again when the outcome is known (`sent` is False) or harmless.
 
     `sent` is True when the request may have been carried out all the same (a read time-out): a call may exist.
+    `retry_after_s`: how long Vapi wants us to wait, when it says so.
     """
 
-    def __init__(self, sentence: str, *, status: int | None = None, sent: bool = False) -> None:
+    def __init__(self, sentence: str, *, status: int | None = None, sent: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(sentence, status=status)
         self.sent = sent
+        self.retry_after_s = retry_after_s
 
 
 class VapiRefused(VapiError):
     """Every other 4xx, and answers that are not what was asked for: trying again changes nothing."""
+
+
+class TwilioError(BridgeError):
+    """Twilio's REST API did not do what was asked. `status` is the HTTP status, or None when there was no answer."""
+
+    def __init__(self, sentence: str, *, status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class TwilioUnavailable(TwilioError):
+    """No sane answer in time, 429 or 5xx: worth trying again later. What was asked for may have been done all the same."""
+
+
+class TwilioRefused(TwilioError):
+    """Every other 4xx: trying again changes nothing."""

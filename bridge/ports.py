@@ -74,7 +74,7 @@ class Closing:
 
 
 class Ledger(Protocol):
-    """The history, seen from a stream. Only `note`, `heartbeat` and `done` are called while audio flows; they never block.
+    """The history, seen from a stream. `note`, `heartbeat`, `person_asked` and `done` are called while audio flows; they never block.
 
     The awaited verbs keep their own deadline (300 ms) and raise LedgerAway past it: the audio path never waits for more.
     """
@@ -92,6 +92,9 @@ class Ledger(Protocol):
 
     def heartbeat(self, ref: CallRef) -> None: ...
 
+    def person_asked(self, ref: CallRef) -> None:
+        """The caller pressed 0. If anybody can take the call, or a message, a hand-over command follows."""
+
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         """Commands with an id above `after` that are not done, oldest first."""
 
@@ -106,6 +109,13 @@ class LedgerAway(Exception):
     """The history did not answer within its deadline."""
 
 
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """A message of Vapi's that was thrown away unread; `kind` is a word to count it under."""
+
+    kind: str
+
+
 class Link(Protocol):
     """An open Vapi audio socket. Sends never wait: queues are bounded, the oldest caller audio is dropped and counted."""
 
@@ -115,7 +125,7 @@ class Link(Protocol):
 
     def send_control(self, message: Mapping[str, Any]) -> None: ...
 
-    async def receive(self) -> bytes | str:
+    async def receive(self) -> bytes | str | Garbage:
         """The next message: agent audio or a control text. Raises LinkClosed."""
 
     async def close(self) -> None: ...

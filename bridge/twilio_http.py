@@ -12,13 +12,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twilio.request_validator import HMAC_SHA1, HMAC_SHA256, RequestValidator, get_signature_algorithm
-from twilio.twiml.voice_response import Connect, Dial, VoiceResponse
+from twilio.twiml.voice_response import Connect, Dial, Gather, Start, VoiceResponse
 
 SIGNATURE = "X-Twilio-Signature"
 SETTINGS = "X-Twilio-Webhooks-Signature-Settings"
 SPOKEN_LIMIT = 3000  # characters of the strictest voice family (error 13521 beyond)
 HUMAN_TIME_LIMIT_S = 4 * 3600
 VOICEMAIL_LIMIT_S = 120
+PRESS_WITHIN_S = 2  # after the prompt; then the tone comes
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -67,11 +68,27 @@ def speakable(text: str) -> str:
     return " ".join(NOT_XML.sub(" ", text).split())[:SPOKEN_LIMIT]
 
 
-def connect_stream(*, disclosure: str, stream_url: str, stream_status_url: str, token: str, resume_url: str) -> str:
-    """Say the disclosure (none when empty), carry the audio, and ask `resume_url` however the stream ends."""
+def connect_stream(
+    *, disclosure: str, stream_url: str, stream_status_url: str, token: str, resume_url: str, recording_url: str = ""
+) -> str:
+    """Say the disclosure (none when empty), carry the audio, and ask `resume_url` however the stream ends.
+
+    With a `recording_url` both sides are recorded from the disclosure's end to the call's; without a disclosure never.
+    """
     twiml = VoiceResponse()
-    if disclosure:
-        twiml.say(speakable(disclosure))
+    announced = speakable(disclosure)
+    if announced:
+        twiml.say(announced)
+    if announced and recording_url:
+        start = Start()
+        start.recording(
+            channels="dual",
+            track="both",
+            recording_status_callback=recording_url,
+            recording_status_callback_method="POST",
+            recording_status_callback_event="in-progress completed absent",
+        )
+        twiml.append(start)
     connect = Connect()
     stream = connect.stream(url=stream_url, status_callback=stream_status_url, status_callback_method="POST")
     stream.parameter(name="token", value=token)
@@ -80,8 +97,11 @@ def connect_stream(*, disclosure: str, stream_url: str, stream_status_url: str, 
     return str(twiml)
 
 
-def dial_human(*, sentence: str, number: str, whisper_url: str, action_url: str, caller_id: str, ring_seconds: int) -> str:
-    """Ring one person; they hear `whisper_url` before the caller does, and `action_url` hears how it went."""
+def dial_human(*, sentence: str, number: str, whisper_url: str, leg_url: str, action_url: str, caller_id: str, ring_seconds: int) -> str:
+    """Ring one person; they hear `whisper_url` before they hear the caller, who hears the ringing go on meanwhile.
+
+    `leg_url` is told each state of the person's leg, `action_url` how it all went.
+    """
     twiml = VoiceResponse()
     if sentence:
         twiml.say(speakable(sentence))
@@ -93,7 +113,14 @@ def dial_human(*, sentence: str, number: str, whisper_url: str, action_url: str,
         time_limit=HUMAN_TIME_LIMIT_S,
         caller_id=caller_id or None,
     )
-    dial.number(number, url=whisper_url, method="POST")
+    dial.number(
+        number,
+        url=whisper_url,
+        method="POST",
+        status_callback=leg_url,
+        status_callback_method="POST",
+        status_callback_event="initiated ringing answered completed",  # a list would be written as Python writes lists
+    )
     twiml.append(dial)
     return str(twiml)
 
@@ -105,11 +132,32 @@ def whisper(sentence: str) -> str:
     return str(twiml)
 
 
-def voicemail(*, prompt: str, action_url: str) -> str:
-    """Ask for a message and record it; `action_url` gets the recording's address, also when the caller just hangs up."""
+def voicemail(*, prompt: str, action_url: str, recording_url: str, nothing_heard: str, offer: str = "", offer_url: str = "") -> str:
+    """Ask for a message and record it; `action_url` is asked next, also when the caller just hangs up after speaking.
+
+    `recording_url` is told when the recording can be had. Nobody asks us anything when the caller says nothing: they hear
+    `nothing_heard`. With an `offer`, said after the prompt, `offer_url` gets the key the caller presses instead.
+    """
     twiml = VoiceResponse()
-    twiml.say(speakable(prompt))
-    twiml.record(action=action_url, method="POST", max_length=VOICEMAIL_LIMIT_S, play_beep=True, timeout=5, finish_on_key="#")
+    if offer:
+        keys = Gather(action=offer_url, method="POST", num_digits=1, timeout=PRESS_WITHIN_S)
+        keys.say(speakable(prompt))
+        keys.say(speakable(offer))
+        twiml.append(keys)
+    else:
+        twiml.say(speakable(prompt))
+    twiml.record(
+        action=action_url,
+        method="POST",
+        max_length=VOICEMAIL_LIMIT_S,
+        play_beep=True,
+        timeout=5,
+        finish_on_key="#",
+        recording_status_callback=recording_url,
+        recording_status_callback_method="POST",
+        recording_status_callback_event="completed absent",
+    )
+    twiml.say(speakable(nothing_heard))
     return str(twiml)
 
 

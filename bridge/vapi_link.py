@@ -1,7 +1,8 @@
 """The outgoing audio socket to Vapi: binary is sound, text is JSON, both ways.
 
 Sends never wait and both directions are bounded. Towards Vapi, sound that would pile up behind a slow socket is dropped
-and counted, control messages never are. From Vapi, reading pauses while the bridge is behind, so a burst is no error.
+and counted, control messages never are. From Vapi, reading pauses while the bridge is behind, so a burst is no error; a
+message no sane Vapi would send is thrown away here, before anybody copies or parses it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import picows
 
 from bridge import vapi_messages
 from bridge.errors import VapiRefused, VapiUnavailable
-from bridge.ports import LinkClosed
+from bridge.ports import Garbage, LinkClosed
 
 CONNECT_WITHIN_S = 2.0
 UNSENT_LIMIT = 32 * 1024  # 4 s of sound; Vapi's own advice is to watch above 32 KB
 UNREAD_LIMIT = 400  # messages: about 20 s of agent sound in the vendor's chunk sizes
-MESSAGE_LIMIT = 2 * 1024 * 1024
+UNREAD_BYTES = 512 * 1024
+FRAME_LIMIT = 16 * 1024 * 1024  # a larger frame ends the socket; up to here it is only thrown away
+SOUND_LIMIT = 60 * 8000  # one minute: no more is ever held for a caller
+TEXT_LIMIT = 256 * 1024  # a hundred times the largest that we ask for
+FRAGMENT_LIMIT = 64
 CLOSED_ABNORMALLY = 1006
 
 
@@ -40,7 +45,7 @@ class VapiConversations:
                     socket_url,
                     extra_headers=self._headers,
                     websocket_handshake_timeout=CONNECT_WITHIN_S,
-                    max_frame_size=MESSAGE_LIMIT,
+                    max_frame_size=FRAME_LIMIT,
                     max_redirects=0,
                     enable_auto_ping=True,
                     auto_ping_idle_timeout=10,
@@ -65,11 +70,13 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.dropped_bytes = 0
-        self._inbox: deque[bytes | str] = deque()
+        self._inbox: deque[bytes | str | Garbage] = deque()
+        self._unread_bytes = 0
         self._arrived = asyncio.Event()
         self._reading = True
         self._closed: int | None = None
         self._parts: list[bytes] = []
+        self._parts_bytes = 0
         self._parts_are_text = False
         self._transport: picows.WSTransport | None = None
 
@@ -89,12 +96,11 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
             return
         if kind is not picows.WSMsgType.CONTINUATION:
             self._parts_are_text = kind is picows.WSMsgType.TEXT
-        self._parts.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._parts)) > MESSAGE_LIMIT:
+        self._add_part(frame)
+        if len(self._parts) > FRAGMENT_LIMIT:
             transport.disconnect(graceful=False)
         elif frame.fin:
-            whole, self._parts = b"".join(self._parts), []
-            self._put(whole.decode(errors="replace") if self._parts_are_text else whole)
+            self._put(self._whole())
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         if self._closed is None:
@@ -115,7 +121,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         if self._transport is not None and self._closed is None:
             self._transport.send(picows.WSMsgType.TEXT, vapi_messages.dump(message).encode())
 
-    async def receive(self) -> bytes | str:
+    async def receive(self) -> bytes | str | Garbage:
         """The next message, also those that arrived before the socket closed. Raises LinkClosed."""
         while not self._inbox:
             if self._closed is not None:
@@ -123,7 +129,9 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
             self._arrived.clear()
             await self._arrived.wait()
         message = self._inbox.popleft()
-        if not self._reading and len(self._inbox) < UNREAD_LIMIT // 2 and self._transport is not None:
+        if not isinstance(message, Garbage):
+            self._unread_bytes -= len(message)
+        if not self._reading and self._caught_up() and self._transport is not None:
             self._reading = True
             self._transport.underlying_transport.resume_reading()
         return message
@@ -139,9 +147,40 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         except TimeoutError:
             self._transport.disconnect(graceful=False)
 
-    def _put(self, message: bytes | str) -> None:
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _limit(self) -> int:
+        return TEXT_LIMIT if self._parts_are_text else SOUND_LIMIT
+
+    def _add_part(self, frame: picows.WSFrame) -> None:
+        """Of a message that is too long only its length is kept."""
+        self._parts_bytes += len(frame.get_payload_as_memoryview())
+        self._parts.append(frame.get_payload_as_bytes() if self._parts_bytes <= self._limit else b"")
+
+    def _whole(self) -> bytes | str | Garbage:
+        parts, size, self._parts, self._parts_bytes = self._parts, self._parts_bytes, [], 0
+        if size == 0 or size > self._limit:
+            return Garbage("empty" if size == 0 else "too-long")
+        message = parts[0] if len(parts) == 1 else b"".join(parts)
+        if not self._parts_are_text:
+            return message
+        try:
+            return message.decode()
+        except UnicodeDecodeError:
+            return Garbage("not-text")
+
+    def _put(self, message: bytes | str | Garbage) -> None:
         self._inbox.append(message)
+        if not isinstance(message, Garbage):
+            self._unread_bytes += len(message)
         self._arrived.set()
-        if self._reading and len(self._inbox) >= UNREAD_LIMIT and self._transport is not None:
+        if self._reading and self._behind() and self._transport is not None:
             self._reading = False
             self._transport.underlying_transport.pause_reading()
+
+    def _behind(self) -> bool:
+        return len(self._inbox) >= UNREAD_LIMIT or self._unread_bytes >= UNREAD_BYTES
+
+    def _caught_up(self) -> bool:
+        return len(self._inbox) < UNREAD_LIMIT // 2 and self._unread_bytes < UNREAD_BYTES // 2

@@ -1,12 +1,13 @@
 """Who may tell us that Vapi said something: the three ways Vapi can show the secret we share with it.
 
-The legacy header `X-Vapi-Secret`, a bearer token, or an HMAC over `{timestamp}.{body}` with the credential's defaults
-(SHA-256, hex). The unit of that timestamp is not documented, so seconds and milliseconds are both understood.
+The legacy header `X-Vapi-Secret`, a bearer token, or an HMAC over `{timestamp}.{body}`. A credential may choose the hash
+(SHA-256, SHA-512, SHA-1), the encoding (hex, base64) and a prefix; a signature's length tells which it is. The unit of the
+timestamp is not documented, so seconds and milliseconds are both understood.
 """
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import hmac
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,9 @@ from collections.abc import Iterable, Mapping
 WINDOW_S = 300
 MILLISECONDS_FROM = 10**11  # as seconds this would be the year 5138
 TIMESTAMP = re.compile(r"[0-9]{9,14}", re.ASCII)
+PREFIX = re.compile(r"^(sha1|sha256|sha512|v1)[=,]", re.IGNORECASE)
+HEX = {40: "sha1", 64: "sha256", 128: "sha512"}
+BASE64 = {27: "sha1", 43: "sha256", 86: "sha512"}  # without padding
 
 
 class VapiProof:
@@ -46,9 +50,18 @@ class VapiProof:
         seconds = int(timestamp) / (1000 if int(timestamp) >= MILLISECONDS_FROM else 1)
         if abs(now - seconds) > WINDOW_S:
             return False
-        shown = headers.get("X-Signature", "").removeprefix("sha256=").lower().encode("utf-8", "replace")
+        shown = PREFIX.sub("", headers.get("X-Signature", ""), count=1)
         found = False
         for secret in self._secrets:
-            mac = hmac.digest(secret, timestamp.encode() + b"." + body, hashlib.sha256)
-            found |= hmac.compare_digest(shown, mac.hex().encode())
+            found |= _is_signature(shown, secret, timestamp.encode() + b"." + body)
         return found
+
+
+def _is_signature(shown: str, secret: bytes, signed: bytes) -> bool:
+    if algorithm := HEX.get(len(shown)):
+        return hmac.compare_digest(shown.lower().encode("utf-8", "replace"), hmac.digest(secret, signed, algorithm).hex().encode())
+    bare = shown.rstrip("=").translate(str.maketrans("-_", "+/"))
+    if algorithm := BASE64.get(len(bare)):
+        made = base64.b64encode(hmac.digest(secret, signed, algorithm)).rstrip(b"=")
+        return hmac.compare_digest(bare.encode("utf-8", "replace"), made)
+    return False

@@ -67,6 +67,10 @@ class AgentVoice:
         self.dropped_bytes = 0
         self.sent_bytes = 0  # over all generations, for the call's counters
 
+    @property
+    def held_bytes(self) -> int:
+        return len(self._held)
+
     # -- what is where -------------------------------------------------------------------------------------------
 
     def heard(self, now: float) -> int:

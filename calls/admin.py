@@ -14,7 +14,18 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from calls.console import shown
-from calls.models import CallEvent, CallMetrics, CallSession, ToolRun, TranscriptLine, VapiSession
+from calls.console.appendix import report_of
+from calls.models import (
+    CallbackRequest,
+    CallEvent,
+    CallMetrics,
+    CallSession,
+    Recording,
+    ToolRun,
+    TranscriptLine,
+    VapiReport,
+    VapiSession,
+)
 from calls.printed import words
 
 NEWEST_EVENTS = 200
@@ -22,9 +33,10 @@ NEWEST_LINES = 200
 
 if TYPE_CHECKING:
     CallAdmin = admin.ModelAdmin[CallSession]
+    OwnAdmin = admin.ModelAdmin[Any]
     Inline = admin.TabularInline[Any, CallSession]
 else:
-    CallAdmin, Inline = admin.ModelAdmin, admin.TabularInline
+    CallAdmin, OwnAdmin, Inline = admin.ModelAdmin, admin.ModelAdmin, admin.TabularInline
 
 
 class History:
@@ -38,6 +50,11 @@ class History:
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+def linked(model: str, pk: int, words: str) -> str:
+    """A link to a row's page in the admin."""
+    return format_html('<a href="{}">{}</a>', reverse(f"admin:calls_{model}_change", args=[pk]), words)
 
 
 class HistoryInline(History, Inline):
@@ -80,7 +97,7 @@ class EventInline(HistoryInline):
 class ToolRunInline(HistoryInline):
     model = ToolRun
     verbose_name_plural = "Tools"
-    fields = ("started_at", "name", "arguments", "result", "problem")
+    fields = ("started_at", "name", "arguments", "sent", "result", "problem")
 
 
 class VapiSessionInline(HistoryInline):
@@ -88,7 +105,27 @@ class VapiSessionInline(HistoryInline):
 
     model = VapiSession
     verbose_name_plural = "Vapi sessions"
-    fields = ("n", "state", "vapi_call_id", "claimed_by", "asked_at", "live_at", "ended_at", "failure", "ended_reason")
+    fields = ("n", "state", "vapi_call_id", "claimed_by", "asked_at", "live_at", "ended_at", "failure", "ended_reason", "report_page")
+    readonly_fields = ("report_page",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[VapiSession]:
+        return super().get_queryset(request).select_related("report")
+
+    @admin.display(description="report")
+    def report_page(self, session: VapiSession) -> str:
+        report = report_of(session)
+        return linked("vapireport", report.pk, "Open") if report else shown.NOTHING
+
+
+class RecordingInline(HistoryInline):
+    model = Recording
+    fields = ("at", "kind", "state", "seconds", "sid")
+
+
+class CallbackInline(HistoryInline):
+    model = CallbackRequest
+    verbose_name_plural = "Call back"
+    fields = ("asked_at", "due_at", "done_at", "done_by", "note")
 
 
 class MetricsInline(HistoryInline):
@@ -113,7 +150,10 @@ class CallSessionAdmin(History, CallAdmin):
         ("When", {"fields": ("started_at", "answered_at", "ended_at", "last_seen_at")}),
         ("For engineers", {"fields": ("public_id", "call_sid", "account_sid", "stream_sid", "epoch"), "classes": ("collapse",)}),
     )
-    inlines = (TranscriptInline, ToolRunInline, EventInline, MetricsInline, VapiSessionInline)
+    inlines = (TranscriptInline, ToolRunInline, RecordingInline, CallbackInline, EventInline, MetricsInline, VapiSessionInline)
+
+    class Media:
+        css: ClassVar = {"all": ("console/admin.css",)}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CallSession]:
         return super().get_queryset(request).select_related("line", "version")
@@ -140,3 +180,55 @@ class CallSessionAdmin(History, CallAdmin):
     @admin.display(description="on one page")
     def console_page(self, call: CallSession) -> str:
         return format_html('<a href="{}">Open this call in the console</a>', reverse("console:call", args=[call.public_id]))
+
+
+class OfACall(History, OwnAdmin):
+    """Rows of one call each, with the way to its page."""
+
+    list_per_page = 50
+    show_full_result_count = False
+    call_path = "call"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related(self.call_path)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("call_page",)
+
+    @admin.display(description="call")
+    def call_page(self, row: Any) -> str:
+        call = row
+        for step in self.call_path.split("__"):
+            call = getattr(call, step)
+        return linked("callsession", call.pk, call.short_id)
+
+
+@admin.register(Recording)
+class RecordingAdmin(OfACall):
+    list_display = ("at", "call_page", "kind", "state", "seconds")
+    list_filter = ("kind", "state")
+    date_hierarchy = "at"
+    search_fields = ("sid", "call__call_sid")
+    search_help_text = "Twilio's RecordingSid or CallSid"
+    fields = ("call_page", "kind", "state", "seconds", "at", "sid")
+
+
+@admin.register(CallbackRequest)
+class CallbackRequestAdmin(OfACall):
+    list_display = ("due_at", "call_page", "asked_at", "done_at", "done_by")
+    list_filter = (("done_at", admin.EmptyFieldListFilter),)
+    search_fields = ("call__call_sid", "call__from_number", "done_by", "note")
+    search_help_text = "A phone number, Twilio's CallSid, who called back, or words of the note"
+    fields = ("call_page", "asked_at", "due_at", "done_at", "done_by", "note")
+
+
+@admin.register(VapiReport)
+class VapiReportAdmin(OfACall):
+    """Without the addresses of its recordings: none is kept."""
+
+    call_path = "session__call"
+    list_display = ("merged_at", "call_page", "success", "lines_added")
+    date_hierarchy = "merged_at"
+    search_fields = ("session__vapi_call_id", "session__call__call_sid", "summary")
+    search_help_text = "Vapi's call id, Twilio's CallSid, or words of the summary"
+    fields = ("call_page", "merged_at", "summary", "success", "structured", "artifacts", "latencies", "costs", "lines_added")

@@ -10,40 +10,54 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from agents.tools import ToolAnswer
-from calls import history, services
-from calls.history import NewEvent
+from django.db import transaction
+
+from agents.tools import ToolAnswer, one_line
+from calls import services, tool_runs
+from calls.history import NewEvent, record_events
+from calls.masking import masked_text
 from calls.models import CallSession, Rung, Source
 
 LONGEST_REASON = 200
 LONGEST_SUMMARY = 600  # read to the person who picks up, so half a minute at most
 
 
-def run(*, call: CallSession, name: str, arguments: dict[str, Any], at: datetime) -> ToolAnswer:
-    """Do what one of `BUILT_IN` asks; a wish that cannot be granted is an answer with a problem."""
-    return BUILT_IN[name](call, arguments, at)
+def run(*, call: CallSession, name: str, arguments: dict[str, Any], at: datetime) -> ToolAnswer | None:
+    """Do what one of `BUILT_IN` asks; a wish that cannot be granted is an answer with a problem.
+
+    None: the agent is not on the call any more. That cannot change while the command is written down.
+    """
+    with transaction.atomic():
+        return BUILT_IN[name](call, arguments, at) if tool_runs.agent_is_on(call=call) else None
 
 
 def transfer_to_human(call: CallSession, arguments: dict[str, Any], at: datetime) -> ToolAnswer:
-    """Ask for the hand-over, once per stream: the person asked for if the line knows them, else its first one."""
+    """Ask for the hand-over, once per stream: the person asked for if the line knows them, else its first one.
+
+    With nobody to ring, the way of a hand-over still leads to the line's voicemail, if it has one.
+    """
     if call.version is None or not call.version.may_transfer:
         return ToolAnswer(text="", problem="This agent may not hand callers to a person.")
     people = list(call.line.handoff.all()) if call.line else []
-    if not people:
-        return ToolAnswer(text="", problem="Nobody is there to take over right now. Tell the caller so and offer your own help.")
-    person = next((person for person in people if person.slug == arguments.get("target")), people[0])
+    if not people and not (call.line and call.line.voicemail):
+        return ToolAnswer(text="", problem="Nobody can take over, and no message can be left. Tell the caller so and offer your own help.")
+    wanted = next((person for person in people if person.slug == arguments.get("target")), people[0] if people else None)
     detail = {
-        "target": person.slug,
+        "target": wanted.slug if wanted else "",
         "reason": _words(arguments.get("reason"), LONGEST_REASON),
         "summary": _words(arguments.get("summary"), LONGEST_SUMMARY),
     }
-    services.ask(call=call, key=f"hand-over:{call.call_sid}:{call.epoch}", verb="hand-over", detail=detail, at=at)
-    services.lower_rung(call_sid=call.call_sid, rung=Rung.HUMAN, why="the agent asked for a person", at=at)
-    event = NewEvent("handover-requested", Source.VAPI, at, {"target": person.slug, "reason": detail["reason"]})
-    history.record_events(call_sid=call.call_sid, events=[event])
-    return ToolAnswer(
-        text=f"{person.name} takes over when you stop speaking. Say in one short sentence that you are connecting the caller.", problem=""
-    )
+    command = services.ask(call=call, key=f"hand-over:{call.call_sid}:{call.epoch}", verb="hand-over", detail=detail, at=at)
+    asked_for = command.detail["target"]
+    if command.asked_at == at:  # else an earlier wish of this stream stands
+        if wanted:
+            services.lower_rung(call_sid=call.call_sid, rung=Rung.HUMAN, why="the agent asked for a person", at=at)
+        event = NewEvent("handover-requested", Source.VAPI, at, {"target": asked_for, "reason": detail["reason"]})
+        record_events(call_sid=call.call_sid, events=[event])
+    name = next((person.name for person in people if person.slug == asked_for), "")
+    if name:
+        return ToolAnswer(f"{name} takes over when you stop speaking. Say in one short sentence that you are connecting the caller.", "")
+    return ToolAnswer("Nobody is free, so the caller can leave a message when you stop speaking. Say so in one short sentence.", "")
 
 
 def end_call(call: CallSession, arguments: dict[str, Any], at: datetime) -> ToolAnswer:
@@ -61,4 +75,4 @@ BUILT_IN: dict[str, Callable[[CallSession, dict[str, Any], datetime], ToolAnswer
 
 
 def _words(given: Any, longest: int) -> str:
-    return " ".join(given.split())[:longest] if isinstance(given, str) else ""
+    return one_line(masked_text(one_line(given)), longest) if isinstance(given, str) else ""

@@ -1,4 +1,4 @@
-"""Writing down what was said, heard and done: events, lines, webhook bodies, tool runs.
+"""Writing down what was said, heard and done: events and lines.
 
 Rows are only added. The numbers of a call's events have no gap: one UPDATE reserves them and the same transaction fills
 them. Everything that may come twice has a unique key, and the second one is told so.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,11 @@ from django.db.models.functions import Greatest
 
 from calls import publisher
 from calls.clock import CallClock
+from calls.finals import NEARLY_MS, SAME_TURN_MS, Final, retold
 from calls.heard import share_out
-from calls.models import CallEvent, CallSession, Heard, InboxMessage, Role, Source, ToolRun, TranscriptLine, VapiSession
+from calls.models import CallEvent, CallSession, Heard, Role, Source, TranscriptLine
 from calls.redaction import redact, redact_body
-
-INBOX_PATIENCE = timedelta(seconds=5)
-INBOX_BATCH = 500
+from calls.words import words
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +82,17 @@ def pages_look(*, call_sid: str) -> None:
 
 
 def add_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> bool:
-    """Keep a final line. True when it is new; the vendor may tell it twice, by socket, webhook and retry.
+    """Keep a final line. True when it is new; the vendor may tell it twice, by webhook and retry.
 
     `vendor_ms` is the vendor's own time in epoch milliseconds (ours for lines of our own); `n` the Vapi session's number.
-    Lines are welcome after the call's end too.
+    Lines are welcome after the call's end too, and in any order.
     """
     try:
         with transaction.atomic():
-            told = keep_line(call=call, vapi_call_id=vapi_call_id, role=role, text=text, vendor_ms=vendor_ms, at=at, n=n)
-            record_events(call_sid=call.call_sid, events=[told])
+            record_events(call_sid=call.call_sid, events=[_told(vapi_call_id, role, text, at)])  # first: others wait for us there
+            _keep(call=call, vapi_call_id=vapi_call_id, role=role, text=text, vendor_ms=vendor_ms, at=at, n=n)
+            if vapi_call_id:
+                _settle_retold(call=call, vapi_call_id=vapi_call_id, ms=vendor_ms)
             if role == Role.ASSISTANT:
                 mark_heard(call=call)
     except IntegrityError:
@@ -101,18 +102,35 @@ def add_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, vend
 
 def keep_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> NewEvent:
     """The row of a line alone; the caller records the event returned, with others of its own. Raises IntegrityError for a known line."""
+    _keep(call=call, vapi_call_id=vapi_call_id, role=role, text=text, vendor_ms=vendor_ms, at=at, n=n)
+    return _told(vapi_call_id, role, text, at)
+
+
+def line_hash(text: str) -> str:
+    """What makes two lines of one moment the same."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _keep(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> None:
     said = redact(text)
     TranscriptLine.objects.create(
-        call=call,
-        n=n,
-        vapi_call_id=vapi_call_id,
-        role=role,
-        said=said,
-        vendor_ms=vendor_ms,
-        text_hash=hashlib.sha256(said.encode()).hexdigest(),
-        at=at,
+        call=call, n=n, vapi_call_id=vapi_call_id, role=role, said=said, vendor_ms=vendor_ms, text_hash=line_hash(said), at=at
     )
+
+
+def _told(vapi_call_id: str, role: str, text: str, at: datetime) -> NewEvent:
     return NewEvent("transcript-final", Source.VAPI if vapi_call_id else Source.SYSTEM, at, {"role": role, "text": text})
+
+
+def _settle_retold(*, call: CallSession, vapi_call_id: str, ms: int) -> None:
+    """Say of the finals around a new one which have their words in another one too."""
+    reach = SAME_TURN_MS + NEARLY_MS
+    told = TranscriptLine.everything.filter(call=call, vapi_call_id=vapi_call_id, from_report=False)
+    around = list(told.filter(vendor_ms__range=(ms - 2 * reach, ms + 2 * reach)))
+    hidden = retold([Final(line.pk, line.role, line.vendor_ms, words(line.said)) for line in around])
+    for line in around:  # farther ones may depend on lines we have not read, and do not depend on the new one
+        if abs(line.vendor_ms - ms) <= reach and line.retold != (line.pk in hidden):
+            TranscriptLine.everything.filter(pk=line.pk).update(retold=line.pk in hidden)
 
 
 def mark_heard(*, call: CallSession) -> None:
@@ -128,7 +146,8 @@ def mark_heard(*, call: CallSession) -> None:
     starts = events.filter(kind="agent-speech-started")
     began = starts.filter(at__lte=turn.at).order_by("-at").first()
     following = starts.filter(at__gt=turn.at).order_by("at").first()
-    lines = TranscriptLine.objects.filter(call=call, role=Role.ASSISTANT, at__gte=began.at if began else call.started_at)
+    told = TranscriptLine.objects.filter(call=call, role=Role.ASSISTANT, from_report=False)
+    lines = told.filter(at__gte=began.at if began else call.started_at)
     if following is not None:
         lines = lines.filter(at__lt=following.at)
     spoken = list(lines)
@@ -136,66 +155,3 @@ def mark_heard(*, call: CallSession) -> None:
     for line, (heard, heard_text) in zip(spoken, shares, strict=True):
         line.heard, line.heard_text = Heard(heard), heard_text
     TranscriptLine.objects.bulk_update(spoken, ["heard", "heard_text"])
-
-
-def store_inbox(*, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime) -> InboxMessage | None:
-    """Keep a webhook body before its 200 is sent. None when this key was stored before: there is nothing more to do.
-
-    `key` is the SHA-256 of the source and the raw body, in hex. The call is found by its Vapi session when that is
-    known already; Vapi's first webhooks may be faster than the answer that tells us its id.
-    """
-    session = VapiSession.objects.filter(vapi_call_id=vapi_call_id).first() if vapi_call_id else None
-    try:
-        with transaction.atomic():
-            return InboxMessage.objects.create(
-                source=source,
-                key=key,
-                kind=kind[:60],
-                body=redact_body(body),
-                vapi_call_id=vapi_call_id,
-                call_id=session.call_id if session else None,
-                received_at=at,
-            )
-    except IntegrityError:
-        return None
-
-
-def inbox_done(*, pk: int, at: datetime, call: CallSession | None = None, problem: str = "") -> bool:
-    """Mark a body as processed. True for the one that did it; `problem` is our own sentence, never the body's words."""
-    done: dict[str, Any] = {"processed_at": at, "problem": problem[:200]}
-    if call is not None:
-        done["call"] = call
-    return InboxMessage.objects.filter(pk=pk, processed_at=None).update(**done) == 1
-
-
-def inbox_to_do(*, now: datetime) -> list[int]:
-    """Bodies that should have been processed by now, oldest first, as primary keys."""
-    waiting = InboxMessage.objects.filter(processed_at=None, received_at__lt=now - INBOX_PATIENCE)
-    return list(waiting.values_list("pk", flat=True)[:INBOX_BATCH])
-
-
-def begin_tool(*, call: CallSession, tool_call_id: str, name: str, arguments: Any, at: datetime) -> tuple[ToolRun, bool]:
-    """Enter a tool call of the model. The flag is True for the one who is to run it; all others wait for, or read, its result."""
-    try:
-        with transaction.atomic():
-            run = ToolRun.objects.create(
-                call=call, tool_call_id=tool_call_id, name=name[:64], arguments=redact_body(arguments), started_at=at
-            )
-            record_events(call_sid=call.call_sid, events=[NewEvent("tool-called", Source.VAPI, at, {"name": name[:64]})])
-    except IntegrityError:
-        return ToolRun.objects.get(tool_call_id=tool_call_id), False
-    return run, True
-
-
-def finish_tool(*, tool_call_id: str, result: str, problem: str, at: datetime) -> bool:
-    """Keep a tool's answer. True for the first; the answer never changes after that."""
-    with transaction.atomic():
-        unfinished = ToolRun.objects.filter(tool_call_id=tool_call_id, ended_at=None)
-        if unfinished.update(result=redact(result), problem=redact(problem)[:200], ended_at=at) == 0:
-            return False
-        run = ToolRun.objects.select_related("call").get(tool_call_id=tool_call_id)
-        detail = {"name": run.name, "ms": max(0, int((at - run.started_at).total_seconds() * 1000))}
-        if problem:
-            detail["problem"] = problem
-        record_events(call_sid=run.call.call_sid, events=[NewEvent("tool-answered", Source.TOOL, at, detail)])
-    return True

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from calls.lifecycle import STREAM_ENDS
 
-TALKED = frozenset({"completed", "answered"})  # Twilio's DialCallStatus when a person was on the line
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -25,9 +23,10 @@ class Target:
 class Facts:
     """What is known of a call at the resume door.
 
-    `closed_why` is the bridge's word on the stream (`bridge.ports.Closing.why`), empty when it could not give one.
-    `wanted` is the target the agent asked for, `tried` those that did not come to talk, `dial_status` what Twilio says of
-    the last one, empty when nobody was dialled just now.
+    `closed_why` is the bridge's word on the stream (`bridge.ports.Closing.why`), empty when it could not give one;
+    `sent_on`: the caller has been sent to a person or to the voicemail since, and what is told of the stream comes late.
+    `wanted` is the target the agent asked for, `tried` those that did not come to talk, `talked` that one did.
+    `at_voicemail`: the caller stands on the last rung already.
     """
 
     is_over: bool
@@ -35,7 +34,9 @@ class Facts:
     targets: tuple[Target, ...] = ()
     wanted: str = ""
     tried: frozenset[str] = frozenset()
-    dial_status: str = ""
+    talked: bool = False
+    sent_on: bool = False
+    at_voicemail: bool = False
     voicemail: bool = False
 
 
@@ -61,9 +62,9 @@ Step = HangUp | DialHuman | Voicemail
 
 def decide(facts: Facts) -> Step:
     """The highest rung this caller can stand on now."""
-    if facts.is_over or facts.closed_why in STREAM_ENDS or facts.dial_status in TALKED:
+    if facts.is_over or facts.talked or (facts.closed_why in STREAM_ENDS and not facts.sent_on):
         return HangUp()
-    target = next_target(facts)
+    target = None if facts.at_voicemail else next_target(facts)
     if target is not None:
         return DialHuman(target)
     return Voicemail() if facts.voicemail else HangUp(sorry=True)

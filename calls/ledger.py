@@ -24,9 +24,9 @@ from agents.models import FirstMessageMode
 from bridge import stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import publisher, services, sessions, tasks
+from calls import inbox, publisher, services, sessions, tasks
 from calls.history import NewEvent, add_line, record_events
-from calls.models import CallSession, OutboxCommand, Role, VapiSession
+from calls.models import CallSession, OutboxCommand, Role, Source, VapiSession
 from calls.writer import BoundedWriter
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 DEADLINE_S = 0.3
+ADMITTED_WITHIN_S = 1.0  # no sound flows yet, and a stream that is refused costs its caller more than the wait
 ASKERS = 4
+PRESSED_0 = "the caller pressed 0"
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
 
 
@@ -58,6 +60,12 @@ class Obeyed:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonAsked:
+    ref: CallRef
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     ref: CallRef
     closing: Closing
@@ -66,7 +74,7 @@ class Closed:
     stored: Future[bool] = field(default_factory=Future)
 
 
-Entry = Told | Alive | Obeyed | Closed
+Entry = Told | Alive | Obeyed | PersonAsked | Closed
 
 
 class DatabaseLedger:
@@ -98,7 +106,8 @@ class DatabaseLedger:
         except BadMessage:
             return None
         at = _moment(self._wall())
-        return await self._ask(partial(_admit, call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at))
+        admitting = partial(_admit, call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at)
+        return await self._ask(admitting, within_s=max(self._deadline, ADMITTED_WITHIN_S))
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
         return await self._ask(partial(_conversation, ref))
@@ -131,6 +140,9 @@ class DatabaseLedger:
     def heartbeat(self, ref: CallRef) -> None:
         self.writer.put(Alive(ref, self._wall()))
 
+    def person_asked(self, ref: CallRef) -> None:
+        self.writer.put(PersonAsked(ref, self._wall()), urgent=True)
+
     def done(self, ref: CallRef, command_id: int) -> None:
         self.writer.put(Obeyed(ref, command_id, self._wall()))
 
@@ -143,9 +155,9 @@ class DatabaseLedger:
         self._askers.shutdown(wait=False, cancel_futures=True)
         self._creators.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask(self, question: Callable[[], R]) -> R:
+    async def _ask(self, question: Callable[[], R], *, within_s: float = 0.0) -> R:
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(within_s or self._deadline):
                 return await asyncio.get_running_loop().run_in_executor(self._askers, _in_thread, question)
         except TimeoutError:
             raise LedgerAway("The history did not answer in time.") from None
@@ -195,8 +207,8 @@ def _create(ref: CallRef, n: int, client: sessions.Vapi) -> None:
     mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, n=n)
     pk = mine.values_list("pk", flat=True).first()
     try:
-        if pk is not None:
-            sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client)
+        if pk is not None and sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client):
+            inbox.catch_up(vapi_session_pk=pk, at=datetime.now(tz=UTC))
     except Exception:  # nobody awaits this thread: without this line the reason would be lost
         log.exception("The consumer's own start of a conversation broke", extra={"call": ref.short_id})
 
@@ -219,6 +231,9 @@ def _write(batch: Sequence[Entry]) -> None:
                     alive[ref] = at
                 case Obeyed(ref, command_id, at):
                     services.command_done(call_sid=ref.call_sid, epoch=ref.epoch, pk=command_id, at=_moment(at))
+                case PersonAsked(ref, at):
+                    _write_notes(ref, told.pop(ref, []))
+                    _ask_for_person(ref, _moment(at))
                 case Closed(ref):
                     _write_notes(ref, told.pop(ref, []))
                     _write_closing(entry)
@@ -240,6 +255,21 @@ def _write_notes(ref: CallRef, notes: Sequence[Note]) -> None:
             call = CallSession.objects.get(call_sid=ref.call_sid)
             text, ms = str(note.detail["text"]), int(note.at * 1000)
             add_line(call=call, vapi_call_id="", role=Role.SYSTEM, text=text, vendor_ms=ms, at=_moment(note.at), n=0)
+
+
+def _ask_for_person(ref: CallRef, at: datetime) -> None:
+    """Pressing 0 has the same key as the agent's own wish: a stream is handed over once. Without anybody to take it, it is not."""
+    call = CallSession.objects.live().select_related("line").filter(call_sid=ref.call_sid, epoch=ref.epoch).first()
+    if call is None or call.line is None:
+        return
+    first = call.line.handoff.first()
+    key = f"hand-over:{ref.call_sid}:{ref.epoch}"
+    if (first is None and not call.line.voicemail) or OutboxCommand.objects.filter(key=key).exists():
+        return
+    detail = {"target": first.slug if first else "", "reason": PRESSED_0, "at_once": True}
+    services.ask(call=call, key=key, verb="hand-over", detail=detail, at=at)
+    asked = NewEvent("handover-requested", Source.TWILIO, at, {"target": detail["target"], "reason": PRESSED_0})
+    record_events(call_sid=ref.call_sid, events=[asked])
 
 
 def _write_closing(entry: Closed) -> None:

@@ -5,6 +5,8 @@ A call moves along these edges only. `ended` and `finalised` never go back.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from calls.models import EndReason, Outcome, Status
 
 EDGES: dict[Status, frozenset[Status]] = {
@@ -31,7 +33,16 @@ OUTCOMES: dict[EndReason, Outcome] = {
     EndReason.FAILED: Outcome.FAILED,
 }
 
-FAILED_PARTS = ("error", "fault", "worker-", "not-found", "not-valid", "assistant-request", "timed-out", "closed-websocket")
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the rows tell of how a call went on: a message was left, a call back promised, a person talked, or the caller
+    was `waiting` for any of that, or for the agent to answer."""
+
+    message: bool = False
+    callback: bool = False
+    talked: bool = False
+    waiting: bool = False
 
 
 def may(status: Status, to: Status) -> bool:
@@ -48,15 +59,18 @@ def outcome_of(reason: EndReason) -> Outcome:
     return OUTCOMES.get(reason, Outcome.UNKNOWN)
 
 
-def vapi_reason(raw: str) -> EndReason:
-    """Our word for the vendor's `endedReason`: 600 values and growing, so matched by their parts. The raw one is kept too.
+def ending(said: EndReason, told: Told) -> tuple[EndReason, Outcome]:
+    """How a call ended, from the word of who ended it and from what else is told of it.
 
-    Vapi's "customer" is the audio socket, which is ours: that value means an ordinary end, whoever wanted it.
+    Twilio's word of a hang-up may overtake the news of what came before it. So this is asked again with every news, and
+    gives the same answer in whatever order they came.
     """
-    if raw == "silence-timed-out":
-        return EndReason.SILENCE
-    if raw == "exceeded-max-duration":
-        return EndReason.MAX_DURATION
-    if any(part in raw for part in FAILED_PARTS):
-        return EndReason.FAILED
-    return EndReason.AGENT_ENDED
+    if told.message:
+        said = EndReason.VOICEMAIL_LEFT
+    elif told.callback:
+        said = EndReason.CALLBACK_PROMISED
+    elif told.talked:
+        said = EndReason.HUMAN_ENDED
+    elif said in (EndReason.CALLER_HUNG_UP, EndReason.HUMAN_ENDED):
+        return EndReason.CALLER_HUNG_UP, Outcome.ABANDONED if told.waiting else Outcome.UNKNOWN
+    return said, outcome_of(said)

@@ -124,6 +124,7 @@ class CallSession(models.Model):
     clock_boot = models.CharField(max_length=40, blank=True)  # machine boot the origin below belongs to
     clock_origin_ms = models.BigIntegerField(default=0)  # monotonic ms of that machine when we answered
     last_event_seq = models.PositiveIntegerField(default=0)
+    tools_sent = models.PositiveIntegerField(default=0)  # requests of tools that were granted; the budget of `calls.tool_runs`
 
     objects = CallSessionQuerySet.as_manager()
 
@@ -279,8 +280,19 @@ class Heard(models.TextChoices):
     NONE = "none", "Not heard"
 
 
+class ShownLines(models.Manager["TranscriptLine"]):
+    """The lines that stand for what was said; those told again by another line are left out."""
+
+    def get_queryset(self) -> models.QuerySet[TranscriptLine]:
+        return super().get_queryset().filter(retold=False)
+
+
 class TranscriptLine(models.Model):
-    """One final line: what was said, and how much of it the caller heard. Order: (n, vendor_ms, id)."""
+    """One final line: what was said, and how much of it the caller heard. Order: (n, vendor_ms, id).
+
+    Every final the vendor ever told has a row; `retold` says that another line has its words too. Which ones are is
+    decided by all lines together, so it does not matter in which order they came. `everything` holds the retold as well.
+    """
 
     call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="lines")
     n = models.PositiveIntegerField(default=0)
@@ -292,11 +304,18 @@ class TranscriptLine(models.Model):
     vendor_ms = models.BigIntegerField(default=0)  # epoch ms of the vendor's own timestamp; ours for our own lines
     text_hash = models.CharField(max_length=64)
     at = models.DateTimeField()
+    from_report = models.BooleanField(default=False)  # no final told it; found in the end-of-call report
+    retold = models.BooleanField(default=False)
+
+    objects = ShownLines()
+    everything: ClassVar[models.Manager[TranscriptLine]] = models.Manager()
 
     class Meta:
         ordering: ClassVar = ["n", "vendor_ms", "id"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["call", "vapi_call_id", "role", "vendor_ms", "text_hash"], name="one_row_per_final_line"),
+            models.UniqueConstraint(
+                fields=["call", "vapi_call_id", "role", "vendor_ms", "text_hash", "from_report"], name="one_row_per_final_line"
+            ),
         ]
 
     def __str__(self) -> str:

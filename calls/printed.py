@@ -17,6 +17,8 @@ TELLING = {  # the one detail that says most
     "rung-changed": "to",
     "handover-requested": "target",
     "clip-played": "clip",
+    "callback-done": "by",
+    "keypad-pressed": "count",
 }
 
 
@@ -36,6 +38,11 @@ def words(kind: str, detail: dict[str, Any]) -> str:
         case "dial-result":
             return f"dial-result: {detail.get('target', '')} {detail.get('status', '')}"
         case "tool-answered":
-            return f"tool-answered: {detail.get('name', '')} ({detail.get('ms', 0)}ms)"
+            answered = f"tool-answered: {detail.get('name', '')} ({detail.get('ms', 0)}ms)"
+            return f"{answered}: {detail['problem']}" if detail.get("problem") else answered
+        case "voicemail-recorded":
+            return f"voicemail-recorded ({detail.get('seconds', 0)}s)"
+        case "callback-promised":
+            return f"callback-promised: within {detail.get('within_hours', 0)} h"
     telling = detail.get(TELLING.get(kind, ""), "")
     return f"{kind}: {telling}" if telling else kind

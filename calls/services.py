@@ -1,4 +1,7 @@
-"""Every change of a call's state, one verb each. Rows of what was said and done are `calls.history`'s, Vapi's are `calls.sessions`'.
+"""How a call begins, moves and ends, one verb each, with its stream and its commands.
+
+Rows of what was said and done are `calls.history`'s, Vapi's are `calls.sessions`'; `calls.handover`, `calls.endings` and
+`calls.sweep` say what Twilio's news and a long silence mean for a call.
 
 No verb needs a row lock: a unique key or the row count of a conditional UPDATE says who won, on any database. A verb
 returns that, so the one who won does what follows: starts a task, tells a page, answers a door.
@@ -10,19 +13,19 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
 
 from agents import lines
+from agents.models import PhoneLine
 from bridge import live
 from bridge.ports import Closing
-from bridge.twilio_http import HUMAN_TIME_LIMIT_S
-from calls import clock, ladder, lifecycle, publisher
+from calls import clock, ended_reasons, evidence, lifecycle, publisher
 from calls.history import NewEvent, keep_line, pages_look, record_events
-from calls.models import OVER, CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
+from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
 from calls.redaction import redact_body
 from calls.sessions import ask_session, finalise, session_ended
 
@@ -34,8 +37,6 @@ illegal_edges: Counter[tuple[str, str]] = Counter()  # (from, to) somebody asked
 _opening = tuple(threading.Lock() for _ in range(64))
 
 BRIDGED = (Status.CONNECTING, Status.STREAMING)
-ELSEWHERE = (Status.TRANSFERRING, Status.VOICEMAIL)  # no sound passes us there, so our silence proves nothing
-LONGEST_ELSEWHERE = timedelta(seconds=HUMAN_TIME_LIMIT_S)
 
 
 # -- the beginning -----------------------------------------------------------------------------------------------------
@@ -88,13 +89,34 @@ def _answered(row: CallSession, answer: lines.Answer) -> CallSession:
 
 
 def _refused(row: CallSession) -> CallSession:
-    row.answered_at, row.ended_at, row.status = None, row.started_at, Status.ENDED
-    row.end_reason, row.outcome = EndReason.REFUSED, Outcome.FAILED
-    row.save(force_insert=True)
-    ended = NewEvent(
-        "call-ended", Source.SYSTEM, row.started_at, {"reason": EndReason.REFUSED.value, "raw": "no agent answers this number"}
+    return _over_at_once(row, EndReason.REFUSED, Outcome.FAILED, "no agent answers this number")
+
+
+def missed_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> bool:
+    """Keep a call to a line of ours that Twilio tells the end of before we heard of it: its first webhook is still on its
+    way, or never came to us. True when the call was unknown. Whoever opens it later finds it over.
+    """
+    line = PhoneLine.objects.filter(number=to_number).first()
+    if line is None or CallSession.objects.filter(call_sid=sid).exists():
+        return False
+    row = CallSession(
+        call_sid=sid, account_sid=account_sid, from_number=from_number, to_number=to_number, line=line, started_at=at, last_seen_at=at
     )
-    record_events(call_sid=row.call_sid, events=[NewEvent("call-received", Source.TWILIO, row.started_at), ended])
+    try:
+        with transaction.atomic():
+            _over_at_once(row, EndReason.CALLER_HUNG_UP, Outcome.ABANDONED, "over before it was answered")
+    except IntegrityError:  # its first webhook was faster after all
+        return False
+    return True
+
+
+def _over_at_once(row: CallSession, reason: EndReason, outcome: Outcome, raw: str) -> CallSession:
+    row.answered_at, row.ended_at, row.status = None, row.started_at, Status.ENDED
+    row.end_reason, row.outcome = reason, outcome
+    row.save(force_insert=True)
+    received = NewEvent("call-received", Source.TWILIO, row.started_at)
+    ended = NewEvent("call-ended", Source.SYSTEM, row.started_at, {"reason": str(reason.value), "raw": raw})
+    record_events(call_sid=row.call_sid, events=[received, ended])
     _close_books_soon(row.call_sid)
     return row
 
@@ -123,20 +145,26 @@ def transition(*, call_sid: str, to: Status, epoch: int, reason: str = "", at: d
 
 
 def end_call(
-    *, call_sid: str, at: datetime, reason: EndReason, outcome: Outcome | None = None, raw: str = "", epoch: int | None = None
+    *, call_sid: str, at: datetime, reason: EndReason, raw: str = "", epoch: int | None = None, last_seen: datetime | None = None
 ) -> bool:
     """End a live call. True for the one caller that ended it, False for all after.
 
     Twilio's status callback, the end of the stream, Vapi's report and the sweep may all arrive: the first one wins and
-    the others change nothing. Its Vapi sessions are still to be ended (`calls.tasks.end_sessions`), whoever won.
+    the others change nothing. `reason` is what the one who ends it knows; a message or a talk that is written already is
+    the better word. Its Vapi sessions are still to be ended (`calls.tasks.end_sessions`), whoever won.
+    `last_seen`: only if the call has given no sign of life since.
     """
     live_call = CallSession.objects.live().filter(call_sid=call_sid)
     if epoch is not None:
         live_call = live_call.filter(epoch=epoch)
+    if last_seen is not None:
+        live_call = live_call.filter(last_seen_at=last_seen)
     with transaction.atomic():
-        ended = live_call.update(status=Status.ENDED, ended_at=at, end_reason=reason, outcome=outcome or lifecycle.outcome_of(reason))
-        if ended == 0:
+        if live_call.update(status=Status.ENDED, ended_at=at, end_reason=reason) == 0:
             return False
+        call = CallSession.objects.get(call_sid=call_sid)
+        reason, outcome = lifecycle.ending(reason, evidence.of(call))
+        CallSession.objects.filter(pk=call.pk).update(end_reason=reason, outcome=outcome)
         detail = {"reason": str(reason.value)} | ({"raw": raw[:200]} if raw else {})
         record_events(call_sid=call_sid, events=[NewEvent("call-ended", Source.SYSTEM, at, detail)])
         _close_books_soon(call_sid)
@@ -178,6 +206,11 @@ def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int
     return True
 
 
+def heartbeat(*, call_sid: str, epoch: int, at: datetime) -> bool:
+    """The stream of this epoch is alive. False when the call is over or another epoch owns it."""
+    return CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).update(last_seen_at=at) == 1
+
+
 def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, now: float | None = None) -> bool:
     """Store why the stream of an epoch is over, with its figures. True once per epoch; a stale epoch writes nothing.
 
@@ -196,8 +229,10 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
         call.commands.filter(to="live", done_at=None).update(done_at=at, problem="the stream ended first")
         if closing.why == "agent-ended" and closing.raw:
             for session in call.vapi_sessions.filter(ended_at=None).exclude(vapi_call_id=None):
-                session_ended(vapi_call_id=session.vapi_call_id or "", raw=closing.raw)
+                session_ended(vapi_call_id=session.vapi_call_id or "", raw=closing.raw, at=at)
         _keep_figures(call, closing.figures)  # after the sessions, as `report_arrived` does: the other order can deadlock
+        if call.is_over:  # Twilio's word of the hang-up was faster
+            evidence.correct(call_sid=call_sid, said=reason)
         if call.status not in BRIDGED:  # late news: the resume door has found the caller something else
             return True
         if reason is not None:
@@ -213,7 +248,7 @@ def _end_reason(closing: Closing) -> EndReason | None:
     usual = lifecycle.STREAM_ENDS.get(closing.why)
     if usual is not EndReason.AGENT_ENDED or not closing.raw:
         return usual
-    reason = lifecycle.vapi_reason(closing.raw)
+    reason = ended_reasons.end_reason(closing.raw)
     return None if reason is EndReason.FAILED else reason
 
 
@@ -227,92 +262,6 @@ def _keep_figures(call: CallSession, figures: Mapping[str, Any]) -> None:
     metrics.turn_latency_ms = [*metrics.turn_latency_ms, *figures.get("turn_latency_ms", [])]
     metrics.audio = dict(Counter(metrics.audio) + Counter(figures.get("audio", {})))
     metrics.save(update_fields=["first_audio_ms", "interruptions", "time_to_silence_ms", "turn_latency_ms", "audio"])
-
-
-# -- the ladder --------------------------------------------------------------------------------------------------------
-
-
-def next_step(*, call_sid: str, epoch: int, dial_status: str = "", at: datetime) -> ladder.Step:
-    """What Twilio shall do with a caller whose stream, or whose talk with a person, is over; the rows say so afterwards.
-
-    Asked again by a retry it gives the same answer. A stale epoch or an unknown call hangs up.
-    """
-    call = CallSession.objects.select_related("line").filter(call_sid=call_sid, epoch=epoch).first()
-    if call is None:
-        return ladder.HangUp()
-    facts = _facts(call, dial_status)
-    step = ladder.decide(facts)
-    match step:
-        case ladder.DialHuman(target):
-            lower_rung(call_sid=call_sid, rung=Rung.HUMAN, why=call.closed_why or "unknown", at=at)
-            ask(call=call, key=_dial_key(call_sid, epoch, target.slug), verb="dial", detail={"target": target.slug}, to="twilio", at=at)
-            if call.status != Status.TRANSFERRING:
-                transition(call_sid=call_sid, to=Status.TRANSFERRING, epoch=epoch, reason=call.closed_why, at=at)
-        case ladder.Voicemail():
-            lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
-            if call.status != Status.VOICEMAIL:
-                transition(call_sid=call_sid, to=Status.VOICEMAIL, epoch=epoch, reason="nobody could talk", at=at)
-        case ladder.HangUp(sorry=True):
-            end_call(call_sid=call_sid, at=at, reason=EndReason.FAILED, raw="nobody could talk")
-        case ladder.HangUp():
-            end_call(call_sid=call_sid, at=at, reason=EndReason.HUMAN_ENDED if dial_status else EndReason.AGENT_ENDED)
-    return step
-
-
-def dial_result(*, call_sid: str, epoch: int, target: str, dial_status: str, at: datetime) -> bool:
-    """Keep how ringing a target went. True for the first word of it; a repeat changes nothing."""
-    dialled = OutboxCommand.objects.filter(key=_dial_key(call_sid, epoch, target), done_at=None)
-    problem = "" if dial_status in ladder.TALKED else dial_status[:200]
-    with transaction.atomic():
-        if dialled.update(done_at=at, problem=problem) == 0:
-            return False
-        detail = {"target": target, "status": dial_status[:40]}
-        record_events(call_sid=call_sid, events=[NewEvent("dial-result", Source.TWILIO, at, detail)])
-    return True
-
-
-def voicemail_left(*, call_sid: str, epoch: int, seconds: int, at: datetime) -> bool:
-    """The caller left a message of so many seconds (0: none). True for the one that ended the call with it.
-
-    Twilio's word of the hang-up may come first and has then ended the call as left: the message is the better word.
-    """
-    with transaction.atomic():
-        if CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).exists():
-            record_events(call_sid=call_sid, events=[NewEvent("voicemail-recorded", Source.TWILIO, at, {"seconds": seconds})])
-        reason = EndReason.VOICEMAIL_LEFT if seconds > 0 else EndReason.CALLER_HUNG_UP
-        outcome = None if seconds > 0 else Outcome.ABANDONED
-        return end_call(call_sid=call_sid, at=at, reason=reason, outcome=outcome, epoch=epoch) or (
-            seconds > 0 and _message_after_all(call_sid, epoch)
-        )
-
-
-def _message_after_all(call_sid: str, epoch: int) -> bool:
-    """From voicemail a call can only end, so one that stood on that rung ended there."""
-    at_voicemail = CallSession.objects.filter(call_sid=call_sid, epoch=epoch, rung=Rung.VOICEMAIL, status__in=OVER)
-    gave_up = at_voicemail.filter(end_reason=EndReason.CALLER_HUNG_UP)
-    if gave_up.update(end_reason=EndReason.VOICEMAIL_LEFT, outcome=lifecycle.outcome_of(EndReason.VOICEMAIL_LEFT)) == 0:
-        return False
-    pages_look(call_sid=call_sid)
-    return True
-
-
-def _facts(call: CallSession, dial_status: str) -> ladder.Facts:
-    targets = call.line.handoff.all() if call.line else []
-    dials = {command.detail["target"]: command for command in call.commands.filter(verb="dial")}
-    wanted = call.commands.filter(verb="hand-over").last()
-    return ladder.Facts(
-        is_over=call.is_over,
-        closed_why=call.closed_why if call.closed_epoch == call.epoch else "",
-        targets=tuple(ladder.Target(target.slug, target.ring_seconds) for target in targets),
-        wanted=wanted.detail.get("target", "") if wanted else "",
-        tried=frozenset(slug for slug, command in dials.items() if command.done_at is not None),
-        dial_status=dial_status,
-        voicemail=bool(call.line and call.line.voicemail),
-    )
-
-
-def _dial_key(call_sid: str, epoch: int, slug: str) -> str:
-    return f"dial:{call_sid}:{epoch}:{slug}"
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
@@ -338,31 +287,3 @@ def command_done(*, call_sid: str, epoch: int, pk: int, at: datetime) -> bool:
     """The live bridge of this epoch carried a command out. True for the first word of it."""
     asked = OutboxCommand.objects.filter(pk=pk, call__call_sid=call_sid, call__epoch=epoch, to="live", done_at=None)
     return asked.update(done_at=at) == 1
-
-
-# -- cleaning up -------------------------------------------------------------------------------------------------------
-
-
-def heartbeat(*, call_sid: str, epoch: int, at: datetime) -> bool:
-    """The stream of this epoch is alive. False when the call is over or another epoch owns it."""
-    return CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).update(last_seen_at=at) == 1
-
-
-def sweep(*, now: datetime, ttl: timedelta) -> list[str]:
-    """End the calls that gave no sign of life for `ttl`. Returns their CallSids; two sweeps at once share them.
-
-    A caller who is with a person gives none while they talk, so such a call has the longest talk Twilio allows besides.
-    """
-    bridged = CallSession.objects.silent(now=now, ttl=ttl).exclude(status__in=ELSEWHERE)
-    elsewhere = CallSession.objects.silent(now=now, ttl=ttl + LONGEST_ELSEWHERE).filter(status__in=ELSEWHERE)
-    ended = []
-    for call_sid, seen in [*bridged.values_list("call_sid", "last_seen_at"), *elsewhere.values_list("call_sid", "last_seen_at")]:
-        with transaction.atomic():
-            silent = CallSession.objects.live().filter(call_sid=call_sid, last_seen_at=seen)
-            if silent.update(status=Status.ENDED, ended_at=now, end_reason=EndReason.TTL, outcome=Outcome.UNKNOWN) == 0:
-                continue  # it gave a sign of life just now
-            detail = {"reason": EndReason.TTL.value}
-            record_events(call_sid=call_sid, events=[NewEvent("call-ended", Source.SYSTEM, now, detail)])
-            _close_books_soon(call_sid)
-        ended.append(call_sid)
-    return ended

@@ -2,7 +2,7 @@
 
 Only the holder of the claim may create, because Vapi's `POST /call` has no key against doubles. A session that became
 live after its call was over is ended by whoever created it; every other one by whoever ends the call, and by the sweep
-if that one died.
+if that one died. What may run at Vapi without a session of ours (`maybe_created`) is `calls.orphans`' to find.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any, Protocol
 
 from django.db import Error as DatabaseProblem
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q, QuerySet, Sum
 from django.utils import timezone
 
 from agents import account, lines
 from bridge import live
-from bridge.errors import VapiError, VapiRefused
-from bridge.vapi_http import VapiCall
-from calls import publisher
+from bridge.errors import VapiError, VapiRefused, VapiUnavailable
+from bridge.vapi_answers import VapiCall
+from calls import evidence, publisher
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiSession, VapiState
 
 log = logging.getLogger(__name__)
 
-CLAIM_LIFE = timedelta(seconds=60)  # a claimer silent this long died with its claim
+CLAIM_LIFE = timedelta(seconds=10)  # a create takes 3 s at most: a claimer silent this long died with its claim
 REPORT_WITHIN = timedelta(seconds=120)
 NO_STREAM_COMES = (Status.TRANSFERRING, Status.VOICEMAIL)
 # A session whose call is over, whose stream has been here and is closed, or is not coming any more.
@@ -54,58 +54,65 @@ def ask_session(*, call: CallSession, n: int, at: datetime) -> NewEvent:
     return NewEvent("vapi-session-asked", Source.SYSTEM, at, {"n": n})
 
 
-def claim_session(*, pk: int, by: str) -> uuid.UUID | None:
+def claim_session(*, pk: int, by: str, at: datetime) -> uuid.UUID | None:
     """Win the right to create this session at Vapi; `by` is worker or consumer. None: somebody else did, or the call is over."""
     claim = uuid.uuid4()
     asked = VapiSession.objects.filter(pk=pk, state=VapiState.ASKED, call__ended_at=None)
-    won = asked.update(state=VapiState.CLAIMED, claim=claim, claimed_by=by, claimed_at=timezone.now())
+    won = asked.update(state=VapiState.CLAIMED, claim=claim, claimed_by=by, claimed_at=at)
     return claim if won else None
 
 
-def session_live(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall) -> bool:
-    """Keep what Vapi answered. False when the claim is no longer ours: the caller must end that Vapi call itself."""
-    now = timezone.now()
+def session_live(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime) -> bool:
+    """Keep what Vapi answered. False when the claim is no longer ours: the caller must end that Vapi call itself.
+
+    Raises IntegrityError when the id is that of another session: Vapi mixed them up, and that call is not ours to touch.
+    """
+    mine = VapiSession.objects.select_related("call").get(pk=pk)
     with transaction.atomic():
+        evidence.hold(call_sid=mine.call.call_sid, at=at)
         claimed = VapiSession.objects.filter(pk=pk, claim=claim, state=VapiState.CLAIMED)
         won = claimed.update(
             state=VapiState.LIVE,
             vapi_call_id=vapi_call.id,
             socket_url=vapi_call.socket_url,
             control_url=vapi_call.control_url,
-            live_at=now,
+            live_at=at,
         )
         if not won:
             return False
-        session = VapiSession.objects.select_related("call").get(pk=pk)
-        InboxMessage.objects.filter(vapi_call_id=vapi_call.id, call=None).update(call=session.call)
-        detail = {"n": session.n, "by": session.claimed_by, "ms": _ms_between(session.asked_at, now)}
-        record_events(call_sid=session.call.call_sid, events=[NewEvent("vapi-session-live", Source.SYSTEM, now, detail)])
-        transaction.on_commit(partial(publisher.tell, session.call.call_sid, live.SESSION))
+        InboxMessage.objects.filter(vapi_call_id=vapi_call.id, call=None).update(call=mine.call)
+        detail = {"n": mine.n, "by": mine.claimed_by, "ms": _ms_between(mine.asked_at, at)}
+        record_events(call_sid=mine.call.call_sid, events=[NewEvent("vapi-session-live", Source.SYSTEM, at, detail)])
+        transaction.on_commit(partial(publisher.tell, mine.call.call_sid, live.SESSION))
     return True
 
 
-def session_failed(*, pk: int, claim: uuid.UUID, why: str) -> bool:
-    """The session could not be created; `why` is our own sentence. True when the claim was still ours."""
-    now = timezone.now()
+def session_failed(*, pk: int, claim: uuid.UUID, why: str, at: datetime, maybe_created: bool = False) -> bool:
+    """The session could not be created; `why` is our own sentence. True when the claim was still ours.
+
+    `maybe_created`: a Vapi call of its name may run all the same, and is to be looked for.
+    """
+    mine = VapiSession.objects.select_related("call").get(pk=pk)
     with transaction.atomic():
+        evidence.hold(call_sid=mine.call.call_sid, at=at)
         claimed = VapiSession.objects.filter(pk=pk, claim=claim, state=VapiState.CLAIMED)
-        if claimed.update(state=VapiState.FAILED, failure=why[:200], ended_at=now) == 0:
+        if claimed.update(state=VapiState.FAILED, failure=why[:200], maybe_created=maybe_created, ended_at=at) == 0:
             return False
-        session = VapiSession.objects.select_related("call").get(pk=pk)
-        detail = {"n": session.n, "by": session.claimed_by, "why": why[:200]}
-        record_events(call_sid=session.call.call_sid, events=[NewEvent("vapi-session-failed", Source.SYSTEM, now, detail)])
-        transaction.on_commit(partial(publisher.tell, session.call.call_sid, live.SESSION))
-    finalise(call_sid=session.call.call_sid)
+        detail = {"n": mine.n, "by": mine.claimed_by, "why": why[:200]}
+        record_events(call_sid=mine.call.call_sid, events=[NewEvent("vapi-session-failed", Source.SYSTEM, at, detail)])
+        transaction.on_commit(partial(publisher.tell, mine.call.call_sid, live.SESSION))
+    finalise(call_sid=mine.call.call_sid)
     return True
 
 
-def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi) -> bool:
+def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi, clock: Callable[[], datetime] = timezone.now) -> bool:
     """Claim a session and create it at Vapi, whoever comes first. True when this caller made it live.
 
     Takes 3.0 s at most, as `client` promises. A failure is a state of the row, not an exception: the live stream is
-    told, and its ladder goes on from there.
+    told, and its ladder goes on from there. Raises VapiUnavailable when a session nobody needs any more could not be
+    ended: try `end_session` again.
     """
-    claim = claim_session(pk=vapi_session_pk, by=by)
+    claim = claim_session(pk=vapi_session_pk, by=by, at=clock())
     if claim is None:
         return False
     session = VapiSession.objects.select_related("call", "call__version", "call__line").get(pk=vapi_session_pk)
@@ -113,45 +120,54 @@ def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi) -> bool:
         vapi_call = client.create_call(_request(session))
     except VapiError as problem:
         log.warning("Vapi did not create a call", extra={"call": session.call.short_id, "status": problem.status})
-        session_failed(pk=vapi_session_pk, claim=claim, why=str(problem))
+        session_failed(pk=vapi_session_pk, claim=claim, why=str(problem), at=clock(), maybe_created=_may_run(problem))
         return False
-    if not _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client):
-        _end_quietly(client, vapi_call)
+    if not _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client, at=clock()):
         return False
     if not VapiSession.objects.filter(OF_NO_USE, pk=vapi_session_pk).exists():
         return True
-    end_session(pk=vapi_session_pk, client=client)  # its stream ended, or the caller left, while it was being created
+    end_session(pk=vapi_session_pk, client=client, at=clock())  # its stream ended, or the caller left, while it was being created
     return False
 
 
-def _kept(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, client: Vapi) -> bool:
-    """`session_live`; when the database is away in that moment nobody else knows the Vapi call, so it is ended here."""
+def _may_run(problem: VapiError) -> bool:
+    """No answer came, or one that says a call was made and not how to reach it."""
+    return (isinstance(problem, VapiUnavailable) and problem.sent) or problem.status in range(200, 300)
+
+
+def _kept(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, client: Vapi, at: datetime) -> bool:
+    """`session_live`; a Vapi call that nobody else knows of is ended here."""
     try:
-        return session_live(pk=pk, claim=claim, vapi_call=vapi_call)
-    except Exception:
-        _end_quietly(client, vapi_call)
+        kept = session_live(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
+    except IntegrityError:
+        session_failed(pk=pk, claim=claim, why="Vapi answered with the id of another call.", at=at, maybe_created=True)
+        return False
+    except Exception:  # the database is away in this very moment
+        ended = _end_quietly(client, vapi_call)
         with contextlib.suppress(DatabaseProblem):
-            session_failed(pk=pk, claim=claim, why="What Vapi answered could not be stored.")
+            session_failed(pk=pk, claim=claim, why="What Vapi answered could not be stored.", at=at, maybe_created=not ended)
         raise
+    if not kept and not _end_quietly(client, vapi_call):
+        VapiSession.objects.filter(pk=pk).update(maybe_created=True)
+    return kept
 
 
-def end_session(*, pk: int, client: Vapi) -> bool:
+def end_session(*, pk: int, client: Vapi, at: datetime) -> bool:
     """End a session at Vapi, however far it came. True for the one that ended it; safe to run again.
 
     One that is being created right now is left to its creator. Raises VapiUnavailable: try again.
     """
-    now = timezone.now()
-    if VapiSession.objects.filter(pk=pk, state=VapiState.ASKED).update(state=VapiState.ENDED, ended_at=now):
+    if VapiSession.objects.filter(pk=pk, state=VapiState.ASKED).update(state=VapiState.ENDED, ended_at=at):
         finalise(call_sid=CallSession.objects.get(vapi_sessions=pk).call_sid)
         return True
     session = VapiSession.objects.select_related("call").filter(pk=pk, state=VapiState.LIVE).first()
     if session is None:
         return False
     try:
-        _end_at_vapi(client, control_url=session.control_url, socket_url=session.socket_url)
+        end_at_vapi(client, control_url=session.control_url, socket_url=session.socket_url)
     except VapiRefused as problem:  # trying again changes nothing; it ends by itself when nobody speaks
         log.error("Vapi would not end a call", extra={"call": session.call.short_id, "status": problem.status})
-    return _ended(VapiSession.objects.filter(pk=pk), at=now)
+    return _ended(VapiSession.objects.filter(pk=pk), at=at)
 
 
 def open_sessions(*, call_sid: str) -> list[int]:
@@ -160,9 +176,9 @@ def open_sessions(*, call_sid: str) -> list[int]:
     return list(still_open.values_list("pk", flat=True))
 
 
-def session_ended(*, vapi_call_id: str, raw: str = "") -> bool:
+def session_ended(*, vapi_call_id: str, at: datetime, raw: str = "") -> bool:
     """Vapi says this session is over; `raw` is its own reason. True for the first word of it."""
-    return _ended(VapiSession.objects.filter(vapi_call_id=vapi_call_id), at=timezone.now(), ended_reason=raw[:200])
+    return _ended(VapiSession.objects.filter(vapi_call_id=vapi_call_id), at=at, ended_reason=raw[:200])
 
 
 def report_arrived(*, vapi_call_id: str, raw: str, cost_usd: Decimal | None, at: datetime) -> bool:
@@ -170,10 +186,11 @@ def report_arrived(*, vapi_call_id: str, raw: str, cost_usd: Decimal | None, at:
 
     The call is finalised when it has ended and no report of its sessions is outstanding.
     """
-    session_ended(vapi_call_id=vapi_call_id, raw=raw)
+    session_ended(vapi_call_id=vapi_call_id, raw=raw, at=at)
     with transaction.atomic():
         unreported = VapiSession.objects.filter(vapi_call_id=vapi_call_id, report_at=None)
-        if unreported.update(report_at=at, cost_usd=cost_usd, ended_reason=raw[:200]) == 0:
+        told = {"ended_reason": raw[:200]} if raw else {}
+        if unreported.update(report_at=at, cost_usd=cost_usd, **told) == 0:
             return False
         call = CallSession.objects.get(vapi_sessions__vapi_call_id=vapi_call_id)
         cost = call.vapi_sessions.aggregate(sum=Sum("cost_usd"))["sum"]
@@ -211,19 +228,27 @@ def _given_up(call_sid: str) -> bool:
 
 def _close_books(call_sid: str, report: str) -> bool:
     with transaction.atomic():
-        ended = CallSession.objects.filter(call_sid=call_sid, status=Status.ENDED)
+        open_books = Q(status=Status.ENDED)
+        if report == Report.MERGED:
+            open_books |= Q(status=Status.FINALISED, report=Report.MISSING)  # it came after it was given up
+        ended = CallSession.objects.filter(open_books, call_sid=call_sid)
         if ended.update(status=Status.FINALISED, report=report) == 0:
             return False
         pages_look(call_sid=call_sid)
     return True
 
 
+def give_up_claims(*, now: datetime) -> int:
+    """Fail the sessions whose creator died. Returns how many; each may have been created at Vapi all the same."""
+    dead = VapiSession.objects.filter(state=VapiState.CLAIMED, claimed_at__lt=now - CLAIM_LIFE, claim__isnull=False)
+    claims = [(pk, claim) for pk, claim in dead.values_list("pk", "claim") if claim is not None]
+    why = "Whoever was creating it died."
+    return sum(session_failed(pk=pk, claim=claim, why=why, at=now, maybe_created=True) for pk, claim in claims)
+
+
 def left_over(*, now: datetime) -> list[int]:
     """Sessions that are open although their call, or its stream, is over; claims whose holder died are given up first."""
-    dead = VapiSession.objects.filter(state=VapiState.CLAIMED, claimed_at__lt=now - CLAIM_LIFE)
-    for pk, claim in dead.values_list("pk", "claim"):
-        if claim is not None:
-            session_failed(pk=pk, claim=claim, why="Whoever was creating it died.")
+    give_up_claims(now=now)
     forgotten = VapiSession.objects.filter(OF_NO_USE, state__in=(VapiState.ASKED, VapiState.LIVE), ended_at=None)
     return list(forgotten.values_list("pk", flat=True))
 
@@ -243,18 +268,26 @@ def _request(session: VapiSession) -> dict[str, Any]:
     )
 
 
-def _end_at_vapi(client: Vapi, *, control_url: str, socket_url: str) -> None:
-    if control_url:
-        client.end_call(control_url)
-    elif socket_url:
+def end_at_vapi(client: Vapi, *, control_url: str, socket_url: str) -> None:
+    """Say the end where Vapi listens: by the control address, else on the audio socket. Raises VapiUnavailable or VapiRefused."""
+    try:
+        if control_url:
+            client.end_call(control_url)
+            return
+    except VapiError:
+        if not socket_url:
+            raise
+    if socket_url:
         client.end_by_socket(socket_url)
 
 
-def _end_quietly(client: Vapi, vapi_call: VapiCall) -> None:
+def _end_quietly(client: Vapi, vapi_call: VapiCall) -> bool:
     try:
-        _end_at_vapi(client, control_url=vapi_call.control_url, socket_url=vapi_call.socket_url)
+        end_at_vapi(client, control_url=vapi_call.control_url, socket_url=vapi_call.socket_url)
     except VapiError as problem:
         log.error("A Vapi call nobody wants could not be ended", extra={"status": problem.status})
+        return False
+    return True
 
 
 def _ended(sessions: QuerySet[VapiSession], *, at: datetime, **reason: str) -> bool:

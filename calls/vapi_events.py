@@ -1,46 +1,60 @@
-"""What Vapi's webhooks tell us: read, kept under a unique key, then made into lines, endings and figures.
+"""What Vapi's webhooks tell us: read from a body, and made into lines, endings and figures.
 
-A body is stored before its 200 and processed after, so a failed processing is repeated from the row and a repeated
-webhook changes nothing. What is kept is the message's own part: the vendor sends prompts, capability URLs and our own
-secret along with every message, and none of those belongs into a row.
+What is kept of a message is its own part: the vendor sends prompts, capability URLs and our own secret along with every
+message, and none of those belongs into a row. Every handler may be run again, and in any order with the others.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import orjson
-from django.db import InterfaceError, OperationalError
+from django.db import transaction
 
 from bridge import live
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
-from calls import history, sessions
-from calls.models import CallSession, InboxMessage, Role, Source, VapiSession
+from calls import history, masking, reports, services, sessions, vapi_report
+from calls.models import CallSession, InboxMessage, VapiSession
+from calls.vapi_kinds import REPORT, TRANSCRIPT, Deed, deed
+from calls.vapi_names import named
 
-log = logging.getLogger(__name__)
-
-BODY_LIMIT = 256 * 1024
+FRESH_S = 1.0  # of a webhook that tells of speech; callers speak for longer, and agents wait longer before they answer
+BODY_LIMIT = 1024 * 1024  # every message may carry the conversation so far, and a tool call of a long one must be answered
 REPORT_LIMIT = 8 * 1024 * 1024
-BODY_NODES = 30_000
-REPORT_NODES = 400_000
-TOOL_CALLS = "tool-calls"
-REPORT = "end-of-call-report"
+BODY_NODES = 150_000
+REPORT_NODES = 1_000_000  # 20,000 turns, which the vendor tells three times over
+LONGEST_KIND = 60
+LATEST_MS = 10**14
 FINAL_ONLY = 'transcript[transcriptType="final"]'
-NAME = re.compile(r"(CA[0-9a-fA-F]{32})(?:\.([0-9]{1,4}))?", re.ASCII)
-NOT_OURS = {"call", "assistant", "customer", "phoneNumber", "chat", "session", "toolWithToolCallList"}
-GIVE_UP = timedelta(minutes=15)  # a message nobody's session answers to by then is a stranger's
-BIGGEST_COST_USD = 10_000
-refused: Counter[str] = Counter()  # messages, by kind, that are not as the vendor documents them
+# Around every message: what we told the vendor ourselves, and the conversation so far once more.
+NOT_OURS = {
+    "call",
+    "assistant",
+    "newAssistant",
+    "customer",
+    "contact",
+    "phoneNumber",
+    "chat",
+    "session",
+    "artifact",
+    "messages",
+    "messagesOpenAIFormatted",
+    "conversation",
+    "toolWithToolCallList",
+}
+OF_A_REPORT = {"type", "timestamp", "endedReason", "startedAt", "endedAt", "cost", "costs", "costBreakdown", "summary", "analysis"}
+OF_ITS_ARTIFACT = {"structuredOutputs", "performanceMetrics"}
+SPOKEN = {"role", "message", "time", "endTime", "duration"}
+MASKED = {"toolCallList", "toolCalls", "functionCall", "analysis", "summary", "structuredOutputs"}  # lines are `redaction`'s
+ADDRESS = re.compile(r"(url|uri)s?$", re.IGNORECASE)
 
-ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "bot": Role.ASSISTANT}
+refused: Counter[str] = Counter()  # messages, by kind, that are not as the vendor documents them
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +65,36 @@ class VapiMessage:
     vapi_call_id: str
     call_sid: str
     n: int
-    vendor_ms: int
     body: dict[str, Any]
 
     def kept(self) -> dict[str, Any]:
         """What of the message is stored."""
-        own = {key: value for key, value in self.body.items() if key not in NOT_OURS}
-        own["call"] = {"id": self.vapi_call_id, "name": f"{self.call_sid}.{self.n}" if self.call_sid else ""}
-        return own
+        own = _report_kept(self.body) if self.kind == REPORT else {key: self.body[key] for key in self.body.keys() - NOT_OURS}
+        name = f"{self.call_sid}.{self.n}" if self.call_sid else ""
+        return {**_without_addresses(_without_secrets(own)), "call": {"id": self.vapi_call_id, "name": name}}
 
-    def key(self) -> str:
+    def key(self, kept: Mapping[str, Any]) -> str:
         """Equal for the same message told twice. The vendor gives messages no id; a report there is one of per call."""
-        own = b"" if self.kind == REPORT else orjson.dumps(self.kept(), option=orjson.OPT_SORT_KEYS)
+        own = b"" if self.kind == REPORT else orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(b"|".join((b"vapi", self.vapi_call_id.encode(), self.kind.encode(), own))).hexdigest()
 
     @property
-    def is_partial(self) -> bool:
-        return self.kind == "transcript" and self.body.get("transcriptType") != "final"
+    def is_only_counted(self) -> bool:
+        partial = self.kind == TRANSCRIPT and self.body.get("transcriptType") != "final"
+        return partial or deed(self.kind) is Deed.COUNTED
 
     @property
-    def live_hint(self) -> str:
-        """What a running call should look at now: the socket says the same, but not always first."""
+    def vendor_ms(self) -> int:
+        """The vendor's time of the message in epoch ms; 0 without a sane one."""
+        return _ms(self.body.get("timestamp"))
+
+    def live_hint(self, *, now: float) -> str:
+        """What a running call should look at now: the socket says the same, but not always first. `now`: seconds since 1970.
+
+        What comes late is about speech that is over by now; it would cut the agent's next turn.
+        """
+        if self.vendor_ms and now - self.vendor_ms / 1000 > FRESH_S:
+            return ""
         if self.kind == "user-interrupted":
             return live.INTERRUPTED
         if self.kind == "speech-update" and self.body.get("role") == "user" and self.body.get("status") == "started":
@@ -79,29 +102,54 @@ class VapiMessage:
         return ""
 
 
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
 def read(raw: bytes) -> VapiMessage:
-    """The message in a webhook's body. Raises BadMessage; only an end-of-call report may be longer than 256 KiB."""
+    """The message in a webhook's body. Raises BadMessage; only an end-of-call report may be longer than 1 MiB."""
     long = len(raw) > BODY_LIMIT
     envelope = parse_untrusted(raw, max_bytes=REPORT_LIMIT, max_nodes=REPORT_NODES if long else BODY_NODES)
     body = envelope.get("message") if isinstance(envelope, dict) else None
-    if not isinstance(body, dict) or not isinstance(body.get("type"), str):
+    if not isinstance(body, dict) or not isinstance(body.get("type"), str) or not body["type"].strip():
         raise BadMessage("The body holds no message with a type.")
-    kind = "transcript" if body["type"] == FINAL_ONLY else body["type"][:60]
+    kind = body["type"][:LONGEST_KIND]
+    if body["type"] == FINAL_ONLY:
+        kind, body = TRANSCRIPT, {**body, "transcriptType": "final"}
     if long and kind != REPORT:
         raise BadMessage("The message is longer than its kind may be.")
-    if kind == "transcript" and body["type"] == FINAL_ONLY:
-        body = {**body, "transcriptType": "final"}
     call = _dict(body.get("call"))
-    named = NAME.fullmatch(_text(call.get("name"), 40))
-    stamp = body.get("timestamp")
-    return VapiMessage(
-        kind=kind,
-        vapi_call_id=_text(call.get("id"), 64),
-        call_sid=named[1] if named else "",
-        n=int(named[2] or 0) if named else 0,
-        vendor_ms=int(stamp) if isinstance(stamp, int | float) else 0,
-        body=body,
-    )
+    call_sid, n = named(call.get("name"))
+    return VapiMessage(kind=kind, vapi_call_id=_text(call.get("id"), 64), call_sid=call_sid, n=n, body=body)
+
+
+def _report_kept(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A report without its copies, its prompt and its addresses; of an artifact stays that it exists."""
+    artifact = _dict(body.get("artifact"))
+    listed = artifact.get("messages", body.get("messages"))
+    spoken = [message for message in map(_dict, listed if isinstance(listed, list) else []) if message.get("role") in SPEAKERS]
+    kinds = {key: True for keys in vapi_report.ARTIFACTS.values() for key in keys if artifact.get(key)}
+    own = _without_secrets({key: artifact[key] for key in OF_ITS_ARTIFACT & artifact.keys()})
+    told = [{key: message[key] for key in SPOKEN & message.keys()} for message in spoken]
+    return {key: body[key] for key in OF_A_REPORT & body.keys()} | {"artifact": {**kinds, **own, "messages": told}}
+
+
+def _without_secrets(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model asked tools for, and made of a talk, holds whatever callers dictate to it."""
+    return {key: masking.masked(part) if key in MASKED else part for key, part in body.items()}
+
+
+def _without_addresses(value: Any) -> Any:
+    """Every text under a name that ends in `url` is a key to something: True stays in its place."""
+    match value:
+        case dict():
+            return {key: bool(part) if _is_address(key, part) else _without_addresses(part) for key, part in value.items()}
+        case list():
+            return [_without_addresses(part) for part in value]
+    return value
+
+
+def _is_address(key: str, value: Any) -> bool:
+    return isinstance(value, str) and ADDRESS.search(key) is not None
 
 
 def session_of(*, vapi_call_id: str, call_sid: str, n: int) -> VapiSession | None:
@@ -121,72 +169,38 @@ def call_sid_of(message: VapiMessage) -> str:
     return session.call.call_sid if session else ""
 
 
-def keep(message: VapiMessage, *, at: datetime) -> int | None:
-    """Store a message before it is answered. Its primary key, or None when it was told before."""
-    row = history.store_inbox(
-        source=Source.VAPI, key=message.key(), kind=message.kind, body=message.kept(), vapi_call_id=message.vapi_call_id, at=at
-    )
-    return row.pk if row else None
-
-
-def process_inbox(*, pk: int, at: datetime) -> bool:
-    """Make a stored message into history. True when it is done with; safe to run again.
-
-    False while the session it belongs to is not known yet: it is tried again later, for GIVE_UP at most.
-    """
-    row = InboxMessage.objects.get(pk=pk)
-    if row.processed_at is not None:
-        return True
-    named = NAME.fullmatch(_text(_dict(row.body.get("call")).get("name"), 40))
-    session = session_of(vapi_call_id=row.vapi_call_id, call_sid=named[1] if named else "", n=int(named[2] or 0) if named else 0)
-    if session is None or (row.kind in NEED_THE_ID and not session.vapi_call_id):
-        return at - row.received_at > GIVE_UP and history.inbox_done(pk=pk, at=at, problem="It belongs to no session of ours.")
-    handler = HANDLERS.get(row.kind)
-    try:
-        if handler is not None:
-            handler(row, session)
-    except BadMessage as problem:
-        return _refused(row, str(problem), at=at, call=session.call)
-    return history.inbox_done(pk=pk, at=at, call=session.call)
-
-
-def reprocess(*, pk: int, at: datetime) -> bool:
-    """`process_inbox` for a row its own request did not finish. One that fails again is marked and not tried a third time.
-
-    Raises OperationalError or InterfaceError when the database is away: the rows are not to blame, and all can wait.
-    """
-    try:
-        return process_inbox(pk=pk, at=at)
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception as problem:
-        name = type(problem).__name__
-        log.error("A stored message of Vapi failed again and is given up", extra={"inbox": pk, "problem": name})
-        return history.inbox_done(pk=pk, at=at, problem=f"It could not be processed ({name}).")
-
-
-def _refused(row: InboxMessage, problem: str, *, at: datetime, call: CallSession) -> bool:
-    refused[row.kind] += 1
-    log.warning("A message of Vapi is not as documented", extra={"inbox": row.pk, "kind": row.kind, "problem": problem})
-    return history.inbox_done(pk=row.pk, at=at, call=call, problem=problem)
+# -- what each kind means ----------------------------------------------------------------------------------------------
 
 
 def _transcript(row: InboxMessage, session: VapiSession) -> None:
-    said_by, text, stamp = row.body.get("role"), row.body.get("transcript"), row.body.get("timestamp")
+    """A final after the report was merged may have words the report had to tell, so that is looked at again."""
+    said_by, text = row.body.get("role"), row.body.get("transcript")
     if not isinstance(said_by, str) or not isinstance(text, str):
         raise BadMessage("A transcript has no role or no text.")
-    role = ROLES.get(said_by)
+    role = vapi_report.ROLES.get(said_by)
     if role is None or not text.strip():
         return
-    history.add_line(
-        call=session.call,
-        vapi_call_id=row.vapi_call_id,
-        role=role,
-        text=text.strip(),
-        vendor_ms=int(stamp) if isinstance(stamp, int | float) else 0,
-        at=row.received_at,
-        n=session.n,
-    )
+    with transaction.atomic():
+        new = history.add_line(
+            call=session.call,
+            vapi_call_id=row.vapi_call_id,
+            role=role,
+            text=text.strip(),
+            vendor_ms=_vendor_ms(row),
+            at=row.received_at,
+            n=session.n,
+        )
+        if new:
+            reports.settle_again(session=session)
+
+
+def _vendor_ms(row: InboxMessage) -> int:
+    """The vendor's time of a message; without a sane one it is placed by its arrival."""
+    return _ms(row.body.get("timestamp")) or int(row.received_at.timestamp() * 1000)
+
+
+def _ms(stamp: Any) -> int:
+    return int(stamp) if isinstance(stamp, int | float) and not isinstance(stamp, bool) and 0 < stamp < LATEST_MS else 0
 
 
 def _status(row: InboxMessage, session: VapiSession) -> None:
@@ -194,27 +208,44 @@ def _status(row: InboxMessage, session: VapiSession) -> None:
     if not isinstance(status, str):
         raise BadMessage("A status update has no status.")
     if status == "ended":
-        sessions.session_ended(vapi_call_id=row.vapi_call_id, raw=_text(row.body.get("endedReason"), 200))
+        sessions.session_ended(vapi_call_id=row.vapi_call_id, raw=_text(row.body.get("endedReason"), 200), at=row.received_at)
 
 
 def _report(row: InboxMessage, session: VapiSession) -> None:
-    """Its words stay in the inbox row; the cost and the vendor's reason go where they are asked for."""
+    reports.merge(session=session, report=row.body, at=row.received_at)
     sessions.report_arrived(
         vapi_call_id=row.vapi_call_id,
         raw=_text(row.body.get("endedReason"), 200),
-        cost_usd=_cost(row.body.get("cost")),
+        cost_usd=vapi_report.cost_usd(row.body.get("cost")),
         at=row.received_at,
     )
 
 
-HANDLERS = {"transcript": _transcript, "status-update": _status, REPORT: _report}
+def _control(row: InboxMessage, session: VapiSession) -> None:
+    """Vapi asks us to hang up, which it only does when told to. Nobody is ever called on its word."""
+    if row.body.get("request") != "hang-up":
+        raise BadMessage("Vapi asked us to call somebody, which we never do.")
+    if not session.call.is_over:
+        call = session.call
+        services.ask(call=call, key=f"end-call:{call.call_sid}:{call.epoch}", verb="end-call", detail={}, at=row.received_at)
+
+
+Handler = Callable[[InboxMessage, VapiSession], None]
+HANDLERS: Mapping[str, Handler] = {TRANSCRIPT: _transcript, "status-update": _status, REPORT: _report, "phone-call-control": _control}
 NEED_THE_ID = {"status-update", REPORT}
+SPEAKERS = set(vapi_report.ROLES)
 
 
-def _cost(value: Any) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= BIGGEST_COST_USD:
-        return None
-    return round(Decimal(str(value)), 4)
+def handle(row: InboxMessage, session: VapiSession) -> CallSession:
+    """Make a stored message into history. Raises BadMessage when it is not as documented, which is counted."""
+    handler = HANDLERS.get(row.kind)
+    try:
+        if handler is not None:
+            handler(row, session)
+    except BadMessage:
+        refused[row.kind] += 1
+        raise
+    return session.call
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -50,6 +50,8 @@ def _secrets() -> Iterator[str]:
             yield f"{name} is missing."
         elif any(_is_placeholder(value) for value in values):
             yield f"{name} is still a placeholder."
+    if settings.TOOL_SIGNING_SECRET and _is_placeholder(settings.TOOL_SIGNING_SECRET):
+        yield "TOOL_SIGNING_SECRET is still a placeholder."
 
 
 def _is_placeholder(value: str) -> bool:

@@ -14,20 +14,18 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiohttp import web
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
 from agents.models import Premade, TemplateVersion
-from bridge.sandbox import crm
-from bridge.sandbox.clips import spoken_by
-from bridge.sandbox.ear import Ear, Recogniser
+from bridge.sandbox import crm, sphinx
+from bridge.sandbox.ear import Recogniser
 from bridge.sandbox.script import TECHFLOW, Caller, Scenario, misspoken
-from bridge.sandbox.sphinx import SphinxEar
 from bridge.sandbox.turns import Faults
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
+from bridge.sandbox.twilio_rest import TwilioRestSandbox
 from bridge.sandbox.vapi import VapiSandbox
 from calls.models import OVER, CallSession, VapiState
 from calls.printed import printed
@@ -47,6 +45,8 @@ SAY_AGAIN_S = 5.0
 
 Say = Callable[[str], None]
 
+crm_running = crm.running  # TechFlow's customer database, of which our tool asks
+
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
@@ -61,10 +61,7 @@ WRONGS: Mapping[str, Wrong] = {
     "swap": Wrong(faults=Faults(swapped=True)),  # everybody hears themselves
     "wrong-clip": Wrong(scenario=misspoken(TECHFLOW, instead_of="already_tried", clip="no_thanks")),
 }
-EARS: Mapping[str, Callable[[], Recogniser]] = {
-    "clips": lambda: Ear(spoken_by("caller")),
-    "words": lambda: SphinxEar(spoken_by("caller")),
-}
+EARS: Mapping[str, Callable[[], Recogniser]] = sphinx.EARS
 
 
 @dataclass(slots=True)
@@ -84,11 +81,12 @@ class House:
 
     stack: Stack
     vapi: VapiSandbox
+    twilio: TwilioRestSandbox
     secrets: Secrets
     longest_call_s: float = LONGEST_CALL_S
 
 
-def household(*, directory: Path, port: int, vapi_url: str, tool_host: str, shared: Secrets, say: Say) -> Stack:
+def household(*, directory: Path, port: int, vapi_url: str, twilio_url: str, tool_host: str, shared: Secrets, say: Say) -> Stack:
     """A stack whose two vendors are the sandbox. It keeps its calls in the database of the settings."""
     env = {
         "DEBUG": "1",
@@ -100,26 +98,12 @@ def household(*, directory: Path, port: int, vapi_url: str, tool_host: str, shar
         "VAPI_WEBHOOK_SECRET": shared.webhook_secret,
         "TWILIO_ACCOUNT_SID": shared.account_sid,
         "TWILIO_AUTH_TOKEN": shared.auth_token,
+        "TWILIO_BASE_URL": twilio_url,
         "TWILIO_PHONE_NUMBER": "",
         "TOOL_ALLOWED_PRIVATE": tool_host,
         "SERVE_ROLE": "all",
     }
     return Stack(directory, env, port=port, say=say)
-
-
-@asynccontextmanager
-async def crm_running() -> AsyncIterator[str]:
-    """TechFlow's customer database on a port of its own; yields host:port."""
-    app = web.Application()
-    app.add_routes(crm.routes())
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        yield f"{host}:{port}"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -130,8 +114,9 @@ async def open_house(*, directory: Path, port: int, say: Say, fault: str = "", e
     """
     shared, wrong = Secrets(), WRONGS.get(fault, Wrong())
     vapi = VapiSandbox(scenario=wrong.scenario, api_key=shared.vapi_key, faults=wrong.faults, ear_factory=EARS[ear])
-    async with crm_running() as tool_host, vapi:
-        stack = household(directory=directory, port=port, vapi_url=vapi.base_url, tool_host=tool_host, shared=shared, say=say)
+    async with crm_running() as tool_host, vapi, TwilioRestSandbox(shared.account_sid, shared.auth_token) as twilio:
+        urls = {"vapi_url": vapi.base_url, "twilio_url": twilio.base_url, "tool_host": tool_host}
+        stack = household(directory=directory, port=port, shared=shared, say=say, **urls)
         try:
             await stack.prepare()
             say("seeding the agent of TechFlow")
@@ -142,7 +127,7 @@ async def open_house(*, directory: Path, port: int, say: Say, fault: str = "", e
             with suppress(TimeoutError):  # the call then carries its assistant inline
                 async with asyncio.timeout(PREPARED_WITHIN_S):
                     await stack.until("the agent is prepared at Vapi", _prepared)
-            yield House(stack, vapi, shared, LONGEST_WRONG_CALL_S if fault else LONGEST_CALL_S)
+            yield House(stack, vapi, twilio, shared, LONGEST_WRONG_CALL_S if fault else LONGEST_CALL_S)
         finally:
             await stack.stop()
 
@@ -171,6 +156,7 @@ async def _one_call(house: House, say: Say) -> tuple[TwilioCall, list[Check]]:
         to_number=LINE,
         caller=caller,
     )
+    house.twilio.take(call)
     following = asyncio.create_task(_follow(call.call_sid, say))
     try:
         stuck = await _carry(call, caller, house)

@@ -31,6 +31,7 @@ VAPI_BASE_URL = env("VAPI_BASE_URL", default="https://api.vapi.ai").rstrip("/")
 VAPI_SOCKET_HOSTS = env.list("VAPI_SOCKET_HOSTS", default=[])  # empty: the host of VAPI_BASE_URL, its sub-domains and *.vapi.ai
 VAPI_WEBHOOK_SECRETS = env.list("VAPI_WEBHOOK_SECRET", default=[])  # the first is sent to Vapi; all are accepted
 TOOL_ALLOWED_PRIVATE = env.list("TOOL_ALLOWED_PRIVATE", default=[])  # host:port of private addresses tools may call
+TOOL_SIGNING_SECRET = env("TOOL_SIGNING_SECRET", default="").strip()  # signs requests to tools; a tool may have one of its own
 
 TWILIO_ACCOUNT_SID = env("TWILIO_ACCOUNT_SID", default="")
 TWILIO_AUTH_TOKENS = env.list("TWILIO_AUTH_TOKEN", default=[])  # several while rotating
@@ -124,6 +125,7 @@ _EVERY_SWEEP = {"schedule": timedelta(seconds=SWEEP_SECONDS), "options": {"expir
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "calls.tasks.sweep", **_EVERY_SWEEP},
     "reprocess-inbox": {"task": "calls.tasks.reprocess_inbox", **_EVERY_SWEEP},
+    "end-orphans": {"task": "calls.tasks.end_orphans", "schedule": timedelta(seconds=20), "options": {"expires": 20}},  # within 60 s
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {

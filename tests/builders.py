@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from django.db import connections
@@ -15,9 +15,19 @@ from django.utils import timezone
 
 from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Rollout, TemplateVersion
 from bridge.errors import VapiError
-from bridge.vapi_http import VapiCall
+from bridge.vapi_answers import VapiCall
 from calls import publisher, services
-from calls.models import CallSession, Status, VapiSession
+from calls.models import (
+    CallbackRequest,
+    CallSession,
+    InboxMessage,
+    Recording,
+    RecordingKind,
+    RecordingState,
+    Status,
+    VapiReport,
+    VapiSession,
+)
 
 LINE = "+15550100100"
 CALLER = "+15550100199"
@@ -72,6 +82,29 @@ def session_of(call: CallSession) -> VapiSession:
     session = call.vapi_sessions.last()
     assert session is not None
     return session
+
+
+def a_recording(call: CallSession, **fields: Any) -> Recording:
+    """A voicemail of a call, ready to be heard."""
+    ready: dict[str, Any] = {"kind": RecordingKind.VOICEMAIL, "state": RecordingState.COMPLETED, "seconds": 14, "at": timezone.now()}
+    return Recording.objects.create(call=call, **({"sid": f"RE{uuid.uuid4().hex}"} | ready | fields))
+
+
+def a_callback(call: CallSession, *, due_in: timedelta = timedelta(hours=4), **fields: Any) -> CallbackRequest:
+    now = timezone.now()
+    return CallbackRequest.objects.create(call=call, asked_at=now, due_at=now + due_in, **fields)
+
+
+def a_report(call: CallSession, **fields: Any) -> VapiReport:
+    """The vendor's report of a call's last session."""
+    return VapiReport.objects.create(session=session_of(call), merged_at=timezone.now(), **fields)
+
+
+def a_message(call: CallSession | None = None, *, kind: str = "status-update", body: Any = None, **fields: Any) -> InboxMessage:
+    """A stored webhook of Vapi; of no call when none is given."""
+    told = {"type": kind} if body is None else body
+    unique = {"source": "vapi", "key": uuid.uuid4().hex, "received_at": timezone.now()}
+    return InboxMessage.objects.create(call=call, kind=kind, body=told, **(unique | fields))
 
 
 def vapi_call(call_id: str = "") -> VapiCall:

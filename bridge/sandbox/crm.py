@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from aiohttp import web
 
 ACCOUNTS = {
@@ -32,3 +35,18 @@ async def get_user_account(request: web.Request) -> web.Response:
 
 def routes() -> list[web.RouteDef]:
     return [web.post("/crm/get_user_account", get_user_account)]
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[str]:
+    """The database on a port of its own; yields host:port."""
+    app = web.Application()
+    app.add_routes(routes())
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield f"{host}:{port}"
+    finally:
+        await runner.cleanup()

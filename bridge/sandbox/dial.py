@@ -51,19 +51,20 @@ class Exchange(Protocol):
     def new_call_sid(self) -> str: ...
 
     async def wait(self, seconds: float) -> None:
-        """Raises HungUp when the caller leaves meanwhile."""
+        """Raises Interrupted when the caller leaves meanwhile, or the call is turned elsewhere."""
 
     async def while_up(self, work: Coroutine[Any, Any, T]) -> T:
-        """Raises HungUp when the caller leaves meanwhile."""
+        """As `wait`, for any work."""
 
     async def whisper(self, attempt: Attempt, noun: Verb, human: Human) -> bool:
         """Play the noun's TwiML to who answered. False: they are not to be joined with the caller."""
 
-    def child_event(self, attempt: Attempt, noun: Verb | None, status: str) -> None: ...
+    def child_event(self, attempt: Attempt, noun: Verb | None) -> None:
+        """The child leg has taken a step: the newest of `attempt.events`."""
 
 
 class Dialling:
-    """One `<Dial>` at work."""
+    """One `<Dial>` at work. Whom it rings is added to `attempts` at once."""
 
     def __init__(
         self,
@@ -74,8 +75,10 @@ class Dialling:
         humans: Callable[[str], Human],
         clock: Callable[[], float],
         clips: Mapping[str, bytes],
+        attempts: list[Attempt],
     ) -> None:
-        self.attempts: list[Attempt] = []
+        self._attempts = attempts
+        self._rung_before = len(attempts)
         self._exchange = exchange
         self._verb = verb
         self._caller_id = caller_id
@@ -86,7 +89,7 @@ class Dialling:
     async def run(self) -> Attempt:
         """Ring, join, talk. Returns the attempt that decides `DialCallStatus`: the one that answered, else the last.
 
-        Raises HungUp when the caller gives up; every child leg has its last status by then.
+        Raises Interrupted when the caller gives up; every child leg has its last status by then.
         """
         nouns: Sequence[Verb | None] = self._verb.children or (None,)
         rounds = [[noun] for noun in nouns] if self._verb.says("sequential", False) else [list(nouns)]
@@ -101,13 +104,13 @@ class Dialling:
             if winner is not None:
                 await self._talk(*winner)
                 return winner[0]
-        return self.attempts[-1]
+        return self._attempts[-1]
 
     def _leg(self, noun: Verb | None) -> tuple[Attempt, Verb | None, Human]:
         number = noun.text if noun is not None else self._verb.text
         attempt = Attempt(number, self._exchange.new_call_sid(), self._caller_id, self._clock())
-        self.attempts.append(attempt)
-        self._exchange.phone.remember("dialling", attempt=len(self.attempts))
+        self._attempts.append(attempt)
+        self._exchange.phone.remember("dialling", attempt=len(self._attempts) - self._rung_before)
         return attempt, noun, self._humans(number)
 
     async def _ring(self, legs: list[tuple[Attempt, Verb | None, Human]]) -> tuple[Attempt, Verb | None, Human] | None:
@@ -154,7 +157,7 @@ class Dialling:
     def _event(self, attempt: Attempt, noun: Verb | None, status: str) -> None:
         attempt.status = status
         attempt.events.append(EVENT_OF.get(status, "completed"))
-        self._exchange.child_event(attempt, noun, status)
+        self._exchange.child_event(attempt, noun)
 
     def _end(self, attempt: Attempt, noun: Verb | None, status: str) -> None:
         if "completed" not in attempt.events:

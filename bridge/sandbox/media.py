@@ -1,7 +1,8 @@
 """Twilio's end of one bidirectional media stream: five messages out, three in, every one of them checked.
 
-It moves what the phone says and hears and decides nothing. No socket here: a `Pipe` carries the messages, so the same code runs over a
-WebSocket at the pace of the clock and in memory at any pace. Time comes from the running loop only.
+It moves what the phone says and hears and decides nothing, and falls ill on demand: reading slowly, or half-open. No socket here: a
+`Pipe` carries the messages, so the same code runs over a WebSocket at the pace of the clock and in memory at any pace. Time comes from
+the running loop only.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 from bridge.sandbox.phone import Phone
 
 MAX_MARK = 512
+HOLD_S = 30.0  # a half-open socket that no server lets go of is given up
 _SHAPES: Mapping[str, tuple[frozenset[str], str, str]] = {
     "media": (frozenset({"event", "streamSid", "media"}), "media", "payload"),
     "mark": (frozenset({"event", "streamSid", "mark"}), "mark", "name"),
@@ -49,6 +51,15 @@ class Pipe(Protocol):
 
     def abort(self) -> None:
         """Be gone without a close frame: a TCP reset."""
+
+    def pause(self) -> None:
+        """Read nothing more from the network: what the server sends piles up there, also its wish to close."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    async def gone(self) -> None:
+        """Until the server has let go of the connection, seen without reading from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,8 @@ class StreamFacts:
     started_at: float = 0.0
     first_media_at: float | None = None
     ended_at: float | None = None
-    end: str = ""  # server-closed | broken | hung-up | vanished | refused
+    let_go_at: float | None = None  # when the server gave up a half-open socket
+    end: str = ""  # server-closed | broken | hung-up | turned | vanished | half-open | refused
     close_code: int = 0
     frames_sent: int = 0
     media_received: int = 0
@@ -146,6 +158,9 @@ class MediaSide:
         self._first_ms = first_timestamp_ms
         self._sequence = 0
         self._open = False
+        self._holding: asyncio.Task[None] | None = None
+        self._reading = asyncio.Event()
+        self._reading.set()
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> StreamFacts:
@@ -157,10 +172,14 @@ class MediaSide:
             self._open = True
             self._phone.line = self
             while True:
-                await self._take(await self._pipe.receive(), self._loop.time())
+                message = await self._pipe.receive()
+                if not self._reading.is_set():
+                    await self._reading.wait()
+                for name in self._take(message, now := self._loop.time()):
+                    await self._return_mark(name, now)
         except PipeClosed as closed:
-            facts.close_code = closed.code
-            self._over("broken" if closed.code == 1006 else "server-closed")
+            facts.close_code = 1006 if self.is_half_open else closed.code  # no close frame gets through to a half-open end
+            self._over("broken" if facts.close_code == 1006 else "server-closed")
         finally:
             self._open = False
             self._phone.line = None
@@ -205,9 +224,53 @@ class MediaSide:
             with suppress(PipeClosed):  # `run` hears of it too
                 await self._pipe.send(json.dumps(message))
 
-    async def leave(self, *, stop: bool = True) -> None:
-        """The call is over: `stop` (unless that message gets lost) and a polite close."""
-        self._over("hung-up")
+    @property
+    def is_half_open(self) -> bool:
+        return self._holding is not None
+
+    def stop_reading(self) -> None:
+        """Leave what the server sends in the network; the caller is still sent."""
+        self._phone.remember("stream-slow")
+        self._reading.clear()
+        self._pipe.pause()
+
+    def read_again(self) -> None:
+        """Take what has piled up, all at once."""
+        if self._holding is None:
+            self._pipe.resume()
+            self._reading.set()
+
+    def half_open(self) -> None:
+        """From now on neither send nor read nor close. When the server lets go of the socket, `run` ends as broken."""
+        if self._holding is None:
+            self._phone.remember("stream-half-open")
+            self._open = False
+            self._reading.clear()
+            self._pipe.pause()
+            self._holding = asyncio.create_task(self._hold())
+
+    def abandon(self) -> None:
+        """The caller is gone, and the server is to hear nothing of it from this stream. Then `give_up`."""
+        self.half_open()
+        self._over("half-open")
+
+    async def give_up(self) -> None:
+        """Hold a half-open socket until the server lets go of it, HOLD_S at most."""
+        if self._holding is not None:
+            await asyncio.wait({self._holding}, timeout=HOLD_S)
+            self._holding.cancel()
+        self._pipe.abort()
+
+    async def _hold(self) -> None:
+        await self._pipe.gone()
+        self.facts.let_go_at = self._loop.time()
+        self._pipe.abort()
+        self._reading.set()
+
+    async def leave(self, how: str = "hung-up", *, stop: bool = True) -> None:
+        """The call is over, or turned elsewhere: `stop` (unless that message gets lost) and a polite close."""
+        self._over(how)
+        self._pipe.resume()
         with suppress(PipeClosed):
             if stop:
                 message = {"event": "stop", "sequenceNumber": self._next(), "stop": self._ids, "streamSid": self.facts.stream_sid}
@@ -216,11 +279,16 @@ class MediaSide:
 
     def vanish(self) -> None:
         """A TCP reset, no `stop`."""
-        self._pipe.abort()
         self._over("vanished")
+        self._pipe.abort()
+        if self._holding is not None:
+            self._holding.cancel()
 
-    async def _take(self, message: str | bytes, now: float) -> None:
+    def _take(self, message: str | bytes, now: float) -> list[str]:
+        """Obey one message; the marks that have to be sent back for it."""
         facts, playout = self.facts, self._phone.playout
+        if self._holding is not None:
+            return []
         try:
             event, value = read(message, facts.stream_sid)
             if event == "media":
@@ -229,23 +297,20 @@ class MediaSide:
                 facts.first_media_at = facts.first_media_at or now
                 facts.media_received += 1
                 facts.audio_bytes += len(ulaw)
-                return
+                return []
             if event == "mark" and not 0 < len(value) <= MAX_MARK:
                 raise Offence(31951, "mark: name empty or too long")
         except Offence as offence:
             facts.violations.append(Violation(offence.code, offence.why, now))
-            return
+            return []
         if event == "mark":
             facts.marks_received.append((now, value))
             playout.mark(value, now)
-            back = playout.due(now)  # an empty buffer answers at once
-        else:
-            cleared = playout.clear(now)
-            facts.clears.append(now)
-            self._phone.remember("clear", dropped_ms=cleared.dropped_ms, marks=len(cleared.marks))
-            back = list(cleared.marks)
-        for name in back:
-            await self._return_mark(name, now)
+            return playout.due(now)  # an empty buffer answers at once
+        cleared = playout.clear(now)
+        facts.clears.append(now)
+        self._phone.remember("clear", dropped_ms=cleared.dropped_ms, marks=len(cleared.marks))
+        return list(cleared.marks)
 
     async def _return_mark(self, name: str, now: float) -> None:
         sid = self.facts.stream_sid
@@ -255,7 +320,8 @@ class MediaSide:
 
     def _over(self, how: str) -> None:
         now = self._loop.time()
-        self.facts.end, self.facts.ended_at = how, now
+        if not self.facts.end:  # what ended it first did
+            self.facts.end, self.facts.ended_at = how, now
         self._phone.playout.stop(now)
 
     def _next(self) -> str:

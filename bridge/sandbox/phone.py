@@ -75,11 +75,12 @@ class Tape:
 
 
 class Keypad:
-    """A line that collects digits, until there are `wanted` of them or `finish_on` is pressed."""
+    """A line that collects digits, until there are `wanted` of them or `finish_on` is pressed. `pressed` is set by every key."""
 
     def __init__(self, *, wanted: int, finish_on: str) -> None:
         self.digits = ""
-        self.finished = asyncio.Event()
+        self.finished = False
+        self.pressed = asyncio.Event()
         self._wanted = wanted
         self._finish_on = finish_on
 
@@ -87,12 +88,14 @@ class Keypad:
         return
 
     async def digit(self, digit: str, now: float) -> None:
+        if self.finished:
+            return
         if digit == self._finish_on:
-            self.finished.set()
+            self.finished = True
         else:
             self.digits += digit
-        if self._wanted and len(self.digits) >= self._wanted:
-            self.finished.set()
+            self.finished = 0 < self._wanted <= len(self.digits)
+        self.pressed.set()
 
 
 class Phone:
@@ -115,6 +118,10 @@ class Phone:
         self._connected = False
         self.late_s = 0.0  # the longest this phone was kept from a tick: more than a frame or two, and nobody should judge by it
 
+    def now(self) -> float:
+        """The running loop's time."""
+        return self._loop.time()
+
     def connected(self) -> None:
         """The call is answered; the caller begins to follow their steps."""
         if not self._connected:
@@ -124,7 +131,11 @@ class Phone:
     def say(self, clip: str) -> None:
         """Speak a clip, after whatever is still being said."""
         self.remember("caller-says", clip=clip)
-        self._mouth += self._clips[clip].ulaw
+        self.utter(self._clips[clip].ulaw)
+
+    def utter(self, ulaw: bytes) -> None:
+        """Make any sound, after whatever is still being said."""
+        self._mouth += ulaw
 
     def hang_up(self) -> None:
         if not self.hung_up.is_set():

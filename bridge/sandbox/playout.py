@@ -99,8 +99,12 @@ class Playout:
     def heard(self, since: float, until: float) -> bytes:
         """What came out of the phone between two moments, gaps filled with silence. `until` must not be in the future."""
         first, last = self._sample(since), self._sample(until)
-        if not self._runs or self._runs[-1].end <= first:  # most of a call
+        newest = self._runs[-1] if self._runs else _Run(0)
+        end = newest.start + len(newest.ulaw)
+        if end <= first:  # most of a call is silence
             return b"\xff" * (last - first)
+        if newest.start <= first and last <= end:  # and most of the rest the middle of a sentence
+            return bytes(newest.ulaw[first - newest.start : last - newest.start])
         parts: list[bytes] = []
         for run in reversed(self._runs):  # newest first: listeners ask about the last moments
             if run.end <= first:

@@ -6,11 +6,11 @@ other's script, so a call only goes on while the sound in between arrives. Times
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bridge.sandbox.ear import Final, Partial, Utterance
+from bridge.sandbox.ear import Final, Partial, Recogniser, Utterance
 
 # ---- the caller
 
@@ -130,9 +130,11 @@ class CallTool:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The agent ends the call once its words are spoken."""
+    """The agent ends the call, with its assistant's endCallMessage as the last words, `clip` if it has none; or `silent`."""
 
     reason: str = "assistant-ended-call"
+    clip: str = ""
+    silent: bool = False
 
 
 Act = Speak | CallTool | End
@@ -166,17 +168,22 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One telephone conversation. `answers`: clip understood -> the agent's turns."""
+    """One telephone conversation. `answers`: clip understood -> the agent's turns.
+
+    Most agents hear and speak as their sandbox does; one may have an `ear` and a `voice` of its own.
+    """
 
     name: str
     caller: tuple[Step, ...]
     opening: Turn = (Speak("greeting"),)
     answers: Mapping[str, tuple[Turn, ...]] = field(default_factory=dict)
+    ear: Callable[[], Recogniser] | None = None
+    voice: Callable[[str], bytes] | None = None
 
 
 ACCOUNT = CallTool("get_user_account", {"email": "alex@example.com"}, {"locked": "account_locked"}, "tool_failed")
 PERSON = CallTool("transfer_to_human", {"reason": "asked for a person", "summary": "The caller asked for a person."}, {}, "transferring")
-FAREWELL: Turn = (Speak("goodbye"), End())
+FAREWELL: Turn = (End(clip="goodbye"),)
 
 ANSWERS: Mapping[str, tuple[Turn, ...]] = {
     "cannot_log_in": ((Speak("reset_steps"),),),
@@ -233,6 +240,12 @@ def misspoken(scenario: Scenario, *, instead_of: str, clip: str) -> Scenario:
     """The same conversation with a caller who says another clip than the one expected."""
     steps = (replace(step, do=Say(clip)) if step.do == Say(instead_of) else step for step in scenario.caller)
     return replace(scenario, caller=tuple(steps))
+
+
+def impatient(scenario: Scenario, after_s: float) -> Scenario:
+    """The same with a caller who begins to speak so long after connect, whatever was heard: for agents with a greeting of their own."""
+    first, *rest = scenario.caller
+    return replace(scenario, caller=(replace(first, when=Start(after_s)), *rest))
 
 
 def _ten_minutes() -> Scenario:

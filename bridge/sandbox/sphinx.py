@@ -7,14 +7,14 @@ texts of the clips: it picks the likeliest of them, or nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from bridge.sandbox import sound
-from bridge.sandbox.clips import Clip
-from bridge.sandbox.ear import Ear, Final, Utterance
+from bridge.sandbox.clips import Clip, spoken_by
+from bridge.sandbox.ear import Ear, Final, Recogniser, Utterance
 
 try:
     from pocketsphinx import Decoder
@@ -66,3 +66,9 @@ class SphinxEar(Ear):
 def _words(text: str) -> str:
     """Lower case, letters and apostrophes, as the dictionary spells them."""
     return " ".join(re.findall(r"[a-z']+", text.lower().replace("e-mail", "email").replace("mm-hm", "hmm")))
+
+
+EARS: Mapping[str, Callable[[], Recogniser]] = {
+    "clips": lambda: Ear(spoken_by("caller")),
+    "words": lambda: SphinxEar(spoken_by("caller")),
+}

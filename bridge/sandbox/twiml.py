@@ -85,6 +85,7 @@ _RECORDING = {
     "recordingStatusCallbackEvent": _some_of("in-progress", "completed", "absent"),
     "trim": _one_of("trim-silence", "do-not-trim"),
 }
+_TRACK = _one_of("both", "inbound", "outbound")
 _SAY = {"voice": _any, "language": _any, "loop": _number(0, 1000)}
 _PLAY = {"loop": _number(0, 1000), "digits": _matches(r"[0-9*#wW]+")}
 
@@ -113,6 +114,8 @@ _RULES: Mapping[str, _Rule] = {
         needs=("url",),
     ),
     "Parameter": _Rule({"name": _any, "value": _any}, needs=("name", "value")),
+    "Start": _Rule({}, children=("Recording",)),
+    "Recording": _Rule({"channels": _one_of("mono", "dual"), "track": _TRACK, **_RECORDING}),
     "Dial": _Rule(
         {
             "action": _url,
@@ -125,7 +128,7 @@ _RULES: Mapping[str, _Rule] = {
             "sequential": _BOOL,
             "ringTone": _matches(r"[a-z]{2}"),
             "record": _matches(r"do-not-record|record-from-(answer|ringing)(-dual)?"),
-            "recordingTrack": _one_of("both", "inbound", "outbound"),
+            "recordingTrack": _TRACK,
             **_RECORDING,
         },
         children=("Number",),
@@ -168,7 +171,7 @@ _RULES: Mapping[str, _Rule] = {
         children=("Say", "Play", "Pause"),
     ),
 }
-_VERBS = frozenset(_RULES) - {"Stream", "Parameter", "Number"}
+_VERBS = frozenset(_RULES) - {"Stream", "Parameter", "Number", "Recording"}
 _WHISPER_VERBS = frozenset({"Say", "Play", "Gather", "Hangup"})
 
 
@@ -228,9 +231,9 @@ def _check_attributes(tag: str, attributes: Mapping[str, str], rule: _Rule) -> N
             raise TwimlError(12200, f"<{tag}> needs {name}")
 
 
-def _connect(verb: Verb) -> None:
+def _one_noun(verb: Verb) -> None:
     if len(verb.children) != 1:
-        raise TwimlError(12200, "<Connect> takes exactly one noun")
+        raise TwimlError(12200, f"<{verb.name}> takes exactly one noun")
 
 
 def _stream(verb: Verb) -> None:
@@ -273,7 +276,8 @@ def _play(verb: Verb) -> None:
 
 
 _FURTHER: Mapping[str, Callable[[Verb], None]] = {
-    "Connect": _connect,
+    "Connect": _one_noun,
+    "Start": _one_noun,
     "Stream": _stream,
     "Dial": _dial,
     "Number": _number_noun,

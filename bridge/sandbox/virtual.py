@@ -87,6 +87,15 @@ class MemoryPipe:
     def abort(self) -> None:
         self._end(1006)
 
+    def pause(self) -> None:
+        """Whoever is told not to read takes nothing from the queue either."""
+
+    def resume(self) -> None:
+        """As `pause`."""
+
+    async def gone(self) -> None:
+        await self.server.gone.wait()
+
     def _end(self, code: int) -> None:
         if self._closed is None:
             self._closed = code
@@ -100,6 +109,7 @@ class ServerEnd:
     def __init__(self, down: asyncio.Queue[str | bytes | int]) -> None:
         self.arrived: asyncio.Queue[str | None] = asyncio.Queue()
         self.closed = False
+        self.gone = asyncio.Event()
         self._down = down
 
     async def receive(self) -> str | None:
@@ -112,4 +122,5 @@ class ServerEnd:
     async def close(self, code: int = 1000) -> None:
         if not self.closed:
             self.closed = True
+            self.gone.set()
             self._down.put_nowait(code)

@@ -21,9 +21,12 @@ def stereo(left: bytes, right: bytes) -> bytes:
     return _wav(frames.tobytes(), channels=2)
 
 
-def mono(ulaw: bytes) -> bytes:
-    """A WAV file of one mu-law track."""
-    return _wav(decode(ulaw).astype("<i2").tobytes(), channels=1)
+def mono(*tracks: bytes) -> bytes:
+    """A WAV file of mu-law tracks that began at the same moment, mixed into one."""
+    mixed = np.zeros(max(map(len, tracks)), dtype="<i4")
+    for track in tracks:
+        mixed[: len(track)] += decode(track)
+    return _wav(np.clip(mixed, -32768, 32767).astype("<i2").tobytes(), channels=1)
 
 
 def write(path: Path, content: bytes) -> Path:

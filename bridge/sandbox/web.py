@@ -6,12 +6,14 @@ media socket offers neither Origin nor subprotocol.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import socket
 import ssl
 import struct
+from asyncio.trsock import TransportSocket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +31,9 @@ SETTINGS_HEADER = "X-Twilio-Webhooks-Signature-Settings"
 SHARED_KEY = "webhooks_sharedkey_00000000000000000000000000"
 ALGORITHMS = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 LINGER_0 = struct.pack("ii", 1, 0)  # close() then sends a reset
+TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+ESTABLISHED = 1  # tcp_info's first byte
+LOOK_S = 0.05
 
 
 def signed_url(url: str) -> str:
@@ -186,10 +191,32 @@ class SocketPipe:
         await self._socket.close()
 
     def abort(self) -> None:
-        raw = self._socket.transport.get_extra_info("socket")
-        if raw is not None:
+        raw = self._raw()
+        if raw is not None and raw.fileno() >= 0:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
         self._socket.transport.abort()
+
+    def pause(self) -> None:
+        if not self._socket.transport.is_closing():
+            self._socket.transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._socket.transport.is_closing():
+            self._socket.transport.resume_reading()
+
+    async def gone(self) -> None:
+        raw = self._raw()
+        while raw is not None and raw.fileno() >= 0 and _connected(raw):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)  # the kernel tells only when asked
+
+    def _raw(self) -> TransportSocket | None:
+        raw: TransportSocket | None = self._socket.transport.get_extra_info("socket")
+        return raw
+
+
+def _connected(raw: TransportSocket) -> bool:
+    """Whether the kernel has heard nothing of an end from the other side. Where it cannot be asked (not Linux), it has not."""
+    return TCP_INFO is None or raw.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1)[0] == ESTABLISHED
 
 
 def _closed(error: ConnectionClosed) -> PipeClosed:

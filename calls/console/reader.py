@@ -9,81 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from calls.console import shown
+from calls.console import appendix, conversation, headline, shown
+from calls.console.rows import MERGED, calls
 from calls.console.shown import Item
-from calls.models import CallEvent, CallMetrics, CallSession, CallSessionQuerySet, Outcome, Status, TranscriptLine, VapiSession
+from calls.models import CallEvent, CallMetrics, CallSession, Outcome, Recording, RecordingState, Status, TranscriptLine, VapiSession
 
 EVENTS_AT_ONCE = 1000
 LINES_AT_ONCE = 1000
 LINES_STILL_CHANGING = 20  # how much of a line was heard is known after it was stored
 TOOLS_SHOWN = 200
-LIVE_SHOWN = 200
-RECENT_SHOWN = 8
+RECORDINGS_SHOWN = 50
 FIGURES_OF = timedelta(hours=24)
 FIGURES_FROM = 2000  # newest calls the percentiles are taken from
-
-FILTERS: dict[str, tuple[str, Q]] = {
-    "": ("All", Q()),
-    "live": ("Live", Q(ended_at=None)),
-    "ended": ("Ended", Q(ended_at__isnull=False)),
-    "resolved": ("Resolved", Q(outcome=Outcome.RESOLVED)),
-    "handed_over": ("Handed over", Q(outcome=Outcome.HANDED_OVER)),
-    "voicemail": ("Voicemail", Q(outcome=Outcome.VOICEMAIL)),
-    "abandoned": ("Caller gave up", Q(outcome=Outcome.ABANDONED)),
-    "failed": ("Failed", Q(outcome=Outcome.FAILED)),
-}
-
-_COLUMNS = (
-    *("public_id", "channel", "call_sid", "from_number", "to_number", "status", "rung", "end_reason", "outcome", "report"),
-    *("started_at", "answered_at", "ended_at", "last_event_seq"),
-    *("line__number", "line__name", "version__name", "version__number"),
-    *("metrics__call", "metrics__first_audio_ms", "metrics__interruptions"),
-)
-
-
-class ConsoleCalls(CallSessionQuerySet):
-    """The questions of the pages, one method each."""
-
-    def listed(self) -> Self:
-        """As rows of a list: one query, and no prompt comes along with the version's name."""
-        ended = CallEvent.objects.filter(call=OuterRef("pk"), kind="call-ended").order_by("seq").values("ms")[:1]
-        return (
-            self.select_related("line", "version", "metrics")
-            .only(*_COLUMNS)
-            .annotate(ended_ms=Subquery(ended))
-            .with_barge_ins()
-            .order_by("-started_at", "-pk")
-        )
-
-    def with_barge_ins(self) -> Self:
-        """Counts interruptions from the event log: a live call has no final figures yet."""
-        flushed = CallEvent.objects.filter(call=OuterRef("pk"), kind="tts-buffer-flushed").order_by().values("call")
-        return self.annotate(flushes=Subquery(flushed.annotate(n=Count("pk")).values("n"), output_field=IntegerField()))
-
-    def with_last_words(self) -> Self:
-        said = TranscriptLine.objects.filter(call=OuterRef("pk")).order_by("-n", "-vendor_ms", "-pk")
-        return self.annotate(last_words=Subquery(said.values("said")[:1]), last_role=Subquery(said.values("role")[:1]))
-
-    def at_work(self) -> Self:
-        return self.live().listed().with_last_words()[:LIVE_SHOWN]
-
-    def lately_over(self) -> Self:
-        return self.filter(ended_at__isnull=False).listed()[:RECENT_SHOWN]
-
-    def opened(self, public_id: UUID) -> Self:
-        """The one call of a call page, with all its figures."""
-        figures = ("metrics__time_to_silence_ms", "metrics__turn_latency_ms", "metrics__audio", "metrics__cost_usd")
-        return self.filter(public_id=public_id).listed().only(*_COLUMNS, *figures)
-
-
-def calls() -> ConsoleCalls:
-    return ConsoleCalls(model=CallSession)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +36,7 @@ class News:
     lists: dict[str, list[Item]]
     head: Item | None = None
     whole: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()  # rows the page may have that are none any more
     after: int = 0  # number of the newest event the page now has
     line: int = 0  # key of the newest transcript line it has
     more: bool = False  # there is more to read at once
@@ -106,6 +50,7 @@ class News:
             "lists": {name: [plain(item) for item in items] for name, items in self.lists.items()},
             "head": plain(self.head) if self.head else None,
             "whole": self.whole,
+            "gone": self.gone,
             "after": self.after,
             "line": self.line,
             "over": self.over,
@@ -119,37 +64,71 @@ class CallReader:
     public_id: UUID
     after: int = 0
     line: int = 0
-    _seen: tuple[int, str] | None = None
+    clock: Callable[[], datetime] = timezone.now
+    _seen: tuple[Any, ...] | None = None
     _sent: dict[str, Item] = field(default_factory=dict)
+    _gone: set[str] = field(default_factory=set)
 
     def exists(self) -> bool:
         return calls().filter(public_id=self.public_id).exists()
 
     def read(self) -> News | None:
         """What is new; None when nothing is (one query) or the call is gone."""
-        state = calls().filter(public_id=self.public_id).values_list("last_event_seq", "status").first()
+        state = calls().filter(public_id=self.public_id).changing().first()
         if state is None or state == self._seen:
             return None
         call = calls().opened(self.public_id).first()
         if call is None:
             return None
+        if self._seen is not None and state[MERGED] != self._seen[MERGED]:
+            self.line = 0  # the report says anew which lines stand for what was said
         events_of = CallEvent.objects.filter(call=call)
         events = list(events_of.filter(seq__gt=self.after).order_by("seq")[:EVENTS_AT_ONCE])
         self.after = events[-1].seq if events else self.after
-        sessions = list(call.vapi_sessions.all())
+        sessions = list(call.vapi_sessions.select_related("report"))
+        recordings = list(call.recordings.order_by("at", "pk")[:RECORDINGS_SHOWN])
         transcript, more_lines = self._transcript(call, sessions)
         lists = {
-            "events": [shown.event(happened, call.short_id) for happened in events],
+            "events": [conversation.event(happened, call.short_id) for happened in events],
             "lines": self._unsent(transcript),
-            "sessions": self._unsent([shown.session(vapi) for vapi in sessions]),
-            "counters": self._unsent(shown.counters(call)),
+            "recordings": self._unsent([appendix.recording(sound, call) for sound in recordings]),
+            **self._reports(sessions),
+            "sessions": self._unsent([appendix.session(vapi) for vapi in sessions]),
+            "counters": self._unsent(appendix.counters(call)),
         }
         silences = events_of.filter(kind="caller-hears-silence").order_by("seq").values_list("detail", flat=True)
         more = more_lines or len(events) == EVENTS_AT_ONCE
         self._seen = None if more else state
-        over = call.status == Status.FINALISED and not more
-        head = shown.head(call, silences_noted=shown.numbers([detail.get("ms") for detail in silences]))
-        return News(lists=lists, head=head, after=self.after, line=self.line, more=more, over=over)
+        head = headline.head(
+            call,
+            now=self.clock(),
+            sessions=sessions,
+            silences_noted=shown.numbers([detail.get("ms") for detail in silences]),
+        )
+        over = not more and self._is_over(call, recordings)
+        return News(lists=lists, head=head, gone=self._newly_gone(call), after=self.after, line=self.line, more=more, over=over)
+
+    def _newly_gone(self, call: CallSession) -> tuple[str, ...]:
+        """Lines whose words another line has as well. One that stands again later is sent again."""
+        retold = TranscriptLine.everything.filter(call=call, retold=True).order_by("-pk").values_list("pk", flat=True)
+        gone = {f"line-{pk}" for pk in retold[:LINES_AT_ONCE]}
+        for line in gone:
+            self._sent.pop(line, None)
+        fresh, self._gone = gone - self._gone, gone
+        return tuple(sorted(fresh))
+
+    def _reports(self, sessions: list[VapiSession]) -> dict[str, list[Item]]:
+        found = [(vapi, report) for vapi in sessions if (report := appendix.report_of(vapi))]
+        return {
+            "reports": self._unsent([appendix.report(vapi, report) for vapi, report in found]),
+            "figures": self._unsent([figure for vapi, report in found for figure in appendix.figures(vapi, report)]),
+        }
+
+    def _is_over(self, call: CallSession, recordings: list[Recording]) -> bool:
+        """Nothing more is expected: the report is in, every recording is ready, and who was promised a call had it."""
+        recorded = all(sound.state != RecordingState.IN_PROGRESS for sound in recordings)
+        callback = headline.callback_of(call)
+        return call.status == Status.FINALISED and recorded and (callback is None or callback.done_at is not None)
 
     def _transcript(self, call: CallSession, sessions: list[VapiSession]) -> tuple[list[Item], bool]:
         """New and lately changed lines with the tool calls among them, and whether there are more to read."""
@@ -157,8 +136,8 @@ class CallReader:
         new = list(lines.filter(pk__gt=self.line).order_by("pk")[:LINES_AT_ONCE])
         self.line = new[-1].pk if new else self.line
         found = {line.pk: line for line in (*lines.order_by("-pk")[:LINES_STILL_CHANGING], *new)}
-        items = [shown.spoken(line, call) for line in found.values()]
-        items += [shown.tool(run, call, sessions) for run in call.tool_runs.all()[:TOOLS_SHOWN]]
+        items = [conversation.spoken(line, call) for line in found.values()]
+        items += [conversation.tool(run, call, sessions) for run in call.tool_runs.all()[:TOOLS_SHOWN]]
         return sorted(items, key=lambda item: item.order), len(new) == LINES_AT_ONCE
 
     def _unsent(self, items: list[Item]) -> list[Item]:

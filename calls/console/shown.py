@@ -8,33 +8,16 @@ Times are ISO 8601 in UTC with milliseconds; the browser shows them in the viewe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from django.urls import reverse
 
-from calls.models import (
-    CallEvent,
-    CallMetrics,
-    CallSession,
-    EndReason,
-    Heard,
-    Outcome,
-    Report,
-    Role,
-    Rung,
-    Status,
-    ToolRun,
-    TranscriptLine,
-    VapiSession,
-    VapiState,
-)
-from calls.printed import words
+from calls.models import CallMetrics, CallSession, EndReason, Outcome, Role, Status
 
 NOTHING = "–"
-LATER = "known when the line closes"
 ENDED_BY = {
     EndReason.CALLER_HUNG_UP: "Caller",
     EndReason.AGENT_ENDED: "Agent",
@@ -47,6 +30,7 @@ ENDED_BY = {
     EndReason.REFUSED: "Us, at the door",
     EndReason.FAILED: "A fault",
 }
+SNIPPET = 60  # characters on either side of what was looked for
 TONES = {
     Outcome.RESOLVED: "good",
     Outcome.HANDED_OVER: "good",
@@ -55,24 +39,6 @@ TONES = {
     Outcome.ABANDONED: "wait",
     Outcome.FAILED: "bad",
 }
-AUDIO = {
-    "from_caller": ("Caller → us", "what Twilio sent us"),
-    "from_caller_dropped": ("… dropped", "the agent's side did not take it in time"),
-    "silence_to_agent": ("Silence → agent", "filled in while the caller's sound paused"),
-    "from_agent": ("Agent → us", "what Vapi sent us"),
-    "from_agent_flushed": ("… flushed", "cancelled because the caller spoke"),
-    "from_agent_dropped": ("… dropped", "more than we keep waiting"),
-    "clips": ("Our own words", "clips the bridge itself played"),
-    "to_caller": ("Us → caller", "what we sent to Twilio"),
-}
-REPORT_WORDS = {
-    (Status.ENDED, ""): "not here yet",
-    (Status.FINALISED, Report.MERGED): "complete",
-    (Status.FINALISED, Report.MISSING): "never came",
-    (Status.FINALISED, ""): "none to come",
-}
-BYTES_PER_MS = 8  # 8 kHz mu-law
-HEARD = {Heard.PART: "cut off", Heard.NONE: "not heard"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +143,22 @@ def _live_or_stored_interruptions(call: CallSession) -> int:
     return max(stored, getattr(call, "flushes", None) or 0)
 
 
+def snippet(said: str, looked_for: str) -> tuple[str, str, str]:
+    """A line cut to what surrounds the words looked for, in three: before, the words as they were said, after."""
+    place = said.lower().find(looked_for.lower()) if looked_for else -1
+    if place < 0:
+        return ("", "", "")
+    end = place + len(looked_for)
+    before, after = said[:place], said[end:]
+    short_before = before if len(before) <= SNIPPET else "…" + before[-SNIPPET:]
+    return short_before, said[place:end], after if len(after) <= SNIPPET else after[:SNIPPET] + "…"
+
+
 def row(call: CallSession) -> Item:
     """A call as one row of a list. Needs `line`, `version` and `metrics` at hand, else each costs a query."""
     metrics = metrics_of(call)
     last_role = getattr(call, "last_role", None)
+    before, hit, after = snippet(getattr(call, "found", None) or "", getattr(call, "looked_for", ""))
     return Item(
         id=f"call-{call.public_id.hex}",
         order=(-round(call.started_at.timestamp() * 1000), -call.pk),
@@ -199,149 +177,8 @@ def row(call: CallSession) -> Item:
             "first_sound": span(metrics.first_audio_ms if metrics else None),
             "last_role": Role(last_role).label if last_role else "",
             "last_words": getattr(call, "last_words", None) or "",
+            "found_before": before,
+            "found": hit,
+            "found_after": after,
         },
     )
-
-
-def head(call: CallSession, *, silences_noted: Sequence[float] = ()) -> Item:
-    """The call as the top of its own page: who, how it stands, and its figures.
-
-    Figures are stored when a stream closes; `silences_noted` are those of the event log, which is ahead while it is open.
-    """
-    metrics = metrics_of(call)
-    stored = numbers(metrics.time_to_silence_ms) if metrics else []
-    silences = max(stored, list(silences_noted), key=len)
-    turns = numbers(metrics.turn_latency_ms) if metrics else []
-    summary = row(call)
-    return Item(
-        id="head",
-        order=(),
-        data={**summary.data, "live": "no" if call.is_over else "yes"},
-        slots={
-            **summary.slots,
-            "to_number": call.to_number or NOTHING,
-            "ended": stamp(call.ended_at),
-            "rung": Rung(call.rung).label,
-            "channel": call.get_channel_display(),
-            "outcome": call.get_outcome_display() if call.is_over else NOTHING,
-            "report": REPORT_WORDS.get((Status(call.status), call.report), NOTHING),
-            "first_sound_note": "" if metrics or call.is_over else LATER,
-            "silence": span(max(silences)) if silences else NOTHING,
-            "silence_note": f"each: {', '.join(span(ms) for ms in silences)}" if len(silences) > 1 else "",
-            "turn": span(percentile(turns, 50)),
-            "turn_note": f"slowest {span(max(turns))}, {len(turns)} turns" if len(turns) > 1 else "" if metrics or call.is_over else LATER,
-            "cost": f"${metrics.cost_usd:.4f}" if metrics and metrics.cost_usd is not None else NOTHING,
-        },
-    )
-
-
-def event(happened: CallEvent, short_id: str) -> Item:
-    """One milestone, worded as the printed log words it. Partial speech is repeated in a slot of its own."""
-    kind, detail = happened.kind, happened.detail if isinstance(happened.detail, dict) else {}
-    partial = kind == "transcript-partial"
-    return Item(
-        id=f"event-{happened.seq}",
-        order=(happened.seq,),
-        data={"source": happened.source, "kind": kind, "ms": str(happened.ms), "role": str(detail.get("role", ""))[:10]},
-        slots={
-            "at": stamp(happened.at),
-            "offset": offset(happened.ms),
-            "source": happened.get_source_display(),
-            "words": words(kind, detail),
-            "partial": str(detail.get("text", "")) if partial else "",
-        },
-    )
-
-
-def heard_and_not(line: TranscriptLine) -> tuple[str, str]:
-    """What the caller heard of a line, and the tail that was cut off.
-
-    `heard_text` is normally how the line begins. Where it is not (the vendor worded it otherwise), as many words count as heard.
-    """
-    if line.heard == Heard.FULL:
-        return line.said, ""
-    if line.heard == Heard.NONE:
-        return "", line.said
-    if line.said.startswith(line.heard_text):
-        return line.heard_text.rstrip(), line.said[len(line.heard_text) :].lstrip()
-    said, count = line.said.split(), len(line.heard_text.split())
-    return " ".join(said[:count]), " ".join(said[count:])
-
-
-def spoken(line: TranscriptLine, call: CallSession) -> Item:
-    """One line of the transcript."""
-    heard, unheard = heard_and_not(line)
-    ms = max(round((line.at - origin(call)).total_seconds() * 1000), 0)
-    return Item(
-        id=f"line-{line.pk}",
-        order=(line.n, line.vendor_ms, 0, line.pk),
-        data={"role": line.role, "heard": line.heard, "ms": str(ms)},
-        slots={
-            "who": line.get_role_display(),
-            "at": stamp(line.at),
-            "offset": length(ms),
-            "heard": heard,
-            "unheard": unheard,
-            "mark": HEARD.get(Heard(line.heard), ""),
-        },
-    )
-
-
-def tool(run: ToolRun, call: CallSession, sessions: Sequence[VapiSession]) -> Item:
-    """A tool call, to stand in the transcript where it happened: after what was said before it."""
-    ms = max(round((run.started_at - origin(call)).total_seconds() * 1000), 0)
-    took = round((run.ended_at - run.started_at).total_seconds() * 1000) if run.ended_at else None
-    n = max((session.n for session in sessions if session.asked_at <= run.started_at), default=0)
-    return Item(
-        id=f"tool-{run.pk}",
-        order=(n, round(run.started_at.timestamp() * 1000), 1, run.pk),
-        data={"role": "tool", "heard": "full", "ms": str(ms), "tone": "bad" if run.problem else "wait" if took is None else "good"},
-        slots={
-            "at": stamp(run.started_at),
-            "offset": length(ms),
-            "name": run.name,
-            "arguments": ", ".join(f"{key}: {value}" for key, value in run.arguments.items())
-            if isinstance(run.arguments, dict)
-            else str(run.arguments),
-            "result": run.problem or run.result or ("no answer" if call.is_over else "running …"),
-            "took": span(took) if took is not None else "",
-        },
-    )
-
-
-def session(vapi: VapiSession) -> Item:
-    """One Vapi call behind this phone call; never its addresses."""
-    created = round((vapi.live_at - vapi.asked_at).total_seconds() * 1000) if vapi.live_at else None
-    tones = {VapiState.LIVE: "live", VapiState.FAILED: "bad", VapiState.ENDED: "plain"}
-    return Item(
-        id=f"session-{vapi.n}",
-        order=(vapi.n,),
-        data={"tone": tones.get(VapiState(vapi.state), "wait")},
-        slots={
-            "n": str(vapi.n + 1),
-            "state": vapi.get_state_display(),
-            "vapi_id": vapi.vapi_call_id or NOTHING,
-            "created": f"{span(created)} by the {vapi.claimed_by or 'worker'}" if created is not None else NOTHING,
-            "note": vapi.failure or vapi.ended_reason or NOTHING,
-        },
-    )
-
-
-def counters(call: CallSession) -> list[Item]:
-    """What each hop of the bridge carried. Counters without words here are shown under their own names."""
-    metrics = metrics_of(call)
-    stored = metrics.audio if metrics and isinstance(metrics.audio, dict) else {}
-    known = [name for name in AUDIO if name in stored]
-    found = []
-    for place, name in enumerate([*known, *(name for name in stored if name not in AUDIO)]):
-        hop, meaning = AUDIO.get(name, (str(name).replace("_", " "), ""))
-        value = stored[name]
-        counted = isinstance(value, int) and not isinstance(value, bool)
-        slots = {
-            "what": hop,
-            "meaning": meaning,
-            "value": f"{value:,}" if counted else str(value),
-            "time": span(value / BYTES_PER_MS) if counted and name in AUDIO else "",
-        }
-        found.append(Item(id=f"audio-{place}", order=(place,), slots=slots))
-    return found

@@ -5,13 +5,22 @@ from __future__ import annotations
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from calls.console import views
+from calls.console import changes, messages, sound, views
 
 app_name = "console"
 urlpatterns = [
     path("", views.live, name="live"),
     path("calls/", views.call_list, name="calls"),
     path("calls/<uuid:public_id>/", views.call, name="call"),
+    path("calls/<uuid:public_id>/messages/", messages.of_call, name="call-messages"),
+    path("calls/<uuid:public_id>/recordings/<str:sid>.wav", sound.recording, name="recording"),
+    path("calls/<uuid:public_id>/called-back/", changes.callback_done, name="callback-done"),
+    path("voicemail/", views.voicemail_list, name="voicemail"),
+    path("callbacks/", views.callback_list, name="callbacks"),
+    path("messages/", messages.of_nobody, name="messages"),
+    path("messages/<int:pk>/", messages.one, name="message"),
+    path("messages/<int:pk>.json", messages.whole, name="message-whole"),
+    path("messages/<int:pk>/again/", changes.message_again, name="message-again"),
     path("login/", LoginView.as_view(template_name="console/login.html", redirect_authenticated_user=True), name="login"),
     path("logout/", LogoutView.as_view(next_page="console:login"), name="logout"),
 ]

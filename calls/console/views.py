@@ -1,73 +1,126 @@
-"""The window: pages that show calls and change nothing."""
+"""The window: pages that show calls and change nothing. The two things that may be changed are in `changes`."""
 
 from __future__ import annotations
 
-from functools import wraps
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
-from django.contrib.auth.decorators import login_required
-from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.utils import timezone
 
-from calls.console import shown
-from calls.console.reader import FILTERS, CallReader, LiveReader, calls
-from calls.models import CallSession
+from agents.models import PhoneLine, TemplateVersion
+from calls.console import followups, paging, search, shown
+from calls.console.doors import console_page, page
+from calls.console.reader import CallReader, LiveReader
+from calls.console.rows import callbacks, calls, voicemails
+from calls.console.search import Search
+from calls.models import CallSession, Outcome
 
-PER_PAGE = 50
-
-
-class View(Protocol):
-    def __call__(self, request: HttpRequest, /, *args: Any, **kwargs: Any) -> HttpResponse: ...
-
-
-def console_page(view: View) -> View:
-    """For people who are logged in; read only; kept by no cache, for callers' words are on it."""
-
-    @never_cache
-    @require_safe
-    @login_required
-    @wraps(view)
-    def page(request: HttpRequest, /, *args: Any, **kwargs: Any) -> HttpResponse:
-        return view(request, *args, **kwargs)
-
-    return page
+LINES_OFFERED = 200
+VERSIONS_OFFERED = 200
+ONE_CLICK: tuple[tuple[str, Mapping[str, str]], ...] = (
+    ("All", {}),
+    ("Live", {"status": "live"}),
+    ("Ended", {"status": "ended"}),
+    *((str(outcome.label), {"outcome": str(outcome)}) for outcome in Outcome if outcome != Outcome.UNKNOWN),
+)
+Option = tuple[str, str, bool]
 
 
 @console_page
 def live(request: HttpRequest) -> HttpResponse:
     """What is going on: the calls that are on now, and how the last day went."""
-    return render(request, "console/live.html", {"news": LiveReader().read(), "here": "live"})
+    return page(request, "live.html", here="live", context={"news": LiveReader().read()})
 
 
 @console_page
 def call_list(request: HttpRequest) -> HttpResponse:
-    """Every call, newest first; `?status=` narrows it, `?page=` turns the page."""
-    asked = request.GET.get("status", "")
-    status = asked if asked in FILTERS else ""
-    label, condition = FILTERS[status]
-    page = Paginator(calls().filter(condition).listed(), PER_PAGE).get_page(request.GET.get("page"))
+    """The calls an address asks for, newest first (`calls.console.search`); `?page=` turns the page."""
+    asked = search.read(request.GET)
+    found = paging.page_of(calls().filter(asked.condition).listed().with_line_that_says(asked.looked_for), request.GET)
     context = {
-        "here": "calls",
-        "page": page,
-        "rows": [shown.row(call) for call in page],
-        "filters": [(key, words, key == status) for key, (words, _) in FILTERS.items()],
-        "status": status,
-        "label": label,
-        "unknown_status": asked if asked != status else "",
+        "page": found,
+        "rows": [shown.row(call) for call in found.rows],
+        "asked": asked,
+        "one_click": [(words, _address(asked, choice), _chosen(asked, choice)) for words, choice in ONE_CLICK],
+        "choices": _choices(asked),
+        "further": len(set(asked.given) - {"q", "status", "outcome", "zone"}),
+        "narrowed": _ways_to_widen(asked, count=not found.rows),
     }
-    return render(request, "console/calls.html", context)
+    return page(request, "calls.html", here="calls", context=context)
 
 
 @console_page
 def call(request: HttpRequest, public_id: UUID) -> HttpResponse:
     """One call, live or over: what was said beside what happened."""
-    reader = CallReader(public_id)
-    news = reader.read()
+    news = CallReader(public_id).read()
     if news is None:
         raise Http404("There is no such call.")
-    context = {"news": news, "public_id": public_id, "short_id": CallSession(public_id=public_id).short_id, "here": "calls"}
-    return render(request, "console/call.html", context)
+    context = {"news": news, "public_id": public_id, "short_id": CallSession(public_id=public_id).short_id}
+    return page(request, "call.html", here="calls", context=context)
+
+
+@console_page
+def voicemail_list(request: HttpRequest) -> HttpResponse:
+    """What callers left for somebody to listen to, newest first."""
+    now, found = timezone.now(), paging.page_of(voicemails(), request.GET)
+    rows = [followups.voicemail(sound, now) for sound in found.rows]
+    return page(request, "voicemail.html", here="voicemail", context={"page": found, "rows": rows})
+
+
+@console_page
+def callback_list(request: HttpRequest) -> HttpResponse:
+    """Who is to be called back: what is still to do first, by the time it is due."""
+    now, found = timezone.now(), paging.page_of(callbacks(), request.GET)
+    rows = [followups.callback(asked, now) for asked in found.rows]
+    return page(request, "callbacks.html", here="callbacks", context={"page": found, "rows": rows})
+
+
+def _address(asked: Search, choice: Mapping[str, str]) -> str:
+    """The address with another state and outcome, and everything else as it is."""
+    kept = {name: value for name, value in asked.given.items() if name not in ("status", "outcome")}
+    return "?" + urlencode({**kept, **choice})
+
+
+def _chosen(asked: Search, choice: Mapping[str, str]) -> bool:
+    return {name: value for name, value in asked.given.items() if name in ("status", "outcome")} == dict(choice)
+
+
+def _choices(asked: Search) -> list[tuple[str, str, list[Option]]]:
+    """What each select of the form offers, with a line and an agent of the address among them even when there are too many."""
+    lines = [(line.number, line.name or line.number) for line in PhoneLine.objects.only("number", "name")[:LINES_OFFERED]]
+    newest = TemplateVersion.objects.order_by("-published_at").select_related("template")
+    versions = newest.only("name", "number", "template__slug", "template__name")[:VERSIONS_OFFERED]
+    agents = {version.template.slug: f"{version.template.name}, every version" for version in versions}
+    agents |= {f"{version.template.slug}.{version.number}": str(version) for version in versions}
+    return [
+        ("status", "State", _options(asked, "status", ((key, words) for key, (words, _) in search.STATES.items()))),
+        ("outcome", "Outcome", _options(asked, "outcome", ((key, words) for key, (words, _) in search.OUTCOMES.items()))),
+        ("reason", "Ended because", _options(asked, "reason", ((key, words) for key, (words, _) in search.REASONS.items()))),
+        ("rung", "Carried by", _options(asked, "rung", ((key, words) for key, (words, _) in search.RUNGS.items()))),
+        ("line", "Line", _options(asked, "line", lines)),
+        ("agent", "Agent", _options(asked, "agent", sorted(agents.items()))),
+    ]
+
+
+def _options(asked: Search, name: str, offered: Iterable[tuple[str, str]]) -> list[Option]:
+    known = dict(offered)
+    chosen = asked.given.get(name, "")
+    if chosen and chosen not in known:
+        known[chosen] = next((narrowing.words for narrowing in asked.narrowings if narrowing.name == name), chosen)
+    return [("", "Any", not chosen), *((key, words, key == chosen) for key, words in known.items())]
+
+
+def _ways_to_widen(asked: Search, *, count: bool) -> list[dict[str, Any]]:
+    """What the list is narrowed to, each with the address without it; with `count`, also how many calls that would show."""
+    return [
+        {
+            "label": narrowing.label,
+            "words": narrowing.words,
+            "address": "?" + urlencode({name: value for name, value in asked.given.items() if name != narrowing.name}),
+            "count": calls().filter(asked.without(narrowing.name)).order_by().values("pk")[: paging.COUNTED].count() if count else None,
+        }
+        for narrowing in asked.narrowings
+    ]

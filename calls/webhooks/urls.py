@@ -18,10 +18,15 @@ def _door(route: str, view: Callable[..., Any], name: str) -> list[URLPattern]:
 urlpatterns: list[URLPattern] = [
     *_door("twilio", twilio.incoming_call, "twilio-call"),
     *_door("twilio/status", twilio.call_status, "twilio-status"),
+    *_door("twilio/fallback", twilio.fallback, "twilio-fallback"),
     *_door("twilio/stream", twilio.stream_status, "twilio-stream-status"),
     *_door("twilio/resume/<int:epoch>", twilio.resume, "twilio-resume"),
     *_door("twilio/dial/<int:epoch>/<slug:target>", twilio.dial_result, "twilio-dial"),
+    *_door("twilio/leg/<slug:target>", twilio.leg_status, "twilio-leg"),
     *_door("twilio/whisper/<slug:target>", twilio.whisper, "twilio-whisper"),
     *_door("twilio/voicemail/<int:epoch>", twilio.voicemail, "twilio-voicemail"),
+    *_door("twilio/callback/<int:epoch>", twilio.callback, "twilio-callback"),
+    *_door("twilio/recording/call", twilio.call_recording, "twilio-recording-call"),
+    *_door("twilio/recording/voicemail", twilio.voicemail_recording, "twilio-recording-voicemail"),
     *_door("vapi", vapi.message, "vapi-message"),
 ]

@@ -1,12 +1,14 @@
 """Vapi's door: the secret first, then the body into the inbox, then 200; tool calls are answered while the model waits.
 
-A live call is hinted before anything is written: an interruption is worth most in its first milliseconds.
+A live call is hinted before anything is read or written: an interruption is worth most in its first milliseconds. What is
+done with each kind is a table, `calls.vapi_kinds`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from functools import lru_cache
 
 from django.conf import settings
@@ -18,59 +20,75 @@ from django.views.decorators.http import require_POST
 
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import publisher, tool_calls, vapi_events
-from calls.vapi_events import REPORT_LIMIT, TOOL_CALLS, VapiMessage
+from calls import inbox, publisher, tool_calls, vapi_events
+from calls.vapi_events import REPORT_LIMIT, VapiMessage
+from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
 from calls.webhooks.refusal import refusal
 
 log = logging.getLogger(__name__)
+
+told: Counter[str] = Counter()  # what came in at this process's door, by kind; refusals among it
 
 
 @csrf_exempt
 @require_POST
 def message(request: HttpRequest) -> HttpResponse:
     """One server message. 403 unproven, 400 or 413 unreadable, 503 when it could not be stored, else 200."""
+    started = time.monotonic()
     raw = request.read(REPORT_LIMIT + 1)
+    kind, answer = _answered(request, raw)
+    told[kind] += 1
+    ms = int((time.monotonic() - started) * 1000)
+    log.info("A message of Vapi", extra={"kind": kind, "ms": ms, "bytes": len(raw), "status": answer.status_code})
+    return answer
+
+
+def _answered(request: HttpRequest, raw: bytes) -> tuple[str, HttpResponse]:
+    """What the body is, in a word that holds nothing of a stranger's, and our answer to it."""
     if len(raw) > REPORT_LIMIT:
-        return refusal("The body is too long.", 413)
+        return "too-long", refusal("The body is too long.", 413)
     if not _proof(tuple(settings.VAPI_WEBHOOK_SECRETS))(headers=request.headers, body=raw, now=time.time()):
-        return refusal("This request was not proven to come from Vapi.", 403)
+        return "unproven", refusal("This request was not proven to come from Vapi.", 403)
     try:
-        told = vapi_events.read(raw)
+        said = vapi_events.read(raw)
     except BadMessage as problem:
-        return refusal(str(problem), 413 if len(raw) > vapi_events.BODY_LIMIT else 400)
-    if told.kind == TOOL_CALLS:
-        return JsonResponse({"results": _tool_results(told)})
-    return _told(told)
+        return "unreadable", refusal(str(problem), 413 if len(raw) > vapi_events.BODY_LIMIT else 400)
+    if said.kind in (TOOL_CALLS, tool_calls.LEGACY):
+        return said.kind, JsonResponse(tool_calls.response(_tool_results(said), kind=said.kind))
+    return label(said.kind), _heard(said)
 
 
-def _told(told: VapiMessage) -> HttpResponse:
-    if told.is_partial:  # shown live from the socket, stored nowhere
-        return JsonResponse({})
+def _heard(said: VapiMessage) -> HttpResponse:
     try:
-        if told.live_hint and (call_sid := vapi_events.call_sid_of(told)):
-            publisher.tell(call_sid, told.live_hint)
-        pk = vapi_events.keep(told, at=timezone.now())
+        if (hint := said.live_hint(now=time.time())) and (call_sid := vapi_events.call_sid_of(said)):
+            publisher.tell(call_sid, hint)
+        if said.is_only_counted:
+            return JsonResponse({})
+        pk = inbox.keep(said, at=timezone.now())
     except DatabaseError:
-        log.error("A message of Vapi could not be stored", extra={"kind": told.kind})
+        log.error("A message of Vapi could not be stored", extra={"kind": label(said.kind)})
         return refusal("The message could not be stored; send it again.", 503)
     if pk is not None:
-        _process(pk, told.kind)
-    return JsonResponse({})
+        _process(pk, said.kind)
+    if said.kind == "voice-request":
+        return HttpResponse(b"", content_type="application/octet-stream")  # it wants samples: there are none
+    return JsonResponse(dict(ANSWERS.get(said.kind, {})))
 
 
 def _process(pk: int, kind: str) -> None:
     """The message is stored, so Vapi gets its 200 whatever comes now; what fails here is tried again from the row."""
     try:
-        vapi_events.process_inbox(pk=pk, at=timezone.now())
+        inbox.process(pk=pk, at=timezone.now())
     except Exception as problem:
-        log.error("A stored message of Vapi could not be processed", extra={"inbox": pk, "kind": kind, "problem": type(problem).__name__})
+        detail = {"inbox": pk, "kind": label(kind), "problem": type(problem).__name__}
+        log.error("A stored message of Vapi could not be processed", extra=detail)
 
 
-def _tool_results(told: VapiMessage) -> list[dict[str, str]]:
-    calls = tool_calls.asked(told.body)
+def _tool_results(said: VapiMessage) -> list[dict[str, str]]:
+    calls = tool_calls.asked(said.body)
     try:
-        vapi_events.keep(told, at=timezone.now())
-        session = vapi_events.session_of(vapi_call_id=told.vapi_call_id, call_sid=told.call_sid, n=told.n)
+        inbox.keep(said, at=timezone.now())
+        session = vapi_events.session_of(vapi_call_id=said.vapi_call_id, call_sid=said.call_sid, n=said.n)
         if session is None:
             return tool_calls.unanswerable(calls, "This call is not known here.")
         return tool_calls.answer(call=session.call, calls=calls, allowed=settings.TOOL_ALLOWED_PRIVATE)

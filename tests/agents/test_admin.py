@@ -16,7 +16,8 @@ from django.test.utils import CaptureQueriesContext
 
 from agents import services
 from agents.forms import AgentForm
-from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Premade, TemplateVersion, Tool
+from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Premade, Team, TemplateVersion, Tool
+from agents.signing import SIGNATURE
 from tests.agents.words import EMAIL_TOOL
 from tests.bridge.http_server import Server, reply
 from tests.builders import LINE, a_line, a_target, a_version
@@ -190,7 +191,7 @@ def test_without_a_broker_publishing_works_and_the_version_waits(desk: Client, c
 @pytest.mark.parametrize(("typed", "kept"), [("+1 (555) 010-0100", LINE), ("+15550100100", LINE)])
 def test_a_number_is_kept_as_digits(desk: Client, typed: str, kept: str) -> None:
     template = a_version().template
-    desk.post(f"{DESK}/phoneline/add/", {"number": typed, "template": template.pk, "voicemail": "on"})
+    desk.post(f"{DESK}/phoneline/add/", {"number": typed, "template": template.pk, "voicemail": "on", "callback_hours": 4})
     assert PhoneLine.objects.get().number == kept
 
 
@@ -218,9 +219,130 @@ def test_a_colleague_rings_for_a_sane_time(desk: Client) -> None:
     assert HandoffTarget.objects.get().ring_seconds == 20
 
 
+def a_colleague(**changes: Any) -> dict[str, Any]:
+    """What a browser sends to add a colleague."""
+    return {"number": "+15550100111", "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 20} | changes
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("+1 (900) 555-1234", "Callers cannot be handed to premium, shared-cost or satellite numbers"),
+        ("+1 976 555 1234", "Callers cannot be handed to premium"),
+        ("+1 212 976 1234", "Callers cannot be handed to premium"),
+        ("+870 773 123 456", "Callers cannot be handed to premium"),
+        ("+8816 3141 5926", "Callers cannot be handed to premium"),
+        ("+882 16 123456", "Callers cannot be handed to premium"),
+        ("+883 5100 123456", "Callers cannot be handed to premium"),
+        ("+979 1 2345 6789", "Callers cannot be handed to premium"),
+        ("+44 909 8790000", "Callers cannot be handed to premium"),
+        ("+1 911 0000", "short codes cannot be called"),
+        ("911", "Write the number with + and country code"),
+        ("tel:+15550100111", "Write the number with + and country code"),
+        ("sip:eve@example.com", "Write the number with + and country code"),
+        ("+15550100111,,123", "Write the number with + and country code"),
+        ("+15550100111;ext=1", "Write the number with + and country code"),
+        ("+1555010011\u0661", "Write the number with + and country code"),
+    ],
+)
+def test_a_number_that_could_run_up_a_bill_is_no_colleague(desk: Client, typed: str, sentence: str) -> None:
+    assert sentence in text_of(desk.post(f"{DESK}/handofftarget/add/", a_colleague(number=typed)))
+    assert HandoffTarget.objects.count() == 0
+
+
+def test_the_order_of_colleagues_is_changed_in_their_list(desk: Client) -> None:
+    first, second = a_target("first", order=1), a_target("second", order=2)
+    sent = {"form-TOTAL_FORMS": 2, "form-INITIAL_FORMS": 2, "_save": "Save"}
+    sent |= {"form-0-id": first.pk, "form-0-order": 5, "form-1-id": second.pk, "form-1-order": 2}
+    page = desk.post(f"{DESK}/handofftarget/", sent, follow=True)
+    assert "1 colleague was changed successfully." in text_of(page)
+    assert list(HandoffTarget.objects.values_list("slug", flat=True)) == ["second", "first"]
+
+
+def test_a_line_shows_its_people_in_the_order_they_are_called(desk: Client) -> None:
+    line = a_line(targets=("billing", "tier2"))
+    HandoffTarget.objects.filter(slug="billing").update(order=9)
+    page = text_of(desk.get(f"{DESK}/phoneline/{line.pk}/change/"))
+    assert page.index("2. Tier2 · +15550100111") < page.index("9. Billing · +15550100111")
+    assert "Tier2, Billing" in text_of(desk.get(f"{DESK}/phoneline/"))
+
+
+def test_calls_are_recorded_only_where_callers_are_told(desk: Client) -> None:
+    sent = {"number": LINE, "template": a_version().template.pk, "callback_hours": 4, "record_calls": "on"}
+    page = desk.post(f"{DESK}/phoneline/add/", {**sent, "disclosure": "  "})
+    assert "Callers must be told before they are recorded: write the announcement first." in text_of(page)
+    assert PhoneLine.objects.count() == 0
+    team = Team.objects.create(slug="main", name="Support")
+    desk.post(f"{DESK}/phoneline/add/", {**sent, "disclosure": "This call is recorded.", "team": team.pk})
+    line = PhoneLine.objects.get()
+    assert (line.record_calls, line.team, line.disclosure) == (True, team, "This call is recorded.")
+
+
+@pytest.mark.parametrize("hours", ["0", "169", "-1", "x", ""])
+def test_a_call_back_is_promised_within_a_week(desk: Client, hours: str) -> None:
+    sent = {"number": LINE, "template": a_version().template.pk, "callback_hours": hours}
+    assert desk.post(f"{DESK}/phoneline/add/", sent).status_code == 200
+    assert PhoneLine.objects.count() == 0
+
+
+def test_a_team_is_a_name_that_lines_can_bear(desk: Client) -> None:
+    desk.post(f"{DESK}/team/add/", {"name": "Support", "slug": "support"})
+    a_line(team=Team.objects.get())
+    assert "Support support +15550100100" in text_of(desk.get(f"{DESK}/team/"))
+
+
+def test_a_tool_shows_the_request_its_address_will_get(desk: Client, settings: Any) -> None:
+    settings.TOOL_SIGNING_SECRET = ""
+    tool = Tool.objects.create(**EMAIL_TOOL)
+    page = unescape(desk.get(f"{DESK}/tool/{tool.pk}/change/").content.decode())
+    assert "POST https://crm.example.com/account" in page
+    assert '"email": "…"' in page
+    assert '"from": "+15550100199"' in page
+    assert SIGNATURE not in page
+    assert "Requests are not signed." in page
+
+
+def test_a_tool_says_whether_its_own_secret_is_there(desk: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = Tool.objects.create(**(EMAIL_TOOL | {"secret_env": "CRM_SECRET"}))
+    address = f"{DESK}/tool/{tool.pk}/change/"
+    assert "CRM_SECRET is not set on this server: the tool is not called." in text_of(desk.get(address))
+    monkeypatch.setenv("CRM_SECRET", "hunter2")
+    page = desk.get(address)
+    assert "Requests are signed" in text_of(page)
+    assert SIGNATURE in text_of(page)
+    assert b"hunter2" not in page.content
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("9LIVES", "Write the name of an environment variable"),
+        ("two words", "Write the name of an environment variable"),
+        ("hunter-2", "Write the name of an environment variable"),
+        ("TWILIO_AUTH_TOKEN", "This variable holds another secret of this server"),
+        ("SECRET_KEY", "This variable holds another secret of this server"),
+    ],
+)
+def test_a_tool_is_signed_with_a_variable_of_its_own(desk: Client, name: str, sentence: str) -> None:
+    sent = {"name": "lookup", "description": "Looks up.", "url": "http://127.0.0.1:9000/crm", "timeout_s": "4"}
+    assert sentence in text_of(desk.post(f"{DESK}/tool/add/", {**sent, "secret_env": name}))
+    desk.post(f"{DESK}/tool/add/", {**sent, "secret_env": "CRM_SECRET"})
+    assert Tool.objects.get().secret_env == "CRM_SECRET"
+
+
+def test_a_form_takes_its_own_fields_and_no_other(desk: Client) -> None:
+    version, other = a_version(), a_version()
+    template = version.template
+    sneaked = {"published": other.pk, "published_id": other.pk, "id": 99, "changed_at_0": "2020-01-01", "pk": 99}
+    desk.post(f"{DESK}/assistanttemplate/{template.pk}/change/", filled(template, prompt="New.", **sneaked))
+    template.refresh_from_db()
+    assert (template.prompt, template.published) == ("New.", version)
+
+
 def test_a_line_moved_to_another_agent_is_answered_by_it(desk: Client) -> None:
     line, other = a_line(), a_version()
-    desk.post(f"{DESK}/phoneline/{line.pk}/change/", {"number": line.number, "template": other.template.pk, "disclosure": ""})
+    sent = {"number": line.number, "template": other.template.pk, "disclosure": "", "callback_hours": 4}
+    desk.post(f"{DESK}/phoneline/{line.pk}/change/", sent)
     assert line.rollouts.count() == 0
     assert "version 1" in text_of(desk.get(f"{DESK}/phoneline/"))
 
@@ -231,6 +353,7 @@ def test_a_tool_is_checked_and_an_empty_schema_means_no_arguments(desk: Client) 
     assert Tool.objects.get().parameters == {}
     for change, sentence in [
         ({"url": "http://crm.example.com/"}, "Use an https:// address on port 443 or 8443."),
+        ({"parameters": '{"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}'}, "is not a regular expression"),
         ({"name": "end_call"}, "This name belongs to a tool every agent has."),
         ({"parameters": '{"type": "object"}'}, 'needs "type": "object" and "properties"'),
         ({"parameters": "{"}, "Enter a valid JSON."),
@@ -238,6 +361,73 @@ def test_a_tool_is_checked_and_an_empty_schema_means_no_arguments(desk: Client) 
     ]:
         assert sentence in text_of(desk.post(f"{DESK}/tool/add/", {**sent, "name": "second", **change}))
     assert Tool.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "[" * 100_000,
+        '{"a":' * 2000,
+        '{"type": "object", "properties": {"a\\u0000": {"type": "string"}}}',
+        '{"type": "object", "properties": {"a": {"type": "string", "title": "\\ud800"}}}',
+        "1e999",
+        "9" * 400,
+        "NaN",
+        '"' + "x" * 70_000 + '"',
+        "{}" * 3,
+        "\ufeff{}",
+    ],
+)
+def test_hostile_json_in_a_form_is_a_sentence_at_its_field(desk: Client, typed: str) -> None:
+    sent = {"name": "lookup", "description": "Looks up.", "url": "http://127.0.0.1:9000/crm", "timeout_s": "4"}
+    page = desk.post(f"{DESK}/tool/add/", {**sent, "parameters": typed})
+    assert page.status_code == 200
+    assert "Enter a valid JSON." in text_of(page)
+    assert Tool.objects.count() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"max_tokens": "9" * 400}, {"max_tokens": "9" * 5000}, {"temperature": "1e999"}, {"temperature": "nan"}),
+        *({"wait_seconds": "-" + "9" * 400}, {"keyterms": "a\0b"}, {"name": "a\0b"}, {"prompt": "a\0b"}, {"slug": "ä"}),
+        *({"keyterms": "\n".join("x" * 99_000)}, {"end_call_phrases": "x" * 200_000}, {"tools": ["999999999999999999999"]}),
+    ],
+)
+def test_hostile_values_in_a_form_are_refused_and_nothing_is_stored(desk: Client, change: dict[str, Any]) -> None:
+    assert desk.post(f"{DESK}/assistanttemplate/add/", filled(**change)).status_code == 200
+    assert AssistantTemplate.objects.count() == 0
+
+
+@pytest.mark.parametrize("order", ["9" * 400, "-1", "1.5", "x", "", "\0"])
+def test_an_order_that_is_no_place_is_refused_in_the_list_and_the_form(desk: Client, order: str) -> None:
+    target = a_target("first", order=3)
+    sent = {"form-TOTAL_FORMS": 1, "form-INITIAL_FORMS": 1, "form-0-id": target.pk, "form-0-order": order, "_save": "Save"}
+    assert desk.post(f"{DESK}/handofftarget/", sent).status_code == 200
+    assert desk.post(f"{DESK}/handofftarget/add/", a_colleague(order=order, slug="second")).status_code == 200
+    assert list(HandoffTarget.objects.values_list("slug", "order")) == [("first", 3)]
+
+
+@pytest.mark.parametrize("key", ["9" * 30, "x", "-1", "", "\0", "1e5"])
+def test_a_key_that_is_no_row_costs_nothing(desk: Client, key: str) -> None:
+    version = a_version()
+    for page in ("assistanttemplate", "handofftarget", "tool", "phoneline", "team", "templateversion"):
+        for action in ("publish", "prepare", "delete_selected", "nonsense"):
+            sent = {"action": action, "_selected_action": [key], "form-TOTAL_FORMS": 1, "form-INITIAL_FORMS": 1, "form-0-id": key}
+            assert desk.post(f"{DESK}/{page}/", sent | {"form-0-order": 1, "_save": "1"}).status_code < 500
+            assert desk.post(f"{DESK}/{page}/", sent).status_code < 500
+        assert desk.get(f"{DESK}/{page}/{key or 'x'}/change/", follow=True).status_code < 500
+    line = {"number": LINE, "template": version.template.pk, "callback_hours": 4}
+    for change in ({"template": key}, {"handoff": [key]}, {"team": key or "x"}):
+        assert desk.post(f"{DESK}/phoneline/add/", line | change).status_code == 200
+    assert (PhoneLine.objects.count(), TemplateVersion.objects.count()) == (0, 1)
+
+
+def test_an_empty_schema_is_an_empty_field(desk: Client) -> None:
+    tool = Tool.objects.create(**(EMAIL_TOOL | {"parameters": {}}))
+    for page in ("add", f"{tool.pk}/change"):
+        shown = desk.get(f"{DESK}/tool/{page}/").content.decode()
+        assert re.search(r'<textarea name="parameters"[^>]*>\s*</textarea>', shown)
 
 
 def test_a_schema_is_shown_so_that_people_can_read_it(desk: Client) -> None:
@@ -254,13 +444,14 @@ def test_a_schema_is_shown_so_that_people_can_read_it(desk: Client) -> None:
         ("phoneline", "No phone line yet. Publish an agent, then add your Twilio number here."),
         ("tool", "No tool yet."),
         ("handofftarget", "Nobody yet. Add the people callers can be handed to"),
+        ("team", "No team yet. You need none"),
     ],
 )
 def test_an_empty_list_says_what_to_do_next(desk: Client, page: str, sentence: str) -> None:
     assert sentence in text_of(desk.get(f"{DESK}/{page}/"))
 
 
-@pytest.mark.parametrize("page", ["assistanttemplate", "templateversion", "phoneline", "tool", "handofftarget"])
+@pytest.mark.parametrize("page", ["assistanttemplate", "templateversion", "phoneline", "tool", "handofftarget", "team"])
 def test_a_list_costs_the_same_however_long_it_is(desk: Client, page: str) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as seen:
@@ -268,7 +459,7 @@ def test_a_list_costs_the_same_however_long_it_is(desk: Client, page: str) -> No
         return len(seen)
 
     def more(n: int) -> None:
-        line = a_line(number=f"+1555010020{n}")
+        line = a_line(number=f"+1555010020{n}", team=Team.objects.create(slug=f"team-{n}", name=f"Team {n}"))
         tool = Tool.objects.create(**(EMAIL_TOOL | {"name": f"tool-{n}"}))
         line.template.tools.add(tool)
         line.handoff.add(a_target(f"tier-{n}"))

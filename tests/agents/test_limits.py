@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agents import limits, services
+from agents import addresses, limits, services
 from agents.models import AssistantTemplate, Tool
 from agents.seed import TEMPLATE, TOOL
 from tests.agents.words import EMAIL_TOOL, PLAIN
@@ -90,12 +90,12 @@ BAD_ADDRESSES = [
 
 @pytest.mark.parametrize("url", BAD_ADDRESSES)
 def test_a_tools_address_is_https_and_plain(url: str) -> None:
-    assert limits.url_problem(url) is not None
+    assert addresses.url_problem(url) is not None
 
 
 def test_a_private_address_is_plain_http_only_when_it_is_listed() -> None:
-    assert limits.url_problem("http://127.0.0.1:9000/crm", allowed_private=["127.0.0.1:9000"]) is None
-    assert limits.url_problem("http://127.0.0.1:9001/crm", allowed_private=["127.0.0.1:9000"]) is not None
+    assert addresses.url_problem("http://127.0.0.1:9000/crm", allowed_private=["127.0.0.1:9000"]) is None
+    assert addresses.url_problem("http://127.0.0.1:9001/crm", allowed_private=["127.0.0.1:9000"]) is not None
 
 
 @pytest.mark.parametrize("name", ["", "has space", "x" * 65, "ümlaut", "transfer_to_human", "end_call"])

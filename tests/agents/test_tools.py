@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agents import tools
+from agents import addresses, tools
 from agents.tools import ToolAnswer
 from tests.bridge.http_server import Act, Server, drip, drop, hang, reply
 
@@ -56,7 +56,7 @@ def test_any_json_becomes_one_line_of_bounded_length(body: bytes, text: str) -> 
 @pytest.mark.parametrize(
     ("act", "problem"),
     [
-        (reply(404, {"error": "no such account"}), 'The tool failed (404). {"error":"no such account"}'),
+        (reply(404, {"error": "no such account"}), "The tool refused this (404). no such account"),
         (reply(500, b"<h1>Traceback</h1>"), "The tool failed (500)."),
         (reply(200, b"<h1>hello</h1>"), "The tool answered with something unreadable."),
         (reply(200, b"[" * 200 + b"]" * 200), "The tool answered with something unreadable."),
@@ -105,12 +105,12 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_an_address_that_is_not_everybodys_is_not_public(address: str) -> None:
-    assert not tools.is_public(address)
+    assert not addresses.is_public(address)
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1"])
 def test_an_address_of_the_internet_is_public(address: str) -> None:
-    assert tools.is_public(address)
+    assert addresses.is_public(address)
 
 
 def never_called(server: Server, url: str, addresses: list[str]) -> ToolAnswer:

@@ -18,6 +18,7 @@ EMAIL_TOOL: dict[str, Any] = {
     "parameters": {"type": "object", "properties": {"email": {"type": "string"}}, "required": ["email"]},
     "timeout_s": 4.0,
     "waiting_sentence": "",
+    "secret_env": "",
 }
 PLAIN: dict[str, Any] = {
     "name": "TechFlow support",
@@ -99,6 +100,7 @@ TOOLS = st.fixed_dictionaries(
         "parameters": _schemas(),
         "timeout_s": st.floats(0.5, 4.5),
         "waiting_sentence": st.one_of(st.just(""), SAID),
+        "secret_env": st.sampled_from(["", "CRM_SECRET"]),
     }
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from random import Random
 
 import pytest
@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import vapi_messages as vapi
+from bridge.actions import Action, AskForPerson, Leave, Noted, ToAgent
 from bridge.audio import Clip
-from bridge.core import Action, BridgeCore, Leave, Noted, Rules, ToAgent
+from bridge.core import BridgeCore
+from bridge.pulse import PROBE
+from bridge.rules import Rules
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
 CLIPS = {"one_moment": Clip("One moment.", b"\x10" * 1600), "connecting_colleague": Clip("A colleague.", b"\x20" * 3200)}
@@ -43,8 +46,12 @@ def noted(actions: Sequence[Action], kind: str) -> list[Noted]:
 
 
 def run_until(core: BridgeCore, until: float, out: list[Action]) -> None:
+    """Let time pass for a core whose Twilio is there: it answers when it is asked whether it is."""
     while (at := core.next_deadline()) is not None and at <= until:
-        out += core.tick(at)
+        step = core.tick(at)
+        out += step
+        if MarkCaller(PROBE) in step:
+            out += core.mark_returned(PROBE, at)
 
 
 def test_caller_interrupts_and_unheard_speech_is_flushed() -> None:
@@ -405,3 +412,186 @@ def test_the_same_interruption_told_late_by_webhook_does_not_unsay_what_was_cut(
 def test_twilios_socket_lost_without_a_stop_is_not_taken_for_a_caller_who_left() -> None:
     core = a_call()
     assert core.stream_lost("stream-lost", 1.0) == [Leave("stream-lost")]
+
+
+# -- a Twilio that says nothing any more ---------------------------------------------------------------------------------
+
+
+def without_twilio(core: BridgeCore, until: float) -> list[tuple[float, Action]]:
+    """Everything the core does by itself, with its time, when no message of Twilio's comes."""
+    out: list[tuple[float, Action]] = []
+    while (at := core.next_deadline()) is not None and at <= until:
+        out += [(at, action) for action in core.tick(at)]
+    return out
+
+
+def test_a_half_open_socket_is_left_after_3_s_and_not_before_it_was_asked() -> None:
+    core = a_call()
+    core.caller_audio(b"\x11" * 160, 0.5)
+    done = without_twilio(core, 20.0)
+    assert [at for at, action in done if action == MarkCaller(PROBE)] == [pytest.approx(2.0)]
+    assert done[-1][0] == pytest.approx(3.5)
+    assert done[-1][1] == Leave("stream-lost", "Twilio's socket is half-open")
+
+
+@pytest.mark.parametrize("word", ["mark", "sound", "key"])
+def test_a_line_whose_carrier_sends_no_sound_is_not_half_open(word: str) -> None:
+    core = a_call(agent_speaks_first=False)
+    left: list[Action] = []
+    core.caller_audio(b"\x11" * 160, 0.0)
+    for _ in range(100):
+        at = core.next_deadline()
+        assert at is not None
+        out = core.tick(at)
+        left += [action for action in out if isinstance(action, Leave)]
+        if MarkCaller(PROBE) in out and word == "mark":
+            core.mark_returned(PROBE, at + 0.1)
+        elif MarkCaller(PROBE) in out and word == "sound":
+            core.caller_audio(b"\x11" * 160, at + 1.4)
+        elif MarkCaller(PROBE) in out:
+            core.key_pressed(at + 0.7, asks_for_person=False)
+    assert left == []
+
+
+def test_a_process_that_slept_reads_first_and_judges_then() -> None:
+    core = a_call()
+    core.caller_audio(b"\x11" * 160, 1.0)
+    woke = core.tick(21.0)
+    assert MarkCaller(PROBE) in woke
+    assert not any(isinstance(action, Leave) for action in woke)
+    core.caller_audio(b"\x11" * 160, 21.001)  # what had been waiting in the socket
+    assert not any(isinstance(action, Leave) for action in core.tick(22.5))
+
+
+def test_a_probe_is_no_answer_to_a_clear() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.vapi_said(vapi.CallerSpoke(), 0.1)
+    assert core.mark_returned(PROBE, 0.11) == []
+    assert core.figures()["time_to_silence_ms"] == []
+
+
+def test_a_caller_on_the_way_out_is_given_up_with_the_reason_they_were_leaving_for() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=5000)
+    core.leave_after_last_word("handed-over", 0.1)
+    assert without_twilio(core, 10.0)[-1][1] == Leave("handed-over")
+
+
+# -- the keypad ----------------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_counted_and_a_long_number_is_told_once_a_second() -> None:
+    core = a_call(agent_speaks_first=False)
+    out: list[Action] = []
+    for n in range(16):
+        run_until(core, n * 0.2, out)
+        out += core.key_pressed(n * 0.2, asks_for_person=False)
+    run_until(core, 6.0, out)
+    assert [note.detail["count"] for note in noted(out, "keypad-pressed")] == [1, 5, 10, 15, 16]
+    assert core.figures()["audio"]["keys"] == 16
+    assert not any(isinstance(action, AskForPerson) for action in out)
+
+
+def test_0_asks_for_a_person_once() -> None:
+    core = a_call()
+    out = [action for n in range(5) for action in core.key_pressed(n * 0.3, asks_for_person=n != 1)]
+    assert out.count(AskForPerson()) == 1
+
+
+def test_a_caller_on_the_way_to_a_person_cannot_ask_for_one() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.leave_after_last_word("handed-over", 0.1)
+    assert AskForPerson() not in core.key_pressed(0.2, asks_for_person=True)
+
+
+def test_who_pressed_0_does_not_have_to_hear_the_agent_out() -> None:
+    core = a_call(greeting_interruptible=False)
+    agent_is_speaking(core, ms=10_000)
+    out = core.hand_over_now(0.5)
+    assert clears(out) == 1
+    out += core.agent_audio(b"\x55" * 8000, 0.6)
+    out += core.vapi_said(vapi.AgentStarted(), 0.7)
+    run_until(core, 3.0, out)
+    assert played(out) == CLIPS["connecting_colleague"].ulaw
+    assert out[-1] == Leave("handed-over")
+
+
+# -- more than can be heard ----------------------------------------------------------------------------------------------
+
+
+def test_a_burst_of_fifty_times_real_time_is_kept_for_a_minute_and_the_rest_dropped_and_told_once() -> None:
+    core = a_call()
+    out: list[Action] = []
+    sent = b"".join(n.to_bytes(2, "big") * 200 for n in range(3000))  # 150 s of sound
+    for n in range(3000):
+        now = n / 1000
+        run_until(core, now, out)
+        out += core.agent_audio(sent[n * 400 : (n + 1) * 400], now)
+        assert core.figures()["audio"]["from_agent_dropped"] + 480_000 + len(played(out)) >= (n + 1) * 400
+    run_until(core, 90.0, out)
+    dropped = core.figures()["audio"]["from_agent_dropped"]
+    assert len(played(out)) + dropped == len(sent)
+    assert 83 * 8000 < dropped < 91 * 8000
+    assert played(out)[:400_000] == sent[:400_000]
+    assert len(noted(out, "agent-audio-dropped")) == 1
+
+
+# -- barge-in from two sources ---------------------------------------------------------------------------------------------
+
+GAPS_MS = (0, 1, 100, 400, 499, 500, 501, 900)
+SAID: dict[str, vapi.Message] = {
+    "s": vapi.CallerSpoke(),
+    "i": vapi.CallerInterrupted(),
+}  # whoever brings it: the socket, or the webhook's hint
+
+
+def expected_clears(evidence: Sequence[tuple[float, str]], *, instant: bool) -> list[float]:
+    """Of an agent that always has something unheard: the first evidence that counts, and then no other within 500 ms."""
+    cleared: list[float] = []
+    for now, what in evidence:
+        if (instant or what == "i") and (not cleared or now - cleared[-1] >= 0.5):
+            cleared.append(now)
+    return cleared
+
+
+@pytest.mark.parametrize("instant", [True, False], ids=["instant", "confirm"])
+def test_two_sources_of_one_interruption_clear_once_in_500_ms(instant: bool) -> None:
+    """Of the 8192 patterns of three gaps and two kinds of evidence every third: 2731."""
+    for gaps, kinds in islice(product(product(GAPS_MS, repeat=3), product("si", repeat=4)), 0, None, 3):
+        core = a_call(instant=instant)
+        out: list[Action] = []
+        at_ms = [0, gaps[0], gaps[0] + gaps[1], sum(gaps)]
+        evidence = [(ms / 1000, kind) for ms, kind in zip(at_ms, kinds, strict=True)]
+        cleared: list[float] = []
+        for turn, (now, kind) in enumerate(evidence, start=1):
+            run_until(core, now, out)
+            out += core.vapi_said(vapi.AgentStarted(), now) + core.agent_audio(bytes([turn]) * 4000, now)
+            step = core.vapi_said(SAID[kind], now)
+            cleared += [now] * clears(step)
+            out += step
+        assert cleared == expected_clears(evidence, instant=instant), (gaps, kinds)
+
+
+@pytest.mark.parametrize("late_ms", GAPS_MS)
+@pytest.mark.parametrize("order", ["si", "is", "ii"])
+def test_no_sound_of_an_interrupted_turn_is_played_once_it_was_confirmed(order: str, late_ms: int) -> None:
+    """The agent sends on, in its odd pace, until Vapi has cut it short; then its turn ends."""
+    core, now = a_call(), 0.0
+    evidence = [(0.2, order[0]), (0.2 + late_ms / 1000, order[1])]
+    confirmed_at = next(at for at, kind in evidence if kind == "i")
+    happens: list[tuple[float, str]] = sorted([(n * 0.046, "sound") for n in range(30)] + [*evidence, (confirmed_at + 0.06, "stopped")])
+    out = core.vapi_said(vapi.AgentStarted(), 0.0)
+    for now, what in happens:
+        run_until(core, now, out)
+        if what == "sound" and now < confirmed_at + 0.05:
+            out += core.agent_audio(b"\x55" * 743, now)
+        elif what == "stopped":
+            out += core.vapi_said(vapi.AgentStopped(), now)
+        elif what in SAID:
+            out += core.vapi_said(SAID[what], now)
+    run_until(core, now + 2, out)
+    nothing_left = order == "is"  # the caller speaks on, and there is nothing any more that could be cleared
+    assert clears(out) == (1 if nothing_left else len(expected_clears(evidence, instant=True)))
+    assert played(out[out.index(noted(out, "interruption-confirmed")[0]) :]) == b""

@@ -138,6 +138,7 @@ def test_a_person_is_rung_with_a_whisper_and_a_way_back() -> None:
         sentence="One moment.",
         number="+15550100111",
         whisper_url="https://h/w",
+        leg_url="https://h/l",
         action_url="https://h/d",
         caller_id="+15550100100",
         ring_seconds=20,
@@ -150,17 +151,73 @@ def test_a_person_is_rung_with_a_whisper_and_a_way_back() -> None:
         "timeLimit": "14400",
         "callerId": "+15550100100",
     }
+    number = {
+        "url": "https://h/w",
+        "method": "POST",
+        "statusCallback": "https://h/l",
+        "statusCallbackMethod": "POST",
+        "statusCallbackEvent": "initiated ringing answered completed",
+    }
     assert tree(twiml)[3:] == [
         ["Say", {}, "One moment."],
-        ["Dial", dial, "", ["Number", {"url": "https://h/w", "method": "POST"}, "+15550100111"]],
+        ["Dial", dial, "", ["Number", number, "+15550100111"]],
     ]
 
 
+def test_a_call_is_recorded_from_the_end_of_the_disclosure_on() -> None:
+    urls = {"stream_url": "wss://h/m", "stream_status_url": "https://h/s", "token": "t", "resume_url": "https://h/r"}
+    say, start, connect, _ = tree(twilio_http.connect_stream(disclosure="We record.", recording_url="https://h/rec", **urls))[3:]
+    assert (say[2], connect[0]) == ("We record.", "Connect")
+    sample = tree((WIRE / "twiml" / "03_disclosure_recording_connect.xml").read_text())[4]
+    recording = {**sample[3][1], "recordingStatusCallback": "https://h/rec", "recordingStatusCallbackMethod": "POST"}
+    assert start == ["Start", {}, "", ["Recording", recording, ""]]
+
+
+@pytest.mark.parametrize("disclosure", ["", "  ", "\x00\x07"])
+def test_nobody_is_recorded_who_was_not_told(disclosure: str) -> None:
+    twiml = twilio_http.connect_stream(
+        disclosure=disclosure,
+        stream_url="wss://h/m",
+        stream_status_url="https://h/s",
+        token="t",
+        resume_url="https://h/r",
+        recording_url="https://h/rec",
+    )
+    assert [child[0] for child in tree(twiml)[3:]] == ["Connect", "Redirect"]
+
+
+RECORD = {
+    "action": "https://h/v",
+    "method": "POST",
+    "maxLength": "120",
+    "playBeep": "true",
+    "timeout": "5",
+    "finishOnKey": "#",
+    "recordingStatusCallback": "https://h/rec",
+    "recordingStatusCallbackMethod": "POST",
+    "recordingStatusCallbackEvent": "completed absent",
+}
+
+
 def test_a_voicemail_is_prompted_and_recorded_to_an_action_of_its_own() -> None:
-    record = {"action": "https://h/v", "method": "POST", "maxLength": "120", "playBeep": "true", "timeout": "5", "finishOnKey": "#"}
-    assert tree(twilio_http.voicemail(prompt="After the tone.", action_url="https://h/v"))[3:] == [
-        ["Say", {}, "After the tone."],
-        ["Record", record, ""],
+    twiml = twilio_http.voicemail(prompt="After the tone.", action_url="https://h/v", recording_url="https://h/rec", nothing_heard="Bye.")
+    assert tree(twiml)[3:] == [["Say", {}, "After the tone."], ["Record", RECORD, ""], ["Say", {}, "Bye."]]
+
+
+def test_a_caller_may_press_a_key_instead_of_waiting_for_the_tone() -> None:
+    twiml = twilio_http.voicemail(
+        prompt="After the tone.",
+        action_url="https://h/v",
+        recording_url="https://h/rec",
+        nothing_heard="Bye.",
+        offer="Or press 1.",
+        offer_url="https://h/c",
+    )
+    gather = {"action": "https://h/c", "method": "POST", "numDigits": "1", "timeout": "2"}
+    assert tree(twiml)[3:] == [
+        ["Gather", gather, "", ["Say", {}, "After the tone."], ["Say", {}, "Or press 1."]],
+        ["Record", RECORD, ""],
+        ["Say", {}, "Bye."],
     ]
 
 

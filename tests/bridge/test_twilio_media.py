@@ -39,7 +39,7 @@ def test_what_we_send_has_exactly_the_keys_twilio_allows() -> None:
     assert [json.loads(text) for text in ours] == TO_TWILIO
 
 
-@given(st.binary(max_size=4000))
+@given(st.binary(min_size=1, max_size=4000))
 def test_audio_survives_the_wire_byte_for_byte(audio: bytes) -> None:
     payload = json.loads(twilio_media.media("MZ1", audio))["media"]["payload"]
     assert twilio_media.read(json.dumps({"event": "media", "media": {"payload": payload}})) == twilio_media.Media(audio)
@@ -77,10 +77,41 @@ def test_a_stream_of_any_other_sound_is_refused(field: str, value: object) -> No
         twilio_media.read(json.dumps(start))
 
 
-@pytest.mark.parametrize("payload", ["not base64!", "AAA", "é", "A" * 30_000, 5, None])
+@pytest.mark.parametrize("payload", ["", "not base64!", "AAA", "é", "A" * 30_000, 5, None])
 def test_bad_audio_is_refused(payload: object) -> None:
     with pytest.raises(BadMessage):
         twilio_media.read(json.dumps({"event": "media", "media": {"payload": payload}}))
+
+
+@pytest.mark.parametrize("event", ["media", "mark", "dtmf", "stop", "start"])
+def test_a_message_of_another_stream_is_refused(event: str) -> None:
+    message = next(message for message in FROM_TWILIO if message["event"] == event)
+    assert twilio_media.read(json.dumps(message), message["streamSid"])
+    with pytest.raises(BadMessage) as refused:
+        twilio_media.read(json.dumps(message), "MZ" + "0" * 32)
+    assert refused.value.kind == "other-stream"
+
+
+def test_a_start_with_a_thousand_parameters_is_refused() -> None:
+    start = json.loads(json.dumps(START))
+    start["start"]["customParameters"] = {f"name{number}": "value" for number in range(1000)}
+    with pytest.raises(BadMessage, match="parameters"):
+        twilio_media.read(json.dumps(start))
+
+
+@pytest.mark.parametrize("digit", ["", "12", "é", "E", 1, None, ["1"]])
+def test_a_key_no_telephone_has_is_refused(digit: object) -> None:
+    with pytest.raises(BadMessage):
+        twilio_media.read(json.dumps({"event": "dtmf", "dtmf": {"digit": digit}}))
+
+
+def test_which_key_was_pressed_is_never_printed() -> None:
+    assert "7" not in repr(twilio_media.read('{"event":"dtmf","dtmf":{"digit":"7"}}'))
+
+
+def test_the_agents_own_sound_is_not_taken_for_the_callers() -> None:
+    with pytest.raises(BadMessage):
+        twilio_media.read('{"event":"media","media":{"track":"outbound","payload":"AAAA"}}')
 
 
 def test_a_stream_name_that_could_break_out_of_our_messages_is_refused() -> None:

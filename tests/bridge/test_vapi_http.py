@@ -7,6 +7,8 @@ import json
 import socket
 import threading
 import time
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from hypothesis import strategies as st
 
 from bridge.deadline import KEEP_ALIVE_S, Answer, Courier, Forbidden, NoAnswer
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
-from bridge.vapi_http import USER_AGENT, VapiCall, VapiClient
+from bridge.vapi_answers import MAX_LIST_BYTES, Hosts, VapiCall
+from bridge.vapi_http import USER_AGENT, VapiClient
 from tests.bridge.http_server import Server, drip, drop, hang, reply
 
 CALL_ID = "019a9b1c-7f2e-7c33-9d41-2b6f0c5e8a77"
@@ -32,7 +35,7 @@ def created(**changes: Any) -> dict[str, Any]:
 
 
 def client_of(server: Server) -> VapiClient:
-    return VapiClient(base_url=server.url, api_key="key-1")
+    return VapiClient(base_url=server.url, api_key="key-1", jitter=lambda: 0.5)
 
 
 def unused_port() -> int:
@@ -68,6 +71,29 @@ def test_busy_is_tried_once_more_after_200_ms(status: int) -> None:
     with Server(reply(status), reply(201, created())) as vapi:
         assert client_of(vapi).create_call({}, pause=pauses.append).id == CALL_ID
     assert (len(vapi.asked), pauses) == (2, [0.2])
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("1", 1.0), ("0", 0.0), ("soon", 0.2), ("1e3", 0.2), ("-1", 0.2), ("", 0.2)])
+def test_vapis_own_wish_of_a_moment_is_honoured_once(asked: str, waited: float) -> None:
+    pauses: list[float] = []
+    with Server(reply(429, headers={"Retry-After": asked}), reply(201, created())) as vapi:
+        client_of(vapi).create_call({}, pause=pauses.append)
+    assert (len(vapi.asked), pauses) == (2, [waited])
+
+
+@pytest.mark.parametrize("asked", ["2", "9999", "999999999"])
+def test_nobody_keeps_a_caller_waiting_for_longer(asked: str) -> None:
+    with Server(reply(429, headers={"Retry-After": asked})) as vapi, pytest.raises(VapiUnavailable):
+        client_of(vapi).create_call({})
+    assert len(vapi.asked) == 1
+
+
+def test_two_houses_refused_together_do_not_come_back_together() -> None:
+    pauses: list[float] = []
+    for draw in (0.0, 0.999):
+        with Server(reply(503), reply(201, created())) as vapi:
+            VapiClient(base_url=vapi.url, api_key="k", jitter=partial(float, draw)).create_call({}, pause=pauses.append)
+    assert pauses == pytest.approx([0.15, 0.25], abs=0.001)
 
 
 def test_busy_twice_is_given_up() -> None:
@@ -213,9 +239,8 @@ def test_a_call_we_cannot_talk_to_is_let_go_before_it_is_refused(changes: dict[s
     assert [(asked.path, asked.json) for asked in vapi.asked[1:]] == [("/c/control", {"type": "end-call"})]
 
 
-def leads(url: str, **settings: Any) -> bool:
-    client = VapiClient(**({"base_url": "https://api.vapi.ai", "api_key": "k"} | settings))
-    return client._leads_to_vapi(url, secure="wss", plain="ws")
+def leads(url: str, *, base_url: str = "https://api.vapi.ai", socket_hosts: tuple[str, ...] = ()) -> bool:
+    return Hosts(base_url, socket_hosts).socket(url) == url != ""
 
 
 @pytest.mark.parametrize(
@@ -229,9 +254,9 @@ def leads(url: str, **settings: Any) -> bool:
         ("ws://api.vapi.ai/x", {}, False),
         ("wss://eu.voice.test/x", {"base_url": "https://voice.test"}, True),
         ("ws://voice.test:8088/x", {"base_url": "http://voice.test:9"}, True),
-        ("wss://api.vapi.ai/x", {"socket_hosts": ["only.test"]}, False),
-        ("wss://a.only.test/x", {"socket_hosts": ["*.only.test"]}, True),
-        ("wss://only.test/x", {"socket_hosts": ["*.only.test"]}, False),
+        ("wss://api.vapi.ai/x", {"socket_hosts": ("only.test",)}, False),
+        ("wss://a.only.test/x", {"socket_hosts": ("*.only.test",)}, True),
+        ("wss://only.test/x", {"socket_hosts": ("*.only.test",)}, False),
         ("ws://[::1]:8000/x", {"base_url": "http://[::1]:8000"}, True),
         ("wss://[::1]/x", {}, False),
     ],
@@ -246,6 +271,34 @@ def test_no_text_leads_away_from_vapi(text: str, scheme: str) -> None:
         host = text.split("/")[0].split(":")[0]
         assert scheme == "wss://"
         assert host == "api.vapi.ai" or host.endswith(".vapi.ai")
+
+
+SINCE = datetime(2026, 3, 1, 15, 47, 3, 120_999, tzinfo=timezone(timedelta(hours=1)))
+
+
+def test_calls_are_listed_since_a_moment_and_what_is_no_call_is_left_out() -> None:
+    bad = [7, {}, {"id": "../x"}, {"id": 5, "name": "CA1.0"}, None]
+    good = created(name="CA1.0", status="in-progress")
+    over = {"id": "x", "status": "ended", "name": 5, "monitor": {"controlUrl": "http://elsewhere.test/"}, "transport": 7}
+    with Server(reply(200, [*bad, good, over])) as vapi:
+        first, second = client_of(vapi).list_calls(since=SINCE)
+    assert vapi.asked[0].path == "/call?createdAtGt=2026-03-01T14%3A47%3A03.120Z&limit=1000"
+    assert vapi.asked[0].headers["Authorization"] == "Bearer key-1"
+    assert (first.id, first.name, first.is_over, bool(first.control_url), bool(first.socket_url)) == (CALL_ID, "CA1.0", False, True, True)
+    assert (second.id, second.name, second.is_over, second.control_url, second.socket_url) == ("x", "", True, "", "")
+    assert "127.0.0.1" not in repr(first)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[" * 1000, b'[{"id": "\xff"}]', b" " * (MAX_LIST_BYTES + 10)])
+def test_a_list_nobody_can_read_is_refused(body: bytes) -> None:
+    with Server(reply(200, body)) as vapi, pytest.raises(VapiRefused):
+        client_of(vapi).list_calls(since=SINCE)
+
+
+def test_a_list_that_does_not_come_is_unavailable() -> None:
+    for act in (reply(429), reply(500), drop):
+        with Server(act) as vapi, pytest.raises(VapiUnavailable):
+            client_of(vapi).list_calls(since=SINCE)
 
 
 def test_an_assistant_is_stored_and_its_id_returned() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import WSMsgType, web
 
 from bridge.errors import VapiRefused, VapiUnavailable
-from bridge.ports import LinkClosed
+from bridge.ports import Garbage, LinkClosed
 from bridge.vapi_link import UNREAD_LIMIT, VapiConversations
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -28,6 +31,10 @@ async def vapi(handler: Handler) -> AsyncIterator[str]:
         yield f"ws://127.0.0.1:{runner.addresses[0][1]}/transport"
     finally:
         await runner.cleanup()
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
 async def test_sound_and_texts_pass_both_ways_in_order() -> None:
@@ -119,6 +126,78 @@ async def test_a_burst_is_no_error_and_reading_pauses_while_nobody_listens() -> 
         link.send_control({"type": "end-call"})
         await link.close()
     assert [int.from_bytes(each[:2], "big") for each in got if isinstance(each, bytes)] == list(range(messages))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("too-long", "x" * 1_000_000), ("too-long", b"\x55" * 10_000_000), ("empty", b""), ("empty", "")],
+    ids=["1 MB of text", "10 MB of sound", "no sound", "no text"],
+)
+async def test_a_message_no_sane_vapi_would_send_is_thrown_away(kind: str, message: bytes | str) -> None:
+    async def garble(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for _ in range(3):
+            await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
+        await socket.send_str('{"type":"hang"}')
+        await socket.receive()
+        return socket
+
+    async with vapi(garble) as url:
+        link = await VapiConversations(api_key="").open(url)
+        assert [await link.receive() for _ in range(4)] == [Garbage(kind)] * 3 + ['{"type":"hang"}']
+        await link.close()
+
+
+async def test_text_that_is_no_text_is_thrown_away_and_fragments_are_put_together() -> None:
+    async def garble(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_frame(b"\xff\xfe", WSMsgType.TEXT)
+        assert request.transport is not None
+        request.transport.write(b"\x01\x02{}" + b"\x00\x00" * 10 + b"\x80\x01 ")
+        await socket.receive()
+        return socket
+
+    async with vapi(garble) as url:
+        link = await VapiConversations(api_key="").open(url)
+        assert [await link.receive(), await link.receive()] == [Garbage("not-text"), "{} "]
+        await link.close()
+
+
+async def test_a_message_in_endless_fragments_ends_the_socket() -> None:
+    async def garble(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        assert request.transport is not None
+        request.transport.write(b"\x01\x00" + b"\x00\x00" * 10_000)
+        await socket.receive()
+        return socket
+
+    async with vapi(garble) as url:
+        link = await VapiConversations(api_key="").open(url)
+        with pytest.raises(LinkClosed):
+            await link.receive()
+
+
+async def test_a_hundred_megabytes_of_garbage_leave_no_memory_behind() -> None:
+    async def garble(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        block = bytes(5_000_000)
+        for _ in range(20):
+            await socket.send_bytes(block)
+        await socket.send_str("{}")
+        await socket.receive()
+        return socket
+
+    async with vapi(garble) as url:
+        link = await VapiConversations(api_key="").open(url)
+        before = resident_bytes()
+        while await link.receive() != "{}":
+            pass
+        assert resident_bytes() - before < 60_000_000
+        await link.close()
 
 
 async def test_sound_for_a_vapi_that_does_not_read_is_dropped_and_counted_but_not_waited_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 
@@ -32,6 +33,31 @@ def test_every_secret_in_use_is_a_proof_by_header_bearer_and_signature(secret: s
     assert PROOF(headers=headers(authorization=f"Bearer {secret}"), body=BODY, now=NOW)
     assert PROOF(headers=headers(x_timestamp=stamp, x_signature=signed(stamp, secret=secret)), body=BODY, now=NOW)
     assert PROOF(headers=headers(x_timestamp=stamp, x_signature="sha256=" + signed(stamp, secret=secret)), body=BODY, now=NOW)
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("prefix", ["", "{}=", "v1=", "v1,"])
+def test_a_signature_may_be_of_any_kind_a_credential_can_choose(algorithm: str, prefix: str) -> None:
+    stamp = str(int(NOW))
+    mac = hmac.new(b"the new one", f"{stamp}.".encode() + BODY, algorithm).digest()
+    plain, urlsafe = base64.b64encode(mac).decode(), base64.urlsafe_b64encode(mac).decode()
+    for written in (mac.hex(), mac.hex().upper(), plain, plain.rstrip("="), urlsafe):
+        shown = headers(x_timestamp=stamp, x_signature=prefix.format(algorithm) + written)
+        assert PROOF(headers=shown, body=BODY, now=NOW)
+        assert not PROOF(headers=shown, body=BODY + b" ", now=NOW)
+        assert not PROOF(headers=shown, body=BODY, now=NOW + WINDOW_S + 1)
+
+
+def test_a_signature_without_a_time_could_be_sent_again_and_is_none() -> None:
+    mac = hmac.new(b"the new one", BODY, hashlib.sha256).hexdigest()
+    assert not PROOF(headers=headers(x_signature=mac), body=BODY, now=NOW)
+    assert not PROOF(headers=headers(x_signature=mac, x_timestamp=str(int(NOW))), body=BODY, now=NOW)
+
+
+@pytest.mark.parametrize("length", [0, 1, 27, 28, 40, 43, 44, 64, 86, 88, 128, 500])
+def test_a_signature_made_up_of_any_length_is_none(length: int) -> None:
+    for sign in ("0", "A", "=", "é"):
+        assert not PROOF(headers=headers(x_timestamp=str(int(NOW)), x_signature=sign * length), body=BODY, now=NOW)
 
 
 @pytest.mark.parametrize("shift", [-WINDOW_S, 0, WINDOW_S])

@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, LinkClosed, Note
 from bridge.sandbox import virtual
 from bridge.sandbox.clips import spoken_by
 from bridge.sandbox.ear import Ear
-from bridge.sandbox.media import MediaSide, StreamFacts
+from bridge.sandbox.media import MediaSide, PipeClosed, StreamFacts
 from bridge.sandbox.memory import MemoryClient, MemoryLink
 from bridge.sandbox.phone import Phone
 from bridge.sandbox.script import Caller, Scenario
@@ -37,9 +39,14 @@ class TwilioPipe(MemoryPipe):
     def __init__(self) -> None:
         super().__init__()
         self.uplink = bytearray()  # what the caller's phone really sent
+        self.deaf_and_dumb = False  # half-open: nothing arrives any more, in either direction, and nobody is told
+        self.read_on = asyncio.Event()  # cleared: the server's buffer is full, and stays full
+        self.read_on.set()
         self._welcomed = False
 
     async def send(self, text: str) -> None:
+        if self.deaf_and_dumb:
+            return
         message = json.loads(text)
         if message["event"] == "media":
             self.uplink += base64.b64decode(message["media"]["payload"])
@@ -53,10 +60,15 @@ class TwilioPipe(MemoryPipe):
         return {"type": "websocket.disconnect", "code": 1000} if text is None else {"type": "websocket.receive", "text": text}
 
     async def asgi_send(self, message: Mapping[str, Any]) -> None:
-        if message["type"] == "websocket.send":
+        await self.read_on.wait()
+        if message["type"] == "websocket.send" and not self.deaf_and_dumb:
             await self.server.send(message["text"])
         elif message["type"] == "websocket.close":
             await self.server.close(message["code"])
+
+
+Meddle = Callable[[TwilioPipe], Awaitable[None]]
+Spoil = Callable[[MemoryClient], Awaitable[None]]
 
 
 class VapiPipe:
@@ -93,6 +105,7 @@ class Notebook:
     away: bool = False
     waiting: list[Command] = field(default_factory=list)  # given once the agent has begun to speak
     obeyed: list[int] = field(default_factory=list)
+    asked_for_a_person: int = 0
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
         if self.away:
@@ -110,6 +123,10 @@ class Notebook:
 
     def heartbeat(self, ref: CallRef) -> None:
         self.beats += 1
+
+    def person_asked(self, ref: CallRef) -> None:
+        self.asked_for_a_person += 1
+        self.waiting.append(Command(100 + self.asked_for_a_person, "hand-over", {"at_once": True}))
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         return [command for command in self.waiting if command.id > after and "agent-speech-started" in self.kinds()]
@@ -137,6 +154,7 @@ class OneCall:
     notebook: Notebook
     uplink: bytes
     seconds: float
+    left_at: float  # seconds after its start the bridge had left
 
 
 def carry_a_call(
@@ -146,10 +164,14 @@ def carry_a_call(
     faults: Faults | None = None,
     token: str = "right",
     notebook: Notebook | None = None,
-    meddle: Callable[[TwilioPipe], Awaitable[None]] | None = None,
+    meddle: Meddle | None = None,
+    spoil: Spoil | None = None,
 ) -> OneCall:
-    """Run one call from the stream's start to its end on a virtual clock. `meddle` does something to the media socket meanwhile."""
-    return virtual.run(_call(scenario, seed, faults or Faults(), token, notebook or Notebook(), meddle))
+    """Run one call from the stream's start to its end on a virtual clock.
+
+    `meddle` does something to the media socket meanwhile, `spoil` to what Vapi's socket brings.
+    """
+    return virtual.run(_call(scenario, seed, faults or Faults(), token, notebook or Notebook(), meddle, spoil))
 
 
 async def _call(
@@ -158,7 +180,8 @@ async def _call(
     faults: Faults,
     token: str,
     notebook: Notebook,
-    meddle: Callable[[TwilioPipe], Awaitable[None]] | None,
+    meddle: Meddle | None,
+    spoil: Spoil | None,
 ) -> OneCall:
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -204,17 +227,41 @@ async def _call(
     )
     stream = MediaSide(twilio, phone, stream_sid="MZ1", call_sid="CA1", account_sid="AC1", parameters={"token": token})
     scope = {"type": "websocket", "path": "/webhook/twilio/media", "headers": []}
-    bridge = asyncio.create_task(consumer(scope, twilio.asgi_receive, twilio.asgi_send))
+
+    async def served() -> None:
+        """As a server does: once the application has returned, the socket is gone, whether it was closed or not."""
+        await consumer(scope, twilio.asgi_receive, twilio.asgi_send)
+        await twilio.server.close(1006)
+
+    bridge = asyncio.create_task(served())
     ticking = asyncio.create_task(phone.run())
     phone.connected()
-    meddling = asyncio.ensure_future(meddle(twilio)) if meddle else None
+    meddling = [asyncio.ensure_future(work) for work in (meddle and meddle(twilio), spoil and spoil(vapi.client)) if work]
     streaming = asyncio.ensure_future(stream.run())
     async with asyncio.timeout(3600):
         await asyncio.wait({streaming, bridge}, return_when=asyncio.FIRST_EXCEPTION)
     ticking.cancel()
-    if meddling is not None:
-        await meddling
+    await asyncio.gather(*meddling)
     phone.last_words()
     await bridge
+    left_at = loop.time() - began
     await asyncio.gather(*turns)
-    return OneCall(await streaming, phone, evidence, notebook, bytes(twilio.uplink), loop.time() - began)
+    return OneCall(await streaming, phone, evidence, notebook, bytes(twilio.uplink), loop.time() - began, left_at)
+
+
+def refused_with(twilio: TwilioPipe, notebook: Notebook) -> int:
+    """The code with which a stream is closed that says what is waiting in `twilio`. Raises when it is carried instead."""
+    return virtual.run(_refused_with(twilio, notebook))
+
+
+async def _refused_with(twilio: TwilioPipe, notebook: Notebook) -> int:
+    class Nobody:
+        async def open(self, socket_url: str) -> VapiPipe:
+            raise AssertionError("a refused stream has no business at Vapi")
+
+    consumer = MediaStreamConsumer(ledger=notebook, conversations=Nobody(), proof=lambda *, path, headers: True, clips=BRIDGE_CLIPS)
+    async with asyncio.timeout(60):
+        await consumer({"type": "websocket", "path": "/", "headers": []}, twilio.asgi_receive, twilio.asgi_send)
+    with pytest.raises(PipeClosed) as closed:
+        await twilio.receive()
+    return closed.value.code

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls.ladder import TALKED, DialHuman, Facts, HangUp, Target, Voicemail, decide
+from calls.ladder import DialHuman, Facts, HangUp, Target, Voicemail, decide
 from calls.lifecycle import STREAM_ENDS
 
 SAM, KIM = Target("sam"), Target("kim", ring_seconds=30)
@@ -18,7 +18,9 @@ some_facts = st.builds(
     targets=st.lists(st.sampled_from([SAM, KIM]), unique=True).map(tuple),
     wanted=st.sampled_from(["", "sam", "kim", "nobody"]),
     tried=st.frozensets(st.sampled_from(["sam", "kim"])),
-    dial_status=st.sampled_from(["", "completed", "answered", "busy", "no-answer", "failed", "canceled"]),
+    talked=st.booleans(),
+    sent_on=st.booleans(),
+    at_voicemail=st.booleans(),
     voicemail=st.booleans(),
 )
 
@@ -38,10 +40,19 @@ def test_the_person_the_agent_asked_for_comes_first() -> None:
 
 
 def test_nobody_is_rung_twice_and_then_there_is_voicemail_or_an_apology() -> None:
-    busy = {"is_over": False, "closed_why": "agent-lost", "targets": (SAM, KIM), "dial_status": "busy"}
+    busy = {"is_over": False, "closed_why": "agent-lost", "targets": (SAM, KIM), "sent_on": True}
     assert decide(Facts(**busy, tried=frozenset({"sam"}))) == DialHuman(KIM)  # type: ignore[arg-type]
     assert decide(Facts(**busy, tried=frozenset({"sam", "kim"}), voicemail=True)) == Voicemail()  # type: ignore[arg-type]
     assert decide(Facts(**busy, tried=frozenset({"sam", "kim"}))) == HangUp(sorry=True)  # type: ignore[arg-type]
+
+
+def test_from_the_voicemail_nobody_is_rung_any_more() -> None:
+    new_colleague = Facts(is_over=False, closed_why="agent-lost", targets=(SAM,), sent_on=True, at_voicemail=True, voicemail=True)
+    assert decide(new_colleague) == Voicemail()
+
+
+def test_a_caller_who_was_sent_on_is_not_hung_up_on_by_late_news_of_the_stream() -> None:
+    assert decide(Facts(is_over=False, closed_why="agent-ended", targets=(SAM,), sent_on=True)) == DialHuman(SAM)
 
 
 @given(some_facts)
@@ -49,9 +60,10 @@ def test_a_live_caller_is_never_hung_up_on_without_a_word(facts: Facts) -> None:
     step = decide(facts)
     assert decide(facts) == step
     if step == HangUp():
-        assert facts.is_over or facts.closed_why in STREAM_ENDS or facts.dial_status in TALKED
+        assert facts.is_over or facts.talked or (facts.closed_why in STREAM_ENDS and not facts.sent_on)
     if isinstance(step, DialHuman):
         assert step.target in facts.targets
         assert step.target.slug not in facts.tried
+        assert not facts.at_voicemail
     if step == HangUp(sorry=True):
         assert not facts.voicemail

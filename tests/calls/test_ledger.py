@@ -14,13 +14,14 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from bridge import stream_token
+from bridge import live, stream_token
 from bridge.ports import CallRef, Closing, LedgerAway, Note
 from calls import history, services, sessions
 from calls import ledger as ledger_module
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, EndReason, Heard, Role, Status, VapiState
-from tests.builders import ACCOUNT, FakeVapi, QuietPublisher, a_call, session_of
+from calls.sweep import end_silent_calls
+from tests.builders import ACCOUNT, FakeVapi, QuietPublisher, a_call, a_line, call_sid, session_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEY = stream_token.key_from("a secret of the tests")
@@ -175,7 +176,7 @@ def test_a_heartbeat_is_a_sign_of_life(ledger: DatabaseLedger) -> None:
     call = a_call(status=Status.STREAMING, last_seen_at=timezone.now() - timedelta(hours=2))
     ledger.heartbeat(ref_of(call))
     ledger.close()
-    assert services.sweep(now=timezone.now(), ttl=timedelta(hours=1)) == []
+    assert end_silent_calls(now=timezone.now(), ttl=timedelta(hours=1), twilio=None) == []
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
@@ -214,6 +215,54 @@ def test_a_command_that_was_carried_out_is_done_and_only_the_others_came_too_lat
     late.refresh_from_db()
     assert (told.problem, late.problem) == ("", "the stream ended first")
     assert None not in (told.done_at, late.done_at)
+
+
+# -- a caller who presses 0 --------------------------------------------------------------------------------------------
+
+
+def test_a_caller_who_presses_0_is_handed_over_once_and_the_live_call_is_hinted(ledger: DatabaseLedger, published: QuietPublisher) -> None:
+    a_line(targets=("tier2", "tier3"))
+    call = a_call(status=Status.STREAMING)
+    ledger.note(ref_of(call), a_note("keypad-pressed", count=1))
+    for _ in range(3):
+        ledger.person_asked(ref_of(call))
+    ledger.close()
+    (command,) = call.commands.all()
+    assert (command.verb, command.to, command.detail["target"], command.detail["at_once"]) == ("hand-over", "live", "tier2", True)
+    events = list(call.events.filter(kind__in=("keypad-pressed", "handover-requested")).values_list("kind", "detail"))
+    assert events == [
+        ("keypad-pressed", {"count": 1}),
+        ("handover-requested", {"target": "tier2", "reason": "the caller pressed 0"}),
+    ]
+    assert published.hints.count((call.call_sid, live.COMMANDS)) == 1
+
+
+def test_0_leads_to_voicemail_when_nobody_can_be_rung_and_nowhere_when_there_is_none(ledger: DatabaseLedger) -> None:
+    a_line(voicemail=True)
+    a_line(number="+15550100101", voicemail=False)
+    call = a_call(status=Status.STREAMING)
+    nowhere = services.open_call(
+        sid=call_sid(), account_sid=ACCOUNT, from_number="+15550100199", to_number="+15550100101", at=timezone.now()
+    )
+    assert nowhere is not None
+    ledger.person_asked(ref_of(call))
+    ledger.person_asked(ref_of(nowhere))
+    ledger.close()
+    assert [command.detail["target"] for command in call.commands.all()] == [""]
+    assert not nowhere.commands.exists()
+    assert not nowhere.events.filter(kind="handover-requested").exists()
+
+
+def test_0_changes_nothing_for_an_old_stream_or_one_that_is_being_handed_over(ledger: DatabaseLedger) -> None:
+    a_line(targets=("tier2",))
+    old, asked = a_call(status=Status.STREAMING, epoch=1), a_call(status=Status.STREAMING)
+    services.ask(call=asked, key=f"hand-over:{asked.call_sid}:0", verb="hand-over", detail={"target": "tier2"}, at=timezone.now())
+    for call in (old, asked):
+        ledger.person_asked(ref_of(call))
+    ledger.close()
+    assert not old.commands.exists()
+    assert asked.commands.count() == 1
+    assert not asked.events.filter(kind="handover-requested").exists()
 
 
 # -- a database that is away -------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from calls import lifecycle
+from calls.lifecycle import Told
 from calls.models import EndReason, Outcome, Status
 
 CALL_MD = {
@@ -27,31 +30,32 @@ def test_the_edges_are_those_we_agreed_on(status: Status, to: Status) -> None:
     assert (status in lifecycle.sources(to)) is lifecycle.may(status, to)
 
 
-@pytest.mark.parametrize(
-    ("raw", "reason"),
-    [
-        ("assistant-ended-call", EndReason.AGENT_ENDED),
-        ("assistant-said-end-call-phrase", EndReason.AGENT_ENDED),
-        ("customer-ended-call", EndReason.AGENT_ENDED),
-        ("manually-canceled", EndReason.AGENT_ENDED),
-        ("silence-timed-out", EndReason.SILENCE),
-        ("exceeded-max-duration", EndReason.MAX_DURATION),
-        ("pipeline-error-openai-401-unauthorized", EndReason.FAILED),
-        ("call.in-progress.error-vapifault-worker-died", EndReason.FAILED),
-        ("call.start.error-subscription-frozen", EndReason.FAILED),
-        ("assistant-join-timed-out", EndReason.FAILED),
-        ("assistant-not-found", EndReason.FAILED),
-        ("worker-shutdown", EndReason.FAILED),
-        ("phone-call-provider-closed-websocket", EndReason.FAILED),
-        ("a value of next year", EndReason.AGENT_ENDED),
-    ],
-)
-def test_the_vendors_reasons_become_ours(raw: str, reason: EndReason) -> None:
-    assert lifecycle.vapi_reason(raw) is reason
-
-
 def test_every_ending_has_an_outcome() -> None:
     outcomes = {reason: lifecycle.outcome_of(reason) for reason in EndReason}
     assert outcomes[EndReason.AGENT_ENDED] is Outcome.RESOLVED
     assert outcomes[EndReason.CALLER_HUNG_UP] is Outcome.UNKNOWN
     assert outcomes[EndReason.FAILED] is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "ending"),
+    [
+        (EndReason.CALLER_HUNG_UP, Told(), (EndReason.CALLER_HUNG_UP, Outcome.UNKNOWN)),
+        (EndReason.CALLER_HUNG_UP, Told(waiting=True), (EndReason.CALLER_HUNG_UP, Outcome.ABANDONED)),
+        (EndReason.CALLER_HUNG_UP, Told(talked=True, waiting=True), (EndReason.HUMAN_ENDED, Outcome.HANDED_OVER)),
+        (EndReason.HUMAN_ENDED, Told(waiting=True), (EndReason.CALLER_HUNG_UP, Outcome.ABANDONED)),
+        (EndReason.CALLER_HUNG_UP, Told(message=True, callback=True, waiting=True), (EndReason.VOICEMAIL_LEFT, Outcome.VOICEMAIL)),
+        (EndReason.TTL, Told(callback=True, waiting=True), (EndReason.CALLBACK_PROMISED, Outcome.CALLBACK)),
+        (EndReason.FAILED, Told(waiting=True), (EndReason.FAILED, Outcome.FAILED)),
+        (EndReason.AGENT_ENDED, Told(waiting=True), (EndReason.AGENT_ENDED, Outcome.RESOLVED)),
+    ],
+)
+def test_how_a_call_ended_is_read_from_all_that_is_told(said: EndReason, told: Told, ending: tuple[EndReason, Outcome]) -> None:
+    assert lifecycle.ending(said, told) == ending
+
+
+@pytest.mark.parametrize("told", [Told(*flags) for flags in itertools.product([False, True], repeat=4)])
+@pytest.mark.parametrize("said", EndReason)
+def test_an_ending_that_is_read_again_stays(said: EndReason, told: Told) -> None:
+    reason, outcome = lifecycle.ending(said, told)
+    assert lifecycle.ending(reason, told) == (reason, outcome)

@@ -11,7 +11,7 @@ from django.apps import apps
 from django.utils import timezone
 
 from bridge.ports import Closing
-from calls import history, redaction, services, sessions, tool_calls, vapi_events
+from calls import history, inbox, redaction, services, sessions, tool_calls, tool_runs, vapi_events
 from calls.history import NewEvent
 from calls.models import CallSession, EndReason, Status
 from calls.tool_calls import ToolCall
@@ -40,9 +40,9 @@ def columns_with(words: str) -> Iterator[str]:
 def webhook(call: CallSession, kind: str, **said: Any) -> None:
     vendors = {"id": session_of(call).vapi_call_id, "name": f"{call.call_sid}.0"}
     told = vapi_events.read(orjson.dumps({"message": {"type": kind, "call": vendors, "timestamp": 1, **said}}))
-    pk = vapi_events.keep(told, at=timezone.now())
+    pk = inbox.keep(told, at=timezone.now())
     assert pk is not None
-    assert vapi_events.process_inbox(pk=pk, at=timezone.now())
+    assert inbox.process(pk=pk, at=timezone.now())
 
 
 def a_conversation_about_a_card() -> None:
@@ -60,8 +60,8 @@ def a_conversation_about_a_card() -> None:
         ToolCall("t2", "pay", {"card": said}),
     ]
     tool_calls.answer(call=call, calls=asked, allowed=[])
-    history.begin_tool(call=call, tool_call_id="t3", name="pay", arguments=[{"deep": said}], at=timezone.now())
-    history.finish_tool(tool_call_id="t3", result=said, problem=said, at=timezone.now())
+    tool_runs.begin_tool(call=call, tool_call_id="t3", name="pay", arguments=[{"deep": said}], at=timezone.now())
+    tool_runs.finish_tool(tool_call_id="t3", result=said, problem=said, at=timezone.now())
     services.ask(call=call, key="say:1", verb="say", detail={"text": said}, at=timezone.now())
     services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("handed-over"), at=timezone.now())
     services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.HUMAN_ENDED)
@@ -81,4 +81,5 @@ def test_what_is_redacted_is_in_no_column_after_a_whole_conversation(no_cards: N
         "ToolRun.result",
         "TranscriptLine.said",
         "TranscriptLine.heard_text",
+        "VapiReport.summary",
     }

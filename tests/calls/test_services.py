@@ -13,12 +13,13 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from agents.models import PhoneLine, TemplateVersion
+from agents.models import TemplateVersion
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.ports import Closing
-from calls import history, ladder, lifecycle, services, sessions
+from calls import history, inbox, lifecycle, services, sessions, tool_runs
 from calls.history import NewEvent
-from calls.models import CallSession, EndReason, Heard, OutboxCommand, Outcome, Report, Role, Rung, Status, VapiSession, VapiState
+from calls.models import CallSession, EndReason, Heard, OutboxCommand, Report, Role, Status, VapiSession, VapiState
+from calls.sweep import end_silent_calls
 from tests.builders import (
     ACCOUNT,
     CALLER,
@@ -114,7 +115,7 @@ def test_every_live_call_can_end_and_nothing_follows_but_the_report(status: Stat
         assert not services.transition(call_sid=call.call_sid, to=to, epoch=0, at=timezone.now())
     assert fresh(call).status == Status.ENDED
     assert not sessions.finalise(call_sid=call.call_sid)  # its session may still be on the way
-    assert sessions.end_session(pk=session_of(call).pk, client=FakeVapi())
+    assert sessions.end_session(pk=session_of(call).pk, client=FakeVapi(), at=timezone.now())
     assert not services.transition(call_sid=call.call_sid, to=Status.ENDED, epoch=0, reason=EndReason.TTL, at=timezone.now())
     assert (fresh(call).status, fresh(call).end_reason) == (Status.FINALISED, EndReason.FAILED)
 
@@ -129,7 +130,6 @@ def test_a_stale_epoch_writes_nothing() -> None:
     assert not services.stream_closed(closing=Closing("agent-ended"), **stale)
     assert not services.heartbeat(**stale)
     assert not services.admit_stream(account_sid=ACCOUNT, stream_sid="MZ1", **stale)
-    assert services.next_step(**stale) == ladder.HangUp()
     noted = history.record_events(call_sid=call.call_sid, epoch=0, events=[NewEvent("clear-sent", "bridge", timezone.now())])
     assert noted == 0
     assert fresh(call).__dict__ | {"_state": None} == before
@@ -151,7 +151,7 @@ def test_the_first_of_many_endings_wins() -> None:
 @threaded
 def test_one_of_ten_claims_wins() -> None:
     pk = session_of(a_call()).pk
-    claims = at_once([partial(sessions.claim_session, pk=pk, by="worker")] * 10)
+    claims = at_once([partial(sessions.claim_session, pk=pk, by="worker", at=timezone.now())] * 10)
     winner = [claim for claim in claims if claim is not None]
     assert len(winner) == 1
     assert VapiSession.objects.get(pk=pk).claim == winner[0]
@@ -274,7 +274,7 @@ def test_a_session_without_control_address_is_ended_on_its_socket() -> None:
     sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
     VapiSession.objects.update(control_url="")
     socket_url = session_of(call).socket_url
-    assert sessions.end_session(pk=session_of(call).pk, client=vapi)
+    assert sessions.end_session(pk=session_of(call).pk, client=vapi, at=timezone.now())
     assert vapi.ended == [socket_url]
 
 
@@ -308,7 +308,7 @@ def test_nobody_claims_a_session_of_a_call_that_is_over() -> None:
     call = a_call()
     services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
     assert call.session_to_start is None
-    assert sessions.claim_session(pk=session_of(call).pk, by="worker") is None
+    assert sessions.claim_session(pk=session_of(call).pk, by="worker", at=timezone.now()) is None
 
 
 @threaded
@@ -316,7 +316,7 @@ def test_a_session_is_ended_once_and_its_urls_are_forgotten() -> None:
     call = a_call()
     vapi = FakeVapi()
     sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
-    ended = at_once([partial(sessions.end_session, pk=session_of(call).pk, client=vapi)] * 5)
+    ended = at_once([partial(sessions.end_session, pk=session_of(call).pk, client=vapi, at=timezone.now())] * 5)
     assert ended.count(True) == 1
     assert set(vapi.ended) == {f"https://vapi.test/{session_of(call).vapi_call_id}/control"}
     assert (session_of(call).socket_url, session_of(call).control_url) == ("", "")
@@ -326,12 +326,12 @@ def test_a_session_is_ended_once_and_its_urls_are_forgotten() -> None:
 @pytest.mark.django_db
 def test_a_webhook_faster_than_the_create_finds_its_call_when_the_id_is_known() -> None:
     call = a_call()
-    early = history.store_inbox(source="vapi", key="a" * 64, kind="status-update", body={}, vapi_call_id="v1", at=timezone.now())
+    early = inbox.store_inbox(source="vapi", key="a" * 64, kind="status-update", body={}, vapi_call_id="v1", at=timezone.now())
     assert early is not None
     assert early.call is None
-    claim = sessions.claim_session(pk=session_of(call).pk, by="worker")
+    claim = sessions.claim_session(pk=session_of(call).pk, by="worker", at=timezone.now())
     assert claim is not None
-    assert sessions.session_live(pk=session_of(call).pk, claim=claim, vapi_call=vapi_call("v1"))
+    assert sessions.session_live(pk=session_of(call).pk, claim=claim, vapi_call=vapi_call("v1"), at=timezone.now())
     early.refresh_from_db()
     assert early.call == call
 
@@ -367,7 +367,7 @@ def close_stream(call: CallSession) -> bool:
 
 def sweep(call: CallSession) -> bool:
     CallSession.objects.filter(pk=call.pk).update(last_seen_at=timezone.now() - timedelta(hours=2))
-    return services.sweep(now=timezone.now(), ttl=timedelta(hours=1)) == [call.call_sid]
+    return end_silent_calls(now=timezone.now(), ttl=timedelta(hours=1), twilio=None) == [call.call_sid]
 
 
 @threaded
@@ -497,94 +497,7 @@ def test_the_figures_of_two_streams_are_added_up() -> None:
     assert metrics.audio == {"clips": 320}
 
 
-@pytest.mark.django_db
-def test_late_news_of_a_stream_does_not_end_a_call_that_went_on_to_a_person() -> None:
-    a_line(targets=("tier2",))
-    call = a_call(status=Status.STREAMING)
-    assert isinstance(services.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()), ladder.DialHuman)
-    assert services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("agent-ended"), at=timezone.now())
-    assert fresh(call).status == Status.TRANSFERRING
-
-
-# -- the ladder --------------------------------------------------------------------------------------------------------
-
-
-def lost_call(*targets: str) -> CallSession:
-    a_line(targets=targets)
-    call = a_call(status=Status.STREAMING)
-    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("agent-lost"), at=timezone.now())
-    return call
-
-
-def dialled(call: CallSession, target: str, status: str) -> ladder.Step:
-    services.dial_result(call_sid=call.call_sid, epoch=0, target=target, dial_status=status, at=timezone.now())
-    return services.next_step(call_sid=call.call_sid, epoch=0, dial_status=status, at=timezone.now())
-
-
-@pytest.mark.django_db
-def test_a_lost_agent_leads_to_each_person_in_turn_and_then_to_voicemail() -> None:
-    call = lost_call("tier2", "tier3")
-    first = services.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
-    assert first == services.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()) == ladder.DialHuman(ladder.Target("tier2"))
-    assert fresh(call).status == Status.TRANSFERRING
-    assert dialled(call, "tier2", "no-answer") == dialled(call, "tier2", "no-answer") == ladder.DialHuman(ladder.Target("tier3"))
-    assert dialled(call, "tier3", "busy") == ladder.Voicemail()
-    assert (fresh(call).status, fresh(call).rung) == (Status.VOICEMAIL, Rung.VOICEMAIL)
-    assert services.voicemail_left(call_sid=call.call_sid, epoch=0, seconds=7, at=timezone.now())
-    assert (fresh(call).end_reason, fresh(call).outcome) == (EndReason.VOICEMAIL_LEFT, Outcome.VOICEMAIL)
-    assert [kind for kind in kinds(call) if kind in ("dial-result", "rung-changed", "voicemail-recorded")] == [
-        "rung-changed",
-        "dial-result",
-        "dial-result",
-        "rung-changed",
-        "voicemail-recorded",
-    ]
-
-
-def at_voicemail() -> CallSession:
-    call = lost_call()
-    assert services.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()) == ladder.Voicemail()
-    return call
-
-
-@threaded
-@pytest.mark.parametrize("recording_first", [True, False])
-def test_a_message_that_was_left_counts_whichever_of_twilios_words_comes_first(recording_first: bool) -> None:
-    call = at_voicemail()
-    record = partial(services.voicemail_left, call_sid=call.call_sid, epoch=0, seconds=9, at=timezone.now())
-    completed = partial(hang_up, call)
-    for word, won in ((record, True), (completed, False)) if recording_first else ((completed, True), (record, True)):
-        assert word() is won
-    assert not record()
-    assert (fresh(call).end_reason, fresh(call).outcome) == (EndReason.VOICEMAIL_LEFT, Outcome.VOICEMAIL)
-    assert kinds(call).count("call-ended") == 1
-
-
-@pytest.mark.django_db
-def test_only_a_call_that_ended_at_the_voicemail_becomes_one_with_a_message() -> None:
-    elsewhere, silent, failed = lost_call(), at_voicemail(), at_voicemail()
-    hang_up(elsewhere), hang_up(silent)
-    services.end_call(call_sid=failed.call_sid, at=timezone.now(), reason=EndReason.FAILED)
-    for call, seconds in ((elsewhere, 9), (silent, 0), (failed, 9)):
-        assert not services.voicemail_left(call_sid=call.call_sid, epoch=0, seconds=seconds, at=timezone.now())
-    assert not services.voicemail_left(call_sid=silent.call_sid, epoch=1, seconds=9, at=timezone.now())
-    assert [fresh(call).end_reason for call in (elsewhere, silent, failed)] == ["caller_hung_up", "caller_hung_up", "failed"]
-
-
-@pytest.mark.django_db
-def test_a_talk_with_a_person_ends_the_call_as_handed_over() -> None:
-    call = lost_call("tier2")
-    services.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
-    assert dialled(call, "tier2", "completed") == ladder.HangUp()
-    assert (fresh(call).end_reason, fresh(call).outcome) == (EndReason.HUMAN_ENDED, Outcome.HANDED_OVER)
-
-
-@pytest.mark.django_db
-def test_nobody_and_no_voicemail_is_an_apology_and_a_failed_call() -> None:
-    call = lost_call()
-    PhoneLine.objects.update(voicemail=False)
-    assert services.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()) == ladder.HangUp(sorry=True)
-    assert fresh(call).end_reason == EndReason.FAILED
+# -- commands ----------------------------------------------------------------------------------------------------------
 
 
 @threaded
@@ -628,17 +541,17 @@ def test_a_line_told_by_many_is_kept_once_with_its_event() -> None:
 @threaded
 def test_a_tool_runs_once_and_its_first_answer_stays() -> None:
     call = a_call()
-    begin = partial(history.begin_tool, call=call, tool_call_id="t1", name="get_user_account", arguments={}, at=timezone.now())
+    begin = partial(tool_runs.begin_tool, call=call, tool_call_id="t1", name="get_user_account", arguments={}, at=timezone.now())
     assert [mine for _, mine in at_once([begin] * 6)].count(True) == 1
-    assert history.finish_tool(tool_call_id="t1", result="locked", problem="", at=timezone.now())
-    assert not history.finish_tool(tool_call_id="t1", result="other", problem="", at=timezone.now())
+    assert tool_runs.finish_tool(tool_call_id="t1", result="locked", problem="", at=timezone.now())
+    assert not tool_runs.finish_tool(tool_call_id="t1", result="other", problem="", at=timezone.now())
     assert call.tool_runs.get().result == "locked"
     assert kinds(call)[-2:] == ["tool-called", "tool-answered"]
 
 
 @pytest.mark.django_db
 def test_the_same_body_is_stored_once() -> None:
-    store = partial(history.store_inbox, source="vapi", key="k", kind="hang", body={}, vapi_call_id="", at=timezone.now())
+    store = partial(inbox.store_inbox, source="vapi", key="k", kind="hang", body={}, vapi_call_id="", at=timezone.now())
     assert store() is not None
     assert store() is None
 
@@ -671,32 +584,13 @@ def test_an_interrupted_line_is_heard_in_part_whichever_news_comes_first(line_fi
 # -- cleaning up -------------------------------------------------------------------------------------------------------
 
 
-@threaded
-def test_the_sweep_ends_silent_calls_once_and_leaves_living_ones() -> None:
-    now = timezone.now()
-    silent, living = a_call(last_seen_at=now - timedelta(minutes=61)), a_call(last_seen_at=now - timedelta(minutes=59))
-    with_person = a_call(status=Status.TRANSFERRING, last_seen_at=now - timedelta(hours=4))
-    forgotten = a_call(status=Status.TRANSFERRING, last_seen_at=now - timedelta(hours=6))
-    swept = at_once([partial(services.sweep, now=now, ttl=timedelta(hours=1))] * 4)
-    assert sorted(call_sid for ended in swept for call_sid in ended) == sorted([silent.call_sid, forgotten.call_sid])
-    assert (fresh(silent).end_reason, fresh(living).status, fresh(with_person).status) == ("ttl", "connecting", "transferring")
-
-
-@pytest.mark.django_db
-def test_a_heartbeat_keeps_a_call_out_of_the_sweep() -> None:
-    now = timezone.now()
-    call = a_call(last_seen_at=now - timedelta(hours=3))
-    assert services.heartbeat(call_sid=call.call_sid, epoch=0, at=now)
-    assert services.sweep(now=now, ttl=timedelta(hours=1)) == []
-
-
 @pytest.mark.django_db
 def test_what_a_dead_worker_left_is_found() -> None:
     call = a_call()
     vapi = FakeVapi()
     sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
     claimed = session_of(a_call())
-    sessions.claim_session(pk=claimed.pk, by="worker")
+    sessions.claim_session(pk=claimed.pk, by="worker", at=timezone.now())
     services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
     later = timezone.now() + timedelta(seconds=121)
     assert sessions.left_over(now=later) == [session_of(call).pk]

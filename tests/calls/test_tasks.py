@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from agents import account
 from bridge.errors import VapiUnavailable
-from calls import history, services, tasks, vapi_events
+from calls import history, inbox, services, tasks, vapi_events
 from calls.models import CallSession, EndReason, InboxMessage, VapiState
 from tests.builders import FakeVapi, a_call, session_of
 
@@ -88,8 +88,8 @@ def test_a_body_that_was_stored_and_not_processed_is_processed_later(vapi: FakeV
     body = {"type": "transcript", "transcriptType": "final", "role": "user", "transcript": "Hello?", "timestamp": 1}
     vapi_id = session_of(call).vapi_call_id or ""
     an_age_ago = timezone.now() - timedelta(minutes=1)
-    history.store_inbox(source="vapi", key="k1", kind="transcript", body=body, vapi_call_id=vapi_id, at=an_age_ago)
-    history.store_inbox(source="vapi", key="k2", kind="transcript", body=body, vapi_call_id=vapi_id, at=timezone.now())
+    inbox.store_inbox(source="vapi", key="k1", kind="transcript", body=body, vapi_call_id=vapi_id, at=an_age_ago)
+    inbox.store_inbox(source="vapi", key="k2", kind="transcript", body=body, vapi_call_id=vapi_id, at=timezone.now())
     tasks.reprocess_inbox()
     assert call.lines.filter(role="user", said="Hello?").count() == 1
     assert list(InboxMessage.objects.filter(processed_at=None).values_list("key", flat=True)) == ["k2"]
@@ -99,7 +99,7 @@ def stored(call: CallSession, key: str, **changes: object) -> None:
     body = {"type": "transcript", "transcriptType": "final", "role": "user", "transcript": f"Hello {key}?", "timestamp": 1}
     an_age_ago = timezone.now() - timedelta(minutes=1)
     vapi_id = session_of(call).vapi_call_id or ""
-    history.store_inbox(source="vapi", key=key, kind="transcript", body=body | changes, vapi_call_id=vapi_id, at=an_age_ago)
+    inbox.store_inbox(source="vapi", key=key, kind="transcript", body=body | changes, vapi_call_id=vapi_id, at=an_age_ago)
 
 
 def test_a_body_that_cannot_be_processed_is_marked_and_holds_up_nobody(vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_a_line_that_is_not_as_documented_is_refused_and_counted(vapi: FakeVapi,
     tasks.start_conversation(session_of(call).pk)
     stored(call, "odd", **changes)
     before = vapi_events.refused["transcript"]
-    assert vapi_events.process_inbox(pk=InboxMessage.objects.get().pk, at=timezone.now())
+    assert inbox.process(pk=InboxMessage.objects.get().pk, at=timezone.now())
     assert vapi_events.refused["transcript"] == before + 1
     assert InboxMessage.objects.get().problem == "A transcript has no role or no text."
     assert not call.lines.filter(role="user").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -23,7 +22,8 @@ from agents import lines
 from bridge import stream_token
 from bridge.ports import Closing
 from calls import services
-from calls.models import CallSession, InboxMessage, Outcome, Status, VapiSession
+from calls.models import CallbackRequest, CallSession, Outcome, Recording, Status, VapiSession
+from calls.webhooks import spoken
 from tests.calls import doors
 from tests.calls.doors import ACCOUNT_SID, CALL_SID, CALLER, NUMBER, PUBLIC_URL, TOKEN, Remembering, a_line, incoming, knock, tree, verbs
 
@@ -31,6 +31,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DOOR = "/webhook/twilio"
 MEDIA = "wss://voice.example.com/webhook/twilio/media"
+PATHS = [
+    *("", "/status", "/fallback", "/stream", "/resume/0", "/dial/0/tier2", "/leg/tier2", "/whisper/tier2"),
+    *("/voicemail/0", "/callback/0", "/recording/call", "/recording/voicemail"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -127,9 +131,7 @@ def test_a_repeat_after_the_end_hangs_up(client: Client) -> None:
     assert verbs(knock(client, DOOR, incoming())) == ["Hangup"]
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/status", "/stream", "/resume/0", "/dial/0/tier2", "/whisper/tier2", "/voicemail/0"], ids=lambda path: path or "call"
-)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path or "call")
 def test_every_door_opens_with_and_without_a_trailing_slash(client: Client, path: str) -> None:
     a_line()
     for door in (f"{DOOR}{path}", f"{DOOR}{path}/"):
@@ -139,7 +141,7 @@ def test_every_door_opens_with_and_without_a_trailing_slash(client: Client, path
 # -- strangers -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["", "/status", "/stream", "/resume/0", "/dial/0/tier2", "/whisper/tier2", "/voicemail/0"])
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("shown", ["", "nope", "A" * 28, "A" * 44])
 def test_an_unproven_request_gets_one_sentence_and_changes_nothing(client: Client, published: Remembering, path: str, shown: str) -> None:
     a_line()
@@ -225,7 +227,14 @@ def test_a_caller_who_is_still_there_is_put_through_to_a_person(client: Client, 
         "timeLimit": "14400",
         "callerId": NUMBER,
     }
-    assert dial[3] == ["Number", {"url": f"{PUBLIC_URL}/webhook/twilio/whisper/tier2", "method": "POST"}, "+15550100111"]
+    number = {
+        "url": f"{PUBLIC_URL}/webhook/twilio/whisper/tier2",
+        "method": "POST",
+        "statusCallback": f"{PUBLIC_URL}/webhook/twilio/leg/tier2",
+        "statusCallbackMethod": "POST",
+        "statusCallbackEvent": "initiated ringing answered completed",
+    }
+    assert dial[3] == ["Number", number, "+15550100111"]
     call = CallSession.objects.get()
     assert (call.status, call.rung) == (Status.TRANSFERRING, "R3")
     assert ("end_sessions", (CALL_SID,)) in published.tasks
@@ -254,15 +263,18 @@ def test_nobody_answers_so_the_next_is_rung_and_then_the_voicemail(client: Clien
     knock(client, f"{DOOR}/resume/0", about())
     _, dial = tree(knock(client, f"{DOOR}/dial/0/tier2", about(DialCallStatus="busy")))
     assert dial[3][2] == "+15550100112"
-    say, record = tree(knock(client, f"{DOOR}/dial/0/boss", about(DialCallStatus="no-answer")))
-    assert say[2].startswith("Nobody is free right now.")
+    gather, record, silence = tree(knock(client, f"{DOOR}/dial/0/boss", about(DialCallStatus="no-answer")))
+    assert [say[2] for say in gather[3:]] == [spoken.LEAVE_A_MESSAGE, "Or press 1, and we will call you back within 4 hours."]
+    assert gather[1]["action"] == f"{PUBLIC_URL}/webhook/twilio/callback/0"
     assert record[1]["action"] == f"{PUBLIC_URL}/webhook/twilio/voicemail/0"
+    assert record[1]["recordingStatusCallback"] == f"{PUBLIC_URL}/webhook/twilio/recording/voicemail"
+    assert silence[2] == spoken.NOTHING_HEARD
     call = CallSession.objects.get()
     assert (call.status, call.rung) == (Status.VOICEMAIL, "R4")
     knock(client, f"{DOOR}/voicemail/0", about(RecordingDuration="14", RecordingUrl=f"https://api.twilio.com/R/RE{'d' * 32}"))
     call.refresh_from_db()
     assert (call.status, call.end_reason) == (Status.ENDED, "voicemail_left")
-    assert InboxMessage.objects.get().body == {"RecordingSid": "RE" + "d" * 32, "RecordingDuration": 14}
+    assert (call.recordings.get().sid, call.recordings.get().seconds) == ("RE" + "d" * 32, 14)
 
 
 def test_without_people_and_voicemail_the_caller_hears_an_apology(client: Client) -> None:
@@ -311,76 +323,10 @@ def test_a_recording_that_comes_after_the_hang_up_is_still_noted(client: Client)
     knock(client, f"{DOOR}/resume/0", about())
     knock(client, f"{DOOR}/status", about("completed"))
     for _ in range(2):
-        knock(client, f"{DOOR}/voicemail/0", about("completed", RecordingDuration="9", Digits="hangup"))
+        knock(client, f"{DOOR}/voicemail/0", about("completed", RecordingDuration="9", RecordingSid="RE" + "d" * 32, Digits="hangup"))
     call = CallSession.objects.get()
     assert call.events.filter(kind="voicemail-recorded").count() == 1
     assert (call.end_reason, call.outcome) == ("voicemail_left", Outcome.VOICEMAIL)
-
-
-# -- whole calls, as recorded ----------------------------------------------------------------------------------------------
-
-PATHS = {
-    "/twilio/voice/": DOOR,
-    "/twilio/fallback/": DOOR,
-    "/twilio/call-status/": f"{DOOR}/status",
-    "/twilio/recording/": f"{DOOR}/status",
-    "/twilio/stream-status/": f"{DOOR}/stream",
-    "/twilio/after-stream/": f"{DOOR}/resume/0",
-    "/twilio/dial-result/": f"{DOOR}/dial/0/tier2",
-    "/twilio/whisper/": f"{DOOR}/whisper/tier2",
-    "/twilio/voicemail-done/": f"{DOOR}/voicemail/0",
-}
-#: what the bridge says of the stream before Twilio asks on; how the call stands after the sequence; the last verb answered to it
-SEQUENCES: dict[str, tuple[str, str, str, str]] = {
-    "normal_call": ("caller-left", Status.ENDED, "caller_hung_up", "Connect"),
-    "assistant_ends_call": ("agent-ended", Status.ENDED, "agent_ended", "Hangup"),
-    "caller_hangs_up_before_stream": ("", Status.ENDED, "caller_hung_up", "Connect"),
-    "caller_hangs_up_early": ("", Status.ENDED, "caller_hung_up", "Connect"),
-    "duplicates_and_reordering": ("", Status.STREAMING, "", "Connect"),
-    "fallback_request": ("", Status.CONNECTING, "", "Connect"),
-    "recording_status": ("", Status.CONNECTING, "", ""),
-    "stream_error_handshake": ("", Status.TRANSFERRING, "", "Dial"),
-    "stream_error_midcall": ("", Status.TRANSFERRING, "", "Dial"),
-    "transfer_answered": ("handed-over", Status.ENDED, "human_ended", "Hangup"),
-    "transfer_busy": ("handed-over", Status.VOICEMAIL, "", "Record"),
-    "transfer_failed": ("handed-over", Status.VOICEMAIL, "", "Record"),
-    "transfer_no_answer": ("handed-over", Status.VOICEMAIL, "", "Record"),
-    "transfer_caller_gives_up": ("handed-over", Status.ENDED, "caller_hung_up", "Dial"),
-    "voicemail_done": ("", Status.ENDED, "voicemail_left", "Hangup"),
-}
-
-
-def recorded(name: str) -> list[dict[str, Any]]:
-    sequence = json.loads((doors.WIRE / "twilio" / "callbacks" / f"{name}.json").read_text())
-    events: list[dict[str, Any]] = sequence["events"] if isinstance(sequence, dict) else sequence
-    return events
-
-
-def test_every_recorded_sequence_is_played() -> None:
-    assert {path.stem for path in (doors.WIRE / "twilio" / "callbacks").glob("*.json")} == set(SEQUENCES)
-
-
-@pytest.mark.parametrize("name", SEQUENCES)
-@pytest.mark.parametrize("twice", [False, True], ids=["once", "everything twice"])
-def test_a_recorded_call_ends_as_it_did(client: Client, name: str, twice: bool) -> None:
-    closing, status, reason, last_verb = SEQUENCES[name]
-    answered_call(client)
-    if name == "voicemail_done":
-        CallSession.objects.update(status=Status.VOICEMAIL)
-    answers: list[HttpResponse] = []
-    for event in recorded(name):
-        path = PATHS[event["path"].partition("?")[0]]
-        if event["params"].get("StreamEvent") == "stream-started":
-            stream_opened()
-        if event["params"].get("StreamEvent") == "stream-stopped" or path.endswith("resume/0"):
-            stream_over(closing) if closing else None
-        answers += [knock(client, path, event["params"]) for _ in range(1 + twice)]
-    call = CallSession.objects.get()
-    assert {answer.status_code for answer in answers} == {200}
-    assert (call.status, call.end_reason) == (status, reason)
-    spoken = [verb for answer in answers for verb in verbs(answer) if verb != "Redirect"]
-    assert (spoken[-1] if spoken else "") == last_verb
-    assert call.events.filter(kind="call-ended").count() == (1 if call.is_over else 0)
 
 
 def test_an_ended_call_ends_its_vapi_sessions_and_wakes_its_stream(client: Client, published: Remembering) -> None:
@@ -388,6 +334,206 @@ def test_an_ended_call_ends_its_vapi_sessions_and_wakes_its_stream(client: Clien
     stream_opened()
     knock(client, f"{DOOR}/status", about("completed"))
     assert ("end_sessions", (CALL_SID,)) in published.tasks
+    assert (CALL_SID, "session") in published.hints
+
+
+# -- the voicemail ---------------------------------------------------------------------------------------------------------
+
+
+def to_the_voicemail(client: Client, number: str = CALLER) -> list[Any]:
+    a_line(people=(), callback_hours=1)
+    knock(client, DOOR, incoming(From=number))
+    stream_opened()
+    stream_over("agent-lost")
+    return tree(knock(client, f"{DOOR}/resume/0", about(From=number)))
+
+
+def test_a_caller_who_presses_one_is_called_back(client: Client) -> None:
+    gather, *_ = to_the_voicemail(client)
+    assert gather[4][2] == "Or press 1, and we will call you back within one hour."
+    for _ in range(2):
+        say, hang_up = tree(knock(client, f"{DOOR}/callback/0", about(Digits="1")))
+        assert (say[2], hang_up[0]) == ("Thank you. We will call you back within one hour. Goodbye.", "Hangup")
+    call = CallSession.objects.get()
+    assert (call.end_reason, call.outcome, call.callback.done_at) == ("callback_promised", Outcome.CALLBACK, None)
+
+
+@pytest.mark.parametrize("digits", ["", "2", "#", "11", "1\u0661"])
+def test_another_key_leads_to_the_tone_and_promises_nothing(client: Client, digits: str) -> None:
+    to_the_voicemail(client)
+    assert verbs(knock(client, f"{DOOR}/callback/0", about(Digits=digits))) == ["Say", "Record", "Say"]
+    assert not CallbackRequest.objects.exists()
+    assert CallSession.objects.get().status == Status.VOICEMAIL
+
+
+@pytest.mark.parametrize("number", ["anonymous", "client:sam", "+", "", "+0123"])
+def test_a_caller_without_a_number_is_offered_a_message_only(client: Client, number: str) -> None:
+    say, record, _ = to_the_voicemail(client, number)
+    assert (say[2], record[0]) == (spoken.LEAVE_A_MESSAGE, "Record")
+    assert verbs(knock(client, f"{DOOR}/callback/0", about(Digits="1"))) == ["Say", "Record", "Say"]
+    assert not CallbackRequest.objects.exists()
+    knock(client, f"{DOOR}/voicemail/0", about(RecordingDuration="9", RecordingSid="RE" + "d" * 32))
+    assert CallbackRequest.objects.get().call.end_reason == "voicemail_left"  # the number may be in the message
+
+
+@pytest.mark.parametrize("seconds", ["", "-3", "1e3", "9" * 30, "\u0663", "0"])
+def test_a_duration_that_is_none_is_no_message(client: Client, seconds: str) -> None:
+    to_the_voicemail(client)
+    knock(client, f"{DOOR}/voicemail/0", about(RecordingDuration=seconds, RecordingSid="RE" + "d" * 32))
+    assert CallSession.objects.get().end_reason == "caller_hung_up"
+    assert not Recording.objects.exists()
+
+
+# -- recordings ------------------------------------------------------------------------------------------------------------
+
+
+def told_of_recording(client: Client, kind: str, status: str, **more: str) -> None:
+    fields = {"CallSid": CALL_SID, "AccountSid": ACCOUNT_SID, "RecordingSid": "RE" + "d" * 32, "RecordingStatus": status, **more}
+    assert verbs(knock(client, f"{DOOR}/recording/{kind}", fields)) == []
+
+
+def test_a_line_that_records_says_so_first_and_notes_it(client: Client) -> None:
+    a_line(record_calls=True, disclosure="This call is recorded.")
+    say, start, connect, _ = tree(knock(client, DOOR, incoming()))
+    assert (say[2], connect[0]) == ("This call is recorded.", "Connect")
+    assert start[3][1]["recordingStatusCallback"] == f"{PUBLIC_URL}/webhook/twilio/recording/call"
+    told_of_recording(client, "call", "in-progress")
+    told_of_recording(client, "call", "completed", RecordingDuration="61")
+    call = CallSession.objects.get()
+    assert (call.recordings.get().kind, call.recordings.get().state, call.recordings.get().seconds) == ("call", "completed", 61)
+    assert call.events.filter(kind="recording-started").count() == 1
+
+
+@pytest.mark.parametrize("line", [{"record_calls": False}, {"record_calls": True, "disclosure": ""}])
+def test_nobody_is_recorded_unless_the_line_says_so_and_the_caller_was_told(client: Client, line: dict[str, Any]) -> None:
+    a_line(**line)
+    assert "Start" not in verbs(knock(client, DOOR, incoming()))
+
+
+def test_a_message_is_kept_when_only_its_recording_tells_of_it(client: Client) -> None:
+    to_the_voicemail(client)
+    told_of_recording(client, "voicemail", "completed", RecordingDuration="7")
+    knock(client, f"{DOOR}/status", about("completed"))
+    call = CallSession.objects.get()
+    assert (call.end_reason, call.callback.done_at) == ("voicemail_left", None)
+
+
+# -- the fallback ----------------------------------------------------------------------------------------------------------
+
+
+def failed(door: str, code: str = "11200") -> dict[str, str]:
+    return about(ErrorCode=code, ErrorUrl=f"{PUBLIC_URL}{door}")
+
+
+def fallback(client: Client, door: str, code: str = "11200") -> HttpResponse:
+    return knock(client, f"{DOOR}/fallback", failed(door, code))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_call_whose_first_document_was_lost_goes_to_the_agent_after_all(client: Client, published: Remembering, known: bool) -> None:
+    a_line()
+    if known:
+        knock(client, DOOR, incoming())
+    assert verbs(fallback(client, DOOR)) == verbs(fallback(client, DOOR)) == ["Say", "Connect", "Redirect"]
+    call = CallSession.objects.get()
+    assert (call.status, call.rung) == (Status.CONNECTING, "R0")
+    assert call.events.get(kind="fallback-asked").detail == {"door": "twilio-call", "code": "11200"}
+    assert published.tasks[-1] == ("start_conversation", (VapiSession.objects.get().pk,))
+
+
+@pytest.mark.parametrize("code", ["12100", "11750", "", "elephant"])
+def test_a_document_twilio_cannot_read_is_not_sent_again(client: Client, code: str) -> None:
+    answered_call(client)
+    assert verbs(fallback(client, DOOR, code)) == ["Say", "Dial"]
+    assert CallSession.objects.get().rung == "R3"
+
+
+def test_a_caller_whose_way_on_was_lost_is_put_through_to_a_person(client: Client, published: Remembering) -> None:
+    answered_call(client)
+    stream_opened()
+    stream_over("agent-lost")
+    assert verbs(fallback(client, f"{DOOR}/resume/0")) == ["Say", "Dial"]
+    assert ("end_sessions", (CALL_SID,)) in published.tasks
+
+
+def test_after_a_lost_dial_the_next_person_is_rung_unless_the_first_one_talked(client: Client) -> None:
+    answered_call(client, people=("tier2", "boss"))
+    stream_opened()
+    stream_over("agent-lost")
+    knock(client, f"{DOOR}/resume/0", about())
+    assert tree(fallback(client, f"{DOOR}/dial/0/tier2"))[1][3][2] == "+15550100112"
+    child = {**about(), "CallSid": "CA" + "b" * 32, "ParentCallSid": CALL_SID}
+    knock(client, f"{DOOR}/leg/boss", child)
+    assert verbs(fallback(client, f"{DOOR}/dial/0/boss")) == ["Hangup"]
+    assert CallSession.objects.get().end_reason == "human_ended"
+
+
+def test_a_lost_word_of_the_voicemail_is_no_lost_message_and_no_lost_promise(client: Client) -> None:
+    to_the_voicemail(client)
+    assert verbs(fallback(client, f"{DOOR}/voicemail/0")) == ["Say", "Hangup"]
+    assert CallSession.objects.get().status == Status.VOICEMAIL  # the recording's own word comes yet
+    assert tree(fallback(client, f"{DOOR}/callback/0"))[0][2].startswith("Thank you. We will call you back")
+    assert CallSession.objects.get().end_reason == "callback_promised"
+
+
+def test_the_fallback_does_not_start_again_what_is_over_or_not_ours(client: Client) -> None:
+    assert verbs(fallback(client, DOOR)) == ["Say", "Hangup"]
+    CallSession.objects.all().delete()
+    answered_call(client)
+    child = {**failed(f"{DOOR}/whisper/tier2"), "CallSid": "CA" + "b" * 32, "ParentCallSid": CALL_SID}
+    assert verbs(knock(client, f"{DOOR}/fallback", child)) == ["Say"]
+    assert verbs(knock(client, f"{DOOR}/fallback", failed(DOOR) | {"CallStatus": "completed"})) == ["Hangup"]
+    assert verbs(fallback(client, DOOR)) == ["Hangup"]
+    assert CallSession.objects.get().events.filter(kind="call-ended").count() == 1
+
+
+@pytest.mark.parametrize("url", ["", "https://[", "https://elsewhere.test/x", "/login/", f"{DOOR}/resume/999999999999999999999", "\u2028"])
+def test_whatever_address_failed_the_caller_is_helped_on(client: Client, url: str) -> None:
+    answered_call(client)
+    assert verbs(knock(client, f"{DOOR}/fallback", about(ErrorCode="11200", ErrorUrl=url))) == ["Say", "Dial"]
+
+
+def test_without_a_database_the_fallback_rings_the_lines_people_from_memory(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_line(people=("tier2", "boss"))
+    lines.warm()
+
+    def away(*_: object, **__: object) -> None:
+        raise DatabaseError("gone")
+
+    monkeypatch.setattr(services, "open_call", away)
+    monkeypatch.setattr(lines, "_read", away)
+    rung = [tree(fallback(client, f"{DOOR}{door}")) for door in ("", "/dial/0/tier2", "/dial/0/boss")]
+    assert [rung[0][1][3][2], rung[1][1][3][2]] == ["+15550100111", "+15550100112"]
+    assert [verb[0] for verb in rung[2]] == ["Say", "Record", "Say"]
+    lines.forget()
+    assert verbs(fallback(client, DOOR)) == ["Say", "Record", "Say"]
+
+
+# -- early and odd ends ----------------------------------------------------------------------------------------------------
+
+
+def test_a_hang_up_that_overtakes_the_first_webhook_ends_the_call_before_it_begins(client: Client, published: Remembering) -> None:
+    a_line()
+    knock(client, f"{DOOR}/status", about("completed"))
+    assert verbs(knock(client, DOOR, incoming())) == ["Hangup"]
+    call = CallSession.objects.get()
+    assert (call.end_reason, call.outcome) == ("caller_hung_up", Outcome.ABANDONED)
+    assert ("start_conversation") not in [name for name, _ in published.tasks]
+
+
+@pytest.mark.parametrize("about_it", [about("in-progress"), about("completed", To="+15550100999")])
+def test_other_news_of_an_unknown_call_makes_none(client: Client, about_it: dict[str, str]) -> None:
+    a_line()
+    knock(client, f"{DOOR}/status", about_it)
+    assert not CallSession.objects.exists()
+
+
+def test_a_stream_error_is_noted_once_and_has_the_stream_look(client: Client, published: Remembering) -> None:
+    answered_call(client)
+    stream_opened()
+    for _ in range(2):
+        knock(client, f"{DOOR}/stream", about(StreamEvent="stream-error", StreamError="31924 Stream - Websocket - Protocol Error"))
+    assert CallSession.objects.get().events.filter(kind="stream-closed", source="twilio").count() == 1
     assert (CALL_SID, "session") in published.hints
 
 
@@ -442,9 +588,10 @@ def test_no_number_name_token_or_signature_reaches_a_log(client: Client, caplog:
     answered_call(client)
     stream_opened()
     stream_over("agent-lost")
-    for path in ("resume/0", "dial/0/tier2", "whisper/tier2", "voicemail/0", "status", "stream"):
-        knock(client, f"{DOOR}/{path}", about(CallerName="CanaryName", StreamEvent="stream-error", StreamError="canary words"))
-        knock(client, f"{DOOR}/{path}", about(CallerName="CanaryName"), **{"X-Twilio-Signature": "canary-signature"})
+    told = {"CallerName": "CanaryName", "StreamEvent": "stream-error", "StreamError": "canary words", "ErrorUrl": "https://canary.test/"}
+    for path in PATHS[1:]:
+        knock(client, f"{DOOR}{path}", about(**told))
+        knock(client, f"{DOOR}{path}", about(CallerName="CanaryName"), **{"X-Twilio-Signature": "canary-signature"})
     logged = caplog.text + "".join(str(vars(record)) for record in caplog.records if not record.name.startswith("django.db"))
     for canary in (CALLER, CALLER[1:], NUMBER[1:], "CanaryName", "canary", TOKEN, "+15550100111", urlencode({"From": CALLER})):
         assert canary not in logged

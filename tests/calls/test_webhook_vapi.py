@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import hmac
 import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError, connection
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -21,8 +24,21 @@ from pytest_django.fixtures import Settings
 
 from agents import lines, tools
 from agents.tools import ToolAnswer
-from calls import history, services, tool_calls, vapi_events
-from calls.models import CallSession, EndReason, InboxMessage, OutboxCommand, Status, ToolRun, TranscriptLine, VapiSession, VapiState
+from calls import history, inbox, services, tool_calls, tool_runs
+from calls.models import (
+    CallSession,
+    EndReason,
+    InboxMessage,
+    OutboxCommand,
+    Status,
+    ToolRun,
+    TranscriptLine,
+    VapiReport,
+    VapiSession,
+    VapiState,
+)
+from calls.vapi_kinds import Deed, deed
+from calls.webhooks import vapi as vapi_door
 from tests.calls import doors
 from tests.calls.doors import ACCOUNT_SID, CALL_SID, CALLER, NUMBER, SECRET, WIRE, Remembering, a_line
 
@@ -84,6 +100,10 @@ def wire(name: str, **changed: Any) -> dict[str, Any]:
     return body
 
 
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
 def post(client: Client, body: Any, **headers: str) -> HttpResponse:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = client.post(DOOR, data=raw, content_type="application/json", headers={"X-Vapi-Secret": SECRET} | headers)
@@ -113,7 +133,9 @@ def test_every_recorded_message_gets_a_200(client: Client, crm: Crm, name: str, 
         request.getfixturevalue("call")
     for _ in range(2):
         assert post(client, wire(name)).status_code == 200
-    assert InboxMessage.objects.count() == (0 if name == "transcript.partial" else 1)
+    kind = wire(name)["message"]["type"]
+    counted = name == "transcript.partial" or deed(kind) is Deed.COUNTED
+    assert InboxMessage.objects.count() == (0 if counted else 1)
 
 
 @pytest.mark.parametrize("name", WEBHOOKS)
@@ -139,18 +161,46 @@ def test_what_is_no_message_is_malformed(client: Client, body: bytes) -> None:
 
 
 def test_only_a_report_may_be_long(client: Client, call: CallSession) -> None:
-    padding = "x" * 300_000
+    padding = "x" * 1_100_000
     assert post(client, wire("status-update.ended", padding=padding)).status_code == 413
     assert post(client, wire("end-of-call-report", padding=padding)).status_code == 200
     assert post(client, wire("end-of-call-report", padding="x" * 8_500_000)).status_code == 413
     assert client.get(DOOR).status_code == 405
 
 
+def test_a_message_may_carry_a_long_conversation_and_is_done_all_the_same(
+    client: Client, call: CallSession, crm: Crm, published: Remembering
+) -> None:
+    spoken = [{"role": "user", "message": "I tried that.", "time": 1_795_342_801_200 + n, "secondsFromStart": n} for n in range(8000)]
+    so_far = {"artifact": {"messages": spoken}, "timestamp": now_ms()}
+    for name in ("user-interrupted", "conversation-update", "transcript.final"):
+        assert post(client, wire(name, **so_far)).status_code == 200
+    asked = asks(("call_1", "lookup_account", {}))
+    asked["message"] |= so_far
+    assert len(json.dumps(asked)) > 700_000
+    assert results(post(client, asked))[0]["result"]
+    assert [hint for _, hint in published.hints] == ["interrupted"]
+
+
+@pytest.mark.parametrize("secret", ["an older secret", SECRET])
+def test_every_proof_opens_the_door_with_every_secret_in_use(client: Client, call: CallSession, secret: str) -> None:
+    body, stamp = json.dumps(wire("hang")).encode(), str(int(time.time()))
+    mac = hmac.new(secret.encode(), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    for proof in (
+        {"X-Vapi-Secret": secret},
+        {"Authorization": f"Bearer {secret}"},
+        {"X-Timestamp": stamp, "X-Signature": mac},
+    ):
+        assert post(client, body, **({"X-Vapi-Secret": ""} | proof)).status_code == 200
+    forged = {"X-Vapi-Secret": "", "X-Timestamp": stamp, "X-Signature": mac}
+    assert post(client, body.replace(b"hang", b"hung"), **forged).status_code == 403
+
+
 def test_vapi_is_asked_to_send_again_what_could_not_be_stored(client: Client, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(**_: object) -> None:
         raise DatabaseError("gone")
 
-    monkeypatch.setattr(history, "store_inbox", away)
+    monkeypatch.setattr(inbox, "store_inbox", away)
     assert post(client, wire("transcript.final")).status_code == 503
     answered = results(post(client, wire("tool-calls.object-arguments")))
     assert all("error" in result for result in answered)
@@ -173,7 +223,7 @@ def test_a_final_line_is_kept_once_however_often_it_is_told(client: Client, call
 
 
 def test_the_same_words_later_are_another_line(client: Client, call: CallSession) -> None:
-    for stamp in (1, 2):
+    for stamp in (1000, 2000, 2001):  # the third is the vendor repeating itself
         post(client, wire("transcript.final-only-type", transcript="Yes.", role="user", timestamp=stamp))
     assert TranscriptLine.objects.filter(said="Yes.").count() == 2
 
@@ -195,18 +245,18 @@ def test_a_line_that_is_faster_than_the_answer_to_our_create_finds_its_call_by_n
     post(client, ended)
     waiting = InboxMessage.objects.get(processed_at=None)
     VapiSession.objects.update(state=VapiState.LIVE, vapi_call_id=VAPI_ID)
-    assert vapi_events.process_inbox(pk=waiting.pk, at=timezone.now())
+    assert inbox.process(pk=waiting.pk, at=timezone.now())
     assert VapiSession.objects.get().state == VapiState.ENDED
 
 
 def test_a_strangers_message_is_kept_and_given_up_after_a_while(client: Client) -> None:
     post(client, wire("transcript.final"))
     row = InboxMessage.objects.get()
-    assert not vapi_events.process_inbox(pk=row.pk, at=timezone.now())
-    assert history.inbox_to_do(now=timezone.now()) == []
-    later = timezone.now() + vapi_events.GIVE_UP * 2
-    assert history.inbox_to_do(now=later) == [row.pk]
-    assert vapi_events.process_inbox(pk=row.pk, at=later)
+    assert not inbox.process(pk=row.pk, at=timezone.now())
+    assert list(inbox.inbox_to_do(now=timezone.now())) == []
+    later = timezone.now() + inbox.GIVE_UP * 2
+    assert list(inbox.inbox_to_do(now=later)) == [row.pk]
+    assert inbox.process(pk=row.pk, at=later)
     row.refresh_from_db()
     assert row.problem
 
@@ -219,8 +269,22 @@ def test_what_fails_after_the_store_is_answered_200_and_done_later(
         assert post(client, wire("transcript.final", role="user")).status_code == 200
     row = InboxMessage.objects.get()
     assert row.processed_at is None
-    assert vapi_events.process_inbox(pk=row.pk, at=timezone.now())
+    assert inbox.process(pk=row.pk, at=timezone.now())
     assert TranscriptLine.objects.filter(role="user").count() == 1
+
+
+def test_secrets_a_caller_dictates_are_not_in_the_inbox(client: Client, call: CallSession, crm: Crm) -> None:
+    card, password = "4111 1111 1111 1111", "correct horse"
+    post(client, asks(("call_1", "lookup_account", json.dumps({"card": card, "password": password}))))
+    post(client, asks(("call_2", "lookup_account", {"note": f"the card is {card}", "password": password})))
+    report = wire("end-of-call-report", analysis={"summary": f"Paid with {card}.", "structuredData": {"password": password}})
+    report["message"]["artifact"]["structuredOutputs"] = {"1": {"name": "Payment", "result": {"card_number": card}}}
+    post(client, report)
+    stored = json.dumps([list(model.objects.values()) for model in (InboxMessage, VapiReport)], default=str)
+    assert card not in stored
+    assert password not in stored
+    assert InboxMessage.objects.count() == 3
+    assert "4111" not in VapiReport.objects.get().summary
 
 
 def test_no_prompt_capability_url_or_secret_is_stored(client: Client, call: CallSession, crm: Crm) -> None:
@@ -238,10 +302,38 @@ def test_no_prompt_capability_url_or_secret_is_stored(client: Client, call: Call
 
 def test_an_interruption_is_hinted_to_the_live_call(client: Client, call: CallSession, published: Remembering) -> None:
     for number, name in enumerate(("speech-update.user-started", "user-interrupted", "speech-update.assistant-started", "hang")):
-        told = wire(name)
+        told = wire(name, timestamp=now_ms())
         told["message"]["call"]["name"] = (f"{CALL_SID}.0", None)[number % 2]
         post(client, told)
     assert published.hints == [(CALL_SID, "speech"), (CALL_SID, "interrupted")]
+
+
+@pytest.mark.parametrize(("age_ms", "hinted"), [(-60_000, True), (0, True), (500, True), (1500, False), (60_000, False)])
+def test_an_interruption_that_is_over_by_now_cuts_nothing(
+    client: Client, call: CallSession, published: Remembering, age_ms: int, hinted: bool
+) -> None:
+    post(client, wire("user-interrupted", timestamp=now_ms() - age_ms))
+    assert bool(published.hints) is hinted
+
+
+def test_an_interruption_without_a_time_is_taken_for_a_new_one(client: Client, call: CallSession, published: Remembering) -> None:
+    for stamp in (None, "soon", 0, -5, 10**15, True):
+        post(client, wire("user-interrupted", timestamp=stamp))
+    assert [hint for _, hint in published.hints] == ["interrupted"] * 6
+
+
+@pytest.mark.parametrize("name", ["speech-update.user-started", "user-interrupted"])
+def test_an_interruption_is_told_without_the_database(
+    client: Client, published: Remembering, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(connection, "cursor", away)
+    told = wire(name, timestamp=now_ms())
+    told["message"]["call"]["name"] = f"{CALL_SID}.0"
+    assert post(client, told).status_code == 200
+    assert [call_sid for call_sid, _ in published.hints] == [CALL_SID]
 
 
 def test_an_ended_session_gives_up_its_capability_urls(client: Client, call: CallSession) -> None:
@@ -330,7 +422,7 @@ def test_a_tool_that_does_not_come_back_is_answered_for(
 def test_a_tool_whose_runner_died_is_given_up(client: Client, call: CallSession, crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool_calls, "DEADLINE_S", 0.1)
     long_ago = timezone.now() - timedelta(minutes=1)
-    history.begin_tool(call=call, tool_call_id="call_1", name="lookup_account", arguments={}, at=long_ago)
+    tool_runs.begin_tool(call=call, tool_call_id="call_1", name="lookup_account", arguments={}, at=long_ago)
     [answered] = results(post(client, asks(("call_1", "lookup_account", {}))))
     assert answered["error"] == "The tool did not answer in time."
     assert crm.asked == []
@@ -360,8 +452,8 @@ def test_a_failing_tool_an_unknown_tool_and_an_unknown_call_are_answered_with_20
 
 def test_another_calls_tool_answer_is_not_told(client: Client, call: CallSession, crm: Crm) -> None:
     other = CallSession.objects.create(call_sid="CA" + "b" * 32, started_at=timezone.now(), last_seen_at=timezone.now())
-    history.begin_tool(call=other, tool_call_id="call_1", name="lookup_account", arguments={}, at=timezone.now())
-    history.finish_tool(tool_call_id="call_1", result="another caller's account", problem="", at=timezone.now())
+    tool_runs.begin_tool(call=other, tool_call_id="call_1", name="lookup_account", arguments={}, at=timezone.now())
+    tool_runs.finish_tool(tool_call_id="call_1", result="another caller's account", problem="", at=timezone.now())
     [answered] = results(post(client, asks(("call_1", "lookup_account", {}))))
     assert "account" not in answered["error"]
 
@@ -396,6 +488,8 @@ def test_a_person_the_line_does_not_know_is_never_dialled(client: Client, call: 
 def test_nobody_to_hand_over_to_is_said_to_the_model(client: Client, call: CallSession) -> None:
     assert call.line is not None
     call.line.handoff.clear()
+    call.line.voicemail = False
+    call.line.save()
     [answered] = results(post(client, asks(("call_1", "transfer_to_human", {}))))
     assert "error" in answered
     assert not OutboxCommand.objects.exists()
@@ -408,6 +502,22 @@ def test_the_agent_may_end_the_call_after_its_goodbye(client: Client, call: Call
 
 
 # -- what is not told ------------------------------------------------------------------------------------------------------
+
+
+def test_every_hit_is_logged_by_kind_time_size_and_answer(client: Client, call: CallSession, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "calls.webhooks.vapi")
+    before = vapi_door.told.copy()
+    bodies = [json.dumps(wire(name)).encode() for name in ("speech-update.user-started", "status-update.ended")]
+    bodies += [b"{", b'{"message": {"type": "something new"}}']
+    for body in bodies:
+        post(client, body)
+    post(client, bodies[0], **{"X-Vapi-Secret": "no"})
+    hits = [vars(record) for record in caplog.records if record.getMessage() == "A message of Vapi"]
+    kinds = ["speech-update", "status-update", "unreadable", "unknown", "unproven"]
+    assert [(hit["kind"], hit["status"]) for hit in hits] == list(zip(kinds, (200, 200, 400, 200, 403), strict=True))
+    assert [hit["bytes"] for hit in hits] == [len(body) for body in (*bodies, bodies[0])]
+    assert all(0 <= hit["ms"] < 5000 for hit in hits)
+    assert vapi_door.told - before == Counter(kinds)
 
 
 def test_no_word_argument_or_secret_reaches_a_log(client: Client, call: CallSession, crm: Crm, caplog: pytest.LogCaptureFixture) -> None:

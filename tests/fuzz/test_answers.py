@@ -11,7 +11,8 @@ import pytest
 from agents import tools
 from bridge.errors import VapiError
 from bridge.sandbox.hostile import Hostile
-from bridge.vapi_http import VapiCall, VapiClient
+from bridge.vapi_answers import VapiCall
+from bridge.vapi_http import VapiClient
 from tests.bridge.http_server import Act, Handler, Server, reply
 from tests.fuzz.conftest import Cases
 

@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import get_resolver
 
 from calls.models import CallbackRequest, CallEvent, CallSession, InboxMessage, Recording, ToolRun, TranscriptLine
-from calls.webhooks.twilio import CALL_SID as RIGHT_SID
+from calls.webhooks.knock import CALL_SID as RIGHT_SID
 from tests.builders import a_call
 from tests.calls.doors import CALL_SID, FORM, NUMBER, PUBLIC_URL, SECRET, TOKEN, a_line, incoming, signature
 from tests.fuzz.conftest import Cases

@@ -24,6 +24,7 @@ from pytest_django import DjangoDbBlocker
 from bridge.sandbox.script import Caller, Scenario
 from bridge.sandbox.turns import Faults
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
+from bridge.sandbox.twilio_rest import TwilioRestSandbox
 from bridge.sandbox.vapi import SandboxCall, VapiSandbox
 from supportvoice.demo import COLLEAGUE, LINE, Secrets, crm_running, household
 from supportvoice.stack import Server, Stack
@@ -35,7 +36,7 @@ OF_CALL = "JOIN calls_callsession c ON c.id = r.call_id WHERE c.call_sid = %s"
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The caller hangs up `then_s` after this moment; `manner`: stop, no-stop or vanish."""
+    """The caller hangs up `then_s` after this moment; `manner`: stop, no-stop, vanish or half-open."""
 
     moment: str
     then_s: float = 0.0
@@ -50,7 +51,9 @@ class House:
         self.secrets = Secrets()
         self.stack: Stack
         self.vapi: VapiSandbox
+        self.twilio: TwilioRestSandbox
         self.phones: list[TwilioCall] = []  # every call placed, for whoever looks at all of them
+        self._placed: list[Future[TwilioCall]] = []
         self._database_url = database_url or f"sqlite:///{directory / 'db.sqlite3'}"
         self._server = server
         self._blocker = blocker
@@ -65,6 +68,8 @@ class House:
         self.wait(self._start(), within=180)
 
     def stop(self) -> None:
+        for calling in self._placed:  # nobody asked for their end
+            calling.cancel()
         self.wait(self._open.aclose(), within=60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -77,9 +82,9 @@ class House:
     async def _start(self) -> None:
         tool_host = await self._open.enter_async_context(crm_running())
         self.vapi = await self._open.enter_async_context(VapiSandbox(api_key=self.secrets.vapi_key, concurrency_limit=50))
-        stack = household(
-            directory=self.directory, port=0, vapi_url=self.vapi.base_url, tool_host=tool_host, shared=self.secrets, say=lambda _: None
-        )
+        self.twilio = await self._open.enter_async_context(TwilioRestSandbox(self.secrets.account_sid, self.secrets.auth_token))
+        urls = {"vapi_url": self.vapi.base_url, "twilio_url": self.twilio.base_url, "tool_host": tool_host}
+        stack = household(directory=self.directory, port=0, shared=self.secrets, say=lambda _: None, **urls)
         stack.env = {**stack.env, "DATABASE_URL": self._database_url}
         stack.server = self._server
         self._open.push_async_callback(stack.stop)
@@ -96,9 +101,12 @@ class House:
     ) -> Future[TwilioCall]:
         """Place a call `after_s` from now and return at once; its result is the phone, when the call is over and the house has settled.
 
-        `leave` makes the caller hang up after a moment (see `TwilioCall.wait_for`). `more` goes to the phone.
+        `leave` makes the caller hang up after a moment (see `TwilioCall.wait_for`). `more` goes to the phone; `says` is sound it
+        utters from the first moment on.
         """
-        return asyncio.run_coroutine_threadsafe(self._carry(scenario, faults or Faults(), leave, after_s, more), self._loop)
+        calling = asyncio.run_coroutine_threadsafe(self._carry(scenario, faults or Faults(), leave, after_s, more), self._loop)
+        self._placed.append(calling)
+        return calling
 
     def call(self, scenario: Scenario, **how: Any) -> TwilioCall:
         """As `place`, and stay on the line."""
@@ -117,6 +125,7 @@ class House:
 
     async def _carry(self, scenario: Scenario, faults: Faults, leave: Leave | None, after_s: float, more: dict[str, Any]) -> TwilioCall:
         await asyncio.sleep(after_s)
+        says = more.pop("says", b"")
         phone = TwilioCall(
             webhook_url=f"{self.stack.url}/webhook/twilio",
             status_url=f"{self.stack.url}/webhook/twilio/status",
@@ -126,11 +135,12 @@ class House:
             caller=Caller(scenario.caller),
             **more,
         )
-        self.phones.append(phone)
+        phone.phone.utter(says)
+        self.phones.append(self.twilio.take(phone))
         self.vapi.of_call[phone.call_sid] = (scenario, faults)
         running = asyncio.create_task(phone.run())
         if leave is not None:
-            await phone.wait_for(leave.moment)
+            await phone.wait_for(leave.moment, within=LONGEST_S)
             await asyncio.sleep(leave.then_s)
             phone.hang_up(leave.manner)
         await running

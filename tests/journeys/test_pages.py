@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import socket
+import wave
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+import pytest_asyncio
 import uvicorn
 from asgiref.sync import sync_to_async
 from channels.auth import AuthMiddlewareStack
@@ -24,11 +28,11 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from calls import history
 from calls.console.live import PageSocket
 from calls.console.routing import websocket_urlpatterns
-from calls.models import CallSession, Role, Status, ToolRun, TranscriptLine
-from tests.builders import a_call
+from calls.models import CallSession, Role, Status, ToolRun, TranscriptLine, VapiSession
+from tests.builders import a_call, a_callback, a_message, a_recording, a_report
 from tests.left_out import chromium
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.asyncio(loop_scope="module")]
 
 VECTORS = (
     "<script>{}</script>",
@@ -82,7 +86,7 @@ class Shop:
         await self.serving
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
@@ -93,7 +97,7 @@ async def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     await shop.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -102,17 +106,18 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
-async def context(browser: Browser, shop: Shop) -> BrowserContext:
+@pytest_asyncio.fixture(loop_scope="module")
+async def context(browser: Browser, shop: Shop) -> AsyncIterator[BrowserContext]:
     context = await browser.new_context(timezone_id="Asia/Kolkata", locale="en-GB", base_url=shop.url)
     client = Client()
     user = await sync_to_async(User.objects.create_user)("olga", password="x")
     await sync_to_async(client.force_login)(user)
     await context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": shop.url}])
-    return context
+    yield context
+    await context.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(context: BrowserContext) -> AsyncIterator[Page]:
     page = await context.new_page()
     complaints: list[str] = []
@@ -152,6 +157,18 @@ async def elements(page: Page) -> dict[str, int]:
     return found
 
 
+FORBIDDEN = {*("SCRIPT", "IMG", "IFRAME", "STYLE", "BODY", "VIDEO", "OBJECT", "BASE", "LINK", "META", "MARQUEE", "svg", "math")}
+
+
+async def expect_no_new_elements(page: Page, *, forms: int = 0, inputs: int = 0) -> None:
+    """Nothing that anybody said or sent has become an element, an attribute or a script. A page's own forms are counted."""
+    found = await elements(page)
+    assert FORBIDDEN & set(found) == set()
+    assert not [name for name in found if name.startswith("on") or name == "srcdoc"]
+    assert (found.get("FORM", 0), found.get("INPUT", 0)) == (forms, inputs)
+    assert await page.evaluate("window.hit") is None
+
+
 async def test_two_hundred_spoken_payloads_stay_text_in_the_page_and_over_the_socket(page: Page) -> None:
     assert len(PAYLOADS) == 200
     call = await live_call(from_number="<img src=x onerror=window.hit=1>")
@@ -170,27 +187,60 @@ async def test_two_hundred_spoken_payloads_stay_text_in_the_page_and_over_the_so
     shown = await page.locator("[data-list=lines] [data-slot=heard]").all_text_contents()
     stored = [line.said async for line in TranscriptLine.objects.filter(call=call, role=Role.USER).order_by("vendor_ms")]
     assert shown[-len(PAYLOADS) :] == stored
-    found = await elements(page)
-    forbidden = {
-        "SCRIPT",
-        "IMG",
-        "SVG",
-        "IFRAME",
-        "STYLE",
-        "BODY",
-        "INPUT",
-        "VIDEO",
-        "OBJECT",
-        "FORM",
-        "BASE",
-        "LINK",
-        "META",
-        "svg",
-        "math",
-    }
-    assert forbidden & set(found) == set()
-    assert not [name for name in found if name.startswith("on") or name == "srcdoc"]
-    assert await page.evaluate("window.hit") is None
+    await expect_no_new_elements(page, forms=1, inputs=2)  # the call back's, with its token
+
+
+def _hostile_everywhere(call: CallSession) -> int:
+    """All payloads in everything of a call that comes from outside; the key of a message that holds them too."""
+    at, everything = call.started_at, {payload: payload for payload in PAYLOADS}
+    ToolRun.objects.bulk_create(
+        ToolRun(
+            call=call,
+            tool_call_id=f"t{place}",
+            name=payload[:64],
+            arguments={payload: [payload]},
+            sent={"to": payload, "status": payload},
+            result=payload,
+            problem=payload[:200],
+            started_at=at,
+            ended_at=at,
+        )
+        for place, payload in enumerate(PAYLOADS)
+    )
+    CallSession.objects.filter(pk=call.pk).update(from_number=PAYLOADS[2][:64], to_number=PAYLOADS[3][:64])
+    VapiSession.objects.filter(call=call).update(ended_reason=PAYLOADS[4], failure=PAYLOADS[5], vapi_call_id=PAYLOADS[6][:64])
+    a_report(call, summary=" ".join(PAYLOADS), success=PAYLOADS[7], structured=everything, artifacts=everything, costs={PAYLOADS[8]: 1})
+    a_recording(call, sid="RE<b onclick=alert(1)>")
+    a_callback(call, note=PAYLOADS[9], done_by=PAYLOADS[10])
+    message = a_message(call, kind=PAYLOADS[0][:60], body=everything, problem=PAYLOADS[11], vapi_call_id=PAYLOADS[12][:64])
+    return message.pk
+
+
+async def test_two_hundred_payloads_in_everything_else_stay_text_on_every_page(page: Page) -> None:
+    call = await live_call()
+    await page.goto(f"/calls/{call.public_id}/")
+    await expect(page.locator("[data-connection-words]")).to_have_text("Updating live")
+    message = await sync_to_async(_hostile_everywhere)(call)  # all of it comes over the socket
+    await happen(call, "tool-called", name=PAYLOADS[13])
+    await expect(page.locator("[data-list=lines] > [data-role=tool]")).to_have_count(len(PAYLOADS), timeout=15000)
+    await expect_no_new_elements(page, forms=1, inputs=2)
+    shown = await page.locator("[data-list=lines] [data-slot=result]").all_text_contents()
+    assert shown == PAYLOADS
+    found = f"/calls/?q={quote(PAYLOADS[0])}&outcome={quote(PAYLOADS[1])}&line={quote(PAYLOADS[2])}&zone={quote(PAYLOADS[3])}"
+    await say(call, f"{PAYLOADS[1]} refund {PAYLOADS[2]}")
+    lists = (
+        ("/calls/", 1, 4),
+        ("/calls/?q=refund", 1, 4),
+        (found, 1, 4),
+        ("/", 0, 0),
+        ("/voicemail/", 0, 0),
+        ("/callbacks/", 1, 3),
+        ("/messages/", 0, 0),
+    )
+    own = ((f"/calls/{call.public_id}/", 1, 2), (f"/calls/{call.public_id}/messages/", 0, 0), (f"/messages/{message}/", 1, 1))
+    for path, forms, inputs in (*lists, *own):
+        await page.goto(path)
+        await expect_no_new_elements(page, forms=forms, inputs=inputs)
 
 
 async def test_the_page_of_a_live_call_goes_on_by_itself(page: Page) -> None:
@@ -203,6 +253,11 @@ async def test_the_page_of_a_live_call_goes_on_by_itself(page: Page) -> None:
     await expect(page.locator("[data-list=lines] > li").last).to_contain_text("I already tried that")
     await expect(page.locator("[data-partial]")).to_be_hidden()
     await expect(page.locator("[data-list=events] > li").last).to_contain_text('transcript-final: "I already tried that"')
+    await say(call, "something else", ms=4000)
+    await expect(page.locator("[data-list=lines] > li")).to_have_count(3)
+    await TranscriptLine.everything.filter(call=call, said="something else").aupdate(retold=True)
+    await sync_to_async(a_report)(call)
+    await expect(page.locator("[data-list=lines] > li")).to_have_count(2)
     over = {"status": Status.FINALISED, "ended_at": timezone.now(), "end_reason": "agent_ended", "outcome": "resolved"}
     await CallSession.objects.filter(pk=call.pk).aupdate(**over)
     await expect(page.locator("h1 [data-slot=state]")).to_have_text("Resolved")
@@ -272,11 +327,130 @@ async def test_the_keyboard_reaches_everything(page: Page) -> None:
     await expect(page.locator("[data-list=events] > li.found")).to_be_focused()
 
 
+async def test_a_search_is_an_address_somebody_else_can_open(page: Page, context: BrowserContext) -> None:
+    call, other = await live_call(), await live_call()
+    await say(call, "I want a refund for my invoice")
+    await say(other, "I want a receipt")
+    await page.goto("/calls/")
+    await page.get_by_label("Words that were said").fill("refund")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("[data-list=list] > tr")).to_have_count(1)
+    await expect(page.locator("mark")).to_have_text("refund")
+    assert page.url.endswith("/calls/?q=refund")
+    await page.get_by_text("More filters").click()
+    await page.get_by_label("Carried by").select_option("AI")
+    await page.get_by_label("From").fill("2026-01-01")
+    await page.get_by_role("button", name="Apply").click()
+    await expect(page.locator(".chip")).to_have_count(3)
+    address = page.url
+    assert re.search(r"\?q=refund&rung=R0&from=2026-01-01&zone=Asia%2FCalcutta$", address)
+    colleague = await context.new_page()
+    await colleague.goto(address)
+    await expect(colleague.locator("[data-list=list] .cover")).to_have_attribute("href", f"/calls/{call.public_id}/")
+    await colleague.get_by_role("link", name="Failed").click()
+    await expect(colleague.locator(".empty")).to_contain_text("No call matches")
+    await colleague.get_by_role("link", name="Leave out outcome Failed").click()
+    await expect(colleague.locator("[data-list=list] > tr")).to_have_count(1)
+
+
+async def test_a_call_back_is_done_from_the_list_and_an_open_page_sees_it(page: Page, context: BrowserContext) -> None:
+    call = await live_call()
+    await sync_to_async(a_callback)(call, due_in=-timedelta(minutes=1))
+    watching = await context.new_page()
+    await watching.goto(f"/calls/{call.public_id}/")
+    await expect(watching.locator(".promise .pill")).to_have_text("Overdue")
+    await page.goto("/callbacks/")
+    await expect(page.get_by_role("link", name="Call backs 1 to do")).to_have_attribute("aria-current", "page")
+    await page.get_by_label("Note about").fill("She is happy.")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("status").filter(has_text="Marked as called back.")).to_be_visible()
+    await expect(page.locator("tbody .pill")).to_have_text("Done")
+    await expect(page.locator(".count")).to_have_count(0)
+    await expect(watching.locator(".promise .pill")).to_have_text("Done")
+    await expect(watching.locator(".promise .was-done")).to_contain_text("olga called back")
+    await expect(watching.locator(".promise form")).to_be_hidden()
+
+
+async def test_a_message_is_processed_again_and_its_words_reach_the_open_page(page: Page, context: BrowserContext) -> None:
+    call = await live_call()
+    await VapiSession.objects.filter(call=call).aupdate(vapi_call_id="v-1", state="live")
+    body = {
+        "type": "transcript",
+        "transcriptType": "final",
+        "role": "user",
+        "transcript": "I already tried that",
+        "timestamp": 1795342808900,
+    }
+    failed = {"processed_at": timezone.now(), "problem": "It could not be processed (KeyError)."}
+    await sync_to_async(a_message)(call, kind="transcript", body={**body, "secret": "s3cret"}, vapi_call_id="v-1", **failed)
+    watching = await context.new_page()
+    await watching.goto(f"/calls/{call.public_id}/")
+    await page.goto(f"/calls/{call.public_id}/")
+    await page.get_by_role("link", name="raw messages").click()
+    await page.get_by_role("link", name="transcript", exact=True).click()
+    await expect(page.locator("pre")).to_contain_text('"transcript": "I already tried that"')
+    assert "s3cret" not in await page.content()
+    await page.get_by_role("button", name="Process again").click()
+    await expect(page.get_by_role("status").filter(has_text="Processed again.")).to_be_visible()
+    await expect(page.locator("h1 .pill")).to_have_text("Processed")
+    await expect(watching.locator("[data-list=lines] > li").filter(has_text="I already tried that")).to_be_visible()
+
+
+async def test_a_tool_card_and_a_recording_grow_on_the_open_page(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = await live_call()
+    await page.goto(f"/calls/{call.public_id}/")
+    await expect(page.locator("[data-connection-words]")).to_have_text("Updating live")
+    run = await ToolRun.objects.acreate(
+        call=call, tool_call_id="t", name="look_up", arguments={"email": "a@example.com"}, started_at=timezone.now()
+    )
+    await happen(call, "tool-called", name="look_up")
+    card = page.locator("[data-list=lines] > [data-role=tool]")
+    await expect(card).to_contain_text("email: a@example.com")
+    await expect(card).to_contain_text("running …")
+    answer = {"problem": "It did not answer in time.", "sent": {"to": "crm.example", "signed": True}, "ended_at": timezone.now()}
+    await ToolRun.objects.filter(pk=run.pk).aupdate(**answer)
+    await happen(call, "tool-answered", name="look_up", ms=5000)
+    await expect(card).to_contain_text("to crm.example, signed")
+    await expect(card.locator(".bad dd")).to_have_text("It did not answer in time.")
+    await expect(card).not_to_contain_text("running …")
+    await sync_to_async(a_recording)(call)
+    sound = page.locator("[data-list=recordings] audio")
+    await expect(sound).to_be_visible()
+    monkeypatch.setattr("calls.twilio_account.client", lambda: None)
+    await sound.evaluate("(audio) => audio.play().catch(() => null)")
+    await expect(page.locator(".sound-problem")).to_have_text(
+        "There is no Twilio account in the settings, so this recording cannot be fetched."
+    )
+
+
+async def test_a_recording_is_played_through_our_door(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Account:
+        def recording(self, sid: str, max_bytes: int) -> bytes:
+            sounds = io.BytesIO()
+            with wave.open(sounds, "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(8000)
+                file.writeframes(bytes(2 * 8000))
+            return sounds.getvalue()
+
+    monkeypatch.setattr("calls.twilio_account.client", Account)
+    call = await live_call()
+    await sync_to_async(a_recording)(call)
+    await page.goto("/voicemail/")
+    seconds = await page.locator("audio").evaluate(
+        "(audio) => new Promise((done) => { audio.onloadedmetadata = () => done(audio.duration); audio.load(); audio.preload = 'auto'; })"
+    )
+    assert seconds == 1.0
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_no_page_is_wider_than_the_screen(page: Page, width: int) -> None:
     call = await live_call()
     await say(call, "Donaudampfschifffahrtsgesellschaft" * 12, ms=1500)
     await page.set_viewport_size({"width": width, "height": 844})
-    for path in ("/", "/calls/", f"/calls/{call.public_id}/", "/nowhere/"):
+    message = await sync_to_async(_hostile_everywhere)(call)
+    lists = ("/", "/calls/", f"/calls/?q={'x' * 90}&outcome=failed", "/voicemail/", "/callbacks/", "/messages/", "/nowhere/")
+    for path in (*lists, f"/calls/{call.public_id}/", f"/calls/{call.public_id}/messages/", f"/messages/{message}/"):
         await page.goto(path)
         assert await page.evaluate("document.documentElement.scrollWidth") <= width, path

@@ -29,7 +29,8 @@ UNDERSTOOD, HEARD = (
 
 def env_of_the_household(directory: Path) -> dict[str, str]:
     shared = Secrets(vapi_key="of-this-run")
-    stack = household(directory=directory, port=1, vapi_url="http://vapi", tool_host="h:1", shared=shared, say=lambda _: None)
+    urls = {"vapi_url": "http://vapi", "twilio_url": "http://twilio", "tool_host": "h:1"}
+    stack = household(directory=directory, port=1, shared=shared, say=lambda _: None, **urls)
     return dict(stack.env)
 
 

@@ -27,6 +27,7 @@ GOOD = {
     "TWILIO_AUTH_TOKENS": ["a-real-token"],
     "TWILIO_BASE_URL": "https://api.twilio.com",
     "TOOL_ALLOWED_PRIVATE": [],
+    "TOOL_SIGNING_SECRET": "",
     "ALLOW_INSECURE": False,
 }
 
@@ -58,6 +59,7 @@ def test_good_production_settings_have_no_problem(production: Any) -> None:
         ("TWILIO_AUTH_TOKENS", []),
         ("TWILIO_ACCOUNT_SID", ""),
         ("TOOL_ALLOWED_PRIVATE", ["127.0.0.1:8090"]),
+        ("TOOL_SIGNING_SECRET", "changeme"),
         ("PUBLIC_URL", "http://voice.acme.org"),
         ("VAPI_BASE_URL", "http://127.0.0.1:8090"),
         ("TWILIO_BASE_URL", "http://127.0.0.1:8091"),

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.sandbox import clips, script, sound
 from bridge.sandbox.clips import CLIPS
-from bridge.sandbox.script import CallTool, Heard, Say, Speak
+from bridge.sandbox.script import CallTool, End, Heard, Say, Speak
 
 BRIDGE_CLIPS = Path(clips.__file__).parents[1] / "clips"
 
@@ -64,7 +64,11 @@ def test_scenarios_say_only_what_was_recorded(scenario: script.Scenario) -> None
             assert CLIPS[step.when.clip].voice == "agent"
     for turns in ((scenario.opening,), *scenario.answers.values()):
         for act in (act for turn in turns for act in turn):
-            spoken = [act.clip] if isinstance(act, Speak) else [*act.answers.values(), act.otherwise] if isinstance(act, CallTool) else []
+            match act:
+                case Speak(clip) | End(clip=clip):
+                    spoken = [clip] if clip else []
+                case CallTool():
+                    spoken = [*act.answers.values(), act.otherwise]
             assert all(CLIPS[name].voice == "agent" for name in spoken)
 
 

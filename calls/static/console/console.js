@@ -5,6 +5,7 @@
 const main = document.getElementById("main");
 const FORMATS = {
   "day": new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" }),
+  "day-second": new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" }),
   "day-of-other-year": new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
   "clock": new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }),
   "clock-ms": new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 }),
@@ -54,6 +55,9 @@ function put(list, item) {
   }
   const link = element.querySelector("a[data-link]");
   if (link) link.href = item.href;
+  const sound = element.querySelector("audio[data-sound]");
+  if (sound && item.href && sound.getAttribute("src") !== item.href) sound.src = item.href;
+  if (sound) sound.hidden = !item.href;
   fill(element, item);
 }
 
@@ -79,6 +83,7 @@ function take(news) {
     const kept = new Set(items.map((item) => item.id));
     for (const row of [...list.children]) if (!kept.has(row.id)) row.remove();
   }
+  for (const id of news.gone) document.getElementById(id)?.remove();
   if (news.lists.events) showPartial(news.lists.events);
   if (news.head) fill(document.querySelector("[data-head]"), news.head);
   main.dataset.after = news.after;
@@ -154,9 +159,31 @@ function seek(click) {
   nearest.scrollIntoView({ block: "center" });
 }
 
+// --- recordings: when one cannot be played, the door says why in a sentence ---------------------------------------
+
+async function sayWhySilent({ target }) {
+  if (target.tagName !== "AUDIO" || !("sound" in target.dataset)) return;
+  const answer = await fetch(target.src).catch(() => null);
+  const isSentence = answer && !answer.ok && answer.headers.get("Content-Type").startsWith("text/plain");
+  target.parentElement.querySelector(".sound-problem").textContent = isSentence ? await answer.text() : "This recording cannot be played now.";
+}
+
+// --- the search form: an address with nothing in it that nobody asked for -----------------------------------------
+
+function tidy({ target: form }) {
+  if (!("tidy" in form.dataset)) return;
+  const zone = form.querySelector("[data-viewers-zone]");
+  const dated = ["from", "to"].some((name) => form.elements[name].value);
+  zone.value = dated ? zone.value || Intl.DateTimeFormat().resolvedOptions().timeZone : "";
+  for (const field of form.elements) if (field.name && !field.value) field.disabled = true;
+  setTimeout(() => { for (const field of form.elements) field.disabled = false; });
+}
+
 document.querySelectorAll("time[data-show]").forEach(showTime);
 document.querySelector("[data-zone]").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
 document.addEventListener("click", seek);
+document.addEventListener("submit", tidy);
+document.addEventListener("error", sayWhySilent, true);
 if (document.querySelector("[data-live=yes]")) for (const box of document.querySelectorAll("[data-follow]")) box.scrollTop = box.scrollHeight;
 if ("over" in main.dataset) say("done", "Complete");
 else if (main.dataset.socket) {

@@ -1,0 +1,46 @@
+"""What the core may decide: everything a call can ask of its two wires, of its history and of its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.voice import FlushCaller, MarkCaller, ToCaller
+
+
+@dataclass(frozen=True, slots=True)
+class ToAgent:
+    ulaw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TellAgent:
+    """A control message for Vapi's socket."""
+
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Worth remembering."""
+
+    kind: str
+    source: str = "bridge"
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AskForPerson:
+    """The caller wants a person: the history knows whether there is one, and answers with a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The stream is over for us; `why` as in `bridge.ports.Closing`."""
+
+    why: str
+    raw: str = ""
+
+
+Action = ToAgent | TellAgent | ToCaller | MarkCaller | FlushCaller | Noted | AskForPerson | Leave

@@ -1,0 +1,43 @@
+"""The figures of one stream, as the history keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counters of one stream, in bytes unless the name says otherwise."""
+
+    first_audio_ms: int | None = None
+    interruptions: int = 0
+    time_to_silence_ms: list[int] = field(default_factory=list)
+    turn_latency_ms: list[int] = field(default_factory=list)
+    uplink_bytes: int = 0
+    uplink_dropped: int = 0
+    uplink_filled: int = 0
+    downlink_bytes: int = 0
+    downlink_flushed: int = 0
+    clip_bytes: int = 0
+    keys: int = 0
+
+    def as_metrics(self, *, caller_bytes: int, held_dropped: int) -> dict[str, Any]:
+        """As CallMetrics names them; `audio` is flat, so that the streams of a call can be added up."""
+        return {
+            "first_audio_ms": self.first_audio_ms,
+            "interruptions": self.interruptions,
+            "time_to_silence_ms": list(self.time_to_silence_ms),
+            "turn_latency_ms": list(self.turn_latency_ms),
+            "audio": {
+                "from_caller": self.uplink_bytes,
+                "from_caller_dropped": self.uplink_dropped,
+                "silence_to_agent": self.uplink_filled,
+                "from_agent": self.downlink_bytes,
+                "from_agent_flushed": self.downlink_flushed,
+                "from_agent_dropped": held_dropped,
+                "clips": self.clip_bytes,
+                "to_caller": caller_bytes,
+                "keys": self.keys,
+            },
+        }

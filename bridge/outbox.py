@@ -1,0 +1,89 @@
+"""Messages on their way to Twilio. A clear overtakes the sound that has not left yet: Twilio must not get it.
+
+What Twilio does not read piles up here, for the server below takes only 64 KiB of it. `full` says that no more of the
+agent's sound should be fetched, `over` that Twilio will never catch up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+FULL = 64 * 1024  # characters: about 6 s of sound
+OVER = 256 * 1024
+
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Outbox:
+    """One stream's way out. `deliver` is a task of its own; the others never wait for it."""
+
+    def __init__(self) -> None:
+        self._queue: deque[str] = deque()
+        self._news = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.waiting = 0  # characters
+
+    @property
+    def full(self) -> bool:
+        return self.waiting > FULL
+
+    @property
+    def over(self) -> bool:
+        return self.waiting > OVER
+
+    def put(self, text: str) -> None:
+        self._queue.append(text)
+        self.waiting += len(text)
+        self._empty.clear()
+        self._news.set()
+        if self.waiting > FULL:
+            self._room.clear()
+
+    def put_clear(self, text: str) -> None:
+        self._queue.clear()
+        self.waiting = 0
+        self._room.set()
+        self.put(text)
+
+    async def room(self, *, within_s: float) -> bool:
+        """Until half of what `full` allows has left. False when that took too long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                return await self._room.wait()
+        return False
+
+    async def deliver(self, send: Send) -> None:
+        """Until the peer is gone: then the reader hears of it too, and the call ends there."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._queue:
+                text = self._queue.popleft()
+                self.waiting -= len(text)
+                if self.waiting < FULL // 2:
+                    self._room.set()
+                try:
+                    await send({"type": "websocket.send", "text": text})
+                except Exception:  # every server has its own class for "the peer is gone"
+                    log.info("Twilio's socket is gone")
+                    self._queue.clear()
+                    self.waiting = 0
+                    self._empty.set()
+                    self._room.set()
+                    return
+            self._empty.set()
+
+    async def drained(self, *, within_s: float = 1.0) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._empty.wait()

@@ -1,0 +1,25 @@
+"""The times one call is played by, in seconds. The defaults are CALL.md's and LADDER.md's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    instant: bool = True
+    greeting_interruptible: bool = True
+    agent_speaks_first: bool = True
+    debounce: float = 0.5
+    confirm: float = 0.6
+    filler_after: float = 0.9
+    agent_within: float = 5.0
+    first_sound_after: float = 1.0  # of a connected agent; 0.55 to 0.8 s was measured
+    fill_gap_after: float = 0.06
+    new_turn_after_gap: float = 0.3
+    last_sentence_within: float = 2.5
+    drain_within: float = 20.0
+    backlog_limit: int = 5 * 8000  # bytes
+    probe_after: float = 1.5  # of no word from Twilio; with `probe_within` the 3 s of LADDER's C8
+    probe_within: float = 1.5
+    keys_noted_every: float = 1.0

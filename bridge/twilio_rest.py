@@ -1,0 +1,182 @@
+"""Twilio's REST side: how is a call, end it, send it elsewhere, fetch a recording. Each answers in time or says why not.
+
+The vendor's client builds the requests and reads the answers; its own transport waits for ever by default and goes to
+hosts of its own making, so ours carries them: to the configured server, within a deadline over all of it, bounded. A call
+that is over or unknown (21220, 20404) is an answer and no error. Twilio's errors quote numbers and bodies, ours never do.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from twilio.http import HttpClient
+from twilio.http.response import Response
+from twilio.rest import Client
+
+from bridge.deadline import Answer, Courier, NoAnswer
+from bridge.errors import BadMessage, TwilioRefused, TwilioUnavailable
+from bridge.untrusted import parse_untrusted
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES = 256 * 1024
+RETRY_AFTER_S = 0.5
+ALREADY_OVER = (21220, 20404)  # not in progress; not known
+WRONG_CREDENTIALS = 20003
+UNDER_WAY = frozenset({"queued", "initiated", "ringing", "in-progress"})
+OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
+USER_AGENT = "supportvoice/0.1"
+
+
+class TwilioRest:
+    """One account at Twilio, or at any server that speaks like it. Safe to share between threads.
+
+    Every method takes `timeout_s` seconds at most, twice that and half a second when Twilio was too busy the first time
+    (429: nothing was done). Raises TwilioUnavailable or TwilioRefused.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        account_sid: str,
+        auth_token: str,
+        timeout_s: float = 5.0,
+        *,
+        courier: Courier | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._wire = _Wire(base_url, courier or Courier(user_agent=USER_AGENT), timeout_s)
+        self._client = Client(account_sid, auth_token, http_client=self._wire)
+        self._account, self._auth = account_sid, (account_sid, auth_token)
+        self._pause = pause
+
+    def status(self, call_sid: str) -> str:
+        """One of UNDER_WAY or OVER; empty when Twilio does not know the call (any more)."""
+        call = self._carry_out(lambda: self._client.calls(call_sid).fetch())
+        if call is None:
+            return ""
+        status = str(call.status)
+        if status not in UNDER_WAY | OVER:
+            raise TwilioUnavailable("Twilio's answer is not about a call.", status=200)
+        return status
+
+    def hang_up(self, call_sid: str) -> bool:
+        """End a call. False when it was over already."""
+        return self._carry_out(lambda: self._client.calls(call_sid).update(status="completed")) is not None
+
+    def redirect(self, call_sid: str, url: str) -> bool:
+        """Have Twilio ask `url` what is next, whatever it was doing with this call. False when the call is over."""
+        return self._carry_out(lambda: self._client.calls(call_sid).update(url=url, method="POST")) is not None
+
+    def recording(self, sid: str, max_bytes: int) -> bytes:
+        """A recording as WAV. TwilioRefused when there is none, or it is longer than `max_bytes`."""
+        path = f"/2010-04-01/Accounts/{self._account}/Recordings/{sid}.wav"
+        answer = self._wire.carry("GET", path, b"", {"Accept": "audio/x-wav", **_basic(self._auth)}, max_bytes)
+        if answer.status == 429 or answer.status >= 500:
+            raise TwilioUnavailable("Twilio cannot give the recording now.", status=answer.status)
+        if answer.status != 200:
+            raise TwilioRefused(f"Twilio refused the recording with {answer.status}.", status=answer.status)
+        if not answer.whole:
+            raise TwilioRefused("The recording is too long.", status=200)
+        return answer.body
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def _carry_out(self, request: Callable[[], T]) -> T | None:
+        """None: the call is over. Too busy is said before anything is done, so it is worth one more try."""
+        try:
+            return _understood(request)
+        except TwilioUnavailable as problem:
+            if problem.status != 429:
+                raise
+        self._pause(RETRY_AFTER_S)
+        return _understood(request)
+
+
+def _understood(request: Callable[[], T]) -> T | None:
+    try:
+        return request()
+    except _AlreadyOver:
+        return None
+    except (TypeError, ValueError, AttributeError, LookupError):  # the vendor's client takes any JSON for a call
+        raise TwilioUnavailable("Twilio's answer is not about a call.", status=200) from None
+
+
+class _AlreadyOver(Exception):
+    """The call is not in progress, or not known."""
+
+
+class _Wire(HttpClient):  # type: ignore[misc]
+    """The vendor's client speaks through this: one server, one deadline, no redirect, no log of what is asked."""
+
+    def __init__(self, base_url: str, courier: Courier, timeout_s: float) -> None:
+        super().__init__(logging.getLogger(__name__), False, timeout_s)
+        self._base_url, self._courier, self._within = base_url.rstrip("/"), courier, timeout_s
+
+    def request(
+        self,
+        method: str,
+        uri: str,
+        params: Mapping[str, object] | None = None,
+        data: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float | None = None,
+        allow_redirects: bool = False,
+    ) -> Response:
+        """What HttpClient asks of a transport. The host of `uri` is the vendor's guess; only its path counts."""
+        path = urlsplit(uri).path + (f"?{urlencode(params, doseq=True)}" if params else "")
+        body = urlencode(data or {}, doseq=True).encode()
+        answer = self.carry(method, path, body, {**(headers or {}), **_basic(auth)}, MAX_ANSWER_BYTES)
+        return Response(answer.status, _success(answer))
+
+    def carry(self, method: str, path: str, body: bytes, headers: Mapping[str, str], max_bytes: int) -> Answer:
+        bounds: dict[str, Any] = {"headers": headers, "within": self._within, "max_bytes": max_bytes}
+        try:
+            if method == "GET":
+                return self._courier.get(self._base_url + path, **bounds)
+            return self._courier.post(self._base_url + path, body=body, **bounds)
+        except NoAnswer as nothing:
+            raise TwilioUnavailable("Twilio did not answer in time." if nothing.late else "Twilio cannot be reached.") from None
+
+    def close(self) -> None:
+        self._courier.close()
+
+
+def _success(answer: Answer) -> str:
+    """The JSON of a good answer, safe to read for a parser without bounds. Any other is raised for what it means."""
+    status, said = answer.status, _object(answer)
+    if 200 <= status < 300:
+        if said is None:
+            raise TwilioUnavailable("Twilio's answer is not sane JSON.", status=status)
+        return answer.body.decode()
+    code = (said or {}).get("code")
+    if code in ALREADY_OVER:
+        raise _AlreadyOver
+    if status == 429:
+        raise TwilioUnavailable("Twilio is too busy.", status=status)
+    if status >= 500:
+        raise TwilioUnavailable("Twilio failed.", status=status)
+    if code == WRONG_CREDENTIALS or status in (401, 403):
+        raise TwilioRefused("Twilio does not accept our account and token.", status=status)
+    raise TwilioRefused(f"Twilio refused with {status}.", status=status)
+
+
+def _object(answer: Answer) -> dict[str, Any] | None:
+    try:
+        value = parse_untrusted(answer.body, max_bytes=MAX_ANSWER_BYTES) if answer.whole else None
+    except BadMessage:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _basic(auth: tuple[str, str] | None) -> dict[str, str]:
+    if auth is None:
+        return {}
+    return {"Authorization": f"Basic {b64encode(':'.join(auth).encode()).decode()}"}

@@ -1,0 +1,137 @@
+"""What Vapi's REST answers say, once they are believed: a stranger's text, bounded, checked field by field, never repeated in an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge.errors import BadMessage, VapiRefused
+from bridge.untrusted import parse_untrusted
+
+MAX_ANSWER_BYTES = 256 * 1024
+MAX_LIST_BYTES = 8 * 1024 * 1024  # a listed call carries its assistant and, when it is over, all that was said
+LIST_NODES = 400_000
+MAX_URL_CHARS = 500
+IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+URL = re.compile(r"(?P<scheme>[a-z]+)://(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/?&=+:,@-]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class VapiCall:
+    """A Vapi call that exists. Its URLs are secrets; `control_url` is empty when Vapi gave none we may use."""
+
+    id: str
+    socket_url: str = field(repr=False)
+    control_url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCall:
+    """A call as a list shows it; the URLs are empty where none may be used."""
+
+    id: str
+    name: str
+    is_over: bool
+    control_url: str = field(repr=False)
+    socket_url: str = field(repr=False)
+
+
+class Hosts:
+    """Where Vapi may send us: host names or `*.domain`; none means the host of `base_url`, its sub-domains and `*.vapi.ai`.
+
+    Plain `ws://` and `http://` lead to Vapi only when `base_url` is plain http itself.
+    """
+
+    def __init__(self, base_url: str, names: Iterable[str]) -> None:
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
+        self._plain = parts.scheme == "http"
+        self._names = tuple(name.lower() for name in names) or (host, f"*.{host}", "*.vapi.ai")
+
+    def control(self, url: Any) -> str:
+        """The address if a request may go there, else nothing."""
+        return self._leads_to_vapi(url, secure="https", plain="http")
+
+    def socket(self, url: Any) -> str:
+        """The address if a WebSocket may be opened there, else nothing."""
+        return self._leads_to_vapi(url, secure="wss", plain="ws")
+
+    def _leads_to_vapi(self, url: Any, *, secure: str, plain: str) -> str:
+        """Only addresses that every parser reads alike, so that the host we check is the host that is called."""
+        match = URL.fullmatch(url) if isinstance(url, str) and len(url) <= MAX_URL_CHARS else None
+        if match is None or match["scheme"] not in ({secure, plain} if self._plain else {secure}):
+            return ""
+        host = match["host"].strip("[]")
+        allowed = any(host.endswith(name[1:]) if name.startswith("*.") else host == name for name in self._names)
+        return match[0] if allowed else ""
+
+
+def an_object(body: bytes) -> dict[str, Any]:
+    """Raises VapiRefused with status 201: something was made, and we cannot read what."""
+    try:
+        value = parse_untrusted(body, max_bytes=MAX_ANSWER_BYTES)
+    except BadMessage:
+        raise VapiRefused("Vapi's answer is not sane JSON.", status=201) from None
+    if not isinstance(value, dict):
+        raise VapiRefused("Vapi's answer is not an object.", status=201)
+    return value
+
+
+def identifier(answer: Mapping[str, Any]) -> str:
+    """Raises VapiRefused with status 201."""
+    value = answer.get("id")
+    if not isinstance(value, str) or not IDENTIFIER.fullmatch(value):
+        raise VapiRefused("Vapi's answer has no usable id.", status=201)
+    return value
+
+
+def control_url(call: Mapping[str, Any], hosts: Hosts) -> str:
+    return hosts.control(_inside(call, "monitor", "controlUrl"))
+
+
+def created(answer: Mapping[str, Any], hosts: Hosts) -> VapiCall:
+    """The call an answer to a create describes. Raises VapiRefused with status 201."""
+    call_id = identifier(answer)
+    socket_url = hosts.socket(_inside(answer, "transport", "websocketCallUrl"))
+    if not socket_url:
+        raise VapiRefused("Vapi's answer has no usable socket address.", status=201)
+    return VapiCall(id=call_id, socket_url=socket_url, control_url=control_url(answer, hosts))
+
+
+def is_blocked(answer: Mapping[str, Any]) -> bool:
+    """The call was made, but all lines of the account are busy and it will not start."""
+    return _inside(answer, "subscriptionLimits", "concurrencyBlocked") is True
+
+
+def listed(body: bytes, hosts: Hosts) -> list[ListedCall]:
+    """The calls of a list; an entry that is none is left out. Raises VapiRefused."""
+    try:
+        value = parse_untrusted(body, max_bytes=MAX_LIST_BYTES, max_nodes=LIST_NODES)
+    except BadMessage:
+        raise VapiRefused("Vapi's list of calls is not sane JSON.", status=200) from None
+    if not isinstance(value, list):
+        raise VapiRefused("Vapi's list of calls is not a list.", status=200)
+    return [_listed(call, hosts) for call in value if isinstance(call, dict) and _has_id(call)]
+
+
+def _listed(call: Mapping[str, Any], hosts: Hosts) -> ListedCall:
+    name = call.get("name")
+    return ListedCall(
+        id=call["id"],
+        name=name if isinstance(name, str) else "",
+        is_over=call.get("status") == "ended",
+        control_url=control_url(call, hosts),
+        socket_url=hosts.socket(_inside(call, "transport", "websocketCallUrl")),
+    )
+
+
+def _has_id(call: Mapping[str, Any]) -> bool:
+    return isinstance(call.get("id"), str) and IDENTIFIER.fullmatch(call["id"]) is not None
+
+
+def _inside(answer: Mapping[str, Any], outer: str, inner: str) -> Any:
+    part = answer.get(outer)
+    return part.get(inner) if isinstance(part, dict) else None

@@ -1,0 +1,163 @@
+"""What stands around the conversation: recordings, Vapi's report, its sessions, and what each hop of the bridge carried."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.urls import reverse
+
+from calls.console.conversation import as_text
+from calls.console.shown import NOTHING, Item, length, metrics_of, numbers, percentile, span, stamp
+from calls.models import CallSession, Recording, RecordingState, VapiReport, VapiSession, VapiState
+
+BYTES_PER_MS = 8  # 8 kHz mu-law
+AUDIO = {
+    "from_caller": ("Caller → us", "what Twilio sent us"),
+    "from_caller_dropped": ("… dropped", "the agent's side did not take it in time"),
+    "silence_to_agent": ("Silence → agent", "filled in while the caller's sound paused"),
+    "from_agent": ("Agent → us", "what Vapi sent us"),
+    "from_agent_flushed": ("… flushed", "cancelled because the caller spoke"),
+    "from_agent_dropped": ("… dropped", "more than we keep waiting"),
+    "clips": ("Our own words", "clips the bridge itself played"),
+    "to_caller": ("Us → caller", "what we sent to Twilio"),
+}
+PASSED = {"true": "passed", "false": "not passed"}  # the vendor's words of its pass-or-fail evaluation
+SOUND_TONES = {RecordingState.IN_PROGRESS: "live", RecordingState.FAILED: "bad", RecordingState.COMPLETED: "good"}
+CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[_-]")
+PARTS = {"stt": "transcriber (stt)", "llm": "model (llm)", "tts": "voice (tts)", "vapi": "platform (vapi)"}
+COUNTS = ("user_interrupted", "assistant_interrupted")
+
+
+def recording(sound: Recording, call: CallSession) -> Item:
+    """A recording; its `href` is a door of ours, and empty while there is nothing to hear."""
+    ready = sound.state == RecordingState.COMPLETED
+    return Item(
+        id=f"recording-{sound.pk}",
+        order=(round(sound.at.timestamp() * 1000), sound.pk),
+        data={"tone": SOUND_TONES.get(RecordingState(sound.state), "plain")},
+        slots={
+            "kind": sound.get_kind_display(),
+            "state": sound.get_state_display(),
+            "at": stamp(sound.at),
+            "length": length(sound.seconds * 1000) if ready else NOTHING,
+        },
+        href=reverse("console:recording", args=[call.public_id, sound.sid]) if ready else "",
+    )
+
+
+def report_of(vapi: VapiSession) -> VapiReport | None:
+    """The session's report, if it is in. Reads nothing when the session came with `select_related`."""
+    return getattr(vapi, "report", None)
+
+
+def report(vapi: VapiSession, found: VapiReport) -> Item:
+    """What Vapi makes of a session, in its own words."""
+    kept = [plain_name(name) for name, there in found.artifacts.items() if there] if isinstance(found.artifacts, dict) else []
+    added = f"{found.lines_added} line{'s' if found.lines_added != 1 else ''} came with the report only" if found.lines_added else ""
+    return Item(
+        id=f"report-{vapi.n}",
+        order=(vapi.n,),
+        slots={
+            "title": f"Session {vapi.n + 1}",
+            "at": stamp(found.merged_at),
+            "summary": found.summary or "No summary.",
+            "success": f"Evaluation: {PASSED.get(found.success, found.success)}" if found.success else "",
+            "kept": f"Kept at Vapi: {', '.join(kept)}" if kept else "",
+            "added": added,
+        },
+    )
+
+
+def figures(vapi: VapiSession, found: VapiReport) -> list[Item]:
+    """A report's outputs, times and prices, a row for each."""
+    rows = [*_outputs(found.structured), *_times(found.latencies), *_prices(found.costs)]
+    return [
+        Item(id=f"figure-{vapi.n}-{place}", order=(vapi.n, place), slots={"part": part, "name": name, "value": value, "note": note})
+        for place, (part, name, value, note) in enumerate(rows)
+    ]
+
+
+def plain_name(name: str) -> str:
+    """`modelLatencyAverage` and `model_latency_average` as people write it: 'model latency average'."""
+    return " ".join(CAMEL.sub(" ", str(name)).split()).lower()
+
+
+Row = tuple[str, str, str, str]
+
+
+def _outputs(structured: Any) -> Iterator[Row]:
+    if isinstance(structured, dict):
+        for name, value in structured.items():
+            yield "Output", str(name), by_lines(value), ""
+
+
+def by_lines(value: Any) -> str:
+    """An object's entries a line each; anything else as it is."""
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {as_text(entry)}" for key, entry in value.items())
+    return as_text(value)
+
+
+def _times(latencies: Any) -> Iterator[Row]:
+    """Averages as the vendor gives them, and from its single turns what an average hides."""
+    if not isinstance(latencies, dict):
+        return
+    for name, value in latencies.items():
+        for number in numbers([value]):
+            yield (
+                ("Turns", plain_name(name), f"{number:.0f} ×", "")
+                if name in COUNTS
+                else ("Time", plain_name(name), span(number), "average")
+            )
+    turns = [turn for turn in latencies.get("turns") or [] if isinstance(turn, Mapping)] if isinstance(latencies.get("turns"), list) else []
+    for name in dict.fromkeys(name for turn in turns for name in turn):
+        each = numbers([turn.get(name) for turn in turns])
+        if each:
+            yield "Turns", plain_name(name), span(percentile(each, 50)), f"95 of 100 within {span(percentile(each, 95))}, {len(each)} turns"
+
+
+def _prices(costs: Any) -> Iterator[Row]:
+    if isinstance(costs, dict):
+        for name, value in costs.items():
+            for usd in numbers([value]):
+                yield "Cost", PARTS.get(name, plain_name(name)), f"${usd:.4f}", ""
+
+
+def session(vapi: VapiSession) -> Item:
+    """One Vapi call behind this phone call; never its addresses."""
+    created = round((vapi.live_at - vapi.asked_at).total_seconds() * 1000) if vapi.live_at else None
+    tones = {VapiState.LIVE: "live", VapiState.FAILED: "bad", VapiState.ENDED: "plain"}
+    return Item(
+        id=f"session-{vapi.n}",
+        order=(vapi.n,),
+        data={"tone": tones.get(VapiState(vapi.state), "wait")},
+        slots={
+            "n": str(vapi.n + 1),
+            "state": vapi.get_state_display(),
+            "vapi_id": vapi.vapi_call_id or NOTHING,
+            "created": f"{span(created)} by the {vapi.claimed_by or 'worker'}" if created is not None else NOTHING,
+            "note": vapi.failure or vapi.ended_reason or NOTHING,
+        },
+    )
+
+
+def counters(call: CallSession) -> list[Item]:
+    """What each hop of the bridge carried. Counters without words here are shown under their own names."""
+    metrics = metrics_of(call)
+    stored = metrics.audio if metrics and isinstance(metrics.audio, dict) else {}
+    known = [name for name in AUDIO if name in stored]
+    found = []
+    for place, name in enumerate([*known, *(name for name in stored if name not in AUDIO)]):
+        hop, meaning = AUDIO.get(name, (str(name).replace("_", " "), ""))
+        value = stored[name]
+        counted = isinstance(value, int) and not isinstance(value, bool)
+        slots = {
+            "what": hop,
+            "meaning": meaning,
+            "value": f"{value:,}" if counted else str(value),
+            "time": span(value / BYTES_PER_MS) if counted and name in AUDIO else "",
+        }
+        found.append(Item(id=f"audio-{place}", order=(place,), slots=slots))
+    return found

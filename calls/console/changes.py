@@ -1,0 +1,46 @@
+"""The two things people may change from the window: a call back was made, a message is to be processed again."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils import timezone
+
+from calls import callbacks, inbox
+from calls.console.doors import console_change
+from calls.models import CallbackRequest, InboxMessage
+
+NOTE_CHARS = 500
+
+
+@console_change
+def callback_done(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    """The caller was called back. The first one to say so is kept; leads back to where the button was."""
+    asked = get_object_or_404(CallbackRequest, call__public_id=public_id)
+    note = "".join(sign if sign.isprintable() else " " for sign in request.POST.get("note", "")).strip()[:NOTE_CHARS]
+    if callbacks.done(pk=asked.pk, by=request.user.get_username(), note=note, at=timezone.now()):
+        messages.success(request, "Marked as called back.")
+    else:
+        asked.refresh_from_db()
+        messages.warning(request, f"{asked.done_by or 'Somebody'} was faster: this call back was marked as done already.")
+    to_list = request.POST.get("back") == "list"
+    return HttpResponseRedirect(reverse("console:callbacks") if to_list else reverse("console:call", args=[public_id]))
+
+
+@console_change
+def message_again(request: HttpRequest, pk: int) -> HttpResponse:
+    """Process a stored message once more; what it tells is kept once however often it is told."""
+    get_object_or_404(InboxMessage.objects.only("pk"), pk=pk)
+    done = inbox.again(pk, timezone.now())
+    message = InboxMessage.objects.defer("body").get(pk=pk)
+    if message.problem:
+        messages.warning(request, "Processed again, with a problem.")
+    elif done:
+        messages.success(request, "Processed again.")
+    else:
+        messages.warning(request, "It cannot be processed yet: the call it belongs to is not known. It is tried again by itself.")
+    return HttpResponseRedirect(reverse("console:message", args=[pk]))

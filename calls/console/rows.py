@@ -1,0 +1,134 @@
+"""The questions the pages ask of the database. Each answer is a constant number of queries, whatever the call or the day holds."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+from uuid import UUID
+
+from django.db.models import Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, TextField, Value
+from django.db.models.functions import Cast, Length
+
+from calls.console.search import spellings
+from calls.models import (
+    CallbackRequest,
+    CallEvent,
+    CallSession,
+    CallSessionQuerySet,
+    InboxMessage,
+    Recording,
+    RecordingKind,
+    RecordingState,
+    TranscriptLine,
+    VapiReport,
+)
+
+LIVE_SHOWN = 200
+RECENT_SHOWN = 8
+MERGED = 0  # place of the last report's time in what `changing` gives
+TOLD_AT_MOST = 99  # how far the count beside a link goes
+
+_COLUMNS = (
+    *("public_id", "channel", "call_sid", "from_number", "to_number", "status", "rung", "end_reason", "outcome", "report"),
+    *("started_at", "answered_at", "ended_at", "last_event_seq"),
+    *("line__number", "line__name", "version__name", "version__number"),
+    *("metrics__call", "metrics__first_audio_ms", "metrics__interruptions"),
+)
+_FIGURES = ("metrics__time_to_silence_ms", "metrics__turn_latency_ms", "metrics__audio", "metrics__cost_usd")
+_CALLBACK = ("call", "asked_at", "due_at", "done_at", "done_by", "note")
+_OF_CALL = ("public_id", "channel", "from_number", "to_number", "started_at", "line__number", "line__name")
+
+
+class ConsoleCalls(CallSessionQuerySet):
+    """The questions about calls, one method each."""
+
+    def listed(self) -> Self:
+        """As rows of a list: one query, and no prompt comes along with the version's name."""
+        ended = CallEvent.objects.filter(call=OuterRef("pk"), kind="call-ended").order_by("seq").values("ms")[:1]
+        return (
+            self.select_related("line", "version", "metrics")
+            .only(*_COLUMNS)
+            .annotate(ended_ms=Subquery(ended))
+            .with_barge_ins()
+            .order_by("-started_at", "-pk")
+        )
+
+    def with_barge_ins(self) -> Self:
+        """Counts interruptions from the event log: a live call has no final figures yet."""
+        flushed = CallEvent.objects.filter(call=OuterRef("pk"), kind="tts-buffer-flushed").order_by().values("call")
+        return self.annotate(flushes=Subquery(flushed.annotate(n=Count("pk")).values("n"), output_field=IntegerField()))
+
+    def with_last_words(self) -> Self:
+        said = TranscriptLine.objects.filter(call=OuterRef("pk")).order_by("-n", "-vendor_ms", "-pk")
+        return self.annotate(last_words=Subquery(said.values("said")[:1]), last_role=Subquery(said.values("role")[:1]))
+
+    def with_line_that_says(self, looked_for: str) -> Self:
+        """Brings the first line along that holds the words somebody looks for."""
+        if not looked_for:
+            return self
+        says = Q()
+        for spelling in spellings(looked_for):
+            says |= Q(said__icontains=spelling)
+        first = TranscriptLine.objects.filter(says, call=OuterRef("pk")).order_by("n", "vendor_ms", "pk").values("said")[:1]
+        return self.annotate(found=Subquery(first), looked_for=Value(looked_for, output_field=TextField()))
+
+    def changing(self) -> QuerySet[CallSession, tuple[Any, ...]]:
+        """All that says whether a call page is out of date, in one query. Not every change of a row is an event as well."""
+        sounds = Recording.objects.filter(call=OuterRef("pk")).order_by().values("call").annotate(n=Count("pk")).values("n")
+        making = sounds.filter(state=RecordingState.IN_PROGRESS)
+        merged = VapiReport.objects.filter(session__call=OuterRef("pk")).order_by("-merged_at").values("merged_at")[:1]
+        found: QuerySet[CallSession, tuple[Any, ...]] = self.annotate(
+            sounds=Subquery(sounds), making=Subquery(making), merged=Subquery(merged)
+        ).values_list(
+            *("merged", "last_event_seq", "status", "end_reason", "outcome", "report"),
+            *("sounds", "making", "callback__due_at", "callback__done_at"),
+        )
+        return found
+
+    def at_work(self) -> Self:
+        return self.live().listed().with_last_words()[:LIVE_SHOWN]
+
+    def lately_over(self) -> Self:
+        return self.filter(ended_at__isnull=False).listed()[:RECENT_SHOWN]
+
+    def opened(self, public_id: UUID) -> Self:
+        """The one call of a call page, with all its figures, what is promised, and how many messages there are of it."""
+        inbox = InboxMessage.objects.filter(call=OuterRef("pk")).order_by().values("call").annotate(n=Count("pk")).values("n")
+        promised = tuple(f"callback__{name}" for name in _CALLBACK)
+        return (
+            self.filter(public_id=public_id)
+            .listed()
+            .select_related("line", "version", "metrics", "callback")
+            .only(*_COLUMNS, *_FIGURES, *promised)
+            .annotate(messages=Subquery(inbox, output_field=IntegerField()))
+        )
+
+
+def calls() -> ConsoleCalls:
+    return ConsoleCalls(model=CallSession)
+
+
+def voicemails() -> QuerySet[Recording]:
+    """Every message callers left, newest first, with its call and what was promised."""
+    columns = (*("sid", "kind", "state", "seconds", "at"), *(f"call__{name}" for name in _OF_CALL))
+    promised = tuple(f"call__callback__{name}" for name in _CALLBACK)
+    found = Recording.objects.filter(kind=RecordingKind.VOICEMAIL).select_related("call__line", "call__callback")
+    return found.only(*columns, *promised).order_by("-at", "-pk")
+
+
+def callbacks() -> QuerySet[CallbackRequest]:
+    """Everybody who is to be called back: what is still to do by the time it is due, then what was done, newest first."""
+    columns = (*_CALLBACK, *(f"call__{name}" for name in _OF_CALL), "call__end_reason", "call__outcome")
+    found = CallbackRequest.objects.select_related("call__line").only(*columns)
+    said = TranscriptLine.objects.filter(call=OuterRef("call_id"), role="user").order_by("-n", "-vendor_ms", "-pk").values("said")[:1]
+    return found.annotate(last_words=Subquery(said)).order_by(F("done_at").desc(nulls_first=True), "due_at", "pk")
+
+
+def callbacks_to_do() -> int:
+    """How many are still to be called back; counts no further than one more than TOLD_AT_MOST."""
+    return CallbackRequest.objects.filter(done_at=None).order_by().values("pk")[: TOLD_AT_MOST + 1].count()
+
+
+def messages() -> QuerySet[InboxMessage]:
+    """Stored messages, newest first, without their bodies: only how long those are, in characters of their stored JSON."""
+    size = Length(Cast("body", TextField()))
+    return InboxMessage.objects.select_related("call").defer("body").annotate(size=size).order_by("-received_at", "-pk")

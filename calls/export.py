@@ -1,0 +1,176 @@
+"""What happened, for other people's programs: each call as the object CONTRACT.md promises, or as a row of a table.
+
+Calls come in the order they began and are read in handfuls, each from where the last one ended, as plain values: memory
+stays flat however many there are, and no reading stays open over the database. What is not known, or not yet, is null.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from calls.models import CallEvent, CallSession, Heard, TranscriptLine, VapiSession
+
+Row = Mapping[str, Any]
+
+HANDFUL = 50  # calls in memory at a time
+BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide ones too: some spreadsheets take them
+LONGEST_CELL = 32_000  # characters; spreadsheets break off a little later
+CUT = " … (the rest is in the JSON export)"
+CALL_FIELDS = (
+    *("pk", "call_sid", "status", "end_reason", "outcome", "rung", "epoch", "from_number", "to_number"),
+    *("version__template__slug", "version__number", "started_at", "answered_at", "ended_at"),
+    *("metrics__first_audio_ms", "metrics__interruptions", "metrics__time_to_silence_ms", "metrics__turn_latency_ms"),
+)
+COLUMNS = (
+    *("call_sid", "status", "end_reason", "outcome", "rung", "epoch", "from", "to", "template", "version", "vapi_call_ids"),
+    *("started_at", "answered_at", "ended_at", "lines", "transcript", "events"),
+    *("first_audio_ms", "interruptions", "time_to_silence_ms", "turn_latency_ms"),
+)
+
+
+def calls(*, since: datetime | None = None, call_sid: str = "") -> QuerySet[CallSession]:
+    """The calls to tell of."""
+    chosen = CallSession.objects.order_by("started_at", "pk")
+    if since is not None:
+        chosen = chosen.filter(started_at__gte=since)
+    return chosen.filter(call_sid=call_sid) if call_sid else chosen
+
+
+def told(calls: QuerySet[CallSession]) -> Iterator[dict[str, Any]]:
+    """Each call as its object. Calls that begin meanwhile come along at the end."""
+    rows = calls.values(*CALL_FIELDS)
+    after = Q()
+    while handful := list(rows.filter(after)[:HANDFUL]):
+        pks = [row["pk"] for row in handful]
+        lines, events = (
+            _by_call(TranscriptLine.objects.filter(call__in=pks), _line),
+            _by_call(CallEvent.objects.filter(call__in=pks), _event),
+        )
+        known = VapiSession.objects.filter(call__in=pks).exclude(vapi_call_id=None).exclude(vapi_call_id="")
+        vapi_ids = _by_call(known, lambda session: session["vapi_call_id"])
+        for row in handful:
+            pk = row["pk"]
+            yield _call(row, vapi_call_ids=vapi_ids.get(pk, []), lines=lines.get(pk, []), events=events.get(pk, []))
+        last = handful[-1]
+        after = Q(started_at__gt=last["started_at"]) | Q(started_at=last["started_at"], pk__gt=last["pk"])
+
+
+def _by_call(rows: QuerySet[Any], shape: Callable[[Row], Any]) -> dict[int, list[Any]]:
+    """What belongs to each call, in the rows' own order."""
+    found: dict[int, list[Any]] = {}
+    for row in rows.values():
+        found.setdefault(row["call_id"], []).append(shape(row))
+    return found
+
+
+def _call(row: Row, *, vapi_call_ids: list[str], lines: list[Any], events: list[Any]) -> dict[str, Any]:
+    return {
+        "call_sid": row["call_sid"],
+        "status": row["status"],
+        "end_reason": row["end_reason"] or None,
+        "outcome": row["outcome"],
+        "rung": row["rung"],
+        "epoch": row["epoch"],
+        "from": row["from_number"],
+        "to": row["to_number"],
+        "template": row["version__template__slug"],
+        "version": row["version__number"],
+        "vapi_call_ids": vapi_call_ids,
+        "started_at": stamp(row["started_at"]),
+        "answered_at": stamp(row["answered_at"]),
+        "ended_at": stamp(row["ended_at"]),
+        "lines": lines,
+        "events": events,
+        "metrics": {
+            "first_audio_ms": row["metrics__first_audio_ms"],
+            "interruptions": row["metrics__interruptions"] or 0,  # no figures before the line is closed
+            "time_to_silence_ms": row["metrics__time_to_silence_ms"] or [],
+            "turn_latency_ms": row["metrics__turn_latency_ms"] or [],
+        },
+    }
+
+
+def stamp(at: datetime | None) -> str | None:
+    """'2026-08-03T14:47:03.120Z'."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
+
+
+def _line(row: Row) -> dict[str, Any]:
+    return {
+        "at": stamp(row["at"]),
+        "role": row["role"],
+        "text": row["said"],
+        "heard": row["heard"],
+        "heard_text": row["said"] if row["heard"] == Heard.FULL else row["heard_text"],
+        "vapi_call_id": row["vapi_call_id"] or None,
+    }
+
+
+def _event(row: Row) -> dict[str, Any]:
+    return {"at": stamp(row["at"]), "source": row["source"], "kind": row["kind"], "detail": row["detail"]}
+
+
+def jsonl(calls: QuerySet[CallSession]) -> Iterator[str]:
+    """One object a line; ASCII, so that no character of a transcript ends a line for anybody."""
+    return (json.dumps(each) + "\n" for each in told(calls))
+
+
+def as_csv(calls: QuerySet[CallSession]) -> Iterator[str]:
+    """One row a call, under a row of names. Every cell is quoted, and none is a formula to a spreadsheet."""
+    page = _Page()
+    writer = csv.writer(page, quoting=csv.QUOTE_ALL)
+    writer.writerow(COLUMNS)
+    yield page.turn()
+    for each in told(calls):
+        row = _row(each)
+        writer.writerow([safe(row[column]) for column in COLUMNS])
+        yield page.turn()
+
+
+class _Page:
+    """What a csv writer wrote since the page was turned."""
+
+    def __init__(self) -> None:
+        self._written = ""
+
+    def write(self, text: str) -> None:
+        self._written += text
+
+    def turn(self) -> str:
+        written, self._written = self._written, ""
+        return written
+
+
+def _row(call: Row) -> dict[str, Any]:
+    metrics = call["metrics"]
+    return {
+        **call,
+        **metrics,
+        "vapi_call_ids": _joined(call["vapi_call_ids"]),
+        "lines": len(call["lines"]),
+        "transcript": "\n".join(f"{line['role']}: {line['text']}" for line in call["lines"]),
+        "events": len(call["events"]),
+        "time_to_silence_ms": _joined(metrics["time_to_silence_ms"]),
+        "turn_latency_ms": _joined(metrics["turn_latency_ms"]),
+    }
+
+
+def _joined(values: Iterable[Any]) -> str:
+    return " ".join(map(str, values))
+
+
+def safe(value: Any) -> str:
+    """A cell's text: nothing for null, and a ' before what a spreadsheet would take for a formula."""
+    text = "" if value is None else str(value)
+    if len(text) > LONGEST_CELL:
+        text = text[:LONGEST_CELL] + CUT
+    return f"'{text}" if text.startswith(BEGINS_A_FORMULA) else text
+
+
+FORMATS: Mapping[str, Callable[[QuerySet[CallSession]], Iterator[str]]] = {"jsonl": jsonl, "csv": as_csv}

@@ -1,0 +1,131 @@
+"""From the stream to people: whom to ring next, what Twilio tells of ringing them, and what they hear first.
+
+`calls.ladder` decides; here the rows say so afterwards. Each target is a command to Twilio, asked once per epoch, done
+when Twilio tells what became of it; what its own leg tells (ringing, picked up, over) is written down beside.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import transaction
+
+from calls import evidence, ladder, lifecycle, services
+from calls.models import CallSession, EndReason, OutboxCommand, Rung, Status
+
+TALKED = frozenset({"completed", "answered"})  # Twilio's DialCallStatus when somebody was on the line
+LEG_STATES = {"in-progress": evidence.PICKED_UP}  # the other states of a leg keep Twilio's word
+LEG_WORDS = frozenset({"queued", "initiated", "ringing", "in-progress", "completed", "busy", "failed", "no-answer", "canceled"})
+NOT_PUT_THROUGH = "hung up before the caller was put through"
+UNKNOWN = "unknown"  # nobody told us how it went
+WHISPER = "A caller from the support line."
+
+
+def next_step(*, call_sid: str, epoch: int, at: datetime) -> ladder.Step:
+    """What Twilio shall do with a caller whose stream, or whose talk with a person, is over; the rows say so afterwards.
+
+    Asked again by a retry it gives the same answer. A stale epoch or an unknown call hangs up.
+    """
+    with transaction.atomic():
+        call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
+        if call is None:
+            return ladder.HangUp()
+        facts = _facts(call)
+        step = ladder.decide(facts)
+        match step:
+            case ladder.DialHuman(target):
+                _ask_to_dial(call, target.slug, at)
+                _move(call, Status.TRANSFERRING, call.closed_why, at)
+            case ladder.Voicemail():
+                services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
+                _move(call, Status.VOICEMAIL, "nobody could talk", at)
+            case ladder.HangUp(sorry=True):
+                services.end_call(call_sid=call_sid, at=at, reason=EndReason.FAILED, raw="nobody could talk")
+            case ladder.HangUp():
+                reason = EndReason.HUMAN_ENDED if facts.talked else lifecycle.STREAM_ENDS.get(facts.closed_why, EndReason.AGENT_ENDED)
+                services.end_call(call_sid=call_sid, at=at, reason=reason)
+    return step
+
+
+def dial_result(*, call_sid: str, epoch: int, target: str, status: str, bridged: bool = True, at: datetime) -> bool:
+    """Keep how ringing a target went, by Twilio's DialCallStatus. True for the first word of it; a repeat changes nothing.
+
+    Not `bridged`: somebody picked up and left again while the whisper was said, so the next one is rung.
+    """
+    with transaction.atomic():
+        call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
+        if call is None:
+            return False
+        talked = status in TALKED and bridged
+        problem = "" if talked else NOT_PUT_THROUGH if status in TALKED else (status or UNKNOWN)[:200]
+        command = _ask_to_dial(call, target, at)
+        if command.done_at is not None:
+            return False
+        OutboxCommand.objects.filter(pk=command.pk).update(done_at=at, problem=problem)
+        evidence.note_once(call=call, kind="dial-result", at=at, detail={"target": target, "status": (status or UNKNOWN)[:40]})
+        evidence.correct(call_sid=call_sid)
+    return True
+
+
+def leg_told(*, call_sid: str, target: str, status: str, at: datetime) -> bool:
+    """What the leg of a person tells of itself, by Twilio's CallStatus. True when it is news."""
+    if status not in LEG_WORDS:
+        return False
+    with transaction.atomic():
+        call = evidence.hold(call_sid=call_sid, at=at)
+        if call is None:
+            return False
+        services.lower_rung(call_sid=call_sid, rung=Rung.HUMAN, why=call.closed_why or "unknown", at=at)
+        detail = {"target": target or _rung_last(call), "status": LEG_STATES.get(status, status)}
+        is_news = evidence.note_once(call=call, kind="dial-result", at=at, detail=detail)
+        evidence.correct(call_sid=call_sid)
+    return is_news
+
+
+def whisper(*, call_sid: str, target: str, at: datetime) -> str:
+    """Somebody picked up: what they hear before the caller is put through. The reason and the summary are the agent's words."""
+    leg_told(call_sid=call_sid, target=target, status="in-progress", at=at)
+    call = CallSession.objects.filter(call_sid=call_sid).first()
+    asked = call.commands.filter(verb="hand-over").last() if call else None
+    about = [asked.detail.get("reason", ""), asked.detail.get("summary", "")] if asked else []
+    return " ".join([WHISPER, *filter(None, about)])
+
+
+def lost_dial(*, call_sid: str, epoch: int, target: str, at: datetime) -> bool:
+    """Twilio could not tell us how ringing a target went. Whoever picked up has talked, by all we know."""
+    call = CallSession.objects.filter(call_sid=call_sid).first()
+    status = "completed" if call and target in evidence.picked_up(call) else UNKNOWN
+    return dial_result(call_sid=call_sid, epoch=epoch, target=target, status=status, at=at)
+
+
+def _facts(call: CallSession) -> ladder.Facts:
+    targets = call.line.handoff.all() if call.line else []
+    done = [command for command in call.commands.filter(verb="dial") if command.done_at is not None]
+    wanted = call.commands.filter(verb="hand-over").last()
+    return ladder.Facts(
+        is_over=call.is_over,
+        closed_why=call.closed_why if call.closed_epoch == call.epoch else "",
+        targets=tuple(ladder.Target(target.slug, target.ring_seconds) for target in targets),
+        wanted=wanted.detail.get("target", "") if wanted else "",
+        tried=frozenset(command.detail["target"] for command in done),
+        talked=any(not command.problem for command in done),
+        sent_on=call.status in (Status.TRANSFERRING, Status.VOICEMAIL),
+        at_voicemail=call.status == Status.VOICEMAIL,
+        voicemail=bool(call.line and call.line.voicemail),
+    )
+
+
+def _ask_to_dial(call: CallSession, target: str, at: datetime) -> OutboxCommand:
+    services.lower_rung(call_sid=call.call_sid, rung=Rung.HUMAN, why=call.closed_why or "unknown", at=at)
+    key = f"dial:{call.call_sid}:{call.epoch}:{target}"
+    return services.ask(call=call, key=key, verb="dial", detail={"target": target}, at=at, to="twilio")
+
+
+def _move(call: CallSession, to: Status, why: str, at: datetime) -> None:
+    if call.status != to:
+        services.transition(call_sid=call.call_sid, to=to, epoch=call.epoch, reason=why, at=at)
+
+
+def _rung_last(call: CallSession) -> str:
+    dial = call.commands.filter(verb="dial").last()
+    return str(dial.detail["target"]) if dial else ""

@@ -1,0 +1,137 @@
+"""The inbox: a webhook body is stored under a unique key before its 200, processed after, and can be processed again.
+
+So a failed processing is repeated from the row, and a repeated webhook changes nothing. What a message means is
+`calls.vapi_events`' business; Twilio's news are processed where they arrive.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
+
+from bridge.errors import BadMessage
+from calls import vapi_events
+from calls.models import CallSession, InboxMessage, Source, VapiSession
+from calls.redaction import redact_body
+from calls.vapi_events import NEED_THE_ID, VapiMessage
+from calls.vapi_kinds import label
+from calls.vapi_names import named
+
+log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(seconds=5)  # the request that brought a body is given this long to process it itself
+BATCH = 500
+GIVE_UP = timedelta(minutes=10)  # a message nobody's session answers to by then is a stranger's
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def store_inbox(*, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime) -> InboxMessage | None:
+    """Keep a webhook body before its 200 is sent. None when this key was stored before: there is nothing more to do.
+
+    The call is found by its Vapi session when that is known already; Vapi's first webhooks may be faster than the answer
+    that tells us its id.
+    """
+    session = VapiSession.objects.filter(vapi_call_id=vapi_call_id).first() if vapi_call_id else None
+    try:
+        with transaction.atomic():
+            return InboxMessage.objects.create(
+                source=source,
+                key=key,
+                kind=kind[:60],
+                body=redact_body(body),
+                vapi_call_id=vapi_call_id,
+                call_id=session.call_id if session else None,
+                received_at=at,
+            )
+    except IntegrityError:
+        return None
+
+
+def inbox_done(*, pk: int, at: datetime, call: CallSession | None = None, problem: str = "") -> bool:
+    """Mark a body as processed. True for the one that did it; `problem` is our own sentence, never the body's words."""
+    done: dict[str, Any] = {"processed_at": at, "problem": problem[:200]}
+    if call is not None:
+        done["call"] = call
+    return InboxMessage.objects.filter(pk=pk, processed_at=None).update(**done) == 1
+
+
+def inbox_to_do(*, now: datetime) -> Iterator[int]:
+    """Bodies that should have been processed by now, oldest first, as primary keys. Each is named once."""
+    waiting = InboxMessage.objects.filter(processed_at=None, received_at__lt=now - PATIENCE)
+    last = 0
+    while keys := list(waiting.filter(pk__gt=last).values_list("pk", flat=True)[:BATCH]):
+        yield from keys
+        last = keys[-1]
+
+
+# -- Vapi's messages ---------------------------------------------------------------------------------------------------
+
+
+def keep(message: VapiMessage, *, at: datetime) -> int | None:
+    """Store a message before it is answered. Its primary key, or None when it was told before."""
+    kept = message.kept()
+    row = store_inbox(source=Source.VAPI, key=message.key(kept), kind=message.kind, body=kept, vapi_call_id=message.vapi_call_id, at=at)
+    return row.pk if row else None
+
+
+def process(*, pk: int, at: datetime) -> bool:
+    """Make a stored message into history. True when it is done with; safe to run again.
+
+    False while the session it belongs to is not known yet: it is tried again later, for GIVE_UP at most.
+    """
+    row = InboxMessage.objects.get(pk=pk)
+    if row.processed_at is not None:
+        return True
+    name = row.body.get("call", {}).get("name") if isinstance(row.body, dict) else ""
+    call_sid, n = named(name)
+    session = vapi_events.session_of(vapi_call_id=row.vapi_call_id, call_sid=call_sid, n=n)
+    if session is None or (row.kind in NEED_THE_ID and not session.vapi_call_id):
+        return at - row.received_at > GIVE_UP and inbox_done(pk=pk, at=at, problem="It belongs to no session of ours.")
+    try:
+        vapi_events.handle(row, session)
+    except BadMessage as problem:
+        log.warning("A message of Vapi is not as documented", extra={"inbox": row.pk, "kind": label(row.kind), "problem": str(problem)})
+        inbox_done(pk=pk, at=at, call=session.call, problem=str(problem))
+    else:
+        inbox_done(pk=pk, at=at, call=session.call)
+    return True
+
+
+def reprocess(*, pk: int, at: datetime) -> bool:
+    """`process` for a row its own request did not finish. One that fails again is marked and not tried a third time.
+
+    Raises OperationalError or InterfaceError when the database is away: the rows are not to blame, and all can wait.
+    """
+    try:
+        return process(pk=pk, at=at)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as problem:
+        name = type(problem).__name__
+        log.error("A stored message of Vapi failed again and is given up", extra={"inbox": pk, "problem": name})
+        return inbox_done(pk=pk, at=at, problem=f"It could not be processed ({name}).")
+
+
+def again(pk: int, at: datetime) -> bool:
+    """Process a stored message of Vapi's once more. True when it is done with; False when it waits for its session.
+
+    What it told before is not told twice. A body of Twilio's is not processed again: its news are in the rows.
+    """
+    stored = InboxMessage.objects.filter(pk=pk, source=Source.VAPI)
+    if stored.update(processed_at=None, problem="") == 0:
+        return False
+    return reprocess(pk=pk, at=at)
+
+
+def catch_up(*, vapi_session_pk: int, at: datetime) -> None:
+    """Process what came before its Vapi call was known to us: the vendor may be faster than its own answer."""
+    known = VapiSession.objects.filter(pk=vapi_session_pk).exclude(vapi_call_id=None)
+    early = InboxMessage.objects.filter(vapi_call_id__in=known.values("vapi_call_id"), processed_at=None)
+    for pk in list(early.values_list("pk", flat=True)):
+        reprocess(pk=pk, at=at)

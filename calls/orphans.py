@@ -1,0 +1,78 @@
+"""Vapi calls that carry one of our names and belong to no session of ours: found by listing, and ended.
+
+They come about when a create is answered too late or not at all, and when whoever was creating died with the answer in
+hand. Another house may share the account: what has no name we gave, and what no suspicious session of ours asked for, is
+left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from django.db.models import Min
+
+from bridge.errors import VapiError
+from bridge.vapi_answers import ListedCall
+from calls import sessions
+from calls.history import NewEvent, record_events
+from calls.models import Source, VapiSession
+from calls.vapi_names import named
+
+log = logging.getLogger(__name__)
+
+SUSPICIOUS_FOR = timedelta(hours=1)  # the longest a request on its way could still make a call
+CLOCKS_APART = timedelta(minutes=1)
+
+
+class Account(sessions.Vapi, Protocol):
+    """What we need of `bridge.vapi_http.VapiClient`."""
+
+    def list_calls(self, *, since: datetime) -> list[ListedCall]: ...
+
+
+def end_orphans(*, client: Account, now: datetime) -> int:
+    """Look for calls nobody holds, and end them. Returns how many; safe to run twice at once.
+
+    Asks Vapi only when a session may have one. Whatever cannot be ended now is tried again at the next look.
+    """
+    sessions.give_up_claims(now=now)
+    suspects = VapiSession.objects.filter(maybe_created=True, claimed_at__gt=now - SUSPICIOUS_FOR).select_related("call")
+    since = suspects.aggregate(first=Min("claimed_at"))["first"]
+    if since is None:
+        return 0
+    try:
+        listed = client.list_calls(since=since - CLOCKS_APART)
+    except VapiError as problem:
+        log.warning("Vapi did not list its calls", extra={"status": problem.status})
+        return 0
+    ours = {(session.call.call_sid, session.n): session for session in suspects}
+    held = set(VapiSession.objects.filter(vapi_call_id__in=[call.id for call in listed]).values_list("vapi_call_id", flat=True))
+    found: dict[int, list[ListedCall]] = {}
+    for call in listed:
+        session = ours.get(named(call.name))
+        if session is not None and call.id not in held:
+            found.setdefault(session.pk, []).append(call)
+    return sum(_end_all(session, found.get(session.pk, []), client, now) for session in ours.values())
+
+
+def _end_all(session: VapiSession, calls: Sequence[ListedCall], client: Account, now: datetime) -> int:
+    """End what was found for one session; when all of it is over, the session is suspicious no more."""
+    ended = [_ended(call, client) for call in calls if not call.is_over]
+    if calls and all(ended):
+        VapiSession.objects.filter(pk=session.pk).update(maybe_created=False)
+    if any(ended):
+        detail = {"n": session.n, "calls": sum(ended)}
+        record_events(call_sid=session.call.call_sid, events=[NewEvent("vapi-orphan-ended", Source.SYSTEM, now, detail)])
+    return sum(ended)
+
+
+def _ended(call: ListedCall, client: Account) -> bool:
+    try:
+        sessions.end_at_vapi(client, control_url=call.control_url, socket_url=call.socket_url)
+    except VapiError as problem:
+        log.error("A Vapi call nobody holds could not be ended", extra={"status": problem.status})
+        return False
+    return bool(call.control_url or call.socket_url)

@@ -1,0 +1,102 @@
+"""Merging an end-of-call report: the words no final told become lines, its figures a row of their own.
+
+Which lines the report adds is decided by all finals and the report together, each time one of them comes. A final that is
+later than the report takes the place of what the report had to tell for it, so the order plays no part in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from calls import evidence, redaction, vapi_report
+from calls.history import NewEvent, line_hash, record_events
+from calls.models import InboxMessage, Source, TranscriptLine, VapiReport, VapiSession
+from calls.vapi_kinds import REPORT
+from calls.vapi_report import Line, Turn
+
+A_DAY = timedelta(days=1)
+
+
+def merge(*, session: VapiSession, report: Mapping[str, Any], at: datetime) -> bool:
+    """Keep what a session's report says. True for the first time; the same report again changes nothing.
+
+    A long report takes seconds to compare, so it is done before anybody has to wait for us, and again only if in the
+    meantime a final came.
+    """
+    figures = asdict(vapi_report.figures(report))
+    figures |= {name: redaction.redact_body(figures[name]) for name in ("summary", "success", "structured")}
+    said = _said(report)
+    finals = _finals(session)
+    wanted = vapi_report.missing(finals, said)
+    with transaction.atomic():
+        evidence.hold(call_sid=session.call.call_sid, at=at)
+        if (by_now := _finals(session)) != finals:
+            wanted = vapi_report.missing(by_now, said)
+        kept, first = VapiReport.objects.get_or_create(session=session, defaults={**figures, "merged_at": at})
+        _settle(session, wanted, at=kept.merged_at)
+        VapiReport.objects.filter(pk=kept.pk).update(**figures, lines_added=len(wanted))
+        if first:
+            detail = {"n": session.n, "lines": len(wanted)}
+            record_events(call_sid=session.call.call_sid, events=[NewEvent("report-merged", Source.VAPI, at, detail)])
+    return first
+
+
+def settle_again(*, session: VapiSession) -> None:
+    """After a late final: what the report had to tell for it is told by the final now. Needs the call's row held."""
+    kept = VapiReport.objects.filter(session=session).first()
+    if kept is None:
+        return
+    report = InboxMessage.objects.filter(source=Source.VAPI, kind=REPORT, vapi_call_id=session.vapi_call_id).first()
+    if report is not None:
+        wanted = vapi_report.missing(_finals(session), _said(report.body))
+        _settle(session, wanted, at=kept.merged_at)
+        VapiReport.objects.filter(pk=kept.pk).update(lines_added=len(wanted))
+
+
+def _ours(session: VapiSession) -> QuerySet[TranscriptLine]:
+    return TranscriptLine.everything.filter(call=session.call, vapi_call_id=session.vapi_call_id or "")
+
+
+def _finals(session: VapiSession) -> list[Line]:
+    told = _ours(session).filter(from_report=False, retold=False)
+    return [Line(*line) for line in told.values_list("role", "said", "vendor_ms")]
+
+
+def _said(report: Mapping[str, Any]) -> list[Turn]:
+    return [replace(turn, text=redaction.redact(turn.text)) for turn in vapi_report.turns(report)]
+
+
+def _settle(session: VapiSession, lines: Sequence[Line], *, at: datetime) -> None:
+    """Have exactly these lines from the report."""
+    wanted = {(line.role, line.ms, line_hash(line.text)): line for line in lines}
+    there = {(line.role, line.vendor_ms, line.text_hash): line for line in _ours(session).filter(from_report=True)}
+    TranscriptLine.objects.bulk_create([_row(session, wanted[key], at) for key in wanted.keys() - there.keys()])
+    for key, line in there.items():
+        if line.retold == (key in wanted):
+            TranscriptLine.everything.filter(pk=line.pk).update(retold=key not in wanted)
+
+
+def _row(session: VapiSession, line: Line, at: datetime) -> TranscriptLine:
+    return TranscriptLine(
+        call=session.call,
+        n=session.n,
+        vapi_call_id=session.vapi_call_id or "",
+        role=line.role,
+        said=line.text,
+        vendor_ms=line.ms,
+        text_hash=line_hash(line.text),
+        at=_moment(line.ms, at),
+        from_report=True,
+    )
+
+
+def _moment(ms: int, merged_at: datetime) -> datetime:
+    """The vendor's time of a line, unless its clock is a day off."""
+    moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
+    return moment if abs(moment - merged_at) < A_DAY else merged_at

@@ -1,0 +1,117 @@
+"""What Twilio is told to do with a caller: TwiML made from rows alone, so that a repeat gets the same bytes.
+
+And once, when there are no rows to be had, from what this process remembers of the line.
+"""
+
+from __future__ import annotations
+
+import re
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.urls import reverse
+
+from agents import lines
+from agents.models import HandoffTarget
+from bridge import stream_token, twilio_http
+from bridge.routing import MEDIA_PATH
+from calls import callbacks, ladder
+from calls.models import CallSession
+
+E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
+
+NO_AGENT_HERE = "Sorry, nobody answers this number. Please check the number and call again. Goodbye."
+ONE_MOMENT = "One moment, please."
+LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
+NOTHING_HEARD = "We did not hear a message. Goodbye."
+SORRY = "I'm sorry, something went wrong on our side. Please call again in a few minutes. Goodbye."
+THANK_YOU = "Thank you. Goodbye."
+
+
+def connect(call: CallSession) -> str:
+    """The disclosure, then the agent."""
+    expires = int(call.started_at.timestamp()) + stream_token.LIFE_S
+    key = stream_token.key_from(settings.SECRET_KEY)
+    return twilio_http.connect_stream(
+        disclosure=call.line.disclosure if call.line else "",
+        stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
+        stream_status_url=_url("twilio-stream-status"),
+        token=stream_token.issue(key=key, call_sid=call.call_sid, epoch=call.epoch, expires=expires),
+        resume_url=_url("twilio-resume", call.epoch),
+        recording_url=_url("twilio-recording-call") if call.line and call.line.record_calls else "",
+    )
+
+
+def step(what: ladder.Step, call: CallSession | None) -> str:
+    """A step of the ladder; only a call we know gets more than a goodbye."""
+    match what:
+        case ladder.DialHuman(target) if call is not None:
+            number = HandoffTarget.objects.get(slug=target.slug).number
+            return _dial(target.slug, number, target.ring_seconds, epoch=call.epoch, shown=call.to_number)
+        case ladder.Voicemail() if call is not None:
+            return voicemail(call, offer=may_be_called(call))
+        case ladder.HangUp(sorry=True):
+            return twilio_http.say_and_hang_up(SORRY)
+    return twilio_http.hang_up()
+
+
+def voicemail(call: CallSession, *, offer: bool) -> str:
+    """The tone, with the `offer` to be called back instead."""
+    return _voicemail(call.epoch, f"Or press 1, and we will call you back within {_hours(call)}." if offer else "")
+
+
+def promised(call: CallSession) -> str:
+    return twilio_http.say_and_hang_up(f"Thank you. We will call you back within {_hours(call)}. Goodbye.")
+
+
+def may_be_called(call: CallSession) -> bool:
+    """Callers may withhold their number: Twilio then sends a word in its place."""
+    return E164.fullmatch(call.from_number) is not None
+
+
+def from_memory(*, call_sid: str, to_number: str, rung: str) -> str:
+    """The database is away, and Twilio has nobody else to ask: the next person of this line after `rung`, else the voicemail."""
+    try:
+        answer = lines.answer(to_number, draw=lines.draw_of(call_sid))
+    except DatabaseError:  # nor has this process ever seen the line
+        return _voicemail(epoch=0)
+    if answer is None:
+        return twilio_http.say_and_hang_up(NO_AGENT_HERE)
+    slugs = [target.slug for target in answer.targets]
+    following = answer.targets[slugs.index(rung) + 1 :] if rung in slugs else answer.targets
+    if not following:
+        return _voicemail(epoch=0) if answer.voicemail else twilio_http.say_and_hang_up(SORRY)
+    target = following[0]
+    return _dial(target.slug, target.number, target.ring_seconds, epoch=0, shown=to_number)
+
+
+def _dial(slug: str, number: str, ring_seconds: int, *, epoch: int, shown: str) -> str:
+    return twilio_http.dial_human(
+        sentence=ONE_MOMENT,
+        number=number,
+        whisper_url=_url("twilio-whisper", slug),
+        leg_url=_url("twilio-leg", slug),
+        action_url=_url("twilio-dial", epoch, slug),
+        caller_id=shown if E164.fullmatch(shown) else "",
+        ring_seconds=ring_seconds,
+    )
+
+
+def _voicemail(epoch: int, offer: str = "") -> str:
+    return twilio_http.voicemail(
+        prompt=LEAVE_A_MESSAGE,
+        action_url=_url("twilio-voicemail", epoch),
+        recording_url=_url("twilio-recording-voicemail"),
+        nothing_heard=NOTHING_HEARD,
+        offer=offer,
+        offer_url=_url("twilio-callback", epoch),
+    )
+
+
+def _hours(call: CallSession) -> str:
+    hours = callbacks.hours(call)
+    return "one hour" if hours == 1 else f"{hours} hours"
+
+
+def _url(door: str, *parts: int | str) -> str:
+    return f"{settings.PUBLIC_URL}{reverse(door, args=parts)}"

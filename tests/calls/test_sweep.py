@@ -1,0 +1,168 @@
+"""The sweep: silent calls are ended once, living ones never, and Twilio is asked first."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from bridge.errors import TwilioRefused, TwilioUnavailable
+from calls import services
+from calls.models import CallSession, EndReason, OutboxCommand, Outcome, Status
+from calls.sweep import end_silent_calls
+from tests.builders import EPOCH, a_call, at_once
+from tests.calls.test_handover import fresh
+
+pytestmark = pytest.mark.django_db
+threaded = pytest.mark.django_db(transaction=True)
+TTL = timedelta(hours=1)
+LIVING = [Status.CONNECTING, Status.STREAMING, Status.RECOVERING]
+ELSEWHERE = [Status.TRANSFERRING, Status.VOICEMAIL]
+
+
+class FakeTwilio:
+    """Says `word` of every call, or of those in `words`; `problem` is raised instead."""
+
+    def __init__(self, word: str = "in-progress", *, problem: Exception | None = None, **words: str) -> None:
+        self.word, self.words, self.problem = word, words, problem
+        self.asked: list[str] = []
+        self.hung_up: list[str] = []
+
+    def status(self, call_sid: str) -> str:
+        self.asked.append(call_sid)
+        if self.problem is not None:
+            raise self.problem
+        return self.words.get(call_sid, self.word)
+
+    def hang_up(self, call_sid: str) -> bool:
+        if self.problem is not None:
+            raise self.problem
+        self.hung_up.append(call_sid)
+        return True
+
+
+def silent_call(status: Status, *, hours: float = 2, **fields: Any) -> CallSession:
+    return a_call(status=status, stream_epoch=0, last_seen_at=timezone.now() - timedelta(hours=hours), **fields)
+
+
+def swept(twilio: FakeTwilio | None) -> list[str]:
+    return end_silent_calls(now=timezone.now(), ttl=TTL, twilio=twilio)
+
+
+# -- nobody to ask -----------------------------------------------------------------------------------------------------
+
+
+@threaded
+def test_silent_calls_are_ended_once_and_living_ones_left() -> None:
+    silent, living = silent_call(Status.STREAMING), silent_call(Status.STREAMING, hours=0.9)
+    with_person, forgotten = silent_call(Status.TRANSFERRING, hours=4), silent_call(Status.TRANSFERRING, hours=6)
+    ended = at_once([partial(swept, None)] * 4)
+    assert sorted(sid for each in ended for sid in each) == sorted([silent.call_sid, forgotten.call_sid])
+    assert (fresh(silent).end_reason, fresh(living).status, fresh(with_person).status) == ("ttl", "streaming", "transferring")
+    assert not OutboxCommand.objects.exists()
+
+
+def test_a_heartbeat_keeps_a_call_out_of_the_sweep() -> None:
+    call = silent_call(Status.STREAMING)
+    assert services.heartbeat(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    assert swept(None) == []
+
+
+def test_a_three_hour_call_with_activity_on_the_audio_path_alone_outlives_a_ttl_of_a_minute() -> None:
+    call = a_call(at=EPOCH, status=Status.STREAMING, stream_epoch=0, last_seen_at=EPOCH)
+    twilio = FakeTwilio(problem=TwilioUnavailable("Twilio cannot be reached."))
+    for second in range(0, 3 * 3600, 30):
+        at = EPOCH + timedelta(seconds=second)
+        services.heartbeat(call_sid=call.call_sid, epoch=0, at=at)
+        if second % 120 == 0:
+            assert end_silent_calls(now=at + timedelta(seconds=29), ttl=timedelta(seconds=60), twilio=twilio) == []
+    assert fresh(call).status == Status.STREAMING
+    assert twilio.asked == []
+    assert end_silent_calls(now=at + timedelta(seconds=61), ttl=timedelta(seconds=60), twilio=None) == [call.call_sid]
+
+
+# -- Twilio knows ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [*LIVING, *ELSEWHERE])
+@pytest.mark.parametrize(
+    ("word", "reason"), [("completed", "caller_hung_up"), ("busy", "caller_hung_up"), ("failed", "failed"), ("", "ttl")]
+)
+def test_a_call_that_is_over_at_twilio_is_ended_with_twilios_word(status: Status, word: str, reason: str) -> None:
+    call, twilio = silent_call(status), FakeTwilio(word)
+    assert swept(twilio) == [call.call_sid]
+    assert fresh(call).end_reason == reason
+    assert twilio.hung_up == []
+    detail = call.events.get(kind="call-ended").detail
+    assert detail == {"reason": reason, "raw": word or "unknown to Twilio"}
+
+
+def test_a_talk_whose_end_nobody_told_is_ended_as_a_talk() -> None:
+    call = silent_call(Status.TRANSFERRING)
+    services.ask(call=call, key="dial:1", verb="dial", detail={"target": "tier2"}, at=timezone.now(), to="twilio")
+    OutboxCommand.objects.update(done_at=timezone.now())
+    swept(FakeTwilio("completed"))
+    assert (fresh(call).end_reason, fresh(call).outcome) == (EndReason.HUMAN_ENDED, Outcome.HANDED_OVER)
+
+
+@pytest.mark.parametrize("status", ELSEWHERE)
+def test_a_caller_with_a_person_or_at_the_voicemail_is_left_alone_while_twilio_has_them(status: Status) -> None:
+    call, now = silent_call(status, hours=9), timezone.now()
+    assert end_silent_calls(now=now, ttl=TTL, twilio=FakeTwilio("in-progress")) == []
+    assert (fresh(call).status, fresh(call).last_seen_at) == (status, now)
+
+
+@pytest.mark.parametrize("status", LIVING)
+def test_a_dead_line_is_ended_here_and_hung_up_there(status: Status) -> None:
+    call, twilio = silent_call(status), FakeTwilio("in-progress")
+    assert swept(twilio) == [call.call_sid]
+    assert (fresh(call).end_reason, twilio.hung_up) == ("ttl", [call.call_sid])
+    assert swept(twilio) == []
+    assert twilio.hung_up == [call.call_sid]
+
+
+def test_a_call_that_gives_a_sign_of_life_while_twilio_is_asked_is_not_touched() -> None:
+    call, twilio = silent_call(Status.STREAMING), FakeTwilio("completed")
+
+    class Slow(FakeTwilio):
+        def status(self, call_sid: str) -> str:
+            services.heartbeat(call_sid=call_sid, epoch=0, at=timezone.now())
+            return super().status(call_sid)
+
+    for word in ("completed", "in-progress", ""):
+        CallSession.objects.filter(pk=call.pk).update(last_seen_at=timezone.now() - timedelta(hours=2))
+        assert swept(twilio := Slow(word)) == []
+        assert fresh(call).status == Status.STREAMING
+        assert twilio.hung_up == []
+
+
+@threaded
+def test_two_sweeps_at_once_end_a_call_once() -> None:
+    call, twilio = silent_call(Status.STREAMING), FakeTwilio("in-progress")
+    ended = at_once([partial(swept, twilio)] * 4)
+    assert [sid for each in ended for sid in each] == [call.call_sid]
+    assert call.events.filter(kind="call-ended").count() == 1
+
+
+# -- Twilio does not answer --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", [TwilioUnavailable("Twilio cannot be reached."), TwilioRefused("No.", status=401)])
+def test_while_twilio_does_not_answer_a_talk_is_left_for_later_and_a_dead_line_is_hung_up_later(problem: Exception) -> None:
+    talk, message, dead = silent_call(Status.TRANSFERRING), silent_call(Status.VOICEMAIL), silent_call(Status.STREAMING)
+    away, back = FakeTwilio(problem=problem), FakeTwilio("in-progress")
+    assert swept(away) == [dead.call_sid]
+    assert (fresh(talk).status, fresh(message).status, fresh(dead).end_reason) == (Status.TRANSFERRING, Status.VOICEMAIL, "ttl")
+    assert len(away.asked) == 1, "one time-out is enough for a sweep"
+    assert swept(back) == []
+    assert back.hung_up == [dead.call_sid]
+    assert swept(back) == []
+    assert back.hung_up == [dead.call_sid]
+
+
+def test_a_talk_longer_than_twilio_allows_is_ended_even_if_twilio_never_answers() -> None:
+    call = silent_call(Status.TRANSFERRING, hours=6)
+    assert swept(FakeTwilio(problem=TwilioUnavailable("Twilio cannot be reached."))) == [call.call_sid]

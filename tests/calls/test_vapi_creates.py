@@ -1,0 +1,218 @@
+"""Calls at Vapi that nobody wants any more are ended there, however their create went: against the sandbox Vapi over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from functools import partial
+
+import pytest
+from django.utils import timezone
+
+from bridge.errors import VapiRefused
+from bridge.sandbox import malformed
+from bridge.sandbox.faults import CREATE, Faults
+from calls import orphans, sessions
+from calls.models import CallSession, EndReason, VapiSession, VapiState
+from calls.services import end_call
+from tests.builders import a_call, a_line, at_once, session_of
+from tests.calls.vapi_house import House, until, vapi_house
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    with vapi_house() as house:
+        yield house
+
+
+def start(house: House, call: CallSession) -> bool:
+    return sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=house)
+
+
+def hang_up(house: House, call: CallSession) -> None:
+    """What Twilio's word of the end has done."""
+    end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
+    for pk in sessions.open_sessions(call_sid=call.call_sid):
+        sessions.end_session(pk=pk, client=house, at=timezone.now())
+
+
+def look(house: House, *, after_s: float = 0.0) -> int:
+    return orphans.end_orphans(client=house, now=timezone.now() + timedelta(seconds=after_s))
+
+
+def moment(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
+
+
+# -- the caller leaves while the create is on its way ----------------------------------------------------------------------
+
+CREATES_S = (0.0, 0.3, 1.0, 2.5)
+LEAVES_S = (0.0, 0.05, 0.3, 1.0, 1.5, 2.5, 3.0)
+
+
+def test_a_caller_may_leave_at_any_moment_and_the_vapi_call_is_over_within_two_seconds(house: House) -> None:
+    a_line()
+    calls = {(create_s, leave_s): a_call() for create_s in CREATES_S for leave_s in LEAVES_S}
+    for (create_s, _), call in calls.items():
+        house.faulty(call.call_sid, Faults(create_delay_s=create_s))
+    jobs: list[Callable[[], object]] = []
+    for (_, leave_s), call in calls.items():
+        jobs += [partial(start, house, call), partial(_leave, house, call, leave_s)]
+    at_once(jobs)
+    until(lambda: not house.vapi.open_calls(), within=2.0)
+    for (create_s, leave_s), call in calls.items():
+        session = session_of(call)
+        assert (session.ended_at is not None, session.socket_url) == (True, ""), (create_s, leave_s)
+        made = house.of(call.call_sid)
+        assert len(made) <= 1
+        for vapi_call in made:
+            exists = max(moment(vapi_call.public["createdAt"]), session_left(call))
+            assert moment(vapi_call.public["endedAt"]) - exists <= timedelta(seconds=2), (create_s, leave_s)
+    assert sum(len(house.of(call.call_sid)) for call in calls.values()) > len(calls) / 2, "hardly any call was made at all"
+
+
+def _leave(house: House, call: CallSession, after_s: float) -> None:
+    time.sleep(after_s)  # the caller's own choice, nothing is waited for
+    hang_up(house, call)
+
+
+def session_left(call: CallSession) -> datetime:
+    call.refresh_from_db()
+    assert call.ended_at is not None
+    return call.ended_at
+
+
+# -- calls at Vapi that no row knows ---------------------------------------------------------------------------------------
+
+
+def test_a_create_that_is_answered_too_late_leaves_a_call_that_is_found_and_ended(house: House) -> None:
+    call = a_call()
+    house.deadline_s = 0.3
+    house.faulty(call.call_sid, Faults(create_delay_s=0.8))
+    assert not start(house, call)
+    assert (session_of(call).state, session_of(call).maybe_created) == (VapiState.FAILED, True)
+    assert look(house) == 0  # it does not exist yet, and stays under suspicion
+    until(lambda: house.of(call.call_sid))
+    assert look(house) == 1
+    assert house.vapi.open_calls() == []
+    assert call.events.get(kind="vapi-orphan-ended").detail == {"n": 0, "calls": 1}
+    assert not session_of(call).maybe_created
+    looks = house.looks
+    assert (look(house), house.looks) == (0, looks)  # nothing is suspicious: Vapi is not asked
+
+
+def test_a_worker_that_dies_with_the_answer_in_hand_leaves_a_call_that_is_found_and_ended(house: House) -> None:
+    call = a_call()
+    sessions.claim_session(pk=session_of(call).pk, by="worker", at=timezone.now())
+    house.create_call(sessions._request(VapiSession.objects.get()))
+    assert look(house, after_s=9.0) == 0  # its creator may be at work still
+    assert len(house.vapi.open_calls()) == 1
+    assert look(house, after_s=11.0) == 1
+    assert house.vapi.open_calls() == []
+    assert session_of(call).state == VapiState.FAILED
+
+
+def test_only_what_a_suspicious_session_of_ours_asked_for_is_ended(house: House) -> None:
+    call, healthy = a_call(), a_call()
+    assert start(house, healthy)
+    VapiSession.objects.filter(call=call).update(state=VapiState.FAILED, maybe_created=True, claimed_at=timezone.now())
+    request = dict(sessions._request(session_of(call)))
+    for name in ("somebody else's", f"CA{'9' * 32}.0", f"{call.call_sid}.1"):
+        house.create_call(request | {"name": name})
+    assert look(house) == 0
+    assert len(house.vapi.open_calls()) == 4
+    house.create_call(request)
+    assert look(house) == 1
+    assert len(house.vapi.open_calls()) == 4
+
+
+def test_two_looks_at_once_end_a_call_once_or_twice_and_harm_nothing(house: House) -> None:
+    call = a_call()
+    VapiSession.objects.update(state=VapiState.FAILED, maybe_created=True, claimed_at=timezone.now())
+    house.create_call(sessions._request(session_of(call)))
+    assert 1 <= sum(at_once([partial(look, house)] * 3)) <= 3
+    assert house.vapi.open_calls() == []
+    assert look(house) == 0
+
+
+def test_a_vapi_that_does_not_list_its_calls_is_asked_again_later(house: House) -> None:
+    call = a_call()
+    VapiSession.objects.update(state=VapiState.FAILED, maybe_created=True, claimed_at=timezone.now())
+    house.create_call(sessions._request(session_of(call)))
+    working, house.list_calls = house.list_calls, refuse  # type: ignore[method-assign,assignment]
+    assert look(house) == 0
+    house.list_calls = working  # type: ignore[method-assign]
+    assert look(house) == 1
+
+
+def refuse(**_: object) -> None:
+    raise VapiRefused("Vapi refused with 401.", status=401)
+
+
+# -- bad answers to a create -----------------------------------------------------------------------------------------------
+
+
+def test_whatever_a_create_is_answered_with_no_call_stays_at_vapi(house: House) -> None:
+    """P15 of the ladder. The call exists, whatever its answer looks like."""
+    talking = a_call()
+    assert start(house, talking)
+    calls = {kind: a_call() for kind in malformed.KINDS}
+    for kind, call in calls.items():
+        house.faulty(call.call_sid, Faults(create_delay_s=0.0, create_malformed=kind))
+    began = time.monotonic()
+    assert not any(at_once([partial(start, house, call) for call in calls.values()]))
+    assert time.monotonic() - began < 3.5
+    states = {kind: (session_of(call).state, session_of(call).maybe_created) for kind, call in calls.items()}
+    assert states == dict.fromkeys(malformed.KINDS, (VapiState.FAILED, True))
+    look(house)
+    assert [call.name for call in house.vapi.open_calls()] == [f"{talking.call_sid}.0"]
+    assert session_of(talking).state == VapiState.LIVE
+    assert "example.net" not in str(list(VapiSession.objects.values()))
+
+
+FAILED, MAYBE, LIVE = (VapiState.FAILED, False), (VapiState.FAILED, True), (VapiState.LIVE, False)
+ANSWERS = {  # P10 to P14: the fault, what becomes of the session (state, maybe at Vapi), within seconds
+    "create-401": (FAILED, 0.5),
+    "create-402": (FAILED, 0.5),
+    "create-403": (FAILED, 0.5),
+    "create-429": (FAILED, 1.0),
+    "create-429-once": (LIVE, 2.0),
+    "create-429-wait-9999": (FAILED, 0.5),
+    "create-429-wait-garbage": (FAILED, 1.0),
+    "create-500": (MAYBE, 0.5),
+    "create-503": (FAILED, 1.0),
+    "create-503-once": (LIVE, 1.0),
+    "create-slow-10": (MAYBE, 3.0),
+    "create-drip": (MAYBE, 3.0),
+    "create-over-limit": (FAILED, 0.5),
+    "create-blocked": (MAYBE, 1.0),
+}
+A_BUSY_MACHINE_S = 1.0
+
+
+def test_a_create_that_fails_is_known_in_time_and_told_from_one_that_may_have_worked(house: House) -> None:
+    calls = {name: a_call() for name in ANSWERS}
+    for name, call in calls.items():
+        faults = CREATE[name].switches()
+        faults.create_delay_s = min(faults.create_delay_s, 3.3) if "slow" in name else 0.0
+        house.faulty(call.call_sid, faults)
+    took = dict(zip(calls, at_once([partial(_timed, house, call) for call in calls.values()]), strict=True))
+    assert {name: (session_of(call).state, session_of(call).maybe_created) for name, call in calls.items()} == {
+        name: end for name, (end, _) in ANSWERS.items()
+    }
+    late = {name: seconds for name, seconds in took.items() if seconds > ANSWERS[name][1] + A_BUSY_MACHINE_S}
+    assert late == {}
+    for call in calls.values():
+        hang_up(house, call)
+    until(lambda: house.of(calls["create-slow-10"].call_sid))
+    look(house)
+    assert house.vapi.open_calls() == []
+
+
+def _timed(house: House, call: CallSession) -> float:
+    began = time.monotonic()
+    start(house, call)
+    return time.monotonic() - began
