@@ -7,7 +7,7 @@ ARGS ?=
 # A machine that forbids compiled modules makes every one of our processes compile all it imports: 3.5 s instead of 1.2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test fuzz faults lint serve lock clips clean
+.PHONY: demo test load fuzz faults thirty lint serve lock clips clean
 
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
@@ -15,11 +15,15 @@ demo: $(VENV)/.run
 # Journeys come second and alone: they keep time on real sockets, and all but a few share a house.
 test: $(VENV)/.dev
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -n 2 -m "not journey"
-	$(BIN)/python -m pytest -m journey
+	$(BIN)/python -m pytest -n 2 -m "not journey and not load"
+	$(BIN)/python -m pytest -m "journey and not load"
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# What needs the machine to itself for minutes: thirty calls at once, two hundred one after the other, faults of both vendors.
+load: $(VENV)/.dev
+	$(BIN)/python -m pytest -m load $(ARGS)
 
 # Bad input at the nine doors, as much of it as wanted; a failure prints the seed and the case.
 CASES ?= 20000
@@ -31,6 +35,11 @@ fuzz: $(VENV)/.dev
 FAULTS ?= all
 faults: $(VENV)/.dev
 	FAULTS=$(FAULTS) $(BIN)/python -m pytest --timeout 900 -m journey tests/journeys/test_faults.py $(ARGS)
+
+# Thirty calls at once in real time, or as many as CALLS=100 says, each known by its sound; what was measured is printed.
+CALLS ?= 30
+thirty: $(VENV)/.dev
+	THIRTY=$(CALLS) $(BIN)/python -m pytest --timeout 900 -s -m journey tests/journeys/test_thirty.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.audio import ms
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
 
@@ -44,3 +45,9 @@ class Leave:
 
 
 Action = ToAgent | TellAgent | ToCaller | MarkCaller | FlushCaller | Noted | AskForPerson | Leave
+
+
+def turn_ended(*, said: int, heard: int, interrupted: bool) -> list[Noted]:
+    """What the caller heard of a turn of the agent's, in bytes; nothing is noted of one without a sound."""
+    detail = {"said_ms": ms(said), "heard_ms": ms(max(0, heard)), "interrupted": interrupted}
+    return [Noted("agent-turn-ended", detail=detail)] if said > 0 else []

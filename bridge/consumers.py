@@ -22,22 +22,9 @@ from bridge.actions import Action, AskForPerson, Leave, Noted, TellAgent, ToAgen
 from bridge.audio import Clip
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
-from bridge.manners import Bucket, Manners, OutOfPatience
+from bridge.manners import TWILIO, VAPI, Garbage, Manners, OutOfPatience
 from bridge.outbox import Outbox, Send
-from bridge.ports import (
-    Admission,
-    Closing,
-    Command,
-    Conversation,
-    Conversations,
-    Garbage,
-    Ledger,
-    LedgerAway,
-    Link,
-    LinkClosed,
-    Note,
-    Proof,
-)
+from bridge.ports import Admission, Closing, Command, Conversation, Conversations, Ledger, LedgerAway, Link, LinkClosed, Note, Proof
 from bridge.rules import Rules
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
@@ -48,9 +35,6 @@ CLAIM_AFTER_S = 1.0
 CONVERSATION_POLL_S = 0.1
 COMMAND_POLL_S = 2.0
 HEARTBEAT_EVERY_S = 5.0
-TWILIO_FRAMES = {"per_s": 60, "burst": 500}  # normal is 50 a second; a stall of 10 s may be made up for at once
-TWILIO_OTHERS = {"per_s": 10, "burst": 100}
-VAPI_TEXTS = {"per_s": 100, "burst": 500}  # each may become a row of history; some ten a second are normal
 POLICY_VIOLATION = 1008
 ASKS_FOR_PERSON = "0"
 OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
@@ -91,7 +75,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         self._conversation_news = asyncio.Event()
         self._command_news = asyncio.Event()
-        self._twilio, self._vapi = Manners(), Manners()
+        self._twilio, self._vapi = Manners(TWILIO), Manners(VAPI)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -108,9 +92,7 @@ class MediaStreamConsumer(AsyncConsumer):
             greeting_interruptible=admission.greeting_interruptible,
             agent_speaks_first=admission.agent_speaks_first,
         )
-        now = self._clock()
-        self._core = BridgeCore(rules, clips=self._clips, now=now)
-        self._frames, self._others, self._texts = (Bucket(**pace, now=now) for pace in (TWILIO_FRAMES, TWILIO_OTHERS, VAPI_TEXTS))
+        self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
         await self._carry(send)
 
     # -- before anything is believed -----------------------------------------------------------------------------------
@@ -226,9 +208,9 @@ class MediaStreamConsumer(AsyncConsumer):
             event = twilio_media.read(text, self._stream_sid)
         except BadMessage as error:
             return self._twilio.bad(error.kind, now)
-        pace = self._frames if isinstance(event, twilio_media.Media) else self._others
-        if not pace.take(now) and not isinstance(event, twilio_media.Stop):
-            return self._twilio.bad("flood", now)
+        what = "sound" if isinstance(event, twilio_media.Media) else "other"
+        if not isinstance(event, twilio_media.Stop) and not self._twilio.keeps_pace(what, now):
+            return None
         match event:
             case twilio_media.Media(ulaw):
                 self._do(self._core.caller_audio(ulaw, now))
@@ -269,8 +251,8 @@ class MediaStreamConsumer(AsyncConsumer):
             return self._do(self._core.agent_audio(message, now))
         if isinstance(message, Garbage):
             return self._vapi.bad(message.kind, now)
-        if not self._texts.take(now):
-            return self._vapi.bad("flood", now)
+        if not self._vapi.keeps_pace("text", now):
+            return None
         try:
             said = vapi_messages.read(message)
         except BadMessage as error:

@@ -20,13 +20,14 @@ from enum import Enum
 from typing import Any
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, AskForPerson, Leave, Noted
+from bridge.actions import Action, Leave, Noted, turn_ended
 from bridge.audio import FRAME_S, Clip, ms
 from bridge.figures import Figures
-from bridge.pulse import PROBE, Pulse
+from bridge.keypad import Keypad
+from bridge.pulse import LOST, PROBE, Pulse
 from bridge.rules import Rules
 from bridge.uplink import CallerVoice
-from bridge.voice import AgentVoice, FlushCaller, MarkCaller, ToCaller
+from bridge.voice import AgentVoice, FlushCaller
 
 
 class Turn(Enum):
@@ -44,6 +45,7 @@ class BridgeCore:
         self._figures = Figures()
         self._voice = AgentVoice()
         self._caller = CallerVoice(rules, self._figures)
+        self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
         self._turn = Turn.SPEAKING
         self._opened_at = now
@@ -63,8 +65,6 @@ class BridgeCore:
         self._greeted = False
         self._greeting_said = False
         self._dismissed = False  # the agent may say what it wants: the caller is on the way to a person
-        self._wants_person = False
-        self._keys_noted = 0
         self._overflow_noted = False
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
@@ -90,11 +90,12 @@ class BridgeCore:
         if self._turn_bytes == 0:
             self._first_sound_of_turn(now)
         self._turn_bytes += len(ulaw)
-        out = self._playing(self._voice.add(ulaw, now))
+        out: list[Action] = [*self._voice.add(ulaw, now)]
         if self._voice.dropped_bytes and not self._overflow_noted:
-            out += self._overflow()
+            self._overflow_noted = True  # the figures have the bytes
+            out.append(Noted("agent-audio-dropped", detail={"policy": "the newest", "held_ms": ms(self._voice.held_bytes)}))
         if self._leaving is not None and not self._agent_speaking:  # the tail of a last word: no more follows
-            out += self._playing(self._voice.end_turn(now))
+            out += self._voice.end_turn(now)
         return out
 
     # -- what the two wires say ------------------------------------------------------------------------------------
@@ -150,16 +151,10 @@ class BridgeCore:
         return out + self._check_drained(now)
 
     def key_pressed(self, now: float, *, asks_for_person: bool) -> list[Action]:
-        """A key of the caller's telephone. Keys are counted; which one it was has no place here."""
+        """A key of the caller's telephone; which one it was has no place here."""
         self._pulse.heard_at = now
-        self._figures.keys += 1
-        out: list[Action] = []
-        if "keys" not in self._deadlines:
-            out.append(self._keys(now))
-        if asks_for_person and not self._wants_person and self._leaving is None:
-            self._wants_person = True
-            out.append(AskForPerson())
-        return out
+        out = self._keypad.pressed(now)
+        return out + self._keypad.ask_for_person() if asks_for_person and self._leaving is None else out
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
         """Vapi's socket closed without an end of the session, or could not be opened again."""
@@ -216,7 +211,7 @@ class BridgeCore:
         """When `tick` wants to run; None when there is nothing to wait for any more."""
         if self._gone:
             return None
-        first, send, fill = self._pulse.at, self._voice.next_send(), self._caller.fill_at
+        first, send, fill = min(self._pulse.at, self._keypad.at), self._voice.next_send(), self._caller.fill_at
         if send is not None and send < first:
             first = send
         if fill is not None and fill < first:
@@ -227,11 +222,15 @@ class BridgeCore:
         """Do everything that is due."""
         if self._gone:
             return []
-        out = self._playing(self._voice.pace(now))
+        out: list[Action] = [*self._voice.pace(now)]
         if self._caller.fill_at is not None and self._caller.fill_at <= now:
             out += self._caller.fill(now)
+        if self._keypad.at <= now:
+            out += self._keypad.tell(now)
         if self._pulse.at <= now:
-            out += self._check_pulse(now)
+            out += self._pulse.check(now)
+            if LOST in out:
+                return self.stream_lost(LOST.why, now, raw=LOST.raw)
         for name in [name for name, at in self._deadlines.items() if at <= now]:
             if self._deadlines.pop(name, None) is not None:  # an earlier one may have ended everything
                 out += self._due(name, now)
@@ -277,7 +276,7 @@ class BridgeCore:
         out += [
             Noted(note),
             Noted("tts-buffer-flushed", detail={"cancelled_ms": ms(cancelled)}),
-            *self._turn_heard(said=self._turn_bytes, heard=self._turn_bytes - cancelled, interrupted=True),
+            *turn_ended(said=self._turn_bytes, heard=self._turn_bytes - cancelled, interrupted=True),
         ]
         self._turn_bytes = 0
         self._deadlines.pop("confirm", None)
@@ -299,7 +298,7 @@ class BridgeCore:
         self._turn = Turn.SPEAKING
         self._evidence_at = None
         self._deadlines.pop("confirm", None)
-        return [Noted("interruption-dismissed"), *self._playing(self._voice.resume(now))]
+        return [Noted("interruption-dismissed"), *self._voice.resume(now)]
 
     def _silent(self, now: float) -> list[Action]:
         since, self._silence_pending, self._evidence_at = self._silence_pending, None, None
@@ -323,8 +322,8 @@ class BridgeCore:
             return [Noted("agent-speech-stopped", "vapi"), *self._flush(now, note="interruption-confirmed")]
         out: list[Action] = [Noted("agent-speech-stopped", "vapi")]
         if self._turn is Turn.SPEAKING:
-            out += self._turn_heard(said=self._turn_bytes, heard=self._turn_bytes, interrupted=False)
-            out += self._playing(self._voice.end_turn(now))
+            out += turn_ended(said=self._turn_bytes, heard=self._turn_bytes, interrupted=False)
+            out += self._voice.end_turn(now)
         self._greeting_said = True
         self._unprotect_greeting(now)
         return out + self._check_drained(now)
@@ -341,12 +340,6 @@ class BridgeCore:
             self._figures.turn_latency_ms.append(int((now - self._caller_paused_at) * 1000))
             self._caller_paused_at = None
 
-    def _turn_heard(self, *, said: int, heard: int, interrupted: bool) -> list[Action]:
-        if said <= 0:
-            return []
-        detail = {"said_ms": ms(said), "heard_ms": ms(max(0, heard)), "interrupted": interrupted}
-        return [Noted("agent-turn-ended", detail=detail)]
-
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def _apologise(self, why: str, now: float, *, raw: str) -> list[Action]:
@@ -362,13 +355,13 @@ class BridgeCore:
         self._turn = Turn.SPEAKING
         self._figures.clip_bytes += len(clip.ulaw)
         said = Noted("clip-played", detail={"clip": name, "text": clip.text})
-        return [said, *self._playing(self._voice.add(clip.ulaw, now)), *self._playing(self._voice.end_turn(now))]
+        return [said, *self._voice.add(clip.ulaw, now), *self._voice.end_turn(now)]
 
     def _nothing_follows(self, now: float) -> list[Action]:
         """No more sound of the agent will come: what is here is played to its end, then the call is left."""
         self._agent_speaking = False
         self._deadlines.pop("last-sentence", None)
-        return [*self._playing(self._voice.end_turn(now)), *self._check_drained(now)]
+        return [*self._voice.end_turn(now), *self._check_drained(now)]
 
     def _check_drained(self, now: float) -> list[Action]:
         if self._leaving is None or self._gone or self._agent_speaking or "last-sentence" in self._deadlines:
@@ -397,33 +390,9 @@ class BridgeCore:
                 return self.no_agent(now, raw="no sound of an agent in time")
             case "drain":
                 return self._leave(self._leaving) if self._leaving else []
-            case "keys":
-                return [self._keys(now)] if self._figures.keys > self._keys_noted else []
         return []  # "heard" and "last-sentence" only wake the check that follows
 
     # -- small things ----------------------------------------------------------------------------------------------
 
-    def _keys(self, now: float) -> Noted:
-        """How many keys so far, at most once a second: somebody may be typing a long number."""
-        self._keys_noted = self._figures.keys
-        self._deadlines["keys"] = now + self._rules.keys_noted_every
-        return Noted("keypad-pressed", "twilio", {"count": self._figures.keys})
-
-    def _overflow(self) -> list[Action]:
-        """Vapi sent more than a minute ahead of the ear. Said once; the figures have the bytes."""
-        self._overflow_noted = True
-        return [Noted("agent-audio-dropped", detail={"policy": "the newest", "held_ms": ms(self._voice.held_bytes)})]
-
-    def _check_pulse(self, now: float) -> list[Action]:
-        out = self._pulse.check(now)
-        match out:
-            case [Leave(why, raw)]:
-                return self.stream_lost(why, now, raw=raw)
-        return out
-
     def _since_opened(self, now: float) -> int:
         return int((now - self._opened_at) * 1000)
-
-    @staticmethod
-    def _playing(actions: list[ToCaller | MarkCaller]) -> list[Action]:
-        return [*actions]

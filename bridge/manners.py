@@ -7,22 +7,35 @@ ones are bad too: each wire has its usual pace, with room for a burst after a st
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 BAD_LIMIT = 20
 BAD_WITHIN_S = 10.0
+# Messages a second in the long run, and at once.
+TWILIO = {"sound": (60, 500), "other": (10, 100)}  # 50 frames a second are normal; a stall of 10 s may be made up for
+VAPI = {"text": (100, 500)}  # some ten a second are normal, and each may become a row of history
 
 
 class OutOfPatience(Exception):
     """A peer has sent more bad messages than anybody would by accident."""
 
 
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What stands for a message that was thrown away unread; `kind` is a word to count it under."""
+
+    kind: str
+
+
 class Manners:
     """One peer's behaviour on one socket: `counts` of bad messages by kind, and how many good ones were of no use (`ignored`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, paces: Mapping[str, tuple[float, float]]) -> None:
         self.ignored = 0
         self.counts: Counter[str] = Counter()
         self._recent: deque[float] = deque(maxlen=BAD_LIMIT + 1)
+        self._buckets = {what: _Bucket(*pace) for what, pace in paces.items()}
 
     def bad(self, kind: str, now: float) -> None:
         """Count one bad message. Raises OutOfPatience when it was one too many."""
@@ -31,25 +44,27 @@ class Manners:
         if len(self._recent) > BAD_LIMIT and now - self._recent[0] < BAD_WITHIN_S:
             raise OutOfPatience
 
+    def keeps_pace(self, what: str, now: float) -> bool:
+        """False when there is no room for one more message of this sort: a bad one then. Raises OutOfPatience."""
+        if self._buckets[what].take(now):
+            return True
+        self.bad("flood", now)
+        return False
+
     def as_figures(self, wire: str) -> dict[str, int]:
         """Flat, to be added up over the streams of a call: `<wire>.<kind>`."""
         figures = {f"{wire}.{kind}": count for kind, count in self.counts.items()}
         return figures | ({f"{wire}.ignored": self.ignored} if self.ignored else {})
 
 
-class Bucket:
-    """A pace: `per_s` messages a second in the long run, `burst` at once."""
-
-    def __init__(self, *, per_s: float, burst: float, now: float) -> None:
+class _Bucket:
+    def __init__(self, per_s: float, burst: float) -> None:
         self._per_s, self._burst = per_s, burst
-        self._room, self._at = burst, now
+        self._room, self._at = burst, 0.0
 
     def take(self, now: float) -> bool:
-        """True when one more message is within the pace."""
-        room = self._room + (now - self._at) * self._per_s
-        self._at = now
-        self._room = min(room, self._burst) - 1
-        if self._room < 0:
-            self._room += 1
+        self._room, self._at = min(self._room + (now - self._at) * self._per_s, self._burst), now
+        if self._room < 1:
             return False
+        self._room -= 1
         return True

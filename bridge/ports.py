@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bridge.manners import Garbage
+
 
 @dataclass(frozen=True, slots=True)
 class CallRef:
@@ -107,13 +109,6 @@ class Ledger(Protocol):
 
 class LedgerAway(Exception):
     """The history did not answer within its deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Garbage:
-    """A message of Vapi's that was thrown away unread; `kind` is a word to count it under."""
-
-    kind: str
 
 
 class Link(Protocol):

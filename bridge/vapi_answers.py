@@ -15,6 +15,7 @@ MAX_ANSWER_BYTES = 256 * 1024
 MAX_LIST_BYTES = 8 * 1024 * 1024  # a listed call carries its assistant and, when it is over, all that was said
 LIST_NODES = 400_000
 MAX_URL_CHARS = 500
+MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,16}Z", re.ASCII)
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 URL = re.compile(r"(?P<scheme>[a-z]+)://(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/?&=+:,@-]*)?")
 
@@ -30,13 +31,14 @@ class VapiCall:
 
 @dataclass(frozen=True, slots=True)
 class ListedCall:
-    """A call as a list shows it; the URLs are empty where none may be used."""
+    """A call as a list shows it; the URLs are empty where none may be used, `created_at` where it is no moment."""
 
     id: str
     name: str
     is_over: bool
     control_url: str = field(repr=False)
     socket_url: str = field(repr=False)
+    created_at: str = ""
 
 
 class Hosts:
@@ -118,13 +120,14 @@ def listed(body: bytes, hosts: Hosts) -> list[ListedCall]:
 
 
 def _listed(call: Mapping[str, Any], hosts: Hosts) -> ListedCall:
-    name = call.get("name")
+    name, created_at = call.get("name"), call.get("createdAt")
     return ListedCall(
         id=call["id"],
         name=name if isinstance(name, str) else "",
         is_over=call.get("status") == "ended",
         control_url=control_url(call, hosts),
         socket_url=hosts.socket(_inside(call, "transport", "websocketCallUrl")),
+        created_at=created_at if isinstance(created_at, str) and MOMENT.fullmatch(created_at) else "",
     )
 
 

@@ -16,7 +16,8 @@ import picows
 
 from bridge import vapi_messages
 from bridge.errors import VapiRefused, VapiUnavailable
-from bridge.ports import Garbage, LinkClosed
+from bridge.manners import Garbage
+from bridge.ports import LinkClosed
 
 CONNECT_WITHIN_S = 2.0
 UNSENT_LIMIT = 32 * 1024  # 4 s of sound; Vapi's own advice is to watch above 32 KB

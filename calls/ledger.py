@@ -24,7 +24,7 @@ from agents.models import FirstMessageMode
 from bridge import stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import inbox, publisher, services, sessions, tasks
+from calls import evidence, inbox, publisher, services, sessions, tasks
 from calls.history import NewEvent, add_line, record_events
 from calls.models import CallSession, OutboxCommand, Role, Source, VapiSession
 from calls.writer import BoundedWriter
@@ -34,8 +34,10 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 DEADLINE_S = 0.3
+ENDED_WITHIN_S = 2.0  # of an ordinary end: all is said, and one that is not known leads the caller to a person they did not ask for
 ADMITTED_WITHIN_S = 1.0  # no sound flows yet, and a stream that is refused costs its caller more than the wait
 ASKERS = 4
+ORDINARY = ("agent-ended", "hung-up", "handed-over")
 PRESSED_0 = "the caller pressed 0"
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
 
@@ -120,12 +122,12 @@ class DatabaseLedger:
         return await self._ask(partial(_commands, ref, after))
 
     async def ended(self, ref: CallRef, closing: Closing) -> None:
-        """LedgerAway means not stored *yet*: it stays with the writer."""
+        """LedgerAway means not stored *yet*: it stays with the writer. A caller who is to be rescued waits for it no longer than 300 ms."""
         entry = Closed(ref, closing, self._wall(), self._clock())
         if not self.writer.put(entry, urgent=True):
             raise LedgerAway("The writer has no room.")
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(max(self._deadline, ENDED_WITHIN_S) if closing.why in ORDINARY else self._deadline):
                 stored = await asyncio.shield(asyncio.wrap_future(entry.stored))
         except TimeoutError:
             raise LedgerAway("The end of the stream was not stored in time.") from None
@@ -259,8 +261,8 @@ def _write_notes(ref: CallRef, notes: Sequence[Note]) -> None:
 
 def _ask_for_person(ref: CallRef, at: datetime) -> None:
     """Pressing 0 has the same key as the agent's own wish: a stream is handed over once. Without anybody to take it, it is not."""
-    call = CallSession.objects.live().select_related("line").filter(call_sid=ref.call_sid, epoch=ref.epoch).first()
-    if call is None or call.line is None:
+    call = evidence.hold(call_sid=ref.call_sid, epoch=ref.epoch, at=at)  # first: the agent's own wish may be written just now
+    if call is None or call.is_over or call.line is None:
         return
     first = call.line.handoff.first()
     key = f"hand-over:{ref.call_sid}:{ref.epoch}"

@@ -54,7 +54,7 @@ def masked_text(text: str) -> str:
     if text[:1] in ("{", "["):
         try:
             return orjson.dumps(masked(orjson.loads(text))).decode()
-        except (orjson.JSONDecodeError, TypeError):  # cut, or no JSON after all
+        except (orjson.JSONDecodeError, TypeError, RecursionError):  # cut, or no JSON after all, or deeper than anybody means it
             pass
     text = NAMED.sub(_without_value, LOOKS.sub(MASK, text))
     return DIGITS.sub(_without_cards, text)

@@ -47,14 +47,20 @@ def merge(*, session: VapiSession, report: Mapping[str, Any], at: datetime) -> b
     return first
 
 
-def settle_again(*, session: VapiSession) -> None:
-    """After a late final: what the report had to tell for it is told by the final now. Needs the call's row held."""
+def settle_again(*, session: VapiSession, at: datetime) -> None:
+    """After a late final is stored: what the report had to tell for it is told by the final now. Compared as in `merge`."""
     kept = VapiReport.objects.filter(session=session).first()
-    if kept is None:
+    if kept is None:  # one that is being merged looks at the finals once more when it has the call's row
         return
     report = InboxMessage.objects.filter(source=Source.VAPI, kind=REPORT, vapi_call_id=session.vapi_call_id).first()
-    if report is not None:
-        wanted = vapi_report.missing(_finals(session), _said(report.body))
+    if report is None:
+        return
+    said, finals = _said(report.body), _finals(session)
+    wanted = vapi_report.missing(finals, said)
+    with transaction.atomic():
+        evidence.hold(call_sid=session.call.call_sid, at=at)
+        if (by_now := _finals(session)) != finals:
+            wanted = vapi_report.missing(by_now, said)
         _settle(session, wanted, at=kept.merged_at)
         VapiReport.objects.filter(pk=kept.pk).update(lines_added=len(wanted))
 

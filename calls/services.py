@@ -285,5 +285,5 @@ def ask(*, call: CallSession, key: str, verb: str, detail: Mapping[str, Any], at
 
 def command_done(*, call_sid: str, epoch: int, pk: int, at: datetime) -> bool:
     """The live bridge of this epoch carried a command out. True for the first word of it."""
-    asked = OutboxCommand.objects.filter(pk=pk, call__call_sid=call_sid, call__epoch=epoch, to="live", done_at=None)
-    return asked.update(done_at=at) == 1
+    calls = CallSession.objects.filter(call_sid=call_sid, epoch=epoch)
+    return OutboxCommand.objects.filter(pk=pk, call__in=calls, to="live", done_at=None).update(done_at=at) == 1

@@ -57,7 +57,8 @@ def ask_session(*, call: CallSession, n: int, at: datetime) -> NewEvent:
 def claim_session(*, pk: int, by: str, at: datetime) -> uuid.UUID | None:
     """Win the right to create this session at Vapi; `by` is worker or consumer. None: somebody else did, or the call is over."""
     claim = uuid.uuid4()
-    asked = VapiSession.objects.filter(pk=pk, state=VapiState.ASKED, call__ended_at=None)
+    # Not by a join: PostgreSQL would look at the joined row as it was, and two could win (it re-reads the row itself only).
+    asked = VapiSession.objects.filter(pk=pk, state=VapiState.ASKED, call__in=CallSession.objects.live())
     won = asked.update(state=VapiState.CLAIMED, claim=claim, claimed_by=by, claimed_at=at)
     return claim if won else None
 
@@ -122,6 +123,10 @@ def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi, clock: Ca
         log.warning("Vapi did not create a call", extra={"call": session.call.short_id, "status": problem.status})
         session_failed(pk=vapi_session_pk, claim=claim, why=str(problem), at=clock(), maybe_created=_may_run(problem))
         return False
+    except Exception:  # the database, our own code or the task's time limit: the caller does not wait for what never comes
+        with contextlib.suppress(DatabaseProblem):
+            session_failed(pk=vapi_session_pk, claim=claim, why="It could not be asked for.", at=clock(), maybe_created=True)
+        raise
     if not _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client, at=clock()):
         return False
     if not VapiSession.objects.filter(OF_NO_USE, pk=vapi_session_pk).exists():

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from django.db import transaction
 
-from bridge.errors import TwilioError
+from bridge.errors import TwilioError, TwilioRefused
 from bridge.twilio_http import HUMAN_TIME_LIMIT_S
 from bridge.twilio_rest import OVER
 from calls import services
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 ELSEWHERE = (Status.TRANSFERRING, Status.VOICEMAIL)  # no sound passes us there, so our silence proves nothing
 LONGEST_ELSEWHERE = timedelta(seconds=HUMAN_TIME_LIMIT_S)
 HANG_UP = "hang-up"
+WRONG_ACCOUNT = (401, 403)
 
 
 class Twilio(Protocol):
@@ -51,7 +52,10 @@ def end_silent_calls(*, now: datetime, ttl: timedelta, twilio: Twilio | None) ->
 
 
 class _Asker:
-    """Asks Twilio until it does not answer, then no more: a sweep must not wait five seconds for each call."""
+    """Asks Twilio until it does not answer, then no more: a sweep must not wait five seconds for each call.
+
+    What it refuses to say of one call does not keep it from answering for the others; our account refused does.
+    """
 
     def __init__(self, twilio: Twilio | None) -> None:
         self._twilio = twilio
@@ -65,7 +69,8 @@ class _Asker:
             return question(self._twilio)
         except TwilioError as problem:
             log.warning("Twilio could not be asked about silent calls", extra={"problem": str(problem), "status": problem.status})
-            self._twilio = None
+            if not isinstance(problem, TwilioRefused) or problem.status in WRONG_ACCOUNT:
+                self._twilio = None
             return None
 
 

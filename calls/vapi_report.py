@@ -96,7 +96,8 @@ def _turn(message: Any, *, after: int) -> Turn | None:
         return None
     start = _whole(message.get("time")) or after
     lasted = _whole(message.get("duration")) or MS_A_WORD * len(text.split())
-    return Turn(role, text.strip(), start, max(start, _whole(message.get("endTime")) or start + lasted))
+    end = max(start, _whole(message.get("endTime")) or start + lasted)
+    return Turn(role, text.strip(), start, min(end, LATEST_MS))  # else turns without times would add up to no year there is
 
 
 def missing(told: Sequence[Line], said: Sequence[Turn]) -> list[Line]:

@@ -79,7 +79,7 @@ class PatternVoice:
         return self.said[-1]
 
 
-SPELLS = (Spell(2.8, 3.6, "asks"), Spell(6.0, 6.8, "breaks in"), Spell(9.6, 10.4, "thanks"))
+SPELLS = (Spell(3.3, 4.1, "asks"), Spell(7.2, 8.0, "breaks in"), Spell(11.0, 11.8, "thanks"))
 SECONDS = (2.0, 4.0, 4.0, 1.2, 1.2, 1.2)  # greeting, the tool's result and what follows it (both cut short), goodbye, and to spare
 TOOL = CallTool("get_user_account", {"email": "pattern@example.com"}, {}, "tool_failed")
 
@@ -112,7 +112,10 @@ def place_in(noise_said: bytes, arrived: bytes) -> int:
 
 
 def turns_in(heard: bytes, said: Sequence[bytes]) -> list[int]:
-    """How many bytes of each turn were heard, `heard` being without silence. Raises Foreign unless each is its turn's beginning."""
+    """How far each turn was heard, in bytes, `heard` being without silence. Raises Foreign when there is a byte of anything else.
+
+    A turn may end early. And what a caller may have missed may be played again, when an interruption turned out to be none.
+    """
     places = [heard.find(turn[:KNOWN_BY]) for turn in said]
     begun = [place for place in places if place >= 0]
     if begun != sorted(begun) or (begun[:1] or [0])[0] > 0 or (heard and not begun):
@@ -120,8 +123,23 @@ def turns_in(heard: bytes, said: Sequence[bytes]) -> list[int]:
     lengths = []
     for place, turn in zip(places, said, strict=True):
         until = min((other for other in begun if other > place), default=len(heard))
-        piece = heard[place:until] if place >= 0 else b""
-        if not turn.startswith(piece):
-            raise Foreign(f"A turn of {len(turn)} bytes was heard as {len(piece)} others.")
-        lengths.append(len(piece))
+        lengths.append(_heard_to(turn, heard[place:until]) if place >= 0 else 0)
     return lengths
+
+
+def _heard_to(turn: bytes, piece: bytes) -> int:
+    place = furthest = 0
+    while piece:
+        same = _alike(turn[place:], piece)
+        furthest, piece = max(furthest, place + same), piece[same:]
+        place = turn.find(piece[:KNOWN_BY])
+        if not same or (piece and not 0 <= place <= furthest):
+            raise Foreign(f"After {furthest} bytes of a turn {len(piece)} others were heard.")
+    return furthest
+
+
+def _alike(one: bytes, other: bytes) -> int:
+    """How many bytes two pieces of sound have in common from their beginning on."""
+    if one.startswith(other):
+        return len(other)
+    return next((at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), len(one))

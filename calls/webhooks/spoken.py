@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as DatabaseError
 from django.urls import reverse
 
 from agents import lines

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.db import DatabaseError, transaction
+from django.db import Error as DatabaseError
+from django.db import transaction
 from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
@@ -128,8 +129,9 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
         case "twilio-callback" if spoken.may_be_called(call):  # one key is offered there, so that is what was pressed
             endings.callback_asked(call_sid=call.call_sid, epoch=call.epoch, at=knock.at)
             return twiml(spoken.promised(call))
-    publisher.task(tasks.end_sessions, call.call_sid)
-    return _next(knock, call.epoch)
+    answer = _next(knock, call.epoch)
+    publisher.task(tasks.end_sessions, call.call_sid)  # after: whoever is creating one now must see that it is of no use
+    return answer
 
 
 # -- what is only told -------------------------------------------------------------------------------------------------

@@ -364,9 +364,9 @@ def vapi(settings: Any) -> Iterator[Server]:
         current_app.conf.task_always_eager = False
 
 
-def ran(command: str, *args: str) -> str:
+def ran(command: str, *args: str, **streams: io.StringIO) -> str:
     out = io.StringIO()
-    call_command(command, *args, stdout=out)
+    call_command(command, *args, stdout=out, **streams)
     return out.getvalue()
 
 
@@ -378,7 +378,9 @@ def test_the_command_publishes_and_has_the_version_prepared(vapi: Server, tmp_pa
     assert "created    template support: published as version 1" in said
     assert "This was a dry run: nothing is changed." in said
     assert (rows()[0], vapi.asked) == ([], [])
-    assert "5 created, 0 changed, 0 unchanged.\n" in ran("agents_import", str(file), "--note", "from code")
+    wrong = io.StringIO()
+    assert "5 created, 0 changed, 0 unchanged.\n" in ran("agents_import", str(file), "--note", "from code", stderr=wrong)
+    assert wrong.getvalue() == ""
     version = TemplateVersion.objects.get()
     assert (version.premade, version.note, version.published_by) == (Premade.READY, "from code", "agents_import")
     assert "0 created, 0 changed, 5 unchanged.\n" in ran("agents_import", str(file))
@@ -388,7 +390,8 @@ def test_the_command_publishes_and_has_the_version_prepared(vapi: Server, tmp_pa
 @pytest.mark.django_db(transaction=True)
 def test_without_a_broker_the_import_stands_and_says_what_is_left_to_do(tmp_path: Path) -> None:
     (tmp_path / "agents.json").write_text(json.dumps(EXAMPLE))
-    said, conf = io.StringIO(), current_app.conf
+    said = io.StringIO()
+    conf: Any = current_app.conf
     before, conf.broker_url = conf.broker_url, "redis://127.0.0.1:1/0"
     try:
         call_command("agents_import", str(tmp_path / "agents.json"), stdout=io.StringIO(), stderr=said)

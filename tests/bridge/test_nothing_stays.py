@@ -34,7 +34,7 @@ from calls.models import CallSession
 from tests.bridge.real_sockets import SHORT, Account, Place, Stream, a_place, quick
 from tests.builders import QuietPublisher, a_call, session_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.load]
 
 WARMING, CALLS, BROKEN, AT_ONCE = 40, 200, 50, 40
 OURS = ("bridge.", "calls.", "agents.", "supportvoice.")

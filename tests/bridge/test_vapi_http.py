@@ -282,11 +282,27 @@ def test_calls_are_listed_since_a_moment_and_what_is_no_call_is_left_out() -> No
     over = {"id": "x", "status": "ended", "name": 5, "monitor": {"controlUrl": "http://elsewhere.test/"}, "transport": 7}
     with Server(reply(200, [*bad, good, over])) as vapi:
         first, second = client_of(vapi).list_calls(since=SINCE)
-    assert vapi.asked[0].path == "/call?createdAtGt=2026-03-01T14%3A47%3A03.120Z&limit=1000"
+    assert vapi.asked[0].path == "/call?createdAtGt=2026-03-01T14%3A47%3A03.120Z&limit=50"
     assert vapi.asked[0].headers["Authorization"] == "Bearer key-1"
     assert (first.id, first.name, first.is_over, bool(first.control_url), bool(first.socket_url)) == (CALL_ID, "CA1.0", False, True, True)
     assert (second.id, second.name, second.is_over, second.control_url, second.socket_url) == ("x", "", True, "", "")
     assert "127.0.0.1" not in repr(first)
+
+
+def test_a_long_list_is_asked_for_page_by_page_and_every_call_is_listed_once() -> None:
+    calls = [created(id=f"c{number}", createdAt=f"2026-03-01T14:50:{59 - number // 3:02}.000Z") for number in range(120)]
+    with Server(reply(200, calls[:50]), reply(200, calls[48:98]), reply(200, calls[96:])) as vapi:
+        assert [call.id for call in client_of(vapi).list_calls(since=SINCE)] == [call["id"] for call in calls]
+    later = [asked.path.partition("&createdAtLe=")[2] for asked in vapi.asked]
+    assert later == ["", "2026-03-01T14%3A50%3A43.000Z", "2026-03-01T14%3A50%3A27.000Z"]
+
+
+@pytest.mark.parametrize("created_at", ["2026-03-01T14:50:00.000Z", "yesterday", 7, None])
+def test_a_list_that_says_the_same_for_ever_comes_to_an_end(created_at: Any) -> None:
+    calls = [created(id=f"c{number}", createdAt=created_at) for number in range(50)]
+    with Server(reply(200, calls)) as vapi:
+        assert len(client_of(vapi).list_calls(since=SINCE)) == 50
+    assert len(vapi.asked) <= 2
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[" * 1000, b'[{"id": "\xff"}]', b" " * (MAX_LIST_BYTES + 10)])

@@ -12,7 +12,8 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from bridge.errors import VapiRefused, VapiUnavailable
-from bridge.ports import Garbage, LinkClosed
+from bridge.manners import Garbage
+from bridge.ports import LinkClosed
 from bridge.vapi_link import UNREAD_LIMIT, VapiConversations
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

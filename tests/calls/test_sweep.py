@@ -166,3 +166,13 @@ def test_while_twilio_does_not_answer_a_talk_is_left_for_later_and_a_dead_line_i
 def test_a_talk_longer_than_twilio_allows_is_ended_even_if_twilio_never_answers() -> None:
     call = silent_call(Status.TRANSFERRING, hours=6)
     assert swept(FakeTwilio(problem=TwilioUnavailable("Twilio cannot be reached."))) == [call.call_sid]
+
+
+def test_what_twilio_refuses_to_say_of_one_call_does_not_keep_the_others_from_being_asked() -> None:
+    first, second = silent_call(Status.TRANSFERRING, hours=3), silent_call(Status.TRANSFERRING)
+    twilio = FakeTwilio(problem=TwilioRefused("Twilio refused with 400.", status=400))
+    swept(twilio)
+    assert twilio.asked == [first.call_sid, second.call_sid]
+    twilio = FakeTwilio(problem=TwilioRefused("Twilio does not accept our account and token.", status=401))
+    swept(twilio)
+    assert twilio.asked == [first.call_sid]

@@ -11,12 +11,13 @@ from celery import current_app
 from celery.app.task import Context
 from celery.exceptions import Retry
 from django.conf import settings
-from django.db import DataError, OperationalError
+from django.db import DataError, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from agents import account
+from agents import account, lines
 from bridge.errors import VapiUnavailable
-from calls import history, inbox, services, tasks, vapi_events
+from calls import history, inbox, services, sessions, tasks, vapi_events
 from calls.models import CallSession, EndReason, InboxMessage, VapiState
 from tests.builders import FakeVapi, a_call, session_of
 
@@ -153,3 +154,24 @@ def test_a_line_that_is_not_as_documented_is_refused_and_counted(vapi: FakeVapi,
 
 def test_everything_on_the_schedule_exists() -> None:
     assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(current_app.tasks)
+
+
+def test_a_claim_looks_at_the_rows_own_state_and_not_at_a_join_which_postgresql_does_not_read_again() -> None:
+    session = session_of(a_call())
+    with CaptureQueriesContext(connection) as asked:
+        assert sessions.claim_session(pk=session.pk, by="worker", at=timezone.now()) is not None
+    statement = next(query["sql"] for query in asked if query["sql"].startswith("UPDATE"))
+    assert "JOIN" not in statement
+    assert '"calls_vapisession"."state" = ' in statement
+
+
+def test_a_request_that_cannot_even_be_made_fails_its_session_at_once(vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = a_call()
+
+    def broken(**words: Any) -> dict[str, Any]:
+        raise RuntimeError
+
+    monkeypatch.setattr(lines, "conversation_request", broken)
+    with pytest.raises(RuntimeError):
+        tasks.start_conversation(session_of(call).pk)
+    assert (session_of(call).state, session_of(call).failure) == (VapiState.FAILED, "It could not be asked for.")

@@ -153,3 +153,8 @@ def test_a_deep_value_is_no_trouble() -> None:
     for _ in range(64):
         deep = {"a": [deep]}
     assert masked(deep) == deep
+
+
+def test_json_deeper_than_we_can_walk_is_a_text_like_any_other() -> None:
+    deep = "[" * 900 + "]" * 900
+    assert masked_text(deep) == deep

@@ -50,11 +50,17 @@ def configured(settings: Settings) -> Iterator[None]:
 
 
 def tell(kind: str, **told: Any) -> None:
-    """One server message."""
+    """One server message, told again as Vapi does while our database is too busy to keep it."""
     call = {"id": VAPI_ID, "name": f"{CALL_SID}.0"}
-    body = {"message": {"type": kind, "timestamp": START, "call": call, **told}}
-    answer = CLIENT.post("/webhook/vapi", data=json.dumps(body), content_type="application/json", headers={"X-Vapi-Secret": SECRET})
-    assert answer.status_code == 200
+    body = json.dumps({"message": {"type": kind, "timestamp": START, "call": call, **told}})
+    until(partial(_taken, body))
+
+
+def _taken(body: str) -> bool:
+    proof = {"X-Vapi-Secret": SECRET}
+    status = CLIENT.post("/webhook/vapi", data=body, content_type="application/json", headers=proof).status_code
+    assert status in (200, 503)
+    return status == 200
 
 
 def final(text: str, ms: int, role: str = "user") -> Act:
@@ -196,7 +202,8 @@ def _ends(news: Mapping[int, Act], seen: dict[str, Counter[str]], catching: Catc
 def test_the_last_six_news_may_come_twice_and_all_at_the_same_moment(name: str) -> None:
     news, (reason, raw), shown = ENDINGS[name]
     talking()
-    at_once(list(news) * 2)
+    for _ in range(2):
+        at_once(list(news))
     tasks.reprocess_inbox()  # a busy database puts a message off, and takes none back
     _check(json.loads(how_it_stands()), reason, raw, shown)
 

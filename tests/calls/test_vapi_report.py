@@ -208,3 +208,9 @@ def test_twenty_thousand_turns_are_compared_in_a_moment(same: bool) -> None:
     added = vapi_report.missing(told, said)
     assert time.thread_time() - started < 10
     assert sum(len(words(line.text)) for line in added) == 100
+
+
+def test_turns_without_times_never_add_up_to_a_time_that_cannot_be() -> None:
+    message = {"role": "user", "message": "hello", "duration": vapi_report.LATEST_MS - 1}
+    turns = vapi_report.turns({"artifact": {"messages": [message] * 4}})
+    assert [turn.end for turn in turns][-1] == vapi_report.LATEST_MS

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 from django.core.management import call_command
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, InterfaceError, connections
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -493,12 +493,15 @@ def test_whatever_address_failed_the_caller_is_helped_on(client: Client, url: st
     assert verbs(knock(client, f"{DOOR}/fallback", about(ErrorCode="11200", ErrorUrl=url))) == ["Say", "Dial"]
 
 
-def test_without_a_database_the_fallback_rings_the_lines_people_from_memory(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("problem", [DatabaseError, InterfaceError])  # the second is no kind of the first
+def test_without_a_database_the_fallback_rings_the_lines_people_from_memory(
+    client: Client, monkeypatch: pytest.MonkeyPatch, problem: type[Exception]
+) -> None:
     a_line(people=("tier2", "boss"))
     lines.warm()
 
     def away(*_: object, **__: object) -> None:
-        raise DatabaseError("gone")
+        raise problem("gone")
 
     monkeypatch.setattr(services, "open_call", away)
     monkeypatch.setattr(lines, "_read", away)

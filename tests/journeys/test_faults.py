@@ -1,7 +1,7 @@
 """Named faults of both vendors against the real house: every caller gets an answer, every call its end, every line stands once.
 
-`make test` takes a handful, `make faults` all of them, `make faults FAULTS=dies-1011,burst` these. R1 and R2 of the ladder do not exist yet, so an agent that is lost
-leads to a person.
+`make load` takes a handful, `make faults` all of them, `make faults FAULTS=dies-1011,burst` these. R1 and R2 of the ladder do
+not exist yet, so an agent that is lost leads to a person.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from supportvoice.demo import COLLEAGUE
 from tests.journeys.house import OF_CALL, House, Leave
 from tests.journeys.test_calls import heard, nothing_to_complain_of
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.load]
 
 RINGS_APART_S = 1.5
 HANDFUL = (
@@ -36,6 +36,7 @@ HANDFUL = (
     "garbage-bad-json",
     "half-open",
     "leaves-during-voicemail",
+    "stall",
 )
 WANTED = os.environ.get("FAULTS", "")
 CHOSEN = tuple(NAMED) if WANTED == "all" else tuple(WANTED.split(",")) if WANTED else HANDFUL

@@ -18,7 +18,8 @@ def test_a_reader_that_has_enough_ends_any_command_quietly(lines: int) -> None:
     os.close(reading)
     try:
         command = [sys.executable, "manage.py", "shell", "--no-imports", "-c", f"for n in range({lines}): print(n)"]
-        ended = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+        env = os.environ | {"PYTHONUNBUFFERED": ""}  # or there is no buffer
+        ended = subprocess.run(command, cwd=ROOT, env=env, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
     finally:
         os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, "")
