@@ -7,7 +7,7 @@ ARGS ?=
 # A machine that forbids compiled modules makes every one of our processes compile all it imports: 3.5 s instead of 1.2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test load fuzz faults thirty lint serve lock clips clean
+.PHONY: demo test long load fuzz faults thirty lint serve lock clips clean
 
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
@@ -15,11 +15,15 @@ demo: $(VENV)/.run
 # Journeys come second and alone: they keep time on real sockets, and all but a few share a house.
 test: $(VENV)/.dev
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -n 2 -m "not journey and not load"
+	$(BIN)/python -m pytest -n 2 -m "not journey and not load and not long"
 	$(BIN)/python -m pytest -m "journey and not load"
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# The rest of the proof that needs no clock: every order of news, every moment to leave, megabytes.
+long: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
 
 # What needs the machine to itself for minutes: thirty calls at once, two hundred one after the other, faults of both vendors.
 load: $(VENV)/.dev

@@ -305,6 +305,7 @@ def a_house(
         row.handoff.set(pick.draw(st.lists(st.sampled_from(made_targets), unique=True)) if made_targets else [])
 
 
+@pytest.mark.long
 @hypothesis_settings(max_examples=15)
 @given(
     agents=st.dictionaries(SLUGS, every_agent(), max_size=2),

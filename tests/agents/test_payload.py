@@ -34,6 +34,7 @@ def test_the_plain_words_are_the_fields_of_the_database() -> None:
     assert declared == {*AgentWords.word_fields(), "name", "slug", "number", "tools", "targets"}
 
 
+@pytest.mark.long
 @slowly
 @given(every_agent())
 def test_every_agent_our_limits_allow_is_one_vapi_describes(agent: VersionWords) -> None:

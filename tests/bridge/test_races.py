@@ -71,6 +71,7 @@ def test_of_two_streams_with_one_token_one_is_carried_and_the_other_never_touche
         assert row.events.filter(kind="stream-started").count() == 1
 
 
+@pytest.mark.long
 def test_a_caller_who_leaves_while_the_bridge_makes_the_agent_leaves_nobody_behind(published: QuietPublisher) -> None:
     """Nobody has claimed the session, so the bridge does, 1.0 s after the stream opened; the create takes 0.8 s."""
     leaves_ms = (0, 50, 500, 900, 1000, 1050, 1200, 1500, 1750, 1800, 1850, 2000, 2500, 3000)

@@ -136,6 +136,7 @@ LAST_SIX: dict[str, tuple[tuple[News, ...], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LAST_SIX)
 def test_the_last_six_news_of_a_call_end_it_alike_in_all_their_720_orders(client: Client, name: str) -> None:
     news, expected = LAST_SIX[name]

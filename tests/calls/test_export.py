@@ -339,6 +339,7 @@ def most_memory(lines: Iterable[str]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.long
 def test_thousands_of_calls_cost_no_more_memory_than_hundreds_and_few_queries() -> None:
     count = 1000
     many_calls(count)

@@ -190,6 +190,7 @@ def test_strangers_messages_hold_up_nobody(call: CallSession, monkeypatch: pytes
 # -- size ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_report_of_five_megabytes_is_merged_in_a_moment(call: CallSession) -> None:
     """20,000 turns, which the vendor tells twice over, and the finals of all but a few."""
     turns = [

@@ -66,6 +66,7 @@ LEFT = [*zip(cycle(CREATES_S), LEAVES_S, strict=False), *zip(CREATES_S, CREATES_
 APART_S = 0.1
 
 
+@pytest.mark.long
 def test_a_caller_may_leave_at_any_moment_and_the_vapi_call_is_over_within_two_seconds(house: House) -> None:
     a_line()
     calls = {left: a_call() for left in LEFT}
@@ -207,6 +208,7 @@ ANSWERS = {  # P10 to P14: the fault, what becomes of the session (state, maybe 
 A_BUSY_MACHINE_S = 1.0
 
 
+@pytest.mark.long
 def test_a_create_that_fails_is_known_in_time_and_told_from_one_that_may_have_worked(house: House) -> None:
     calls = {name: a_call() for name in ANSWERS}
     for name, call in calls.items():

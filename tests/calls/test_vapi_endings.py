@@ -160,6 +160,7 @@ def how_it_stands() -> str:
     return json.dumps(rows, default=str, sort_keys=True)
 
 
+@pytest.mark.long
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ENDINGS)
 def test_the_last_six_news_end_a_call_alike_in_all_their_720_orders(name: str, django_capture_on_commit_callbacks: Catching) -> None:
