@@ -33,7 +33,7 @@ from bridge.sandbox.streaming import AFTER_ABNORMAL_CLOSE, LEAVING
 from bridge.sandbox.verbs import MS_PER_LETTER
 from bridge.sandbox.web import Internet, Web
 
-STALLED_MS = 250  # a barge-in or a word is decided in less
+STALLED_MS = 400  # what a caller says, and when, survives less
 FALLBACK_WORDS = "We're sorry. An application error has occurred. Goodbye."
 
 
