@@ -42,6 +42,13 @@ def start(house: House, call: CallSession) -> bool:
     return sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=house)
 
 
+def work(house: House, call: CallSession) -> None:
+    """What the worker's task does: what its create may have left at Vapi is looked for a second later."""
+    if not start(house, call) and session_of(call).maybe_created:
+        time.sleep(1.0)
+        look(house)
+
+
 def hang_up(house: House, call: CallSession) -> None:
     """What Twilio's word of the end has done."""
     end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
@@ -75,7 +82,7 @@ def test_a_caller_may_leave_at_any_moment_and_the_vapi_call_is_over_within_two_s
     jobs: list[Callable[[], object]] = []
     for number, ((_, leave_s), call) in enumerate(calls.items()):
         rings_s = number * APART_S
-        jobs += [partial(_after, rings_s, start, house, call), partial(_after, rings_s + leave_s, hang_up, house, call)]
+        jobs += [partial(_after, rings_s, work, house, call), partial(_after, rings_s + leave_s, hang_up, house, call)]
     at_once(jobs)
     until(lambda: not house.vapi.open_calls(), within=2.0)
     for (create_s, leave_s), call in calls.items():
@@ -84,7 +91,8 @@ def test_a_caller_may_leave_at_any_moment_and_the_vapi_call_is_over_within_two_s
         made = house.of(call.call_sid)
         assert len(made) <= 1
         for vapi_call in made:
-            exists = max(moment(vapi_call.public["createdAt"]), session_left(call))
+            known = session.ended_at if session.state == VapiState.FAILED else None  # a machine that stalls over 0.5 s: no answer in time
+            exists = max(moment(vapi_call.public["createdAt"]), session_left(call), known or call.started_at)
             assert moment(vapi_call.public["endedAt"]) - exists <= timedelta(seconds=2), (create_s, leave_s)
     assert sum(len(house.of(call.call_sid)) for call in calls.values()) > len(calls) / 2, "hardly any call was made at all"
 
