@@ -21,11 +21,11 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-# The rest of the proof that needs no clock: every order of news, every moment to leave, megabytes.
+# The rest of the proof that needs no clock: every order of news, every moment to leave, megabytes, what two hundred calls leave behind.
 long: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
 
-# What needs the machine to itself for minutes: thirty calls at once, two hundred one after the other, faults of both vendors.
+# What needs the machine to itself for minutes: thirty calls at once, faults of both vendors.
 load: $(VENV)/.dev
 	$(BIN)/python -m pytest -m load $(ARGS)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.core.exceptions import SuspiciousOperation
 from django.db import models, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -20,7 +19,7 @@ from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
 from agents import services, signing, tool_request
-from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm, is_key
+from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
 from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Premade, Team, TemplateVersion, Tool
 from agents.tasks import enqueue_premake
@@ -29,9 +28,6 @@ if TYPE_CHECKING:  # generic for the type checker only
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = admin.ModelAdmin
-
-admin.site.site_title = admin.site.site_header = "supportvoice"
-admin.site.index_title = "Editing desk"
 
 OPENING = ("first_message_mode", "first_message", "first_message_interruptible", "prompt")
 CAN_DO = ("may_transfer", "may_end_call", "end_call_message", "end_call_phrases")
@@ -80,16 +76,9 @@ class DeskAdmin(ModelAdmin):
     """Our lists say what to do when they are empty. `when_empty`: one or two sentences."""
 
     when_empty = ""
-    change_list_template = "admin/agents/change_list.html"
 
     class Media:
         css: ClassVar = {"all": ("agents/desk.css",)}
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        keys = (value for name, values in request.POST.lists() if name == "_selected_action" or name.endswith("-id") for value in values)
-        if not all(map(is_key, keys)):
-            raise SuspiciousOperation("A key no row can have.")
-        return super().changelist_view(request, {**(extra_context or {}), "when_empty": self.when_empty})
 
 
 @admin.register(AssistantTemplate)

@@ -89,9 +89,7 @@ class Suggestions(AdminTextInputWidget):
 
 
 class Rows(RowsField):
-    """Rows to tick. What cannot be a key is no row, and is not looked for."""
-
-    widget = forms.CheckboxSelectMultiple
+    """Rows to choose. What cannot be a key is no row, and is not looked for."""
 
     def clean(self, value: Any) -> Any:
         if any(not is_key(each) for each in value or ()):
@@ -99,7 +97,13 @@ class Rows(RowsField):
         return super().clean(value)
 
 
-class Colleagues(Rows):
+class Ticked(Rows):
+    """Rows as boxes to tick."""
+
+    widget = forms.CheckboxSelectMultiple
+
+
+class Colleagues(Ticked):
     """People to tick, in the order in which they are called."""
 
     def label_from_instance(self, target: Any) -> str:
@@ -144,7 +148,7 @@ class AgentForm(ModelForm):
         label="Phrases that always interrupt",
         help_text="Like “stop” or “wait”. They stop the agent whatever else is set. One a line.",
     )
-    tools = Rows(Tool.objects.all(), required=False, help_text="What the agent may look up or do at an address of yours while it talks.")
+    tools = Ticked(Tool.objects.all(), required=False, help_text="What the agent may look up or do at an address of yours while it talks.")
     model_provider = _provider("model_provider", limits.MODELS)
     voice_provider = _provider("voice_provider", limits.VOICES)
     transcriber_provider = _provider("transcriber_provider", limits.TRANSCRIBERS)

@@ -170,7 +170,8 @@ class MediaStreamConsumer(AsyncConsumer):
             await self._ledger.ended(self._ref, Closing(why=leave.why, raw=leave.raw, figures=self._all_figures()))
         except LedgerAway:
             log.error("the end of a stream could not be stored in time", extra={"call": self._ref.short_id, "why": leave.why})
-        await self._outbox.drained(within_s=0.0 if self._outbox.over else CLOSE_WITHIN_S)
+        heard = leave.why != "stream-lost" and not self._outbox.over
+        await self._outbox.drained(within_s=CLOSE_WITHIN_S if heard else 0.0)
         with suppress(Exception):  # Twilio's stop and close may cross ours, or it reads nothing any more: no failure of ours
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await send({"type": "websocket.close", "code": 1000})
@@ -179,6 +180,7 @@ class MediaStreamConsumer(AsyncConsumer):
         """The core's figures, and what was dropped on either wire."""
         figures = self._core.figures()
         bad = self._twilio.counts.total() + self._vapi.counts.total()
+        figures["audio"]["to_caller_overtaken"] = self._outbox.overtaken_bytes
         figures["audio"] |= {**self._twilio.as_figures("from_twilio"), **self._vapi.as_figures("from_vapi"), "bad_messages": bad}
         if self._link is not None:
             figures["audio"]["to_agent_dropped"] = self._link.dropped_bytes
@@ -352,7 +354,7 @@ class MediaStreamConsumer(AsyncConsumer):
                     if self._link is not None:
                         self._link.send_audio(ulaw)
                 case ToCaller(ulaw):
-                    self._outbox.put(twilio_media.media(self._stream_sid, ulaw))
+                    self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
                 case MarkCaller(name):
                     self._outbox.put(twilio_media.mark(self._stream_sid, name))
                 case FlushCaller():

@@ -82,6 +82,7 @@ class BridgeCore:
         if self._turn is Turn.FLUSHED or self._dismissed:
             if self._dismissed or (gap is not None and gap < self._rules.new_turn_after_gap):
                 self._figures.downlink_flushed += len(ulaw)
+                self._figures.downlink_late += len(ulaw)
                 return []
             self._turn = Turn.SPEAKING  # a turn nobody announced: better heard than lost
             self._turn_bytes = 0
@@ -240,7 +241,7 @@ class BridgeCore:
 
     def figures(self) -> dict[str, Any]:
         """The call's figures so far, as CallMetrics names them."""
-        return self._figures.as_metrics(caller_bytes=self._voice.sent_bytes, held_dropped=self._voice.dropped_bytes)
+        return self._figures.as_metrics(self._voice)
 
     # -- barge-in --------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 KEEP_ALIVE_S = 15.0  # a connection idle for longer may be dead without our knowing; a POST on it would be lost
 Resolve = Callable[[str, int], str]  # (host, port) -> the IP address to connect to; raises Forbidden
@@ -154,20 +154,29 @@ class Courier:
         """
         return self._carry("POST", url, body, {"Content-Type": "application/json", **headers}, within, max_bytes)
 
-    def get(self, url: str, *, headers: Mapping[str, str], within: float, max_bytes: int) -> Answer:
-        """GET, with the same bounds and errors as `post`."""
-        return self._carry("GET", url, None, headers, within, max_bytes)
+    def get(self, url: str, *, headers: Mapping[str, str], within: float, max_bytes: int, each_read: float | None = None) -> Answer:
+        """GET, with the same bounds and errors as `post`. `each_read`: how long the other side may be silent, in seconds."""
+        return self._carry("GET", url, None, headers, within, max_bytes, each_read)
 
     def close(self) -> None:
         self._session.close()
 
-    def _carry(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], within: float, max_bytes: int) -> Answer:
+    def _carry(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        within: float,
+        max_bytes: int,
+        each_read: float | None = None,
+    ) -> Answer:
         now = self._clock()
         if now - self._last_used > KEEP_ALIVE_S:
             self._session.close()
         self._last_used = now
         errand = _Errand(self._resolve)
-        work = (errand, method, url, body, headers, within, max_bytes)
+        work = (errand, method, url, body, headers, each_read or within, max_bytes)
         threading.Thread(target=self._run, args=work, daemon=True, name="courier").start()
         if not errand.done.wait(within):
             errand.give_up()
@@ -179,10 +188,10 @@ class Courier:
         return errand.answer
 
     def _run(
-        self, errand: _Errand, method: str, url: str, body: bytes | None, headers: Mapping[str, str], within: float, max_bytes: int
+        self, errand: _Errand, method: str, url: str, body: bytes | None, headers: Mapping[str, str], each_read: float, max_bytes: int
     ) -> None:
         _here.errand = errand
-        request: dict[str, Any] = {"data": body, "headers": headers, "timeout": within, "allow_redirects": False, "stream": True}
+        request: dict[str, Any] = {"data": body, "headers": headers, "timeout": each_read, "allow_redirects": False, "stream": True}
         try:
             with self._session.request(method, url, **request) as response:
                 read = response.raw.read(max_bytes + 1, decode_content=False)
@@ -190,7 +199,7 @@ class Courier:
                 errand.answer = Answer(response.status_code, read[:max_bytes], whole=len(read) <= max_bytes, retry_after=asked)
         except Forbidden as forbidden:
             errand.failure = forbidden
-        except requests.Timeout:
+        except (requests.Timeout, ReadTimeoutError):
             errand.failure = NoAnswer(sent=errand.sent, late=True)
         except (requests.RequestException, HTTPError, OSError, ValueError, OverflowError):  # the last two: heads and chunks nobody can read
             errand.failure = NoAnswer(sent=errand.sent, late=False)

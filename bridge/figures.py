@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.voice import AgentVoice
+
 
 @dataclass(slots=True)
 class Figures:
@@ -19,11 +21,16 @@ class Figures:
     uplink_filled: int = 0
     downlink_bytes: int = 0
     downlink_flushed: int = 0
+    downlink_late: int = 0  # among the flushed: came when its turn was over
     clip_bytes: int = 0
     keys: int = 0
 
-    def as_metrics(self, *, caller_bytes: int, held_dropped: int) -> dict[str, Any]:
-        """As CallMetrics names them; `audio` is flat, so that the streams of a call can be added up."""
+    def as_metrics(self, voice: AgentVoice) -> dict[str, Any]:
+        """As CallMetrics names them; `audio` is flat, so that the streams of a call can be added up.
+
+        `from_agent_flushed` is what the caller did not hear, as far as marks and clock tell. The others are exact: what came from
+        the agent, of clips and back from Twilio is what went to Twilio, was dropped or let go.
+        """
         return {
             "first_audio_ms": self.first_audio_ms,
             "interruptions": self.interruptions,
@@ -35,9 +42,11 @@ class Figures:
                 "silence_to_agent": self.uplink_filled,
                 "from_agent": self.downlink_bytes,
                 "from_agent_flushed": self.downlink_flushed,
-                "from_agent_dropped": held_dropped,
+                "from_agent_dropped": voice.dropped_bytes,
+                "from_agent_let_go": voice.let_go_bytes + self.downlink_late,
                 "clips": self.clip_bytes,
-                "to_caller": caller_bytes,
+                "to_caller": voice.sent_bytes,
+                "to_caller_taken_back": voice.taken_back_bytes,
                 "keys": self.keys,
             },
         }

@@ -25,13 +25,14 @@ class Outbox:
     """One stream's way out. `deliver` is a task of its own; the others never wait for it."""
 
     def __init__(self) -> None:
-        self._queue: deque[str] = deque()
+        self._queue: deque[tuple[str, int]] = deque()
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
         self._room = asyncio.Event()
         self._room.set()
         self.waiting = 0  # characters
+        self.overtaken_bytes = 0  # of sound
 
     @property
     def full(self) -> bool:
@@ -41,8 +42,9 @@ class Outbox:
     def over(self) -> bool:
         return self.waiting > OVER
 
-    def put(self, text: str) -> None:
-        self._queue.append(text)
+    def put(self, text: str, *, sound: int = 0) -> None:
+        """`sound`: how many bytes of it the message brings."""
+        self._queue.append((text, sound))
         self.waiting += len(text)
         self._empty.clear()
         self._news.set()
@@ -50,6 +52,7 @@ class Outbox:
             self._room.clear()
 
     def put_clear(self, text: str) -> None:
+        self.overtaken_bytes += sum(sound for _, sound in self._queue)
         self._queue.clear()
         self.waiting = 0
         self._room.set()
@@ -68,7 +71,7 @@ class Outbox:
             await self._news.wait()
             self._news.clear()
             while self._queue:
-                text = self._queue.popleft()
+                text, _ = self._queue.popleft()
                 self.waiting -= len(text)
                 if self.waiting < FULL // 2:
                     self._room.set()

@@ -8,6 +8,7 @@ that is over or unknown (21220, 20404) is an answer and no error. Twilio's error
 from __future__ import annotations
 
 import logging
+import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -24,7 +25,9 @@ from bridge.untrusted import parse_untrusted
 
 T = TypeVar("T")
 
+ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}", re.ASCII)
 MAX_ANSWER_BYTES = 256 * 1024
+RECORDING_BYTES_A_S = 1024 * 1024  # a recording that comes slower than this may be cut at its deadline
 RETRY_AFTER_S = 0.5
 ALREADY_OVER = (21220, 20404)  # not in progress; not known
 WRONG_CREDENTIALS = 20003
@@ -36,8 +39,10 @@ USER_AGENT = "supportvoice/0.1"
 class TwilioRest:
     """One account at Twilio, or at any server that speaks like it. Safe to share between threads.
 
-    Every method takes `timeout_s` seconds at most, twice that and half a second when Twilio was too busy the first time
-    (429: nothing was done). Raises TwilioUnavailable or TwilioRefused.
+    A sub-account's calls and recordings are known under that account only; our login opens them. So every method is given
+    the `account_sid` that came with the call (anything else means our own). Each takes `timeout_s` seconds at most, twice
+    that and half a second when Twilio was too busy the first time (429: nothing was done). Raises TwilioUnavailable or
+    TwilioRefused.
     """
 
     def __init__(
@@ -55,9 +60,9 @@ class TwilioRest:
         self._account, self._auth = account_sid, (account_sid, auth_token)
         self._pause = pause
 
-    def status(self, call_sid: str) -> str:
+    def status(self, call_sid: str, account_sid: str = "") -> str:
         """One of UNDER_WAY or OVER; empty when Twilio does not know the call (any more)."""
-        call = self._carry_out(lambda: self._client.calls(call_sid).fetch())
+        call = self._carry_out(lambda: self._calls(account_sid)(call_sid).fetch())
         if call is None:
             return ""
         status = str(call.status)
@@ -65,18 +70,22 @@ class TwilioRest:
             raise TwilioUnavailable("Twilio's answer is not about a call.", status=200)
         return status
 
-    def hang_up(self, call_sid: str) -> bool:
+    def hang_up(self, call_sid: str, account_sid: str = "") -> bool:
         """End a call. False when it was over already."""
-        return self._carry_out(lambda: self._client.calls(call_sid).update(status="completed")) is not None
+        return self._carry_out(lambda: self._calls(account_sid)(call_sid).update(status="completed")) is not None
 
-    def redirect(self, call_sid: str, url: str) -> bool:
+    def redirect(self, call_sid: str, url: str, account_sid: str = "") -> bool:
         """Have Twilio ask `url` what is next, whatever it was doing with this call. False when the call is over."""
-        return self._carry_out(lambda: self._client.calls(call_sid).update(url=url, method="POST")) is not None
+        return self._carry_out(lambda: self._calls(account_sid)(call_sid).update(url=url, method="POST")) is not None
 
-    def recording(self, sid: str, max_bytes: int) -> bytes:
-        """A recording as WAV. TwilioRefused when there is none, or it is longer than `max_bytes`."""
-        path = f"/2010-04-01/Accounts/{self._account}/Recordings/{sid}.wav"
-        answer = self._wire.carry("GET", path, b"", {"Accept": "audio/x-wav", **_basic(self._auth)}, max_bytes)
+    def recording(self, sid: str, max_bytes: int, account_sid: str = "") -> bytes:
+        """A recording as WAV. TwilioRefused when there is none, or it is longer than `max_bytes`.
+
+        An hour of talk takes its time: `timeout_s` bounds each wait for more of it here, and the whole a rate that adds up.
+        """
+        path = f"/2010-04-01/Accounts/{self._known(account_sid)}/Recordings/{sid}.wav"
+        headers = {"Accept": "audio/x-wav", **_basic(self._auth)}
+        answer = self._wire.carry("GET", path, b"", headers, max_bytes, longer_s=max_bytes / RECORDING_BYTES_A_S)
         if answer.status == 429 or answer.status >= 500:
             raise TwilioUnavailable("Twilio cannot give the recording now.", status=answer.status)
         if answer.status != 200:
@@ -87,6 +96,12 @@ class TwilioRest:
 
     def close(self) -> None:
         self._wire.close()
+
+    def _calls(self, account_sid: str) -> Any:
+        return self._client.api.v2010.accounts(self._known(account_sid)).calls
+
+    def _known(self, account_sid: str) -> str:
+        return account_sid if ACCOUNT_SID.fullmatch(account_sid) else self._account
 
     def _carry_out(self, request: Callable[[], T]) -> T | None:
         """None: the call is over. Too busy is said before anything is done, so it is worth one more try."""
@@ -136,11 +151,11 @@ class _Wire(HttpClient):  # type: ignore[misc]
         answer = self.carry(method, path, body, {**(headers or {}), **_basic(auth)}, MAX_ANSWER_BYTES)
         return Response(answer.status, _success(answer))
 
-    def carry(self, method: str, path: str, body: bytes, headers: Mapping[str, str], max_bytes: int) -> Answer:
-        bounds: dict[str, Any] = {"headers": headers, "within": self._within, "max_bytes": max_bytes}
+    def carry(self, method: str, path: str, body: bytes, headers: Mapping[str, str], max_bytes: int, *, longer_s: float = 0.0) -> Answer:
+        bounds: dict[str, Any] = {"headers": headers, "within": self._within + longer_s, "max_bytes": max_bytes}
         try:
             if method == "GET":
-                return self._courier.get(self._base_url + path, **bounds)
+                return self._courier.get(self._base_url + path, each_read=self._within, **bounds)
             return self._courier.post(self._base_url + path, body=body, **bounds)
         except NoAnswer as nothing:
             raise TwilioUnavailable("Twilio did not answer in time." if nothing.late else "Twilio cannot be reached.") from None

@@ -14,6 +14,8 @@ from bridge.untrusted import parse_untrusted
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_LIST_BYTES = 8 * 1024 * 1024  # a listed call carries its assistant and, when it is over, all that was said
 LIST_NODES = 400_000
+MAX_CALL_BYTES = 8 * 1024 * 1024  # as an end-of-call report may have, and this is one
+CALL_NODES = 1_000_000
 MAX_URL_CHARS = 500
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,16}Z", re.ASCII)
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -31,14 +33,22 @@ class VapiCall:
 
 @dataclass(frozen=True, slots=True)
 class ListedCall:
-    """A call as a list shows it; the URLs are empty where none may be used, `created_at` where it is no moment."""
+    """A call as a list shows it; the URLs are empty where none may be used."""
 
     id: str
     name: str
     is_over: bool
     control_url: str = field(repr=False)
     socket_url: str = field(repr=False)
-    created_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list: `size` entries, among them `calls`. `oldest` is when the first of them was created, "" if none says so."""
+
+    size: int
+    calls: tuple[ListedCall, ...]
+    oldest: str
 
 
 class Hosts:
@@ -108,27 +118,48 @@ def is_blocked(answer: Mapping[str, Any]) -> bool:
     return _inside(answer, "subscriptionLimits", "concurrencyBlocked") is True
 
 
-def listed(body: bytes, hosts: Hosts) -> list[ListedCall]:
-    """The calls of a list; an entry that is none is left out. Raises VapiRefused."""
+def listed(body: bytes, hosts: Hosts) -> Page:
+    """The calls of a list; an entry that is none is left out, but counted. Raises VapiRefused."""
     try:
         value = parse_untrusted(body, max_bytes=MAX_LIST_BYTES, max_nodes=LIST_NODES)
     except BadMessage:
         raise VapiRefused("Vapi's list of calls is not sane JSON.", status=200) from None
     if not isinstance(value, list):
         raise VapiRefused("Vapi's list of calls is not a list.", status=200)
-    return [_listed(call, hosts) for call in value if isinstance(call, dict) and _has_id(call)]
+    entries = [entry for entry in value if isinstance(entry, dict)]
+    calls = [entry for entry in entries if _has_id(entry)]
+    return Page(len(value), tuple(_listed(call, hosts) for call in calls), _oldest(calls) or _oldest(entries))
+
+
+def found(body: bytes, call_id: str) -> dict[str, Any]:
+    """The call that was asked for by its id, as Vapi has it. Raises VapiRefused."""
+    try:
+        value = parse_untrusted(body, max_bytes=MAX_CALL_BYTES, max_nodes=CALL_NODES)
+    except BadMessage:
+        raise VapiRefused("Vapi's call is not sane JSON.", status=200) from None
+    if not isinstance(value, dict) or value.get("id") != call_id or not isinstance(value.get("status"), str):
+        raise VapiRefused("Vapi's answer is not the call that was asked for.", status=200)
+    return value
+
+
+def is_over(call: Mapping[str, Any]) -> bool:
+    return call.get("status") == "ended"
 
 
 def _listed(call: Mapping[str, Any], hosts: Hosts) -> ListedCall:
-    name, created_at = call.get("name"), call.get("createdAt")
+    name = call.get("name")
     return ListedCall(
         id=call["id"],
         name=name if isinstance(name, str) else "",
-        is_over=call.get("status") == "ended",
+        is_over=is_over(call),
         control_url=control_url(call, hosts),
         socket_url=hosts.socket(_inside(call, "transport", "websocketCallUrl")),
-        created_at=created_at if isinstance(created_at, str) and MOMENT.fullmatch(created_at) else "",
     )
+
+
+def _oldest(entries: Iterable[Mapping[str, Any]]) -> str:
+    moments = (entry.get("createdAt") for entry in entries)
+    return min((moment for moment in moments if isinstance(moment, str) and MOMENT.fullmatch(moment)), default="")
 
 
 def _has_id(call: Mapping[str, Any]) -> bool:

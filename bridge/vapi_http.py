@@ -1,4 +1,4 @@
-"""Vapi's REST side: create calls and assistants, end calls. It answers in time or says whether a call may exist anyway.
+"""Vapi's REST side: create calls and assistants, end calls, look at them. It answers in time or says whether a call may exist anyway.
 
 Deadlines are CALL.md M9: `POST /call` has no idempotency key, so it is tried a second time only when it is certain that
 the first try created nothing (no connection, 429, 503), never after a read time-out. `vapi_answers` reads what comes back.
@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 
 from bridge import vapi_answers
 from bridge.deadline import Answer, Courier, NoAnswer
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
-from bridge.vapi_answers import MAX_ANSWER_BYTES, MAX_LIST_BYTES, Hosts, ListedCall, VapiCall
+from bridge.vapi_answers import MAX_ANSWER_BYTES, MAX_CALL_BYTES, MAX_LIST_BYTES, Hosts, ListedCall, Page, VapiCall
 from bridge.vapi_ending import end_on_socket
 
 CREATE_CALL_S = 3.0  # while a caller waits, retry included
@@ -28,6 +28,7 @@ LET_GO_S = 0.5
 RETRY_AFTER_S = 0.2
 JITTER_S = 0.05
 LONGEST_RETRY_AFTER_S = 1.0  # whoever wants us to wait longer is not asked again while a caller waits
+LIST_CALLS_S = 30.0  # all pages; whoever asks has a minute, and ends what he finds in it
 LISTED_AT_ONCE = 50
 MOST_PAGES = 40
 USER_AGENT = "supportvoice/0.1"  # Vapi's edge refuses the default Python ones
@@ -76,22 +77,35 @@ class VapiClient:
             pause(wait)
         return self._read_call(self._post("/call", request, within=left))
 
-    def list_calls(self, *, since: datetime) -> list[ListedCall]:
-        """The account's calls created after `since`, newest first as the vendor has them. Raises VapiUnavailable or VapiRefused.
+    def call(self, call_id: str, *, deadline_s: float = NOBODY_WAITS_S) -> dict[str, Any]:
+        """A call as Vapi has it, with all that was said once it is over. Raises VapiUnavailable, or VapiRefused (404: not known)."""
+        answer = self._get(f"/call/{quote(call_id, safe='')}", within=deadline_s, max_bytes=MAX_CALL_BYTES)
+        return vapi_answers.found(answer, call_id)
 
-        A call that is over is listed with all that was said, so they are asked for a few at a time.
+    def list_calls(
+        self, *, since: datetime, deadline_s: float = LIST_CALLS_S, clock: Callable[[], float] = time.monotonic
+    ) -> list[ListedCall]:
+        """The account's calls created after `since`, newest first as the vendor has them, as many as come within `deadline_s`.
+
+        A call that is over is listed with all that was said, so they are asked for a few at a time. Raises VapiUnavailable or
+        VapiRefused when there is no first page; a later one that cannot be had ends the list.
         """
+        until = clock() + deadline_s
         after = since.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         found: dict[str, ListedCall] = {}
         asked = {"createdAtGt": after, "limit": str(LISTED_AT_ONCE)}
-        for _ in range(MOST_PAGES):
-            page = self._listed(asked)
-            news = {call.id: call for call in page if call.id not in found}
-            found |= news
-            oldest = min((call.created_at for call in page if call.created_at), default="")
-            if len(page) < LISTED_AT_ONCE or not news or not oldest:
+        for number in range(MOST_PAGES):
+            try:
+                page = self._listed(asked, within=min(until - clock(), NOBODY_WAITS_S))
+            except VapiError:
+                if number == 0:
+                    raise
                 break
-            asked["createdAtLe"] = oldest  # and not Lt: several may have been created in that millisecond
+            found |= {call.id: call for call in page.calls if call.id not in found}
+            is_last = page.size < LISTED_AT_ONCE or page.oldest in ("", asked.get("createdAtLe"))
+            if is_last or clock() >= until:
+                break
+            asked["createdAtLe"] = page.oldest  # and not Lt: several may have been created in that millisecond
         return list(found.values())
 
     def create_assistant(self, assistant: Mapping[str, Any], *, deadline_s: float = NOBODY_WAITS_S) -> str:
@@ -129,10 +143,13 @@ class VapiClient:
             self._carried(lambda: self._courier.post(url, body=raw, headers=self._headers, within=within, max_bytes=MAX_ANSWER_BYTES))
         )
 
-    def _listed(self, asked: Mapping[str, str]) -> list[ListedCall]:
-        url = f"{self._base_url}/call?{urlencode(asked)}"
-        answer = self._carried(lambda: self._courier.get(url, headers=self._headers, within=NOBODY_WAITS_S, max_bytes=MAX_LIST_BYTES))
-        return vapi_answers.listed(_success(answer), self._hosts)
+    def _listed(self, asked: Mapping[str, str], *, within: float) -> Page:
+        answer = self._get(f"/call?{urlencode(asked)}", within=within, max_bytes=MAX_LIST_BYTES)
+        return vapi_answers.listed(answer, self._hosts)
+
+    def _get(self, where: str, *, within: float, max_bytes: int) -> bytes:
+        url = self._base_url + where
+        return _success(self._carried(lambda: self._courier.get(url, headers=self._headers, within=within, max_bytes=max_bytes)))
 
     def _carried(self, errand: Callable[[], Answer]) -> Answer:
         try:

@@ -64,8 +64,11 @@ class AgentVoice:
         self._turn_over = False
         self._paused = False
         self.generation = 0
+        # Over all generations, for the call's counters. What came in and was taken back went out, was dropped or let go, or is held.
         self.dropped_bytes = 0
-        self.sent_bytes = 0  # over all generations, for the call's counters
+        self.sent_bytes = 0
+        self.taken_back_bytes = 0
+        self.let_go_bytes = 0
 
     @property
     def held_bytes(self) -> int:
@@ -153,6 +156,7 @@ class AgentVoice:
         The mark, sent behind the clear, comes back when the caller hears silence.
         """
         self._surplus += len(self._tail) - (self._sent - self.heard(now))
+        self.taken_back_bytes += len(self._tail)
         self._held[:0] = self._tail
         self._begin_generation(now)
         return MarkCaller(f"{self.generation}:0")
@@ -160,6 +164,7 @@ class AgentVoice:
     def drop(self) -> int:
         """What is held is gone and the next turn starts afresh; returns the bytes of it that were unheard."""
         unheard = max(0, len(self._held) - self._surplus)
+        self.let_go_bytes += len(self._held)
         self._held.clear()
         self._filling_since = None
         self._surplus = 0

@@ -144,6 +144,7 @@ class CallSessionAdmin(History, CallAdmin):
     date_hierarchy = "started_at"
     search_fields = ("call_sid", "from_number", "to_number", "vapi_sessions__vapi_call_id")
     search_help_text = "Twilio's CallSid, a phone number or Vapi's call id"
+    when_empty = "No call has come in yet. Point a Twilio number's voice webhook at /webhook/twilio."
     fieldsets: ClassVar = (
         (None, {"fields": ("console_page", "status", "outcome", "end_reason", "rung")}),
         ("Who", {"fields": ("channel", "from_number", "to_number", "line", "version")}),
@@ -189,6 +190,9 @@ class OfACall(History, OwnAdmin):
     show_full_result_count = False
     call_path = "call"
 
+    class Media:
+        css: ClassVar = {"all": ("console/admin.css",)}
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related(self.call_path)
 
@@ -210,6 +214,7 @@ class RecordingAdmin(OfACall):
     date_hierarchy = "at"
     search_fields = ("sid", "call__call_sid")
     search_help_text = "Twilio's RecordingSid or CallSid"
+    when_empty = "Nothing is recorded yet. A line's page says whether it records calls, and whether callers may leave a message."
     fields = ("call_page", "kind", "state", "seconds", "at", "sid")
 
 
@@ -219,6 +224,7 @@ class CallbackRequestAdmin(OfACall):
     list_filter = (("done_at", admin.EmptyFieldListFilter),)
     search_fields = ("call__call_sid", "call__from_number", "done_by", "note")
     search_help_text = "A phone number, Twilio's CallSid, who called back, or words of the note"
+    when_empty = "Nobody was promised a call back yet. Callers are when they leave a message, or ask for one because nobody could talk."
     fields = ("call_page", "asked_at", "due_at", "done_at", "done_by", "note")
 
 
@@ -231,4 +237,5 @@ class VapiReportAdmin(OfACall):
     date_hierarchy = "merged_at"
     search_fields = ("session__vapi_call_id", "session__call__call_sid", "summary")
     search_help_text = "Vapi's call id, Twilio's CallSid, or words of the summary"
+    when_empty = "No report yet. Vapi sends one some seconds after a call that its agent carried."
     fields = ("call_page", "merged_at", "summary", "success", "structured", "artifacts", "latencies", "costs", "lines_added")

@@ -2,16 +2,24 @@
 
 `calls.ladder` decides; here the rows say so afterwards. Each target is a command to Twilio, asked once per epoch, done
 when Twilio tells what became of it; what its own leg tells (ringing, picked up, over) is written down beside.
+
+A number is checked again before it is rung: a row may have been changed behind the form that refuses costly ones.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 
 from django.db import transaction
 
+from agents import limits
+from agents.models import HandoffTarget
 from calls import evidence, ladder, lifecycle, services
-from calls.models import CallSession, EndReason, OutboxCommand, Rung, Status
+from calls.history import NewEvent, record_events
+from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status
+
+log = logging.getLogger(__name__)
 
 TALKED = frozenset({"completed", "answered"})  # Twilio's DialCallStatus when somebody was on the line
 LEG_STATES = {"in-progress": evidence.PICKED_UP}  # the other states of a leg keep Twilio's word
@@ -30,7 +38,7 @@ def next_step(*, call_sid: str, epoch: int, at: datetime) -> ladder.Step:
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None:
             return ladder.HangUp()
-        facts = _facts(call)
+        facts = _facts(call, _may_be_rung(call, at))
         step = ladder.decide(facts)
         match step:
             case ladder.DialHuman(target):
@@ -98,8 +106,27 @@ def lost_dial(*, call_sid: str, epoch: int, target: str, at: datetime) -> bool:
     return dial_result(call_sid=call_sid, epoch=epoch, target=target, status=status, at=at)
 
 
-def _facts(call: CallSession) -> ladder.Facts:
-    targets = call.line.handoff.all() if call.line else []
+def is_allowed(*, slug: str, number: str) -> bool:
+    """False for a number nobody may be handed to, which is an alarm: the desk takes no such number."""
+    if limits.target_number_problem(number):
+        log.error("A hand-over target has a number that may not be rung", extra={"target": slug})
+        return False
+    return True
+
+
+def _may_be_rung(call: CallSession, at: datetime) -> list[HandoffTarget]:
+    """The people behind this call's line, but for those whose number is refused; the call's log says so once."""
+    allowed: list[HandoffTarget] = []
+    for target in call.line.handoff.all() if call.line else []:
+        if is_allowed(slug=target.slug, number=target.number):
+            allowed.append(target)
+        elif not call.events.filter(kind="dial-refused", detail__target=target.slug).exists():
+            event = NewEvent("dial-refused", Source.SYSTEM, at, {"target": target.slug})
+            record_events(call_sid=call.call_sid, events=[event])
+    return allowed
+
+
+def _facts(call: CallSession, targets: list[HandoffTarget]) -> ladder.Facts:
     done = [command for command in call.commands.filter(verb="dial") if command.done_at is not None]
     wanted = call.commands.filter(verb="hand-over").last()
     return ladder.Facts(

@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Value
+from django.db.models import Case, DateTimeField, F, IntegerField, Q, Value, When
 from django.db.models.functions import Greatest
 
 from calls import publisher
@@ -37,42 +38,89 @@ class NewEvent:
     now: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewEvents:
+    """What is new of one call. With `epoch`, only while that epoch owns the stream: a stale bridge writes nothing."""
+
+    call_sid: str
+    events: Sequence[NewEvent]
+    epoch: int | None = None
+
+    @property
+    def owner(self) -> Q:
+        return Q(call_sid=self.call_sid) if self.epoch is None else Q(call_sid=self.call_sid, epoch=self.epoch)
+
+    @property
+    def seen_at(self) -> datetime | None:
+        """An event from outside is also a sign of life."""
+        return max((event.at for event in self.events if event.source != Source.SYSTEM), default=None)
+
+
 def record_events(*, call_sid: str, events: Sequence[NewEvent], epoch: int | None = None) -> int:
     """Append events to a call's log. Returns the number of the last one; 0 when nothing was written.
 
-    With `epoch`, only while that epoch owns the stream: a stale bridge writes nothing. An event from outside is also a
-    sign of life. Pages are told after commit.
+    With `epoch`, only while that epoch owns the stream. Pages are told after commit.
     """
-    if not events:
-        return 0
-    calls = CallSession.objects.filter(call_sid=call_sid)
-    if epoch is not None:
-        calls = calls.filter(epoch=epoch)
+    return record_all([NewEvents(call_sid, events, epoch)]).get((call_sid, epoch), 0)
+
+
+def record_all(entries: Sequence[NewEvents]) -> dict[tuple[str, int | None], int]:
+    """`record_events` for many calls, in as many statements as for one. No two entries are of the same call and epoch.
+
+    Returns the number of the last event by call and epoch as they were given; what was not written is missing.
+    """
+    entries = [entry for entry in entries if entry.events]
+    if not entries:
+        return {}
+    written: dict[tuple[str, int | None], int] = {}
     with transaction.atomic(savepoint=False):  # nothing here fails for a reason somebody would go on after
-        reserved: dict[str, Any] = {"last_event_seq": F("last_event_seq") + len(events)}
-        if any(event.source != Source.SYSTEM for event in events):
-            reserved["last_seen_at"] = Greatest(F("last_seen_at"), Value(max(event.at for event in events)))
-        if calls.update(**reserved) == 0:
-            return 0
-        call = CallSession.objects.get(call_sid=call_sid)
-        clock = CallClock(call.clock_boot, call.clock_origin_ms, call.answered_at or call.started_at)
-        first = call.last_event_seq - len(events) + 1
-        CallEvent.objects.bulk_create(
-            CallEvent(
-                call=call,
-                seq=first + place,
-                source=event.source,
-                kind=event.kind,
-                at=event.at,
-                ms=clock.ms(at=event.at, now=event.now),
-                detail=redact_body(dict(event.detail)),
-            )
-            for place, event in enumerate(events)
-        )
-        if any(event.kind == "agent-turn-ended" for event in events):
+        calls = CallSession.objects.filter(reduce(or_, (entry.owner for entry in entries)))
+        if calls.update(**_reserved(entries)) == 0:
+            return {}
+        rows: list[CallEvent] = []
+        for call in calls.only(
+            "call_sid", "epoch", "public_id", "last_event_seq", "clock_boot", "clock_origin_ms", "answered_at", "started_at"
+        ):
+            entry = next(entry for entry in entries if entry.call_sid == call.call_sid and entry.epoch in (None, call.epoch))
+            rows += _numbered(call, entry.events)
+            written[entry.call_sid, entry.epoch] = call.last_event_seq
+            transaction.on_commit(partial(publisher.rows, call.public_id, call.last_event_seq))
+        CallEvent.objects.bulk_create(rows)
+        for call in {row.call for row in rows if row.kind == "agent-turn-ended" and row.detail.get("interrupted")}:
             mark_heard(call=call)
-        transaction.on_commit(partial(publisher.rows, call.public_id, call.last_event_seq))
-    return call.last_event_seq
+    return written
+
+
+def _reserved(entries: Sequence[NewEvents]) -> dict[str, Any]:
+    """Numbers for all the events, and the signs of life among them."""
+    if len(entries) == 1:  # nearly always: worth the shorter statement
+        [entry] = entries
+        reserved: dict[str, Any] = {"last_event_seq": F("last_event_seq") + len(entry.events)}
+        return reserved | ({"last_seen_at": Greatest(F("last_seen_at"), Value(entry.seen_at))} if entry.seen_at else {})
+    counts = [When(entry.owner, then=Value(len(entry.events))) for entry in entries]
+    seen = [When(entry.owner, then=Value(entry.seen_at)) for entry in entries if entry.seen_at]
+    return {
+        "last_event_seq": F("last_event_seq") + Case(*counts, output_field=IntegerField()),
+        "last_seen_at": Greatest(F("last_seen_at"), Case(*seen, default=F("last_seen_at"), output_field=DateTimeField())),
+    }
+
+
+def _numbered(call: CallSession, events: Sequence[NewEvent]) -> list[CallEvent]:
+    """The rows of a call's newest events; their numbers are reserved."""
+    clock = CallClock(call.clock_boot, call.clock_origin_ms, call.answered_at or call.started_at)
+    first = call.last_event_seq - len(events) + 1
+    return [
+        CallEvent(
+            call=call,
+            seq=first + place,
+            source=event.source,
+            kind=event.kind,
+            at=event.at,
+            ms=clock.ms(at=event.at, now=event.now),
+            detail=redact_body(dict(event.detail)),
+        )
+        for place, event in enumerate(events)
+    ]
 
 
 def pages_look(*, call_sid: str) -> None:
@@ -126,7 +174,9 @@ def _settle_retold(*, call: CallSession, vapi_call_id: str, ms: int) -> None:
     """Say of the finals around a new one which have their words in another one too."""
     reach = SAME_TURN_MS + NEARLY_MS
     told = TranscriptLine.everything.filter(call=call, vapi_call_id=vapi_call_id, from_report=False)
-    around = list(told.filter(vendor_ms__range=(ms - 2 * reach, ms + 2 * reach)))
+    around = list(told.filter(vendor_ms__range=(ms - 2 * reach, ms + 2 * reach)).only("role", "vendor_ms", "said", "retold"))
+    if len(around) == 1:
+        return
     hidden = retold([Final(line.pk, line.role, line.vendor_ms, words(line.said)) for line in around])
     for line in around:  # farther ones may depend on lines we have not read, and do not depend on the new one
         if abs(line.vendor_ms - ms) <= reach and line.retold != (line.pk in hidden):
@@ -140,16 +190,16 @@ def mark_heard(*, call: CallSession) -> None:
     however often it is asked. A turn's lines are those that came from its start of speech to the next one's.
     """
     events = CallEvent.objects.filter(call=call)
-    turn = events.filter(kind="agent-turn-ended").order_by("-at", "-seq").first()
+    turn = events.filter(kind="agent-turn-ended").order_by("-at", "-seq").only("at", "detail").first()
     if turn is None or not turn.detail.get("interrupted"):
         return
-    starts = events.filter(kind="agent-speech-started")
+    starts = events.filter(kind="agent-speech-started").values_list("at", flat=True)
     began = starts.filter(at__lte=turn.at).order_by("-at").first()
     following = starts.filter(at__gt=turn.at).order_by("at").first()
     told = TranscriptLine.objects.filter(call=call, role=Role.ASSISTANT, from_report=False)
-    lines = told.filter(at__gte=began.at if began else call.started_at)
+    lines = told.filter(at__gte=began or call.started_at)
     if following is not None:
-        lines = lines.filter(at__lt=following.at)
+        lines = lines.filter(at__lt=following)
     spoken = list(lines)
     shares = share_out([line.said for line in spoken], said_ms=turn.detail["said_ms"], heard_ms=turn.detail["heard_ms"])
     for line, (heard, heard_text) in zip(spoken, shares, strict=True):

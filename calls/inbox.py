@@ -31,13 +31,10 @@ GIVE_UP = timedelta(minutes=10)  # a message nobody's session answers to by then
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-def store_inbox(*, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime) -> InboxMessage | None:
-    """Keep a webhook body before its 200 is sent. None when this key was stored before: there is nothing more to do.
-
-    The call is found by its Vapi session when that is known already; Vapi's first webhooks may be faster than the answer
-    that tells us its id.
-    """
-    session = VapiSession.objects.filter(vapi_call_id=vapi_call_id).first() if vapi_call_id else None
+def store_inbox(
+    *, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime, call_id: int | None = None
+) -> InboxMessage | None:
+    """Keep a webhook body before its 200 is sent. None when this key was stored before: there is nothing more to do."""
     try:
         with transaction.atomic():
             return InboxMessage.objects.create(
@@ -46,7 +43,7 @@ def store_inbox(*, source: str, key: str, kind: str, body: Any, vapi_call_id: st
                 kind=kind[:60],
                 body=redact_body(body),
                 vapi_call_id=vapi_call_id,
-                call_id=session.call_id if session else None,
+                call_id=call_id,
                 received_at=at,
             )
     except IntegrityError:
@@ -73,24 +70,32 @@ def inbox_to_do(*, now: datetime) -> Iterator[int]:
 # -- Vapi's messages ---------------------------------------------------------------------------------------------------
 
 
-def keep(message: VapiMessage, *, at: datetime) -> int | None:
-    """Store a message before it is answered. Its primary key, or None when it was told before."""
-    kept = message.kept()
-    row = store_inbox(source=Source.VAPI, key=message.key(kept), kind=message.kind, body=kept, vapi_call_id=message.vapi_call_id, at=at)
-    return row.pk if row else None
+def keep(message: VapiMessage, *, session: VapiSession | None, at: datetime) -> InboxMessage | None:
+    """Store a message before it is answered. None when it was told before.
+
+    `session` is whose it is, if that is known yet: Vapi's first webhooks may be faster than the answer that tells us its id.
+    """
+    kept, call_id = message.kept(), session.call_id if session and session.vapi_call_id else None
+    told = {"source": Source.VAPI, "kind": message.kind, "vapi_call_id": message.vapi_call_id}
+    return store_inbox(**told, key=message.key(kept), body=kept, at=at, call_id=call_id)
 
 
 def process(*, pk: int, at: datetime) -> bool:
-    """Make a stored message into history. True when it is done with; safe to run again.
-
-    False while the session it belongs to is not known yet: it is tried again later, for GIVE_UP at most.
-    """
+    """`enter` for a row that was stored before, perhaps by somebody else, who may have entered it by now."""
     row = InboxMessage.objects.get(pk=pk)
     if row.processed_at is not None:
         return True
     name = row.body.get("call", {}).get("name") if isinstance(row.body, dict) else ""
     call_sid, n = named(name)
-    session = vapi_events.session_of(vapi_call_id=row.vapi_call_id, call_sid=call_sid, n=n)
+    return enter(row, vapi_events.session_of(vapi_call_id=row.vapi_call_id, call_sid=call_sid, n=n), at=at)
+
+
+def enter(row: InboxMessage, session: VapiSession | None, *, at: datetime) -> bool:
+    """Make a stored message of a session into history. True when it is done with; safe to run again.
+
+    False while the session it belongs to is not known yet: it is tried again later, for GIVE_UP at most.
+    """
+    pk = row.pk
     if session is None or (row.kind in NEED_THE_ID and not session.vapi_call_id):
         return at - row.received_at > GIVE_UP and inbox_done(pk=pk, at=at, problem="It belongs to no session of ours.")
     try:
@@ -101,6 +106,14 @@ def process(*, pk: int, at: datetime) -> bool:
     else:
         inbox_done(pk=pk, at=at, call=session.call)
     return True
+
+
+def process_long(*, pk: int, at: datetime) -> None:
+    """`process`, of what nobody should wait for. What fails here is tried again from the row."""
+    try:
+        process(pk=pk, at=at)
+    except Exception as problem:
+        log.error("A long message of Vapi could not be processed", extra={"inbox": pk, "problem": type(problem).__name__})
 
 
 def reprocess(*, pk: int, at: datetime) -> bool:

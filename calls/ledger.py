@@ -11,21 +11,22 @@ import asyncio
 import atexit
 import logging
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
 
 from agents.models import FirstMessageMode
 from bridge import stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
 from calls import evidence, inbox, publisher, services, sessions, tasks
-from calls.history import NewEvent, add_line, record_events
+from calls.history import NewEvent, NewEvents, add_line, record_all, record_events
 from calls.models import CallSession, OutboxCommand, Role, Source, VapiSession
 from calls.writer import BoundedWriter
 
@@ -39,6 +40,7 @@ ADMITTED_WITHIN_S = 1.0  # no sound flows yet, and a stream that is refused cost
 ASKERS = 4
 ORDINARY = ("agent-ended", "hung-up", "handed-over")
 PRESSED_0 = "the caller pressed 0"
+OURS = ("agents", "bridge", "calls")
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
 
 
@@ -179,7 +181,7 @@ def _in_thread(job: Callable[[], R]) -> R:
     try:
         return job()
     finally:
-        connections.close_all()
+        close_old_connections()
 
 
 def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
@@ -206,13 +208,31 @@ def _conversation(ref: CallRef) -> Conversation | None:
 
 
 def _create(ref: CallRef, n: int, client: sessions.Vapi) -> None:
-    mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, n=n)
-    pk = mine.values_list("pk", flat=True).first()
+    """Nobody awaits this thread, so it raises nothing and says itself what went wrong."""
     try:
-        if pk is not None and sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client):
-            inbox.catch_up(vapi_session_pk=pk, at=datetime.now(tz=UTC))
-    except Exception:  # nobody awaits this thread: without this line the reason would be lost
-        log.exception("The consumer's own start of a conversation broke", extra={"call": ref.short_id})
+        mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, n=n)
+        for pk in mine.values_list("pk", flat=True):
+            _start(pk, client)
+    except Exception as problem:
+        where = {"problem": type(problem).__name__, "where": _place_of(problem)}
+        log.error("The consumer's own start of a conversation broke", extra={"call": ref.short_id, **where})
+
+
+def _start(pk: int, client: sessions.Vapi) -> None:
+    started = False
+    try:
+        started = sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client)
+    finally:
+        if not started:
+            publisher.task(tasks.clear_up, pk)
+    if started:
+        inbox.catch_up(vapi_session_pk=pk, at=datetime.now(tz=UTC))
+
+
+def _place_of(problem: Exception) -> str:
+    """The last line of ours that ran. A traceback would repeat what the database says of a row: all its values, numbers too."""
+    lines = [(str(frame.f_globals.get("__name__", "")), number) for frame, number in traceback.walk_tb(problem.__traceback__)]
+    return next((f"{name}:{number}" for name, number in reversed(lines) if name.partition(".")[0] in OURS), "")
 
 
 def _commands(ref: CallRef, after: int) -> list[Command]:
@@ -234,29 +254,31 @@ def _write(batch: Sequence[Entry]) -> None:
                 case Obeyed(ref, command_id, at):
                     services.command_done(call_sid=ref.call_sid, epoch=ref.epoch, pk=command_id, at=_moment(at))
                 case PersonAsked(ref, at):
-                    _write_notes(ref, told.pop(ref, []))
+                    _write_notes({ref: told.pop(ref, [])})
                     _ask_for_person(ref, _moment(at))
                 case Closed(ref):
-                    _write_notes(ref, told.pop(ref, []))
+                    _write_notes({ref: told.pop(ref, [])})
                     _write_closing(entry)
-        for ref, notes in told.items():
-            _write_notes(ref, notes)
-        for ref, at in alive.items():
-            services.heartbeat(call_sid=ref.call_sid, epoch=ref.epoch, at=_moment(at))
+        _write_notes(told)
+        for ref in alive.keys() - told.keys():  # what was told is a sign of life too
+            services.heartbeat(call_sid=ref.call_sid, epoch=ref.epoch, at=_moment(alive[ref]))
     for entry in batch:
         if isinstance(entry, Closed):
             entry.stored.set_result(True)
 
 
-def _write_notes(ref: CallRef, notes: Sequence[Note]) -> None:
-    events = [NewEvent(note.kind, note.source, _moment(note.at), note.detail, note.now) for note in notes]
-    if record_events(call_sid=ref.call_sid, epoch=ref.epoch, events=events) == 0:
-        return
-    for note in notes:
+def _write_notes(told: Mapping[CallRef, Sequence[Note]]) -> None:
+    entries = [NewEvents(ref.call_sid, list(map(_event, notes)), ref.epoch) for ref, notes in told.items()]
+    written = record_all(entries)
+    for ref, note in ((ref, note) for ref, notes in told.items() for note in notes if (ref.call_sid, ref.epoch) in written):
         if note.kind == "clip-played" and note.detail.get("text"):
             call = CallSession.objects.get(call_sid=ref.call_sid)
             text, ms = str(note.detail["text"]), int(note.at * 1000)
             add_line(call=call, vapi_call_id="", role=Role.SYSTEM, text=text, vendor_ms=ms, at=_moment(note.at), n=0)
+
+
+def _event(note: Note) -> NewEvent:
+    return NewEvent(note.kind, note.source, _moment(note.at), note.detail, note.now)
 
 
 def _ask_for_person(ref: CallRef, at: datetime) -> None:

@@ -21,8 +21,9 @@ EDGES: dict[Status, frozenset[Status]] = {
     Status.FINALISED: frozenset(),
 }
 
-#: what a bridge says when the call ended along with its stream (`bridge.ports.Closing.why`); after any other word it goes on elsewhere
-STREAM_ENDS = {"agent-ended": EndReason.AGENT_ENDED, "hung-up": EndReason.AGENT_ENDED, "caller-left": EndReason.CALLER_HUNG_UP}
+#: what a bridge says when the call ended along with its stream (`bridge.ports.Closing.why`); after any other word it goes on elsewhere.
+#: `caller-left` is none of these: Twilio's `stop` ends a stream, and the caller may be there. The call's own status tells.
+STREAM_ENDS = {"agent-ended": EndReason.AGENT_ENDED, "hung-up": EndReason.AGENT_ENDED}
 
 OUTCOMES: dict[EndReason, Outcome] = {
     EndReason.AGENT_ENDED: Outcome.RESOLVED,

@@ -192,6 +192,7 @@ class VapiSession(models.Model):
     live_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     report_at = models.DateTimeField(null=True, blank=True)
+    report_asks = models.PositiveSmallIntegerField(default=0)  # how often we asked for a report that did not come
     cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
 
     class Meta:

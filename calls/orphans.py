@@ -23,7 +23,13 @@ from calls.vapi_names import named
 
 log = logging.getLogger(__name__)
 
-SUSPICIOUS_FOR = timedelta(hours=1)  # the longest a request on its way could still make a call
+# A request without an answer is given up after 3 s, and may be carried out later: whatever stands before Vapi holds one for a
+# minute or so (100 s at the slowest of the usual ones), and a list may lag behind. So a look this long after the claim that
+# shows nothing clears a session; each look before it comes with the schedule, and finds a late call within one round.
+COMES_WITHIN = timedelta(minutes=3)
+# What was found and could not be ended, and a Vapi that does not list its calls, are asked about for so long. Then the call's
+# own limits have ended it: silence, as nobody is connected, and its longest duration.
+SUSPICIOUS_FOR = timedelta(hours=1)
 CLOCKS_APART = timedelta(minutes=1)
 
 
@@ -36,7 +42,7 @@ class Account(sessions.Vapi, Protocol):
 def end_orphans(*, client: Account, now: datetime) -> int:
     """Look for calls nobody holds, and end them. Returns how many; safe to run twice at once.
 
-    Asks Vapi only when a session may have one. Whatever cannot be ended now is tried again at the next look.
+    Asks Vapi only while a session may have one. Whatever cannot be ended now is tried again at the next look.
     """
     sessions.give_up_claims(now=now)
     suspects = VapiSession.objects.filter(maybe_created=True, claimed_at__gt=now - SUSPICIOUS_FOR).select_related("call")
@@ -59,9 +65,10 @@ def end_orphans(*, client: Account, now: datetime) -> int:
 
 
 def _end_all(session: VapiSession, calls: Sequence[ListedCall], client: Account, now: datetime) -> int:
-    """End what was found for one session; when all of it is over, the session is suspicious no more."""
+    """End what was found for one session. When all of it is over, or none was and none can come, it is suspicious no more."""
     ended = [_ended(call, client) for call in calls if not call.is_over]
-    if calls and all(ended):
+    can_come = session.claimed_at is None or session.claimed_at >= now - COMES_WITHIN
+    if all(ended) and (calls or not can_come):
         VapiSession.objects.filter(pk=session.pk).update(maybe_created=False)
     if any(ended):
         detail = {"n": session.n, "calls": sum(ended)}

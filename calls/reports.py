@@ -1,7 +1,8 @@
 """Merging an end-of-call report: the words no final told become lines, its figures a row of their own.
 
 Which lines the report adds is decided by all finals and the report together, each time one of them comes. A final that is
-later than the report takes the place of what the report had to tell for it, so the order plays no part in the end.
+later than the report takes the place of what the report had to tell for it, so the order plays no part in the end. Nor does
+it when a report that we fetched (`calls.lost_reports`) and the vendor's own are both there: its own is the one that counts.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from django.db.models import QuerySet
 from calls import evidence, redaction, vapi_report
 from calls.history import NewEvent, line_hash, record_events
 from calls.models import InboxMessage, Source, TranscriptLine, VapiReport, VapiSession
-from calls.vapi_kinds import REPORT
+from calls.vapi_kinds import FETCHED, REPORT
 from calls.vapi_report import Line, Turn
 
 A_DAY = timedelta(days=1)
+LONG = 500  # lines; with more of them, comparing all takes longer than somebody who waits for an answer should wait
 
 
 def merge(*, session: VapiSession, report: Mapping[str, Any], at: datetime) -> bool:
@@ -36,6 +38,8 @@ def merge(*, session: VapiSession, report: Mapping[str, Any], at: datetime) -> b
     wanted = vapi_report.missing(finals, said)
     with transaction.atomic():
         evidence.hold(call_sid=session.call.call_sid, at=at)
+        if FETCHED in report and FETCHED not in (_report_of(session) or report):
+            return False
         if (by_now := _finals(session)) != finals:
             wanted = vapi_report.missing(by_now, said)
         kept, first = VapiReport.objects.get_or_create(session=session, defaults={**figures, "merged_at": at})
@@ -49,13 +53,13 @@ def merge(*, session: VapiSession, report: Mapping[str, Any], at: datetime) -> b
 
 def settle_again(*, session: VapiSession, at: datetime) -> None:
     """After a late final is stored: what the report had to tell for it is told by the final now. Compared as in `merge`."""
-    kept = VapiReport.objects.filter(session=session).first()
+    kept = VapiReport.objects.filter(session=session).only("merged_at").first()
     if kept is None:  # one that is being merged looks at the finals once more when it has the call's row
         return
-    report = InboxMessage.objects.filter(source=Source.VAPI, kind=REPORT, vapi_call_id=session.vapi_call_id).first()
+    report = _report_of(session)
     if report is None:
         return
-    said, finals = _said(report.body), _finals(session)
+    said, finals = _said(report), _finals(session)
     wanted = vapi_report.missing(finals, said)
     with transaction.atomic():
         evidence.hold(call_sid=session.call.call_sid, at=at)
@@ -63,6 +67,17 @@ def settle_again(*, session: VapiSession, at: datetime) -> None:
             wanted = vapi_report.missing(by_now, said)
         _settle(session, wanted, at=kept.merged_at)
         VapiReport.objects.filter(pk=kept.pk).update(lines_added=len(wanted))
+
+
+def takes_long(session: VapiSession) -> bool:
+    """True when a line that comes now would be compared with a long report."""
+    return session.report_at is not None and _ours(session)[LONG:].exists()
+
+
+def _report_of(session: VapiSession) -> Mapping[str, Any] | None:
+    """The report that counts, as it is stored: the vendor's own before one that we fetched."""
+    stored = InboxMessage.objects.filter(source=Source.VAPI, kind=REPORT, vapi_call_id=session.vapi_call_id)
+    return min((row.body for row in stored), key=lambda body: FETCHED in body, default=None)
 
 
 def _ours(session: VapiSession) -> QuerySet[TranscriptLine]:

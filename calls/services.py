@@ -214,8 +214,8 @@ def heartbeat(*, call_sid: str, epoch: int, at: datetime) -> bool:
 def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, now: float | None = None) -> bool:
     """Store why the stream of an epoch is over, with its figures. True once per epoch; a stale epoch writes nothing.
 
-    An ordinary end ends the call here, before Twilio's own word of it, so that it cannot be started again. Anything else
-    leaves it recovering: the caller may be there and the resume door will be asked.
+    An end of the agent's ends the call here, before Twilio's own word of it, so that it cannot be started again. Anything
+    else leaves it recovering, Twilio's `stop` too: the caller may be there and the resume door will be asked.
     """
     reason = _end_reason(closing)
     mine = CallSession.objects.filter(call_sid=call_sid, epoch=epoch, closed_epoch__lt=epoch)

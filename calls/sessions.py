@@ -22,7 +22,7 @@ from django.db.models import F, Q, QuerySet, Sum
 from django.utils import timezone
 
 from agents import account, lines
-from bridge import live
+from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import VapiCall
 from calls import evidence, publisher
@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 CLAIM_LIFE = timedelta(seconds=10)  # a create takes 3 s at most: a claimer silent this long died with its claim
 REPORT_WITHIN = timedelta(seconds=120)
+STREAM_COMES_WITHIN = timedelta(seconds=stream_token.LIFE_S)
 NO_STREAM_COMES = (Status.TRANSFERRING, Status.VOICEMAIL)
+NO_STREAM_CAME = Q(call__stream_epoch__lt=F("call__epoch"))
 # A session whose call is over, whose stream has been here and is closed, or is not coming any more.
 OF_NO_USE = Q(call__ended_at__isnull=False) | Q(call__closed_epoch__gte=F("call__epoch")) | Q(call__status__in=NO_STREAM_COMES)
 
@@ -55,10 +57,11 @@ def ask_session(*, call: CallSession, n: int, at: datetime) -> NewEvent:
 
 
 def claim_session(*, pk: int, by: str, at: datetime) -> uuid.UUID | None:
-    """Win the right to create this session at Vapi; `by` is worker or consumer. None: somebody else did, or the call is over."""
+    """Win the right to create this session at Vapi; `by` is worker or consumer. None: somebody else did, or its stream is over."""
     claim = uuid.uuid4()
     # Not by a join: PostgreSQL would look at the joined row as it was, and two could win (it re-reads the row itself only).
-    asked = VapiSession.objects.filter(pk=pk, state=VapiState.ASKED, call__in=CallSession.objects.live())
+    wanting = CallSession.objects.live().filter(closed_epoch__lt=F("epoch"))
+    asked = VapiSession.objects.filter(pk=pk, state=VapiState.ASKED, call__in=wanting)
     won = asked.update(state=VapiState.CLAIMED, claim=claim, claimed_by=by, claimed_at=at)
     return claim if won else None
 
@@ -163,7 +166,9 @@ def end_session(*, pk: int, client: Vapi, at: datetime) -> bool:
     One that is being created right now is left to its creator. Raises VapiUnavailable: try again.
     """
     if VapiSession.objects.filter(pk=pk, state=VapiState.ASKED).update(state=VapiState.ENDED, ended_at=at):
-        finalise(call_sid=CallSession.objects.get(vapi_sessions=pk).call_sid)
+        asked = VapiSession.objects.select_related("call").get(pk=pk)
+        _note_unused(asked, at)
+        finalise(call_sid=asked.call.call_sid)
         return True
     session = VapiSession.objects.select_related("call").filter(pk=pk, state=VapiState.LIVE).first()
     if session is None:
@@ -172,7 +177,17 @@ def end_session(*, pk: int, client: Vapi, at: datetime) -> bool:
         end_at_vapi(client, control_url=session.control_url, socket_url=session.socket_url)
     except VapiRefused as problem:  # trying again changes nothing; it ends by itself when nobody speaks
         log.error("Vapi would not end a call", extra={"call": session.call.short_id, "status": problem.status})
-    return _ended(VapiSession.objects.filter(pk=pk), at=at)
+    if not _ended(VapiSession.objects.filter(pk=pk), at=at):
+        return False
+    _note_unused(session, at)
+    return True
+
+
+def _note_unused(session: VapiSession, at: datetime) -> None:
+    """The caller is there, by all we know, and no stream has ever come for this session."""
+    if session.call.ended_at is None and session.call.stream_epoch < session.call.epoch:
+        event = NewEvent("stream-never-opened", Source.SYSTEM, at, {"n": session.n})
+        record_events(call_sid=session.call.call_sid, events=[event])
 
 
 def open_sessions(*, call_sid: str) -> list[int]:
@@ -217,7 +232,7 @@ def finalise(*, call_sid: str) -> bool:
 
 
 def give_up_reports(*, now: datetime) -> int:
-    """Finalise the calls that ended 120 s ago. Returns of how many a report never came."""
+    """Finalise the calls that ended 120 s ago. Returns of how many a report never came, though we asked for it."""
     waiting = CallSession.objects.filter(status=Status.ENDED, ended_at__lt=now - REPORT_WITHIN)
     return sum(_given_up(call_sid) for call_sid in waiting.values_list("call_sid", flat=True))
 
@@ -225,6 +240,8 @@ def give_up_reports(*, now: datetime) -> int:
 def _given_up(call_sid: str) -> bool:
     """True when a report is missing; a session that never became live owes none, though nobody may have closed it."""
     unreported = VapiSession.objects.filter(call__call_sid=call_sid, live_at__isnull=False, report_at=None)
+    if unreported.filter(ended_at__isnull=False, report_asks=0).exists():
+        return False  # Vapi is asked for it first
     if unreported.exists():
         return _close_books(call_sid, Report.MISSING)
     finalise(call_sid=call_sid)
@@ -252,10 +269,19 @@ def give_up_claims(*, now: datetime) -> int:
 
 
 def left_over(*, now: datetime) -> list[int]:
-    """Sessions that are open although their call, or its stream, is over; claims whose holder died are given up first."""
+    """Sessions that are open although their call, or its stream, is over or cannot come any more.
+
+    Claims whose holder died are given up first.
+    """
     give_up_claims(now=now)
-    forgotten = VapiSession.objects.filter(OF_NO_USE, state__in=(VapiState.ASKED, VapiState.LIVE), ended_at=None)
+    too_late = NO_STREAM_CAME & Q(asked_at__lt=now - STREAM_COMES_WITHIN)  # its token's life began then
+    forgotten = VapiSession.objects.filter(OF_NO_USE | too_late, state__in=(VapiState.ASKED, VapiState.LIVE), ended_at=None)
     return list(forgotten.values_list("pk", flat=True))
+
+
+def is_of_no_use(*, pk: int) -> bool:
+    """True when a session lives at Vapi that nobody will ever connect to."""
+    return VapiSession.objects.filter(OF_NO_USE, pk=pk, state=VapiState.LIVE).exists()
 
 
 def _request(session: VapiSession) -> dict[str, Any]:

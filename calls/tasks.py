@@ -6,29 +6,43 @@ scheduled ones look for what was left over.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
 from agents import account
 from bridge.errors import VapiUnavailable
-from calls import inbox, orphans, sessions, twilio_account
+from calls import inbox, lost_reports, orphans, sessions, twilio_account
 from calls.models import VapiSession
 from calls.sweep import end_silent_calls
 
 
 @shared_task(soft_time_limit=15)
 def start_conversation(vapi_session_pk: int) -> None:
-    """No retry: a caller is waiting, and the row says what came of it. What it leaves at Vapi is ended soon."""
+    """No retry: a caller is waiting, and the row says what came of it."""
+    started = False
     try:
-        started = sessions.start_conversation(vapi_session_pk=vapi_session_pk, by="worker", client=account.client())
-    except VapiUnavailable:
-        end_session.delay(vapi_session_pk)
-        return
+        with suppress(VapiUnavailable):  # one that nobody needs any more could not be ended
+            started = sessions.start_conversation(vapi_session_pk=vapi_session_pk, by="worker", client=account.client())
+    finally:
+        if not started:
+            clear_up(vapi_session_pk)
     if started:
         inbox.catch_up(vapi_session_pk=vapi_session_pk, at=timezone.now())
-    elif VapiSession.objects.filter(pk=vapi_session_pk, maybe_created=True).exists():
+
+
+@shared_task
+def clear_up(vapi_session_pk: int) -> None:
+    """What a start that came to nothing, the worker's or the consumer's own, has left at Vapi: it is ended soon.
+
+    A request that got no answer may just be arriving there, so that is looked for a second later.
+    """
+    if VapiSession.objects.filter(pk=vapi_session_pk, maybe_created=True).exists():
         end_orphans.apply_async(countdown=1)
+    if sessions.is_of_no_use(pk=vapi_session_pk):
+        end_session.delay(vapi_session_pk)
 
 
 @shared_task(
@@ -51,12 +65,33 @@ def end_sessions(call_sid: str) -> None:
         end_session.delay(pk)
 
 
+@shared_task(
+    autoretry_for=(VapiUnavailable,),
+    retry_backoff=1,
+    retry_backoff_max=4,
+    retry_jitter=False,
+    max_retries=3,
+    soft_time_limit=60,
+    acks_late=True,
+)
+def fetch_report(vapi_session_pk: int) -> None:
+    lost_reports.fetch(vapi_session_pk=vapi_session_pk, client=account.client(), at=timezone.now())
+
+
+@shared_task(acks_late=True)
+def process_message(pk: int) -> None:
+    """A stored body that takes seconds to be made into history: a long report, or a late line of a long call."""
+    inbox.process_long(pk=pk, at=timezone.now())
+
+
 @shared_task
 def sweep() -> None:
-    """Scheduled: end silent calls, forgotten sessions and waits for reports that never come."""
+    """Scheduled: end silent calls and forgotten sessions, ask for reports that did not come, and end the wait for them."""
     now = timezone.now()
     end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
     sessions.give_up_reports(now=now)
+    for pk in lost_reports.due(now=now):
+        fetch_report.delay(pk)
     for pk in sessions.left_over(now=now):
         end_session.delay(pk)
 

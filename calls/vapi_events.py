@@ -20,10 +20,10 @@ from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 from calls import history, masking, reports, services, sessions, vapi_report
 from calls.models import CallSession, InboxMessage, VapiSession
-from calls.vapi_kinds import REPORT, TRANSCRIPT, Deed, deed
+from calls.vapi_kinds import FETCHED, REPORT, TRANSCRIPT, Deed, deed
 from calls.vapi_names import named
 
-FRESH_S = 1.0  # of a webhook that tells of speech; callers speak for longer, and agents wait longer before they answer
+FRESH_S = 0.4  # of a webhook that tells of speech; the socket's own word has led to a clear by then, and after 0.5 s the next may follow
 BODY_LIMIT = 256 * 1024
 REPORT_LIMIT = 8 * 1024 * 1024
 BODY_NODES = 30_000
@@ -58,23 +58,29 @@ refused: Counter[str] = Counter()  # messages, by kind, that are not as the vend
 
 @dataclass(frozen=True, slots=True)
 class VapiMessage:
-    """One server message. `call_sid` and `n` come from the name we gave the Vapi call; empty and 0 when it has another."""
+    """One server message. `call_sid` and `n` come from the name we gave the Vapi call; empty and 0 when it has another.
+
+    `is_long`: making it into history takes seconds. `is_fetched`: a report we asked for, because none had come.
+    """
 
     kind: str
     vapi_call_id: str
     call_sid: str
     n: int
     body: dict[str, Any]
+    is_long: bool = False
+    is_fetched: bool = False
 
     def kept(self) -> dict[str, Any]:
         """What of the message is stored."""
         own = _report_kept(self.body) if self.kind == REPORT else {key: self.body[key] for key in self.body.keys() - NOT_OURS}
         name = f"{self.call_sid}.{self.n}" if self.call_sid else ""
-        return {**_without_addresses(_without_secrets(own)), "call": {"id": self.vapi_call_id, "name": name}}
+        ours = {"call": {"id": self.vapi_call_id, "name": name}} | ({FETCHED: True} if self.is_fetched else {})
+        return {**_without_addresses(_without_secrets(own)), **ours}
 
     def key(self, kept: Mapping[str, Any]) -> str:
-        """Equal for the same message told twice. The vendor gives messages no id; a report there is one of per call."""
-        own = b"" if self.kind == REPORT else orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
+        """Equal for the same message told twice. The vendor gives messages no id; a report there is one of per call, and a fetched one."""
+        own = FETCHED.encode() * self.is_fetched if self.kind == REPORT else orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(b"|".join((b"vapi", self.vapi_call_id.encode(), self.kind.encode(), own))).hexdigest()
 
     @property
@@ -90,7 +96,7 @@ class VapiMessage:
     def live_hint(self, *, now: float) -> str:
         """What a running call should look at now: the socket says the same, but not always first. `now`: seconds since 1970.
 
-        What comes late is about speech that is over by now; it would cut the agent's next turn.
+        What comes late was heard of by the socket before; it would cut the agent's next turn.
         """
         if self.vendor_ms and now - self.vendor_ms / 1000 > FRESH_S:
             return ""
@@ -105,7 +111,7 @@ class VapiMessage:
 
 
 def read(raw: bytes) -> VapiMessage:
-    """The message in a webhook's body. Raises BadMessage; only an end-of-call report may be longer than 1 MiB."""
+    """The message in a webhook's body. Raises BadMessage; only an end-of-call report may be longer than BODY_LIMIT."""
     long = len(raw) > BODY_LIMIT
     envelope = parse_untrusted(raw, max_bytes=REPORT_LIMIT, max_nodes=REPORT_NODES if long else BODY_NODES)
     body = envelope.get("message") if isinstance(envelope, dict) else None
@@ -118,7 +124,13 @@ def read(raw: bytes) -> VapiMessage:
         raise BadMessage("The message is longer than its kind may be.")
     call = _dict(body.get("call"))
     call_sid, n = named(call.get("name"))
-    return VapiMessage(kind=kind, vapi_call_id=_text(call.get("id"), 64), call_sid=call_sid, n=n, body=body)
+    return VapiMessage(kind=kind, vapi_call_id=_text(call.get("id"), 64), call_sid=call_sid, n=n, body=body, is_long=long)
+
+
+def fetched(call: Mapping[str, Any]) -> VapiMessage:
+    """What `GET /call/{id}` says of a call that is over, as the report it stands for: the fields have the same names."""
+    call_sid, n = named(call.get("name"))
+    return VapiMessage(kind=REPORT, vapi_call_id=call["id"], call_sid=call_sid, n=n, body={**call, "type": REPORT}, is_fetched=True)
 
 
 def _report_kept(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +165,7 @@ def _is_address(key: str, value: Any) -> bool:
 
 def session_of(*, vapi_call_id: str, call_sid: str, n: int) -> VapiSession | None:
     """Whose message it is: by the vendor's id, or by our name for it while that id is still on its way to us."""
-    known = VapiSession.objects.select_related("call", "call__version", "call__line")
+    known = VapiSession.objects.select_related("call")
     session = known.filter(vapi_call_id=vapi_call_id).first() if vapi_call_id else None
     if session is None and call_sid:
         session = known.filter(call__call_sid=call_sid, n=n, vapi_call_id=None).first()

@@ -14,6 +14,7 @@ from typing import Any
 TOOL_CALLS = "tool-calls"
 REPORT = "end-of-call-report"
 TRANSCRIPT = "transcript"
+FETCHED = "fetched"  # our own mark in the body of a report that we asked for
 
 
 class Deed(StrEnum):

@@ -13,11 +13,11 @@ from typing import Any, cast
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
-from django.core.asgi import get_asgi_application
+from django import setup
 from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "supportvoice.settings")
-django_application = get_asgi_application()  # before anything that needs the models
+setup(set_prefix=False)  # before anything that needs the models
 
 from django.conf import settings  # noqa: E402
 from django.db import Error as DatabaseError  # noqa: E402
@@ -35,6 +35,7 @@ from calls.ledger import DatabaseLedger  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
 from supportvoice.limits import REPORT_LIMIT, BodyLimits, no_browsers, no_such_socket, only_role  # noqa: E402
+from supportvoice.threads import OneHop, lent_threads  # noqa: E402
 
 log = logging.getLogger(__name__)
 refuse_unsafe()
@@ -50,7 +51,8 @@ _for_browsers: list[Any] = [*websocket_urlpatterns, re_path("", cast(Any, no_suc
 _browser: Any = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(_for_browsers)))
 _for_everybody: list[Any] = [*media_urlpatterns(no_browsers(duty.streams_counted(_media))), re_path("", _browser)]
 _sockets: Any = URLRouter(_for_everybody)
-_requests: Any = BodyLimits(cast(Any, django_application), wide={"/webhook/vapi": REPORT_LIMIT, "/webhook/vapi/": REPORT_LIMIT})
+_answering: Any = lent_threads(cast(Any, OneHop()))
+_requests: Any = BodyLimits(_answering, wide={"/webhook/vapi": REPORT_LIMIT, "/webhook/vapi/": REPORT_LIMIT})
 _doors: Any = ProtocolTypeRouter({"http": _requests, "websocket": duty.no_sockets_when_leaving(_sockets)})
 
 application = duty.health(only_role(settings.SERVE_ROLE, _doors))

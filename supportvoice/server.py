@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -43,7 +43,12 @@ UNREAD_BYTES = 64 * 1024
 UNREAD_SECONDS = 5.0
 SLOWEST_BYTES_S = 1000
 KEEP_ALIVE_SECONDS = 75
+GOODBYE_SECONDS = 1.0
 FINISH_SECONDS = 10  # for requests still being answered when a child stops
+
+# The loop that carries the sound and the threads that write of it take turns at the interpreter, and a thread gives its turn
+# back at each statement: with Python's usual 5 ms it waits that long for the next one, the database's lock in its hand.
+SWITCH_S = 0.0005
 
 RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
 
@@ -152,12 +157,17 @@ class GuardedHttp(HttpToolsProtocol):
 
 
 class GuardedSocket(WebSocketsSansIOProtocol):
-    """A WebSocket whose messages are complete within 10 s and 64 fragments, read by peers that read."""
+    """A WebSocket whose messages are complete within 10 s and 64 fragments, read by peers that read.
+
+    A vendor has 1 s to answer our close. Twilio goes on with the call when its socket is gone: if it is the one that does not
+    hear us any more, the usual 10 s are 10 s in which the caller hears nothing.
+    """
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(config, server_state, app_state, **kwargs)
         self._reader: SlowReader | None = None
         self._message_timer: asyncio.TimerHandle | None = None
+        self._goodbye_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -165,6 +175,8 @@ class GuardedSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._message_done()
+        if self._goodbye_timer is not None:
+            self._goodbye_timer.cancel()
         if self._reader is not None:
             self._reader.caught_up()
         super().connection_lost(exc)
@@ -199,10 +211,19 @@ class GuardedSocket(WebSocketsSansIOProtocol):
         if self._reader is not None:
             self._reader.caught_up()
 
+    def send(self, message: Any) -> Coroutine[Any, Any, None]:
+        if message["type"] == "websocket.close" and self._is_a_vendors and self._goodbye_timer is None:
+            self._goodbye_timer = self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)  # also what the peer did not read
+        return super().send(message)
+
     def start_keepalive(self) -> None:
         """Ping browsers only. Whether Twilio answers pings is not documented, and its media says that it is there."""
-        if not self.scope["path"].startswith("/webhook/"):
+        if not self._is_a_vendors:
             super().start_keepalive()
+
+    @property
+    def _is_a_vendors(self) -> bool:
+        return self.scope["path"].startswith("/webhook/")
 
     def _message_late(self) -> None:
         self._message_timer = None
@@ -286,6 +307,7 @@ def serve_as_child(app: Any, *, duty: Duty, listening: socket.socket, lifeline: 
     """Serve until told to stop. `lifeline` is this child's end of the pair whose other end the parent holds."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its info lines name clients
     server = CallServer(configured(app), duty=duty, drain_s=drain_s, started=lifeline)
+    sys.setswitchinterval(SWITCH_S)
     die_with_pipe(lifeline.fileno())
     server.run(sockets=[listening])
 

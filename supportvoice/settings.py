@@ -45,7 +45,7 @@ ALLOW_INSECURE = env.bool("ALLOW_INSECURE", default=False)
 
 INSTALLED_APPS = [
     *(["daphne"] if "runserver" in sys.argv else []),  # for `runserver` alone: it loads Twisted into every process
-    "django.contrib.admin",
+    "supportvoice.apps.DeskConfig",  # Django's admin, on `supportvoice.desk`
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -88,14 +88,16 @@ TEMPLATES = [
 
 DATABASE_URL = env("DATABASE_URL", default="").strip() or f"sqlite:///{BASE_DIR / 'db.sqlite3'}"
 DATABASES = {"default": env.db_url_config(DATABASE_URL)}
-DATABASES["default"]["CONN_MAX_AGE"] = 0
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["ENGINE"] = "supportvoice.sqlite3"
+    DATABASES["default"]["CONN_MAX_AGE"] = None  # to open one costs more than most of what is asked of it
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 1.0,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
+    DATABASES["default"]["CONN_MAX_AGE"] = 0  # back to the pool
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # the pool would lend connections that a restart of the server cut
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 20, "timeout": 1.0}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -147,6 +149,7 @@ LOGIN_REDIRECT_URL = "/"
 
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+SESSION_ENGINE = "supportvoice.sessions"
 SESSION_COOKIE_AGE = 8 * 3600
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024  # `limits` has already held each door to its own, smaller figure

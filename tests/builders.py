@@ -14,8 +14,8 @@ from django.db import connections
 from django.utils import timezone
 
 from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Rollout, TemplateVersion
-from bridge.errors import VapiError
-from bridge.vapi_answers import VapiCall
+from bridge.errors import VapiError, VapiRefused
+from bridge.vapi_answers import ListedCall, VapiCall
 from calls import publisher, services
 from calls.models import (
     CallbackRequest,
@@ -119,6 +119,7 @@ class FakeVapi:
         self.problem, self.during = problem, during
         self.created: list[Mapping[str, Any]] = []
         self.ended: list[str] = []
+        self.looks = 0
         self._lock = threading.Lock()
 
     def create_call(self, request: Mapping[str, Any]) -> VapiCall:
@@ -135,6 +136,15 @@ class FakeVapi:
 
     def end_by_socket(self, socket_url: str) -> None:
         self.end_call(socket_url)
+
+    def call(self, call_id: str) -> dict[str, Any]:
+        """It remembers no conversation; whoever wants one asks the sandbox."""
+        raise VapiRefused("Vapi refused with 404.", status=404)
+
+    def list_calls(self, *, since: datetime) -> list[ListedCall]:
+        """Whoever wants calls to be found asks the sandbox."""
+        self.looks += 1
+        return []
 
 
 class QuietPublisher(publisher.Publisher):

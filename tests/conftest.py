@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.db import connection
+from django.http import HttpResponse
 from hypothesis import settings as hypothesis_settings
 
 from calls import publisher, services
+from supportvoice.static import StaticFilesMiddleware
 from tests.builders import QuietPublisher
 from tests.canaries import Canaries
 from tests.left_out import LeftOut
+from tests.newborn import instead_of_flush
 
 # A busy machine is no bug: how long one example takes says nothing. `derandomize` keeps a red run red.
 hypothesis_settings.register_profile("house", deadline=None, derandomize=True)
@@ -46,6 +51,26 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("db") / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """The migrated database, which every test finds as if it were the first; a server's is flushed as Django does it."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    with instead_of_flush(Path(connection.settings_dict["NAME"])):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _static_files_are_listed_once(django_test_environment: None) -> Iterator[None]:
+    """Each client of a test makes middleware of its own, and ours reads about every static file: a fifth of a webhook's test."""
+    listed = dict(StaticFilesMiddleware(lambda request: HttpResponse()).files)
+    assert listed, "no static file was found: clients would find none either"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StaticFilesMiddleware, "add_files_from_finders", lambda middleware: middleware.files.update(listed))
+        yield
 
 
 @pytest.fixture(autouse=True)

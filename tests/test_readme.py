@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from django.core.management import get_commands
-from django.urls import resolve
+from django.urls import URLPattern, URLResolver, resolve
+
+from bridge.routing import media_urlpatterns
+from calls.console.routing import websocket_urlpatterns
+from supportvoice import urls
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,6 +47,24 @@ def test_the_example_environment_names_every_setting() -> None:
 def test_every_door_of_the_readme_opens(door: str) -> None:
     if door not in ("/healthz", "/readyz"):  # answered before Django, by supportvoice.duty
         assert resolve(door)
+
+
+def routes(patterns: Iterable[URLPattern | URLResolver], above: str = "/") -> Iterator[str]:
+    """Every address of ours; the admin's own are one."""
+    for pattern in patterns:
+        here = above + str(pattern.pattern)
+        if isinstance(pattern, URLResolver) and here != "/admin/":
+            yield from routes(pattern.url_patterns, here)
+        else:
+            yield here
+
+
+def test_every_address_of_ours_has_its_row_in_the_readme() -> None:
+    told = {door for row in section("Doors").splitlines() for door in re.findall(r"`(?:GET |POST )?(/[^`]*)`", row.split(" | ")[0])}
+    below = tuple(door.removesuffix("…") for door in told if door.endswith("…"))
+    ours = {*routes(urls.urlpatterns), *routes([*websocket_urlpatterns, *media_urlpatterns(resolve)])}
+    assert [route for route in sorted(ours) if not {route, route.rstrip("/")} & told and not route.startswith(below)] == []
+    assert [door for door in sorted(told) if door.endswith("…") and not any(route.startswith(door[:-1]) for route in ours)] == []
 
 
 def test_every_command_of_the_readme_exists() -> None:

@@ -30,12 +30,14 @@ class Faults:
     retry_after: str = ""  # the Retry-After header of such a refusal
     create_delay_s: float = 0.3
     create_drips: bool = False  # the answer comes at one byte a second
+    create_tls_half: bool = False  # the sandbox's address is https://, where no TLS handshake completes; over http:// no answer comes
     create_malformed: str = ""  # one of malformed.KINDS
     line_limit: str = ""  # as if all lines were busy: refused (400) | blocked (201 that says so) | ended (201, over at once)
     early_webhook: bool = False  # a status-update is delivered before the create is answered
     # the audio socket's upgrade
     socket_status: int | None = None  # refuse it with this status
     socket_never: bool = False  # never answer it
+    socket_tls_half: bool = False  # its address is wss://, where no TLS handshake completes
     socket_protocol: str = ""  # a subprotocol nobody asked for
     # the audio socket
     close_after_s: float | None = None  # close it this long after connect ...
@@ -126,6 +128,10 @@ CREATE: Mapping[str, Fault] = {
     "create-slow-10": _vapi("POST /call is answered after 10 s.", create_delay_s=10.0),
     "create-slow-60": _vapi("POST /call is answered after a minute.", create_delay_s=60.0),
     "create-drip": _vapi("The answer to POST /call comes at one byte a second.", create_drips=True),
+    "create-tls-half": _vapi(
+        "Vapi takes the connection for POST /call, and its TLS handshake never completes (over http:// no answer comes).",
+        create_tls_half=True,
+    ),
     "create-over-limit": _vapi("All lines are busy: POST /call is answered with 400 Over Concurrency Limit.", line_limit="refused"),
     "create-blocked": _vapi("All lines are busy: the call is made but says concurrencyBlocked, and never starts.", line_limit="blocked"),
     "create-limit-ended": _vapi("All lines are busy: the call is made and ended at once; only the webhook tells.", line_limit="ended"),
@@ -140,6 +146,9 @@ SOCKET: Mapping[str, Fault] = {
     "socket-403": _vapi("The audio socket's upgrade is answered with 403.", socket_status=403),
     "socket-500": _vapi("The audio socket's upgrade is answered with 500.", socket_status=500),
     "socket-never": _vapi("The audio socket's upgrade is never answered.", socket_never=True),
+    "socket-tls-half": _vapi(
+        "Vapi takes the connection for the audio socket, and its TLS handshake never completes.", socket_tls_half=True
+    ),
     "socket-subprotocol": _vapi("The audio socket answers with a subprotocol nobody asked for.", socket_protocol="chat.v9"),
     "socket-closes-at-once": _vapi("The audio socket opens and closes with 1008 at once.", strikes_in_turn=0, dies_with=1008),
     **{f"dies-{code}": _mid_sentence(code, f"closes with {code}") for code in (1000, 1001, 1008, 1011, 1012, 1013)},

@@ -17,6 +17,7 @@ from bridge.sandbox.sound import RATE
 
 SILENCE = b"\xff"
 KNOWN_BY = 32  # bytes by which a place in the noise is found again
+AGAIN = RATE // 2
 
 
 def noise(seed: str, seconds: float) -> bytes:
@@ -79,13 +80,13 @@ class PatternVoice:
         return self.said[-1]
 
 
-SPELLS = (Spell(3.3, 4.1, "asks"), Spell(7.2, 8.0, "breaks in"), Spell(11.0, 11.8, "thanks"))
-SECONDS = (2.0, 4.0, 4.0, 1.2, 1.2, 1.2)  # greeting, the tool's result and what follows it (both cut short), goodbye, and to spare
+SPELLS = (Spell(6.0, 7.2, "asks"), Spell(13.2, 14.4, "breaks in"), Spell(20.5, 21.7, "thanks"))
+SECONDS = (4.0, 9.0, 9.0, 2.0, 2.0, 2.0)  # greeting, the tool's result and what follows it (both cut short), goodbye, and to spare
 TOOL = CallTool("get_user_account", {"email": "pattern@example.com"}, {}, "tool_failed")
 
 
 def pattern_call(seed: str) -> tuple[Scenario, PatternVoice]:
-    """Some twelve seconds: greeting, question, tool call, barge-in, barge-in, goodbye. The voice is the scenario's own."""
+    """Some twenty-four seconds: greeting, question, tool call, barge-in, barge-in, goodbye. The voice is the scenario's own."""
     voice = PatternVoice(f"agent {seed}", SECONDS)
     answers: Mapping[str, tuple[Turn, ...]] = {
         "asks": ((TOOL,),),
@@ -114,7 +115,8 @@ def place_in(noise_said: bytes, arrived: bytes) -> int:
 def turns_in(heard: bytes, said: Sequence[bytes]) -> list[int]:
     """How far each turn was heard, in bytes, `heard` being without silence. Raises Foreign when there is a byte of anything else.
 
-    A turn may end early. And what a caller may have missed may be played again, when an interruption turned out to be none.
+    A turn may end early. And what a caller may have missed may be played again, AGAIN bytes of it, when an interruption turned out to
+    be none.
     """
     places = [heard.find(turn[:KNOWN_BY]) for turn in said]
     begun = [place for place in places if place >= 0]
@@ -133,7 +135,7 @@ def _heard_to(turn: bytes, piece: bytes) -> int:
         same = _alike(turn[place:], piece)
         furthest, piece = max(furthest, place + same), piece[same:]
         place = turn.find(piece[:KNOWN_BY])
-        if not same or (piece and not 0 <= place <= furthest):
+        if not same or (piece and not max(0, furthest - AGAIN) <= place <= furthest):
             raise Foreign(f"After {furthest} bytes of a turn {len(piece)} others were heard.")
     return furthest
 

@@ -33,8 +33,12 @@ class Clear:
     """One `clear` as it arrived: when, how much unplayed audio it threw away, which marks it sent back."""
 
     at: float
-    dropped_ms: int
+    dropped: int  # bytes
     marks: tuple[str, ...]
+
+    @property
+    def dropped_ms(self) -> int:
+        return round(self.dropped * 1000 / RATE)
 
 
 @dataclass(slots=True)
@@ -85,7 +89,7 @@ class Playout:
         keep = max(at - run.start, 0)
         dropped = max(len(run.ulaw) - keep, 0)
         del run.ulaw[keep:]
-        cleared = Clear(now, round(dropped * 1000 / RATE), tuple(name for _, name in self._marks))
+        cleared = Clear(now, dropped, tuple(name for _, name in self._marks))
         self._marks.clear()
         self.clears.append(cleared)
         return cleared
@@ -120,8 +124,12 @@ class Playout:
 
     def played_ms(self, since: float, until: float) -> int:
         """Milliseconds of audio, loud or silent, that came out between two moments."""
+        return round(self.played(since, until) * 1000 / RATE)
+
+    def played(self, since: float, until: float) -> int:
+        """Bytes of audio, loud or silent, that came out between two moments."""
         first, last = self._sample(since), self._sample(until)
-        return round(sum(max(min(run.end, last) - max(run.start, first), 0) for run in self._runs) * 1000 / RATE)
+        return sum(max(min(run.end, last) - max(run.start, first), 0) for run in self._runs)
 
     def sound_ms(self, since: float, until: float) -> int:
         """Milliseconds between two moments in which something could be heard, in steps of 10 ms."""

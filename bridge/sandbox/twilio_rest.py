@@ -63,7 +63,10 @@ class _Refused(Exception):
 
 
 class TwilioRestSandbox:
-    """A server on a port of its own (0: any), for one account. `asked` is all it was asked, failures included."""
+    """A server on a port of its own (0: any), for one account. `asked` is all it was asked, failures included.
+
+    Calls taken may be those of sub-accounts: the account's own login opens them, under their own account only.
+    """
 
     def __init__(self, account_sid: str, auth_token: str, *, port: int = 0) -> None:
         self.base_url = ""
@@ -77,7 +80,7 @@ class TwilioRestSandbox:
 
     async def __aenter__(self) -> TwilioRestSandbox:
         app = web.Application(middlewares=[self._serve])
-        account = f"{ACCOUNTS}/{self._account_sid}"
+        account = ACCOUNTS + "/{account}"
         app.router.add_get(account + "/Calls/{sid}.json", self._look)
         app.router.add_post(account + "/Calls/{sid}.json", self._update)
         app.router.add_get(account + "/Recordings/{file}", self._recording)
@@ -126,18 +129,23 @@ class TwilioRestSandbox:
 
     # ---- calls
 
+    def _of_account(self, request: web.Request) -> dict[str, TwilioCall]:
+        """The calls of the account in the address."""
+        account = request.match_info["account"]
+        return {sid: call for sid, call in self.calls.items() if call.account_sid == account}
+
     async def _look(self, request: web.Request) -> web.Response:
-        sid = request.match_info["sid"]
-        if sid in self.calls:
-            return web.json_response(call_resource(self.calls[sid]))
-        for parent in self.calls.values():
+        sid, calls = request.match_info["sid"], self._of_account(request)
+        if sid in calls:
+            return web.json_response(call_resource(calls[sid]))
+        for parent in calls.values():
             for attempt in parent.dials:
                 if attempt.call_sid == sid:
                     return web.json_response(child_resource(parent, attempt))
         raise _Refused(20404)
 
     async def _update(self, request: web.Request) -> web.Response:
-        call = self.calls.get(request.match_info["sid"])
+        call = self._of_account(request).get(request.match_info["sid"])
         if call is None:
             raise _Refused(20404)
         form = await request.post()
@@ -160,7 +168,7 @@ class TwilioRestSandbox:
         named = FILE.fullmatch(request.match_info["file"])
         if named is None:
             raise _Refused(20404)
-        for call in self.calls.values():
+        for call in self._of_account(request).values():
             for recording in call.recordings:
                 if recording.sid == named["sid"] and not recording.silent:
                     if named["suffix"] == ".json":

@@ -26,6 +26,7 @@ from bridge.sandbox.plan import Plan
 from bridge.sandbox.postman import Postman
 from bridge.sandbox.report import OVER, Over, iso, report
 from bridge.sandbox.script import TECHFLOW, Scenario
+from bridge.sandbox.tls_half import Site
 from bridge.sandbox.turns import Turns
 from bridge.sandbox.vapi_assistants import Assistants
 from bridge.sandbox.vapi_call import SandboxCall, SocketPipe
@@ -80,6 +81,7 @@ class VapiSandbox:
         self.calls = self._calls.made
         self.refused = self._rest.refused  # (path, status, why): what a correct client never causes
         self._runner: web.AppRunner | None = None
+        self._site: Site | None = None
         self._http: aiohttp.ClientSession | None = None
         self._postman: Postman | None = None
         self._holding: set[asyncio.Task[None]] = set()
@@ -95,7 +97,8 @@ class VapiSandbox:
 
     @property
     def base_url(self) -> str:
-        return f"http://{self._host}:{self._port}"
+        """Where a bridge is told to find it; see `tls_half` for what becomes of https."""
+        return f"http{'s' if self.faults.create_tls_half else ''}://{self._host}:{self._port}"
 
     async def start(self) -> None:
         """Listen; `base_url` is right from then on, also for port 0."""
@@ -103,8 +106,8 @@ class VapiSandbox:
         self._postman = Postman(self._http, wall=self._wall, rng=self._rng)
         self._runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
-        await site.start()
+        self._site = Site(self._runner, self._host, self._port)
+        await self._site.start()
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
@@ -133,6 +136,11 @@ class VapiSandbox:
     def open_calls(self) -> list[SandboxCall]:
         """Calls that nobody ended yet: after every test there should be none."""
         return [call for call in self.calls.values() if call.open]
+
+    @property
+    def left_half_way(self) -> int:
+        """Connections that wait in a TLS handshake now."""
+        return len(self._site.held) if self._site else 0
 
     def part_of(self, name: str) -> tuple[Scenario, Faults]:
         """What is to be played for a call of this name."""

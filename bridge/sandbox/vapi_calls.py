@@ -88,6 +88,8 @@ class Calls:
         if isinstance(body, web.Response):
             return body
         scenario, faults = self._board.part_of(str(body.get("name", "")))
+        if faults.create_tls_half:
+            await asyncio.Event().wait()
         refusal = await self._told_to_refuse(request, body, faults)
         if refusal is not None:
             return refusal
@@ -131,6 +133,7 @@ class Calls:
     def _new_call(self, body: Message, assistant: Message, scenario: Scenario, faults: Faults) -> SandboxCall:
         call_id = uuid7(self._wall(), self._rng)
         now, base_url = self._now(), self._board.base_url
+        socket_url = f"{base_url.replace('http', 'ws', 1)}/{call_id}/transport"
         public: Message = {
             "id": call_id,
             "orgId": self._org_id,
@@ -144,7 +147,7 @@ class Calls:
             "transport": {
                 **body["transport"],
                 "conversationType": "voice",
-                "websocketCallUrl": f"{base_url.replace('http', 'ws', 1)}/{call_id}/transport",
+                "websocketCallUrl": socket_url.replace("ws:", "wss:", 1) if faults.socket_tls_half else socket_url,
             },
         }
         call = SandboxCall(call_id, body, assistant, public, scenario, faults, blocked=faults.line_limit == "blocked")

@@ -20,8 +20,11 @@ AUDIO = {
     "from_agent": ("Agent → us", "what Vapi sent us"),
     "from_agent_flushed": ("… flushed", "cancelled because the caller spoke"),
     "from_agent_dropped": ("… dropped", "more than we keep waiting"),
+    "from_agent_let_go": ("… let go", "not sent on, because the caller spoke"),
     "clips": ("Our own words", "clips the bridge itself played"),
     "to_caller": ("Us → caller", "what we sent to Twilio"),
+    "to_caller_overtaken": ("… overtaken", "not on the wire yet when a clear came"),
+    "to_caller_taken_back": ("… taken back", "cleared at Twilio; played again if it was no interruption"),
 }
 PASSED = {"true": "passed", "false": "not passed"}  # the vendor's words of its pass-or-fail evaluation
 SOUND_TONES = {RecordingState.IN_PROGRESS: "live", RecordingState.FAILED: "bad", RecordingState.COMPLETED: "good"}

@@ -69,9 +69,11 @@ def head(call: CallSession, *, now: datetime, sessions: Sequence[VapiSession] = 
 
 
 def _vendors_word(sessions: Sequence[VapiSession]) -> Mapping[str, str]:
-    """Why Vapi says its last session of this call ended: in plain words, and in its own."""
-    raw = next((session.ended_reason for session in reversed(sessions) if session.ended_reason), "")
-    return {"vendor_reason": ended_reasons.plain(raw), "vendor_raw": raw}
+    """Why Vapi says its last session of this call ended, in plain words and in its own; or why there was no session at all."""
+    last = next((session for session in reversed(sessions) if session.ended_reason or session.failure), None)
+    if last is None or not last.ended_reason:
+        return {"vendor_reason": last.failure if last else "", "vendor_raw": ""}
+    return {"vendor_reason": ended_reasons.plain(last.ended_reason), "vendor_raw": last.ended_reason}
 
 
 def _figures(call: CallSession, silences_noted: Sequence[float]) -> Mapping[str, str]:

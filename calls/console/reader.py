@@ -65,9 +65,10 @@ class CallReader:
     after: int = 0
     line: int = 0
     clock: Callable[[], datetime] = timezone.now
+    _begun: bool = False
     _seen: tuple[Any, ...] | None = None
     _sent: dict[str, Item] = field(default_factory=dict)
-    _gone: set[str] = field(default_factory=set)
+    _retold: set[int] = field(default_factory=set)  # lines the page does not have, for another one has their words
 
     def exists(self) -> bool:
         return calls().filter(public_id=self.public_id).exists()
@@ -80,14 +81,16 @@ class CallReader:
         call = calls().opened(self.public_id).first()
         if call is None:
             return None
-        if self._seen is not None and state[MERGED] != self._seen[MERGED]:
-            self.line = 0  # the report says anew which lines stand for what was said
+        if not self._begun and state[MERGED]:
+            self.line = 0  # a report may have said since that a line stands again which the page has dropped
+        self._begun = True
         events_of = CallEvent.objects.filter(call=call)
         events = list(events_of.filter(seq__gt=self.after).order_by("seq")[:EVENTS_AT_ONCE])
         self.after = events[-1].seq if events else self.after
         sessions = list(call.vapi_sessions.select_related("report"))
         recordings = list(call.recordings.order_by("at", "pk")[:RECORDINGS_SHOWN])
-        transcript, more_lines = self._transcript(call, sessions)
+        gone, back = self._changed_standing(call)
+        transcript, more_lines = self._transcript(call, sessions, back)
         lists = {
             "events": [conversation.event(happened, call.short_id) for happened in events],
             "lines": self._unsent(transcript),
@@ -106,16 +109,16 @@ class CallReader:
             silences_noted=shown.numbers([detail.get("ms") for detail in silences]),
         )
         over = not more and self._is_over(call, recordings)
-        return News(lists=lists, head=head, gone=self._newly_gone(call), after=self.after, line=self.line, more=more, over=over)
+        return News(lists=lists, head=head, gone=gone, after=self.after, line=self.line, more=more, over=over)
 
-    def _newly_gone(self, call: CallSession) -> tuple[str, ...]:
-        """Lines whose words another line has as well. One that stands again later is sent again."""
-        retold = TranscriptLine.everything.filter(call=call, retold=True).order_by("-pk").values_list("pk", flat=True)
-        gone = {f"line-{pk}" for pk in retold[:LINES_AT_ONCE]}
-        for line in gone:
-            self._sent.pop(line, None)
-        fresh, self._gone = gone - self._gone, gone
-        return tuple(sorted(fresh))
+    def _changed_standing(self, call: CallSession) -> tuple[tuple[str, ...], set[int]]:
+        """Lines to take off the page, whose words another line has as well; and the keys of those that stand again."""
+        hidden = TranscriptLine.everything.filter(call=call, retold=True).order_by("-pk").values_list("pk", flat=True)
+        retold = set(hidden[:LINES_AT_ONCE])
+        for pk in retold:
+            self._sent.pop(f"line-{pk}", None)
+        gone, back, self._retold = retold - self._retold, self._retold - retold, retold
+        return tuple(f"line-{pk}" for pk in sorted(gone)), back
 
     def _reports(self, sessions: list[VapiSession]) -> dict[str, list[Item]]:
         found = [(vapi, report) for vapi in sessions if (report := appendix.report_of(vapi))]
@@ -130,12 +133,13 @@ class CallReader:
         callback = headline.callback_of(call)
         return call.status == Status.FINALISED and recorded and (callback is None or callback.done_at is not None)
 
-    def _transcript(self, call: CallSession, sessions: list[VapiSession]) -> tuple[list[Item], bool]:
-        """New and lately changed lines with the tool calls among them, and whether there are more to read."""
+    def _transcript(self, call: CallSession, sessions: list[VapiSession], back: set[int]) -> tuple[list[Item], bool]:
+        """New and lately changed lines, and those that came `back`, with the tool calls among them, and whether there are more to read."""
         lines: QuerySet[TranscriptLine] = TranscriptLine.objects.filter(call=call)
         new = list(lines.filter(pk__gt=self.line).order_by("pk")[:LINES_AT_ONCE])
         self.line = new[-1].pk if new else self.line
-        found = {line.pk: line for line in (*lines.order_by("-pk")[:LINES_STILL_CHANGING], *new)}
+        again = lines.filter(pk__in=back) if back else ()
+        found = {line.pk: line for line in (*lines.order_by("-pk")[:LINES_STILL_CHANGING], *again, *new)}
         items = [conversation.spoken(line, call) for line in found.values()]
         items += [conversation.tool(run, call, sessions) for run in call.tool_runs.all()[:TOOLS_SHOWN]]
         return sorted(items, key=lambda item: item.order), len(new) == LINES_AT_ONCE

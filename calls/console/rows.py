@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 from uuid import UUID
 
-from django.db.models import Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, TextField, Value
+from django.db.models import BigIntegerField, Case, Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum, TextField, Value, When
 from django.db.models.functions import Cast, Length
 
 from calls.console.search import spellings
@@ -76,10 +76,13 @@ class ConsoleCalls(CallSessionQuerySet):
         sounds = Recording.objects.filter(call=OuterRef("pk")).order_by().values("call").annotate(n=Count("pk")).values("n")
         making = sounds.filter(state=RecordingState.IN_PROGRESS)
         merged = VapiReport.objects.filter(session__call=OuterRef("pk")).order_by("-merged_at").values("merged_at")[:1]
+        # Every line that comes, goes or stands again changes this sum.
+        signed = Case(When(retold=True, then=-F("pk")), default=F("pk"), output_field=BigIntegerField())
+        lines = TranscriptLine.everything.filter(call=OuterRef("pk")).order_by().values("call").annotate(n=Sum(signed)).values("n")
         found: QuerySet[CallSession, tuple[Any, ...]] = self.annotate(
-            sounds=Subquery(sounds), making=Subquery(making), merged=Subquery(merged)
+            sounds=Subquery(sounds), making=Subquery(making), merged=Subquery(merged), told=Subquery(lines)
         ).values_list(
-            *("merged", "last_event_seq", "status", "end_reason", "outcome", "report"),
+            *("merged", "told", "last_event_seq", "status", "end_reason", "outcome", "report"),
             *("sounds", "making", "callback__due_at", "callback__done_at"),
         )
         return found

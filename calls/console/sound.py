@@ -42,7 +42,7 @@ class NotToBeHad(Exception):
 @console_page
 def recording(request: HttpRequest, public_id: UUID, sid: str) -> HttpResponse:
     """A recording of one call as WAV, or one plain sentence that says why not."""
-    sound = get_object_or_404(Recording, call__public_id=public_id, sid=sid)
+    sound = get_object_or_404(Recording.objects.select_related("call"), call__public_id=public_id, sid=sid)
     try:
         wav = _fetched(sound)
     except NotToBeHad as problem:
@@ -78,7 +78,7 @@ def _fetched(sound: Recording) -> bytes:
     if not _fetching.acquire(timeout=WAIT_S):
         raise NotToBeHad(503, "Others are listening to recordings just now. Try again in a moment.")
     try:
-        return client.recording(sound.sid, MOST_BYTES)
+        return client.recording(sound.sid, MOST_BYTES, sound.call.account_sid)
     except TwilioUnavailable:
         raise NotToBeHad(503, "Twilio cannot give this recording now. Try again in a moment.") from None
     except TwilioRefused as refusal:

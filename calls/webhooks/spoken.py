@@ -15,7 +15,7 @@ from agents import lines
 from agents.models import HandoffTarget
 from bridge import stream_token, twilio_http
 from bridge.routing import MEDIA_PATH
-from calls import callbacks, ladder
+from calls import callbacks, handover, ladder
 from calls.models import CallSession
 
 E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
@@ -78,7 +78,8 @@ def from_memory(*, call_sid: str, to_number: str, rung: str) -> str:
     if answer is None:
         return twilio_http.say_and_hang_up(NO_AGENT_HERE)
     slugs = [target.slug for target in answer.targets]
-    following = answer.targets[slugs.index(rung) + 1 :] if rung in slugs else answer.targets
+    later = answer.targets[slugs.index(rung) + 1 :] if rung in slugs else answer.targets
+    following = [target for target in later if handover.is_allowed(slug=target.slug, number=target.number)]
     if not following:
         return _voicemail(epoch=0) if answer.voicemail else twilio_http.say_and_hang_up(SORRY)
     target = following[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,9 +65,10 @@ def test_shares_are_weights_over_the_draw() -> None:
     first = line.rollouts.get()
     second = Rollout.objects.create(line=line, version=next_version(line), share=50)
     Rollout.objects.filter(pk=first.pk).update(share=25)
-    drawn = [the_answer(draw=n / 300).version_id for n in range(300)]
-    assert Counter(drawn) == {first.version_id: 100, second.version_id: 200}
-    assert drawn == [first.version_id] * 100 + [second.version_id] * 200
+    drawn = [the_answer(draw=n / 60).version_id for n in range(60)]
+    assert drawn == [first.version_id] * 20 + [second.version_id] * 40
+    assert the_answer(draw=1 / 3 - 2**-48).version_id == first.version_id
+    assert the_answer(draw=1 / 3 + 2**-48).version_id == second.version_id
     assert the_answer(draw=1 - 2**-48).version_id == second.version_id
 
 

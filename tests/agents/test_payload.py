@@ -47,6 +47,7 @@ def test_every_agent_our_limits_allow_is_one_vapi_describes(agent: VersionWords)
     assert json.loads(json.dumps(body)) == body
 
 
+@pytest.mark.long
 @slowly
 @given(every_agent())
 def test_every_inline_call_is_one_vapi_describes(agent: VersionWords) -> None:

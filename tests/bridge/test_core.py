@@ -7,7 +7,7 @@ from itertools import islice, pairwise, product
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge import vapi_messages as vapi
@@ -316,7 +316,11 @@ def test_nobody_waits_for_ever_for_an_agent() -> None:
     ),
     st.booleans(),
 )
-def test_whatever_happens_no_sound_is_invented_and_two_clears_are_half_a_second_apart(story: list[tuple[str, int]], instant: bool) -> None:
+@example([("audio", 2000), ("tick", 0), ("tick", 0), ("spoke", 0), ("interrupted", 0)], True)
+@example([("audio", 2000), ("tick", 0), ("tick", 0), ("spoke", 0), *[("tick", 0)] * 20, ("started", 0), ("audio", 900)], True)
+def test_whatever_happens_every_byte_is_accounted_for_and_two_clears_are_half_a_second_apart(
+    story: list[tuple[str, int]], instant: bool
+) -> None:
     core, now, got = a_call(instant=instant), 0.0, 0
     out: list[Action] = []
     cleared: list[float] = []
@@ -327,7 +331,6 @@ def test_whatever_happens_no_sound_is_invented_and_two_clears_are_half_a_second_
         "interrupted": vapi.CallerInterrupted(),
         "paused": vapi.CallerPaused(),
     }
-    replayed = 0
     for what, n in story:
         now += 0.037
         run_until(core, now, out)
@@ -343,8 +346,11 @@ def test_whatever_happens_no_sound_is_invented_and_two_clears_are_half_a_second_
             step = core.vapi_said(says[what], now)  # type: ignore[arg-type]
         cleared += [now] * clears(step)
         out += step
-    replayed = len(cleared) * 2 * 8000  # after each clear at most the kept tail is played again
-    assert len(played(out)) <= got + replayed
+    audio, held = core.figures()["audio"], core._voice.held_bytes
+    assert (audio["from_agent"], audio["to_caller"]) == (got, len(played(out)))
+    came = audio["from_agent"] + audio["clips"] + audio["to_caller_taken_back"]
+    assert came == audio["to_caller"] + audio["from_agent_let_go"] + audio["from_agent_dropped"] + held
+    assert audio["to_caller_taken_back"] <= len(cleared) * 2 * 8000  # of each clear at most the kept tail
     assert all(b - a >= 0.5 for a, b in pairwise(cleared))
 
 

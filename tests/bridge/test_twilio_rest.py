@@ -18,7 +18,7 @@ from bridge.sandbox.script import Caller
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.twilio_rest import TwilioRestSandbox
 from bridge.twilio_rest import RETRY_AFTER_S, TwilioRest
-from tests.bridge.http_server import Act, Server, drip, drop, hang, reply
+from tests.bridge.http_server import Act, Handler, Server, drip, drop, hang, reply
 
 REST = Path(__file__).parents[1] / "wire" / "twilio" / "rest"
 ACCOUNT, TOKEN = "AC" + "1" * 32, "0123456789abcdef0123456789abcdef"
@@ -186,6 +186,53 @@ def test_a_recording_comes_as_it_is_and_no_longer_than_wanted() -> None:
 def test_a_recording_that_cannot_be_had_is_an_error_of_its_kind(act: Act, error: type[TwilioError]) -> None:
     with Server(act) as server, pytest.raises(error):
         rest(server).recording(RECORDING, 1000)
+
+
+HOUR = 64 * 1024 * 1024
+
+
+def test_a_recording_that_comes_slowly_is_had_as_long_as_it_comes() -> None:
+    slowly = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nRIFF12345678")
+    with Server(slowly) as server:
+        started = time.monotonic()
+        assert rest(server, timeout_s=1.0).recording(RECORDING, HOUR) == b"RIFF12345678"
+        assert time.monotonic() - started > 2.0, "longer than any other answer may take"
+
+
+def test_a_recording_that_stops_coming_or_comes_for_ever_is_given_up() -> None:
+    def stops(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nRIFF")
+        hang(handler)
+
+    for act, most in ((stops, HOUR), (drip(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + b" " * 500), 1000)):
+        with Server(act) as server:
+            started = time.monotonic()
+            with pytest.raises(TwilioUnavailable, match="in time"):
+                rest(server, timeout_s=0.3).recording(RECORDING, most)
+            assert time.monotonic() - started < 3.0
+
+
+# -- whose it is -------------------------------------------------------------------------------------------------------
+
+SUB_ACCOUNT = "AC" + "2" * 32
+
+
+def test_a_sub_accounts_call_is_asked_for_under_its_account_with_our_login() -> None:
+    with Server(wire("call_in_progress")) as server:
+        twilio = rest(server)
+        twilio.status(CALL, SUB_ACCOUNT), twilio.hang_up(CALL, SUB_ACCOUNT), twilio.redirect(CALL, "https://h/", SUB_ACCOUNT)
+        twilio.recording(RECORDING, HOUR, SUB_ACCOUNT)
+    base = f"/2010-04-01/Accounts/{SUB_ACCOUNT}"
+    assert [asked.path for asked in server.asked] == [f"{base}/Calls/{CALL}.json"] * 3 + [f"{base}/Recordings/{RECORDING}.wav"]
+    ours = "Basic " + base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
+    assert {asked.headers["Authorization"] for asked in server.asked} == {ours}
+
+
+@pytest.mark.parametrize("account_sid", ["", "AC1", "../Accounts", SUB_ACCOUNT + "/..", "AC" + "２" * 32])
+def test_what_is_no_account_means_our_own(account_sid: str) -> None:
+    with Server(wire("call_in_progress")) as server:
+        rest(server).status(CALL, account_sid)
+    assert server.asked[0].path == PATH
 
 
 # -- a stranger who speaks like Twilio ---------------------------------------------------------------------------------

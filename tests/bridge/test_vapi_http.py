@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bridge.deadline import KEEP_ALIVE_S, Answer, Courier, Forbidden, NoAnswer
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
-from bridge.vapi_answers import MAX_LIST_BYTES, Hosts, VapiCall
+from bridge.vapi_answers import MAX_CALL_BYTES, MAX_LIST_BYTES, Hosts, VapiCall
 from bridge.vapi_http import USER_AGENT, VapiClient
 from tests.bridge.http_server import Server, drip, drop, hang, reply
 
@@ -295,6 +295,89 @@ def test_a_long_list_is_asked_for_page_by_page_and_every_call_is_listed_once() -
         assert [call.id for call in client_of(vapi).list_calls(since=SINCE)] == [call["id"] for call in calls]
     later = [asked.path.partition("&createdAtLe=")[2] for asked in vapi.asked]
     assert later == ["", "2026-03-01T14%3A50%3A43.000Z", "2026-03-01T14%3A50%3A27.000Z"]
+
+
+NO_CALLS = [None, 7, {}, {"id": "../x", "createdAt": "2026-03-01T14:55:00.000Z"}, {"id": 5, "createdAt": "long ago"}]
+
+
+@pytest.mark.parametrize("bad", NO_CALLS)
+def test_what_is_no_call_does_not_end_a_long_list(bad: Any) -> None:
+    calls = [created(id=f"c{number}", createdAt=f"2026-03-01T14:{59 - number // 10}:00.000Z") for number in range(70)]
+    first = [*calls[:20], bad, *calls[20:49]]
+    with Server(reply(200, first), reply(200, calls[45:])) as vapi:
+        assert [call.id for call in client_of(vapi).list_calls(since=SINCE)] == [call["id"] for call in calls]
+    assert vapi.asked[1].path.endswith("&createdAtLe=2026-03-01T14%3A55%3A00.000Z")
+
+
+def test_a_page_without_any_call_is_passed_over_if_it_says_where_it_ends() -> None:
+    calls = [{"id": 5, "createdAt": f"2026-03-01T14:50:{59 - number:02}.000Z"} for number in range(50)]
+    with Server(reply(200, calls), reply(200, [created()])) as vapi:
+        assert [call.id for call in client_of(vapi).list_calls(since=SINCE)] == [CALL_ID]
+    with Server(reply(200, [None] * 50)) as vapi:
+        assert client_of(vapi).list_calls(since=SINCE) == []
+    assert len(vapi.asked) == 1
+
+
+def pages(count: int) -> list[Any]:
+    return [
+        reply(200, [created(id=f"c{page}-{number}", createdAt=f"2026-03-01T14:{59 - page}:00.000Z") for number in range(50)])
+        for page in range(count)
+    ]
+
+
+def test_a_list_without_an_end_is_over_when_its_time_is() -> None:
+    clock = itertools.count(0.0, 4.0)
+    with Server(*pages(40)) as vapi:
+        found = client_of(vapi).list_calls(since=SINCE, deadline_s=30.0, clock=lambda: next(clock))
+    assert len(vapi.asked) == 4, "the clock is looked at twice a page, and once before"
+    assert len(found) == 4 * 50
+
+
+@pytest.mark.parametrize("act", [reply(500), reply(200, b"{}"), drop], ids=["failed", "no list", "nothing"])
+def test_what_was_listed_before_a_page_that_cannot_be_had_is_kept(act: Any) -> None:
+    with Server(*pages(2), act) as vapi:
+        assert len(client_of(vapi).list_calls(since=SINCE)) == 100
+    assert len(vapi.asked) == 3
+
+
+# -- one call --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_is_looked_at_by_its_id() -> None:
+    over = created(status="ended", artifact={"messages": []})
+    with Server(reply(200, over)) as vapi:
+        assert client_of(vapi).call(CALL_ID) == over
+    assert vapi.asked[0].path == f"/call/{CALL_ID}"
+    assert vapi.asked[0].headers["Authorization"] == "Bearer key-1"
+
+
+@pytest.mark.parametrize("call_id", ["../assistant", "a/b", "a?b=c", "a#b"])
+def test_an_id_leads_nowhere_else(call_id: str) -> None:
+    with Server(reply(404)) as vapi, pytest.raises(VapiRefused):
+        client_of(vapi).call(call_id)
+    assert vapi.asked[0].path.count("/") == 2
+    assert not set("?#") & set(vapi.asked[0].path)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "status"),
+    [
+        (reply(404), VapiRefused, 404),
+        (reply(401), VapiRefused, 401),
+        (reply(200, b"<html>"), VapiRefused, 200),
+        (reply(200, []), VapiRefused, 200),
+        (reply(200, created(id="another")), VapiRefused, 200),
+        (reply(200, created(status=5)), VapiRefused, 200),
+        (reply(200, b'{"id": "' + b"x" * MAX_CALL_BYTES + b'"}'), VapiRefused, 200),
+        (reply(429), VapiUnavailable, 429),
+        (reply(500), VapiUnavailable, 500),
+        (drop, VapiUnavailable, None),
+    ],
+)
+def test_a_call_that_cannot_be_had_says_whether_trying_again_helps(act: Any, error: type[VapiError], status: int | None) -> None:
+    with Server(act) as vapi, pytest.raises(VapiError) as problem:
+        client_of(vapi).call(CALL_ID)
+    assert (type(problem.value), problem.value.status) == (error, status)
 
 
 @pytest.mark.parametrize("created_at", ["2026-03-01T14:50:00.000Z", "yesterday", 7, None])

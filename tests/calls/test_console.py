@@ -17,7 +17,7 @@ from calls.console.conversation import heard_and_not
 from calls.console.policy import POLICY
 from calls.console.reader import CallReader, LiveReader
 from calls.models import CallMetrics, CallSession, Heard, Role, Status, ToolRun, TranscriptLine, VapiSession
-from tests.builders import CALLER, EPOCH, LINE, a_call
+from tests.builders import CALLER, EPOCH, LINE, a_call, a_report
 
 pytestmark = pytest.mark.django_db
 
@@ -259,13 +259,16 @@ def test_a_page_that_comes_back_reads_on_at_its_cursor() -> None:
     assert len(news.lists["lines"]) <= 20
 
 
-def test_long_calls_come_in_portions_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reported", [False, True])
+def test_long_calls_come_in_portions_without_a_gap(monkeypatch: pytest.MonkeyPatch, reported: bool) -> None:
     monkeypatch.setattr("calls.console.reader.EVENTS_AT_ONCE", 10)
     monkeypatch.setattr("calls.console.reader.LINES_AT_ONCE", 7)
     monkeypatch.setattr("calls.console.reader.LINES_STILL_CHANGING", 3)
     call = a_call(status=Status.STREAMING)
     for number in range(45):
         say(call, f"line {number}", ms=1000 * number)
+    if reported:
+        a_report(call)
     reader, lines, events = CallReader(call.public_id), set(), []
     while (news := reader.read()) is not None:
         lines |= {item.id for item in news.lists["lines"]}

@@ -8,9 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
+from django.utils.html import escape
 
 from bridge.errors import TwilioRefused, TwilioUnavailable
 from calls import callbacks, ended_reasons
@@ -64,6 +67,11 @@ def test_the_last_session_that_ended_says_why(ops: Client, call: CallSession) ->
     VapiSession.objects.create(call=call, n=1, asked_at=timezone.now(), ended_reason="silence-timed-out")
     VapiSession.objects.create(call=call, n=2, asked_at=timezone.now())
     assert 'data-slot="vendor_raw">silence-timed-out<' in opened(ops, call)
+
+
+def test_a_session_that_never_began_says_why_the_call_had_no_agent(ops: Client, call: CallSession) -> None:
+    VapiSession.objects.filter(call=call).update(state="failed", failure="Vapi refused with 402.")
+    assert 'data-slot="vendor_reason">Vapi refused with 402.<' in opened(ops, call)
 
 
 def test_a_tool_card_shows_what_was_asked_sent_and_answered(ops: Client, call: CallSession) -> None:
@@ -121,7 +129,7 @@ class Twilio:
     def __init__(self, answer: bytes | Exception) -> None:
         self.answer, self.asked = answer, list[tuple[str, int]]()
 
-    def recording(self, sid: str, max_bytes: int) -> bytes:
+    def recording(self, sid: str, max_bytes: int, account_sid: str = "") -> bytes:
         self.asked.append((sid, max_bytes))
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -361,6 +369,13 @@ def test_the_admin_shows_the_new_rows_linked_and_lets_nobody_change_them(client:
         assert client.get(f"/admin/calls/{model}/add/").status_code == 403
         assert client.post(f"/admin/calls/{model}/{row.pk}/change/", {"note": "x"}).status_code == 403
         assert client.post(f"/admin/calls/{model}/{row.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize("model", ["callsession", "recording", "callbackrequest", "vapireport"])
+def test_the_admins_empty_lists_say_why(client: Client, model: str) -> None:
+    client.force_login(User.objects.create_superuser("root", password="x"))
+    said = admin.site._registry[apps.get_model("calls", model)].when_empty  # type: ignore[attr-defined]
+    assert escape(said) in client.get(f"/admin/calls/{model}/").content.decode()
 
 
 def test_the_admins_lists_cost_the_same_for_one_row_and_for_many(client: Client, django_assert_num_queries: Any) -> None:

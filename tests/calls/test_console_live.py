@@ -19,13 +19,14 @@ from django.test import Client
 from django.utils import timezone
 
 from bridge import live
-from calls import history
+from calls import history, reports
 from calls.console import live as console_live
 from calls.console.live import PageSocket
 from calls.console.reader import CallReader
 from calls.console.routing import websocket_urlpatterns
-from calls.models import CallSession, Role, Status
-from tests.builders import a_call
+from calls.models import CallSession, Role, Status, TranscriptLine, VapiSession
+from tests.builders import a_call, a_message, a_report, session_of
+from tests.calls.doors import WIRE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 application = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
@@ -224,6 +225,58 @@ async def test_the_live_list_hears_of_every_call(page: Open, monkeypatch: pytest
     news = await next_news(socket)
     assert [item["href"] for item in news["lists"]["live"]] == [f"/calls/{call.public_id}/"]
     assert news["whole"] == ["live", "recent"]
+
+
+async def test_what_only_the_report_told_leaves_the_page_when_a_final_tells_it(
+    page: Open, call: CallSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the socket looks between the final and what it replaces; and the page that grew is the page opened anew."""
+    monkeypatch.setattr(PageSocket, "poll_s", 0.05)
+    body = orjson.loads((WIRE / "vapi" / "webhooks" / "end-of-call-report.json").read_bytes())["message"]
+    vapi = await sync_to_async(session_of)(call)
+    await VapiSession.objects.filter(pk=vapi.pk).aupdate(vapi_call_id="v", state="live")
+    await vapi.arefresh_from_db()
+    await sync_to_async(a_message)(call, kind="end-of-call-report", body=body, vapi_call_id="v")
+    await sync_to_async(reports.merge)(session=vapi, report=body, at=timezone.now())
+    socket = page(path_of(call))
+    await socket.connect(5)
+    shown: dict[str, str] = {}
+
+    async def look() -> None:
+        news = await next_news(socket)
+        shown.update({item["id"]: item["slots"]["heard"] for item in news["lists"]["lines"]})
+        for line in news["gone"]:
+            del shown[line]
+
+    await look()
+    whole, final = "I cannot log in after turning on single sign on.", "I cannot log in after turning on single sign on"
+    assert whole in shown.values()
+    said: dict[str, Any] = {"call": call, "vapi_call_id": "v", "role": Role.USER, "text": final, "vendor_ms": 1_795_342_807_400, "n": 0}
+    await sync_to_async(history.add_line)(**said, at=timezone.now())
+    await look()
+    assert {whole, final} <= set(shown.values())
+    await sync_to_async(reports.settle_again)(session=vapi, at=timezone.now())
+    await look()
+    assert final in shown.values()
+    assert whole not in shown.values()
+    anew = await sync_to_async(CallReader(call.public_id).read)()
+    assert anew is not None
+    assert shown == {item.id: item.slots["heard"] for item in anew.lists["lines"]}
+
+
+async def test_a_line_that_stands_again_while_the_page_was_away_comes_back(page: Open, call: CallSession) -> None:
+    for number in range(30):
+        await sync_to_async(say)(call, f"line {number}")
+    first = await TranscriptLine.objects.filter(said="line 0").aget()
+    await TranscriptLine.everything.filter(pk=first.pk).aupdate(retold=True)
+    before = await sync_to_async(CallReader(call.public_id).read)()
+    assert before is not None
+    assert f"line-{first.pk}" in before.gone
+    await sync_to_async(a_report)(call)
+    await TranscriptLine.everything.filter(pk=first.pk).aupdate(retold=False)
+    socket = page(path_of(call, f"?after={before.after}&line={before.line}"))
+    await socket.connect(5)
+    assert "line 0" in heard(await next_news(socket))
 
 
 async def test_what_the_browser_sends_changes_nothing(page: Open, call: CallSession) -> None:

@@ -119,6 +119,55 @@ def test_the_person_asked_for_is_rung_first_and_hears_why() -> None:
     assert handover.whisper(call_sid="CA" + "9" * 32, target="boss", at=timezone.now()) == "A caller from the support line."
 
 
+def test_a_caller_whose_stream_twilio_stopped_and_who_is_still_there_gets_a_person_and_not_a_dead_line() -> None:
+    a_line(targets=("tier2",))
+    call = a_call(status=Status.STREAMING, stream_epoch=0)
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("caller-left"), at=timezone.now())
+    assert (fresh(call).status, fresh(call).end_reason) == (Status.RECOVERING, "")
+    assert asked(call) == asked(call) == ladder.DialHuman(ladder.Target("tier2"))
+    assert dialled(call, "tier2", "completed") == asked(call) == ladder.HangUp()
+    assert (fresh(call).end_reason, fresh(call).outcome) == (EndReason.HUMAN_ENDED, Outcome.HANDED_OVER)
+
+
+def test_a_caller_whose_stream_twilio_stopped_because_they_left_is_no_caller_who_was_waiting() -> None:
+    a_line(targets=("tier2",))
+    call = a_call(status=Status.STREAMING, stream_epoch=0)
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("caller-left"), at=timezone.now())
+    assert endings.leg_over(call_sid=call.call_sid, status="completed", at=timezone.now())
+    assert asked(call) == ladder.HangUp()
+    assert (fresh(call).end_reason, fresh(call).outcome, fresh(call).rung) == (EndReason.CALLER_HUNG_UP, Outcome.UNKNOWN, Rung.AI)
+
+
+@pytest.mark.parametrize("why", ["agent-ended", "hung-up"])
+def test_after_the_agents_goodbye_nobody_is_rung_however_often_twilio_asks(why: str) -> None:
+    a_line(targets=("tier2",))
+    call = a_call(status=Status.STREAMING, stream_epoch=0)
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing(why), at=timezone.now())
+    assert asked(call) == asked(call) == ladder.HangUp()
+    assert (fresh(call).end_reason, fresh(call).rung) == (EndReason.AGENT_ENDED, Rung.AI)
+
+
+COSTLY = ["+19005551234", "+12129765555", "+449098790000", "+88212345678", "911", "sip:boss@example.com", "+1555010011,,1", ""]
+
+
+@pytest.mark.parametrize("number", COSTLY)
+def test_a_number_that_the_desk_would_refuse_is_not_rung_however_it_came_into_the_row(number: str) -> None:
+    call = lost_call("tier2", "tier3")
+    HandoffTarget.objects.filter(slug="tier2").update(number=number)
+    assert asked(call) == asked(call) == ladder.DialHuman(ladder.Target("tier3"))
+    assert [event.detail for event in call.events.filter(kind="dial-refused")] == [{"target": "tier2"}]
+    HandoffTarget.objects.update(number=number)
+    assert asked(call) == ladder.Voicemail()
+    assert call.commands.filter(verb="dial").count() == 1
+
+
+def test_not_even_the_person_asked_for_is_rung_at_a_refused_number() -> None:
+    call = lost_call("tier2", "boss")
+    services.ask(call=call, key="k", verb="hand-over", detail={"target": "boss", "reason": "r", "summary": "s"}, at=timezone.now())
+    HandoffTarget.objects.filter(slug="boss").update(number="+19005551234")
+    assert asked(call) == ladder.DialHuman(ladder.Target("tier2"))
+
+
 def test_nobody_and_no_voicemail_is_an_apology_and_a_failed_call() -> None:
     call = lost_call()
     PhoneLine.objects.update(voicemail=False)

@@ -30,7 +30,7 @@ def test_a_call_that_came_to_its_end_is_hung_up(why: str) -> None:
     assert decide(Facts(is_over=False, closed_why=why, targets=(SAM,), voicemail=True)) == HangUp()
 
 
-@pytest.mark.parametrize("why", ["no-agent", "agent-lost", "handed-over", "drained", ""])
+@pytest.mark.parametrize("why", ["no-agent", "agent-lost", "handed-over", "drained", "caller-left", ""])
 def test_a_caller_without_an_agent_gets_the_first_person(why: str) -> None:
     assert decide(Facts(is_over=False, closed_why=why, targets=(SAM, KIM))) == DialHuman(SAM)
 

@@ -11,12 +11,13 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
-from django.db import OperationalError
+from django.db import IntegrityError, OperationalError
 from django.utils import timezone
 
 from bridge import live, stream_token
+from bridge.errors import VapiUnavailable
 from bridge.ports import CallRef, Closing, LedgerAway, Note
-from calls import history, services, sessions
+from calls import history, publisher, services, sessions, tasks
 from calls import ledger as ledger_module
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, EndReason, Heard, Role, Status, VapiState
@@ -116,6 +117,59 @@ def test_a_claim_returns_at_once_and_creates_in_a_thread_of_its_own(ledger: Data
     gate.set()
     wait_for(lambda: session_of(call).state == VapiState.LIVE)
     assert (session_of(call).claimed_by, len(vapi.created)) == ("consumer", 1)
+
+
+def test_what_its_own_create_may_have_left_at_vapi_is_cleared_up_by_the_task_that_does_it_for_the_worker(
+    ledger: DatabaseLedger, vapi: FakeVapi, published: QuietPublisher
+) -> None:
+    late, lively = a_call(status=Status.STREAMING), a_call(status=Status.STREAMING)
+    run(ledger.claim(ref_of(lively), 0))
+    wait_for(lambda: session_of(lively).state == VapiState.LIVE)
+    vapi.problem = VapiUnavailable("Vapi did not answer in time.", sent=True)
+    run(ledger.claim(ref_of(late), 0))
+    wait_for(lambda: published.tasks != [])
+    assert published.tasks == [("calls.tasks.clear_up", (session_of(late).pk,))]
+    assert session_of(late).maybe_created
+
+
+def test_without_a_broker_a_create_that_fails_is_told_to_the_stream_all_the_same(
+    ledger: DatabaseLedger, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(tasks.clear_up, "apply_async", refused)
+    ours = publisher.Publisher(layer=lambda: None)
+    before = publisher.install(ours)
+    vapi.problem = VapiUnavailable("Vapi did not answer in time.", sent=True)
+    call = a_call(status=Status.STREAMING)
+    run(ledger.claim(ref_of(call), 0))
+    wait_for(lambda: ours.counts.failed == 1)
+    publisher.install(before)
+    ours.stop()
+    conversation = run(ledger.conversation(ref_of(call)))
+    assert conversation is not None
+    assert conversation.state == "failed"
+    assert "broke" not in caplog.text
+
+
+def test_what_the_database_says_of_a_row_is_not_logged_but_where_it_said_so(
+    ledger: DatabaseLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PostgreSQL's errors repeat the values of the row, those of the call among them."""
+
+    def refused(**_: Any) -> None:
+        raise IntegrityError("DETAIL:  Failing row contains (7, zweiundvierzig, Alex).")
+
+    monkeypatch.setattr(sessions, "record_events", refused)
+    call = a_call(status=Status.STREAMING)
+    run(ledger.claim(ref_of(call), 0))
+    wait_for(lambda: "broke" in caplog.text)
+    (record,) = [record for record in caplog.records if "broke" in record.message]
+    assert (record.levelname, record.problem, record.where.partition(":")[0]) == ("ERROR", "IntegrityError", "calls.sessions")  # type: ignore[attr-defined]
+    assert record.where.partition(":")[2].isdigit()  # type: ignore[attr-defined]
+    assert record.exc_info is None
+    assert not any(said in caplog.text for said in ("zweiundvierzig", "Alex", call.call_sid, call.from_number))
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------
@@ -315,14 +369,14 @@ def test_an_end_that_comes_while_the_database_is_away_is_stored_when_it_is_back(
         run(ledger.ended(ref_of(call), Closing("caller-left")))
     away.clear()
     ledger.writer.put(ledger_module.Alive(ref_of(call), time.time()))
-    wait_for(lambda: CallSession.objects.get(pk=call.pk).is_over)
+    wait_for(lambda: CallSession.objects.get(pk=call.pk).closed_epoch == 0)
     assert call.events.filter(kind="last-note").count() == 1
     ledger.close()
 
 
 def test_a_stuck_database_never_blocks_a_note(ledger: DatabaseLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(ledger_module, "record_events", lambda **_: gate.wait(10) and 0)
+    monkeypatch.setattr(ledger_module, "record_all", lambda _: gate.wait(10) and {})
     ref = CallRef("CA1", 0, "call-1")
     times = []
     for _ in range(12_000):

@@ -40,9 +40,9 @@ def columns_with(words: str) -> Iterator[str]:
 def webhook(call: CallSession, kind: str, **said: Any) -> None:
     vendors = {"id": session_of(call).vapi_call_id, "name": f"{call.call_sid}.0"}
     told = vapi_events.read(orjson.dumps({"message": {"type": kind, "call": vendors, "timestamp": 1, **said}}))
-    pk = inbox.keep(told, at=timezone.now())
-    assert pk is not None
-    assert inbox.process(pk=pk, at=timezone.now())
+    row = inbox.keep(told, session=session_of(call), at=timezone.now())
+    assert row is not None
+    assert inbox.process(pk=row.pk, at=timezone.now())
 
 
 def a_conversation_about_a_card() -> None:

@@ -17,7 +17,7 @@ from agents.models import TemplateVersion
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.ports import Closing
 from calls import history, inbox, lifecycle, services, sessions, tool_runs
-from calls.history import NewEvent
+from calls.history import NewEvent, NewEvents
 from calls.models import CallSession, EndReason, Heard, OutboxCommand, Report, Role, Status, VapiSession, VapiState
 from calls.sweep import end_silent_calls
 from tests.builders import (
@@ -133,6 +133,33 @@ def test_a_stale_epoch_writes_nothing() -> None:
     noted = history.record_events(call_sid=call.call_sid, epoch=0, events=[NewEvent("clear-sent", "bridge", timezone.now())])
     assert noted == 0
     assert fresh(call).__dict__ | {"_state": None} == before
+
+
+@pytest.mark.django_db
+def test_the_news_of_many_calls_are_written_in_as_many_statements_as_those_of_one(django_assert_num_queries: Any) -> None:
+    at = timezone.now()
+    calls = [a_call(last_event_seq=7) for _ in range(5)]
+    later = at + timedelta(seconds=5)
+    news = [
+        NewEvents(calls[0].call_sid, [NewEvent("clear-sent", "bridge", later), NewEvent("call-received", "system", at)], 0),
+        NewEvents(calls[1].call_sid, [NewEvent("call-received", "system", later)], 0),
+        NewEvents(calls[2].call_sid, [NewEvent("clear-sent", "bridge", later)]),
+        NewEvents(calls[3].call_sid, [NewEvent("clear-sent", "bridge", later)], 4),  # stale
+        NewEvents(calls[3].call_sid, [NewEvent("stream-started", "bridge", at)], 0),
+        NewEvents(calls[4].call_sid, []),
+    ]
+    with django_assert_num_queries(3):
+        written = history.record_all(news)
+    sids = [call.call_sid for call in calls]
+    assert written == {(sids[0], 0): 9, (sids[1], 0): 8, (sids[2], None): 8, (sids[3], 0): 8}
+    assert [[(event.seq, event.kind) for event in call.events.filter(seq__gt=7).order_by("seq")] for call in calls] == [
+        [(8, "clear-sent"), (9, "call-received")],
+        [(8, "call-received")],
+        [(8, "clear-sent")],
+        [(8, "stream-started")],
+        [],
+    ]
+    assert [fresh(call).last_seen_at == later for call in calls] == [True, False, True, False, False]
 
 
 @threaded
@@ -467,7 +494,7 @@ def test_a_used_token_stays_used_when_its_stream_is_lost() -> None:
         (Closing("agent-ended", raw="silence-timed-out"), Status.ENDED, EndReason.SILENCE),
         (Closing("agent-ended", raw="exceeded-max-duration"), Status.ENDED, EndReason.MAX_DURATION),
         (Closing("agent-ended", raw="call.in-progress.error-vapifault-worker-died"), Status.RECOVERING, ""),
-        (Closing("caller-left"), Status.ENDED, EndReason.CALLER_HUNG_UP),
+        (Closing("caller-left"), Status.RECOVERING, ""),
         (Closing("hung-up"), Status.ENDED, EndReason.AGENT_ENDED),
         (Closing("handed-over"), Status.TRANSFERRING, ""),
         (Closing("no-agent"), Status.RECOVERING, ""),

@@ -31,13 +31,13 @@ class FakeTwilio:
         self.asked: list[str] = []
         self.hung_up: list[str] = []
 
-    def status(self, call_sid: str) -> str:
+    def status(self, call_sid: str, account_sid: str = "") -> str:
         self.asked.append(call_sid)
         if self.problem is not None:
             raise self.problem
         return self.words.get(call_sid, self.word)
 
-    def hang_up(self, call_sid: str) -> bool:
+    def hang_up(self, call_sid: str, account_sid: str = "") -> bool:
         if self.problem is not None:
             raise self.problem
         self.hung_up.append(call_sid)
@@ -128,7 +128,7 @@ def test_a_call_that_gives_a_sign_of_life_while_twilio_is_asked_is_not_touched()
     call, twilio = silent_call(Status.STREAMING), FakeTwilio("completed")
 
     class Slow(FakeTwilio):
-        def status(self, call_sid: str) -> str:
+        def status(self, call_sid: str, account_sid: str = "") -> str:
             services.heartbeat(call_sid=call_sid, epoch=0, at=timezone.now())
             return super().status(call_sid)
 
@@ -145,6 +145,50 @@ def test_two_sweeps_at_once_end_a_call_once() -> None:
     ended = at_once([partial(swept, twilio)] * 4)
     assert [sid for each in ended for sid in each] == [call.call_sid]
     assert call.events.filter(kind="call-ended").count() == 1
+
+
+# -- the end was told, but not to us -------------------------------------------------------------------------------------
+
+A_MOMENT = 31 / 3600  # hours
+
+
+@pytest.mark.parametrize("status", [*LIVING, *ELSEWHERE])
+def test_a_call_whose_end_nobody_told_us_is_ended_within_two_minutes_and_not_after_the_ttl(status: Status) -> None:
+    """The schedule of the sweep, 60 s, and the 30 s before it asks: less than the 120 s a call may stand without an end."""
+    call, just_now = silent_call(status, hours=A_MOMENT), silent_call(status, hours=28 / 3600)
+    twilio = FakeTwilio("completed")
+    assert swept(twilio) == [call.call_sid]
+    assert (fresh(call).end_reason, fresh(just_now).status) == (EndReason.CALLER_HUNG_UP, status)
+    assert (twilio.asked, twilio.hung_up) == ([call.call_sid], [])
+
+
+@pytest.mark.parametrize("word", ["in-progress", "ringing", "", None])
+@pytest.mark.parametrize("status", [*LIVING, *ELSEWHERE])
+def test_a_call_that_is_not_known_to_be_over_is_left_alone_until_the_ttl(status: Status, word: str | None) -> None:
+    why = "caller-left" if status in ELSEWHERE else "stream-lost"  # a person may talk with who was still there then
+    call = silent_call(status, hours=0.9, closed_epoch=0, closed_why=why)
+    twilio = FakeTwilio(word) if word is not None else None
+    assert swept(twilio) == []
+    assert fresh(call).status == status
+    assert twilio is None or twilio.hung_up == []
+
+
+@pytest.mark.parametrize("nothing", [None, FakeTwilio(""), FakeTwilio(problem=TwilioUnavailable("Twilio cannot be reached."))])
+def test_a_stopped_stream_that_twilio_never_asked_on_for_is_the_callers_end_if_twilio_says_nothing(nothing: FakeTwilio | None) -> None:
+    stopped: dict[str, Any] = {"closed_epoch": 0, "closed_why": "caller-left"}
+    left, talking_again = silent_call(Status.RECOVERING, hours=A_MOMENT, **stopped), silent_call(Status.STREAMING, epoch=1, **stopped)
+    CallSession.objects.filter(pk=talking_again.pk).update(last_seen_at=fresh(left).last_seen_at)
+    just_now = silent_call(Status.RECOVERING, hours=28 / 3600, **stopped)
+    assert swept(nothing) == [left.call_sid]
+    assert (fresh(left).end_reason, fresh(left).outcome) == (EndReason.CALLER_HUNG_UP, Outcome.UNKNOWN)
+    assert (fresh(talking_again).status, fresh(just_now).status) == (Status.STREAMING, Status.RECOVERING)
+
+
+def test_a_caller_whose_stream_was_stopped_is_not_given_up_while_twilio_has_them() -> None:
+    call = silent_call(Status.RECOVERING, hours=A_MOMENT, closed_epoch=0, closed_why="caller-left")
+    twilio = FakeTwilio("in-progress")
+    assert swept(twilio) == []
+    assert (fresh(call).status, twilio.hung_up) == (Status.RECOVERING, [])
 
 
 # -- Twilio does not answer --------------------------------------------------------------------------------------------

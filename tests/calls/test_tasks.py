@@ -16,9 +16,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from agents import account, lines
+from bridge import stream_token
 from bridge.errors import VapiUnavailable
+from bridge.ports import Closing
+from bridge.vapi_http import LIST_CALLS_S, NOBODY_WAITS_S
 from calls import history, inbox, services, sessions, tasks, vapi_events
-from calls.models import CallSession, EndReason, InboxMessage, VapiState
+from calls.models import CallSession, EndReason, InboxMessage, Status, VapiSession, VapiState
 from tests.builders import FakeVapi, a_call, session_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -81,6 +84,46 @@ def test_the_sweep_ends_silent_calls_and_the_sessions_they_leave(vapi: FakeVapi)
     assert (silent.end_reason, len(vapi.ended)) == (EndReason.TTL, 1)
     tasks.sweep()
     assert len(vapi.ended) == 1
+
+
+def test_a_session_whose_stream_never_opened_is_ended_when_its_token_is_too_old(vapi: FakeVapi) -> None:
+    """P17 of the ladder. Its caller may be there all the same: that is for Twilio and the resume door to say."""
+    new, forsaken, talking = a_call(), a_call(), a_call()
+    for call in (new, forsaken, talking):
+        tasks.start_conversation(session_of(call).pk)
+        assert session_of(call).asked_at == call.started_at, "the token's life is counted from the answer"
+    services.admit_stream(call_sid=talking.call_sid, account_sid=talking.account_sid, stream_sid="MZ1", epoch=0, at=timezone.now())
+    too_old = timezone.now() - timedelta(seconds=stream_token.LIFE_S + 1)
+    VapiSession.objects.exclude(call=new).update(asked_at=too_old)
+    for _ in range(2):
+        tasks.sweep()
+        assert [session_of(call).state for call in (new, forsaken, talking)] == [VapiState.LIVE, VapiState.ENDED, VapiState.LIVE]
+        assert len(vapi.ended) == 1
+    assert [event.detail for event in forsaken.events.filter(kind="stream-never-opened")] == [{"n": 0}]
+    forsaken.refresh_from_db()
+    assert not forsaken.is_over
+
+
+def test_a_session_nobody_even_started_is_not_started_when_its_token_is_too_old(vapi: FakeVapi) -> None:
+    call = a_call()
+    VapiSession.objects.update(asked_at=timezone.now() - timedelta(seconds=stream_token.LIFE_S + 1))
+    tasks.sweep()
+    tasks.start_conversation(session_of(call).pk)
+    assert (session_of(call).state, vapi.created, vapi.ended) == (VapiState.ENDED, [], [])
+
+
+def test_a_session_whose_stream_is_over_is_not_started_any_more(vapi: FakeVapi) -> None:
+    call = a_call(status=Status.STREAMING, stream_epoch=0)
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("caller-left"), at=timezone.now())
+    tasks.start_conversation(session_of(call).pk)
+    assert vapi.created == []
+
+
+@pytest.mark.parametrize(("sent", "looks"), [(True, 1), (False, 0)])
+def test_what_a_create_without_an_answer_left_at_vapi_is_looked_for_soon(vapi: FakeVapi, sent: bool, looks: int) -> None:
+    vapi.problem = VapiUnavailable("Vapi did not answer in time.", sent=sent)
+    tasks.start_conversation(session_of(a_call()).pk)
+    assert vapi.looks == looks
 
 
 def test_a_body_that_was_stored_and_not_processed_is_processed_later(vapi: FakeVapi) -> None:
@@ -152,6 +195,12 @@ def test_a_line_that_is_not_as_documented_is_refused_and_counted(vapi: FakeVapi,
     assert not call.lines.filter(role="user").exists()
 
 
+def test_the_time_for_a_list_of_calls_is_less_than_the_task_has_that_asks_for_it_and_ends_what_it_finds() -> None:
+    limit = tasks.end_orphans.soft_time_limit
+    assert limit is not None
+    assert limit > LIST_CALLS_S + NOBODY_WAITS_S
+
+
 def test_everything_on_the_schedule_exists() -> None:
     assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(current_app.tasks)
 
@@ -174,4 +223,5 @@ def test_a_request_that_cannot_even_be_made_fails_its_session_at_once(vapi: Fake
     monkeypatch.setattr(lines, "conversation_request", broken)
     with pytest.raises(RuntimeError):
         tasks.start_conversation(session_of(call).pk)
+    assert vapi.looks == 1  # nobody knows how far it came
     assert (session_of(call).state, session_of(call).failure) == (VapiState.FAILED, "It could not be asked for.")

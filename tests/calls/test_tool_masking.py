@@ -139,12 +139,35 @@ def test_any_text_can_be_masked_and_masking_twice_changes_nothing(text: str) -> 
     assert masked_text(once) == once
 
 
-@pytest.mark.parametrize("part", ["1 ", "1", "a", "a ", "a_", 'a:"', "a: ", "bearer ", "eyJ", "1-", "token:", '"', "{", "[", "pin ", " "])
-def test_no_text_of_the_longest_kept_takes_long(part: str) -> None:
-    text = part * (8192 // len(part))
+@pytest.mark.parametrize(
+    "text",
+    [f"x-eyJhbGciOi.{SECRET}.x", f"x-sk-live-{SECRET}-eyJhbGciOi.{SECRET}.x", f"eyJhbGciOi-eyJhbGciOi-eyJ.{SECRET}.x, then"],
+)
+def test_a_signed_token_is_masked_wherever_in_a_run_of_letters_it_begins(text: str) -> None:
+    assert "hunter2" not in masked_text(text)
+    assert "eyJ" not in masked_text(text)
+
+
+@pytest.mark.parametrize("text", ["eyJ", "eyJ.eyJ.eyJ", "an eyJ-eyJ-eyJ-", "eyJhbGciOi.abc.x", "eyJhbGciOi. abcdef.x", "heyJoe.about.this"])
+def test_what_only_begins_like_a_signed_token_stays(text: str) -> None:
+    assert masked_text(text) == text
+
+
+PARTS = ["1 ", "1", "a", "a ", "a_", 'a:"', "a: ", "bearer ", "eyJ", "1-", "token:", '"', "{", "[", "pin ", " "]
+RUNS = ["eyJ-", "eyJaaaaa-", "eyJaaaaa.", "eyJaaaaa.b.", "eyJaaaaa.bbbbb-", "sk-", "a-"]
+
+
+@pytest.mark.parametrize("part", [*PARTS, *RUNS])
+def test_no_text_takes_time_by_the_square_of_its_length(part: str) -> None:
+    text = part * (2**17 // len(part))  # a second or less; where the square of the length counts, most of a minute
     started = time.thread_time()
     masked_text(text)
-    masked({"a": text})
+    assert time.thread_time() - started < 8
+
+
+def test_a_text_of_the_longest_kept_is_masked_in_a_value_too() -> None:
+    started = time.thread_time()
+    masked({"a": "eyJ-" * 2048, "b": ["1-" * 4096]})
     assert time.thread_time() - started < 2
 
 

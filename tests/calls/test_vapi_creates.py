@@ -10,16 +10,19 @@ from functools import partial
 from itertools import cycle
 
 import pytest
+from celery import current_app
 from django.db import connections
 from django.utils import timezone
 
+from agents import account
 from bridge.errors import VapiRefused
+from bridge.ports import CallRef
 from bridge.sandbox import malformed
 from bridge.sandbox.faults import CREATE, Faults
-from calls import orphans, sessions
-from calls.models import CallSession, EndReason, VapiSession, VapiState
+from calls import ledger, orphans, sessions
+from calls.models import CallSession, EndReason, Status, VapiSession, VapiState
 from calls.services import end_call
-from tests.builders import a_call, a_line, at_once, session_of
+from tests.builders import QuietPublisher, a_call, a_line, at_once, session_of
 from tests.calls.vapi_house import House, until, vapi_house
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -175,6 +178,68 @@ def refuse(**_: object) -> None:
     raise VapiRefused("Vapi refused with 401.", status=401)
 
 
+def unanswered(*, ago_s: float) -> CallSession:
+    """A call whose create was sent so long ago, and never answered."""
+    call, sent_at = a_call(), timezone.now() - timedelta(seconds=ago_s)
+    VapiSession.objects.filter(call=call).update(state=VapiState.FAILED, maybe_created=True, claimed_at=sent_at, ended_at=sent_at)
+    return call
+
+
+@pytest.mark.parametrize("late_s", [4, 12, 60, 170])
+def test_a_call_that_comes_about_long_after_its_create_was_given_up_is_found_by_the_next_look(house: House, late_s: float) -> None:
+    call = unanswered(ago_s=late_s)
+    assert look(house) == 0
+    house.create_call(sessions._request(session_of(call)))
+    assert look(house) == 1
+    assert (house.vapi.open_calls(), session_of(call).maybe_created) == ([], False)
+
+
+def test_after_three_minutes_one_look_that_shows_nothing_ends_the_suspicion(house: House) -> None:
+    young, old = unanswered(ago_s=170), unanswered(ago_s=181)
+    assert look(house) == 0
+    assert [session_of(call).maybe_created for call in (young, old)] == [True, False]
+    assert look(house, after_s=20) == 0
+    looks = house.looks
+    assert (look(house, after_s=40), house.looks, session_of(young).maybe_created) == (0, looks, False)
+
+
+def test_the_suspicion_outlasts_a_vapi_that_does_not_list_its_calls_or_does_not_end_them(house: House) -> None:
+    call = unanswered(ago_s=300)
+    house.create_call(sessions._request(session_of(call)))
+    for verbs in (("list_calls",), ("end_call", "end_by_socket")):
+        working = {verb: getattr(house, verb) for verb in verbs}
+        for verb in verbs:
+            setattr(house, verb, refuse if verb == "list_calls" else refuse_this)
+        assert look(house) == 0
+        assert session_of(call).maybe_created
+        for verb, works in working.items():
+            setattr(house, verb, works)
+    assert look(house) == 1
+    assert house.vapi.open_calls() == []
+
+
+def refuse_this(url: str) -> None:
+    refuse(url=url)
+
+
+def test_what_the_consumers_own_create_left_is_found_by_the_task_it_asks_for(
+    house: House, published: QuietPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = a_call(status=Status.STREAMING, stream_epoch=0)
+    house.deadline_s = 0.3
+    house.faulty(call.call_sid, Faults(create_delay_s=0.8))
+    ledger._create(CallRef(call_sid=call.call_sid, epoch=0, short_id=call.short_id), 0, house)
+    ((name, args),) = published.tasks
+    until(lambda: house.of(call.call_sid))
+    monkeypatch.setattr(account, "client", lambda: house)
+    current_app.conf.task_always_eager = True  # at once, and not a second later
+    try:
+        current_app.tasks[name].apply(args)
+    finally:
+        current_app.conf.task_always_eager = False
+    assert (house.vapi.open_calls(), session_of(call).maybe_created) == ([], False)
+
+
 # -- bad answers to a create -----------------------------------------------------------------------------------------------
 
 
@@ -213,7 +278,7 @@ ANSWERS = {  # P10 to P14: the fault, what becomes of the session (state, maybe 
     "create-over-limit": (FAILED, 0.5),
     "create-blocked": (MAYBE, 1.0),
 }
-A_BUSY_MACHINE_S = 1.0
+A_BUSY_MACHINE_S = 3.0
 
 
 @pytest.mark.long

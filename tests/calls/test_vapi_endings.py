@@ -218,6 +218,7 @@ def test_what_comes_after_the_clean_up_is_kept_and_makes_no_new_call() -> None:
     call = talking()
     hung_up()
     sessions.end_session(pk=session_of(call).pk, client=FakeVapi(), at=timezone.now())
+    VapiSession.objects.update(report_asks=1)
     sessions.give_up_reports(now=timezone.now() + timedelta(seconds=121))
     call.refresh_from_db()
     assert (call.status, call.report) == (Status.FINALISED, Report.MISSING)

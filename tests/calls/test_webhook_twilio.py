@@ -19,6 +19,7 @@ from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 from pytest_django.plugin import DjangoDbBlocker
 
 from agents import lines
+from agents.models import HandoffTarget
 from bridge import stream_token
 from bridge.ports import Closing
 from calls import services
@@ -203,7 +204,7 @@ def test_without_a_database_twilio_is_sent_to_the_fallback(client: Client, monke
 # -- after the stream ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("why", ["agent-ended", "caller-left", "hung-up"])
+@pytest.mark.parametrize("why", ["agent-ended", "hung-up"])
 def test_a_stream_that_ended_as_it_should_is_hung_up(client: Client, why: str) -> None:
     answered_call(client)
     stream_opened()
@@ -212,7 +213,7 @@ def test_a_stream_that_ended_as_it_should_is_hung_up(client: Client, why: str) -
     assert CallSession.objects.get().is_over
 
 
-@pytest.mark.parametrize("why", ["no-agent", "agent-lost", "drained", "handed-over"])
+@pytest.mark.parametrize("why", ["no-agent", "agent-lost", "drained", "handed-over", "stream-lost", "caller-left"])
 def test_a_caller_who_is_still_there_is_put_through_to_a_person(client: Client, published: Remembering, why: str) -> None:
     answered_call(client)
     stream_opened()
@@ -510,6 +511,18 @@ def test_without_a_database_the_fallback_rings_the_lines_people_from_memory(
     assert [verb[0] for verb in rung[2]] == ["Say", "Record", "Say"]
     lines.forget()
     assert verbs(fallback(client, DOOR)) == ["Say", "Record", "Say"]
+
+
+def test_a_refused_number_is_not_rung_from_memory_either(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_line(people=("tier2", "boss"))
+    HandoffTarget.objects.filter(slug="tier2").update(number="+19005551234")
+    lines.warm()
+
+    def away(*_: object, **__: object) -> None:
+        raise DatabaseError("gone")
+
+    monkeypatch.setattr(services, "open_call", away)
+    assert tree(fallback(client, DOOR))[1][3][2] == "+15550100112"
 
 
 # -- early and odd ends ----------------------------------------------------------------------------------------------------

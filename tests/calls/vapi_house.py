@@ -46,6 +46,9 @@ class House:
     def end_by_socket(self, socket_url: str) -> None:
         self._client.end_by_socket(socket_url)
 
+    def call(self, call_id: str) -> dict[str, Any]:
+        return self._client.call(call_id)
+
     def list_calls(self, *, since: Any) -> list[ListedCall]:
         self.looks += 1
         return self._client.list_calls(since=since)

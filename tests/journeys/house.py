@@ -31,6 +31,7 @@ from supportvoice.stack import Server, Stack
 
 T = TypeVar("T")
 LONGEST_S = 90.0
+SETTLED_S = 15.0
 OF_CALL = "JOIN calls_callsession c ON c.id = r.call_id WHERE c.call_sid = %s"
 
 
@@ -112,11 +113,13 @@ class House:
         """As `place`, and stay on the line."""
         return self.on_time(self.place(scenario, **how), again=lambda: self.place(scenario, **how)).result()
 
-    def on_time(self, calling: Future[TwilioCall], *, again: Callable[[], Future[TwilioCall]]) -> Future[TwilioCall]:
+    def on_time(
+        self, calling: Future[TwilioCall], *, again: Callable[[], Future[TwilioCall]], within: float = SETTLED_S
+    ) -> Future[TwilioCall]:
         """The call, over and settled, of which the machine kept time; one that it did not keep time of is placed again, twice at most."""
         for tries_left in (2, 1, 0):
             phone = calling.result(LONGEST_S)
-            self.settle(phone.call_sid)
+            self.settle(phone.call_sid, within=within)
             if phone.late_ms <= STALLED_MS or not tries_left:
                 break
             print(f"The machine stood still for {phone.late_ms} ms: the call is placed again")  # noqa: T201
@@ -153,7 +156,7 @@ class House:
         self.wait(self.stack.manage("createsuperuser", "--noinput", "--username", name, "--email", f"{name}@example.com"))
         return password
 
-    def settle(self, call_sid: str, *, within: float = 15.0) -> None:
+    def settle(self, call_sid: str, *, within: float = SETTLED_S) -> None:
         """Until the call is over and no Vapi session of it is open. Raises AssertionError when that does not happen."""
         query = f"SELECT count(*) FROM calls_vapisession r {OF_CALL} AND r.ended_at IS NULL"
         self.eventually(lambda: self.one("SELECT ended_at FROM calls_callsession WHERE call_sid = %s", call_sid) is not None, within=within)

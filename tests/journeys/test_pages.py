@@ -25,6 +25,7 @@ from django.test import Client
 from django.utils import timezone
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from agents.models import PhoneLine
 from calls import history
 from calls.console.live import PageSocket
 from calls.console.routing import websocket_urlpatterns
@@ -295,6 +296,21 @@ async def test_the_live_list_shows_a_call_come_and_go(page: Page) -> None:
     await expect(page).to_have_url(f"{page.url.split('/calls')[0]}/calls/{call.public_id}/")
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_long_names_and_words_push_nothing_off_the_page(page: Page, width: int) -> None:
+    call = await live_call(from_number="W" * 64)
+    await PhoneLine.objects.aupdate(name="Wolfeschlegelsteinhausenbergerdorff" + "W" * 25)
+    await say(call, "w" * 600)
+    for made in (a_callback, a_recording, a_report, a_message):
+        await sync_to_async(made)(call)
+    await VapiSession.objects.filter(call=call).aupdate(ended_reason="e" * 200)
+    await page.set_viewport_size({"width": width, "height": 800})
+    own = f"/calls/{call.public_id}/"
+    for path in ("/", "/calls/", "/calls/?q=www", "/voicemail/", "/callbacks/", "/messages/", own, f"{own}messages/"):
+        await page.goto(path)
+        assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+
+
 async def test_times_are_in_the_viewers_zone(page: Page) -> None:
     call = await live_call(at=timezone.now().replace(hour=10, minute=0, second=5, microsecond=120000))
     await happen(call, "greeting-heard")
@@ -425,7 +441,7 @@ async def test_a_tool_card_and_a_recording_grow_on_the_open_page(page: Page, mon
 
 async def test_a_recording_is_played_through_our_door(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     class Account:
-        def recording(self, sid: str, max_bytes: int) -> bytes:
+        def recording(self, sid: str, max_bytes: int, account_sid: str = "") -> bytes:
             sounds = io.BytesIO()
             with wave.open(sounds, "wb") as file:
                 file.setnchannels(1)

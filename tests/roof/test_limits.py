@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -179,6 +180,81 @@ async def test_a_peer_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPa
     async with serving(watched) as port, connect(f"ws://127.0.0.1:{port}/flood", proxy=None, max_queue=1) as socket:
         await asyncio.wait_for(gone.wait(), 10)
         socket.transport.abort()
+
+
+# -- a close that gets no answer ---------------------------------------------------------------------------------------------
+
+MEDIA, PAGE = "/webhook/twilio/media", "/ws/console/live/"
+GOODBYE = b"\x88\x02\x03\xe8"  # a close frame with 1000
+ANSWER = b"\x88\x82\x00\x00\x00\x00\x03\xe8"  # the same, masked as a client's
+
+
+async def says_goodbye(scope: Any, receive: Any, send: Any) -> None:
+    """Takes the socket, closes it, and stays for a while: the application's own end hastens nothing."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": 1000})
+    await asyncio.sleep(5)
+
+
+@contextlib.asynccontextmanager
+async def upgraded(port: int, path: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A socket of bytes, past the WebSocket's upgrade."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    key = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    writer.write(b"GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (path.encode(), key))
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def test_a_vendor_that_does_not_answer_our_close_is_gone_within_a_second_and_a_half() -> None:
+    async with serving(says_goodbye) as port, upgraded(port, MEDIA) as (reader, _):
+        assert await reader.readexactly(4) == GOODBYE
+        closed = time.monotonic()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert 0.8 < time.monotonic() - closed < 1.5
+
+
+async def test_a_vendor_that_answers_our_close_is_let_go_at_once() -> None:
+    async with serving(says_goodbye) as port, upgraded(port, MEDIA) as (reader, writer):
+        assert await reader.readexactly(4) == GOODBYE
+        closed = time.monotonic()
+        writer.write(ANSWER)
+        assert await asyncio.wait_for(reader.read(), 5) == b""  # and no reset
+        assert time.monotonic() - closed < 0.5
+
+
+async def test_a_vendor_that_reads_nothing_any_more_does_not_hold_our_close_up() -> None:
+    """What it has not read stands before the close frame, which so never leaves."""
+    left = asyncio.get_running_loop().create_future()
+
+    async def stuck(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    await send({"type": "websocket.send", "bytes": b"x" * 65_536})
+        started = time.monotonic()
+        with contextlib.suppress(Exception):  # every server has its own class for "the peer is gone"
+            await send({"type": "websocket.close", "code": 1000})
+        left.set_result(time.monotonic() - started)
+
+    async with serving(stuck) as port, upgraded(port, MEDIA):
+        assert await asyncio.wait_for(left, 10) < 1.5
+
+
+async def test_a_page_has_more_time_to_answer_our_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "GOODBYE_SECONDS", 0.1)
+    async with serving(says_goodbye) as port, upgraded(port, PAGE) as (reader, writer):
+        assert await reader.readexactly(4) == GOODBYE
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(), 0.5)
+        writer.write(ANSWER)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
 
 
 async def test_a_web_page_may_not_open_a_vendors_socket() -> None:

@@ -308,6 +308,7 @@ def test_every_fault_of_the_upgrade_is_tried_here() -> None:
         "socket-never",
         "socket-subprotocol",
         "socket-closes-at-once",
+        "socket-tls-half",  # in `tests.bridge.test_tls_half`
     }
     assert socket.SO_LINGER  # the reset needs it
 

@@ -1,0 +1,115 @@
+"""SQLite as it bears many writers: the threads of a process take turns, and nobody ever sleeps inside SQLite.
+
+SQLite has no queue: whoever finds it locked sleeps and looks again, up to 100 ms later, and whoever comes meanwhile goes
+first. And it sleeps with its connection in its hand: Python may collect an old cursor of that connection in the very thread
+that has the lock, which then waits for the sleeper, who waits for the lock. With the writers of thirty calls in two
+processes many waited their whole second in vain (measured). Here one thread of a process at a time begins a transaction,
+looks again every millisecond with nothing in its hand, and if others of its process had gone before it, waits for two
+first, in which another process finds the lock free.
+
+Also, with DEBUG=1, Django keeps every statement in memory with what was stored by it, and asks SQLite once more for each
+one's text: not while calls run.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from django.db.backends.sqlite3 import base
+from django.db.utils import OperationalError
+
+LOOK_AGAIN_S = 0.001
+OTHERS_FIRST_S = 0.002
+
+_turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by database
+os.register_at_fork(after_in_child=_turns.clear)  # whose turn it was is not in this process
+
+
+class PatientCursor(base.SQLiteCursorWrapper):
+    """Tries a statement again, for `patience_s`, while the database is locked. Inside a transaction it never is."""
+
+    patience_s: float
+
+    def execute(self, query: str, params: Any = None) -> Any:
+        return self._patiently(lambda: super(PatientCursor, self).execute(query, params))
+
+    def executemany(self, query: str, param_list: Any) -> Any:
+        return self._patiently(lambda: super(PatientCursor, self).executemany(query, param_list))
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        until = 0.0
+        while True:
+            try:
+                return ask()
+            except sqlite3.OperationalError as problem:
+                now = time.monotonic()
+                until = until or now + self.patience_s
+                if "locked" not in str(problem) or now >= until:
+                    raise
+            time.sleep(LOOK_AGAIN_S)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's own, but for who writes when. The longest wait is the connection's `timeout`, in seconds, for each of its two queues."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._my_turn: threading.Lock | None = None
+
+    @property
+    def queries_logged(self) -> bool:
+        return bool(self.force_debug_cursor)
+
+    @property
+    def _patience_s(self) -> float:
+        return float(self.settings_dict["OPTIONS"].get("timeout", 5.0))
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        connection = super().get_new_connection(conn_params)
+        connection.execute("PRAGMA busy_timeout = 0")
+        return connection
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        cursor = self.connection.cursor(factory=PatientCursor)
+        cursor.patience_s = self._patience_s
+        return cursor
+
+    def _start_transaction_under_autocommit(self) -> None:
+        turn = _turns[str(self.settings_dict["NAME"])]
+        if not turn.acquire(blocking=False):
+            if not turn.acquire(timeout=self._patience_s):
+                raise OperationalError("database is locked")
+            time.sleep(OTHERS_FIRST_S)
+        self._my_turn = turn
+        try:
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+        except BaseException:
+            self._pass_turn()
+            raise
+
+    def _commit(self) -> None:
+        super()._commit()  # type: ignore[misc]
+        self._pass_turn()
+
+    def _rollback(self) -> None:
+        try:
+            super()._rollback()  # type: ignore[misc]
+        finally:
+            self._pass_turn()
+
+    def _close(self) -> None:
+        try:
+            super()._close()  # type: ignore[misc]
+        finally:
+            self._pass_turn()
+
+    def _pass_turn(self) -> None:
+        turn, self._my_turn = self._my_turn, None
+        if turn is not None:
+            turn.release()
