@@ -163,5 +163,9 @@ LOGGING = {
     "formatters": {"fields": {"()": "supportvoice.logs.FieldsFormatter"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "fields"}},
     "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {"django": {"handlers": [], "propagate": True}, "django.server": {"handlers": [], "propagate": True}},
+    "loggers": {
+        "django": {"handlers": [], "propagate": True},
+        "django.server": {"handlers": [], "propagate": True},
+        "picows": {"level": "WARNING"},  # two lines of addresses and buffer sizes a call
+    },
 }
