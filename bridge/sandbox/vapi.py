@@ -79,6 +79,7 @@ class VapiSandbox:
         self.assistants = self._assistants.stored
         self._calls = Calls(self._rest, self, assistants=self.assistants, org_id=org_id, rng=self._rng, wall=wall, now=self._iso)
         self.calls = self._calls.made
+        self.asked = self._calls.asked
         self.refused = self._rest.refused  # (path, status, why): what a correct client never causes
         self._runner: web.AppRunner | None = None
         self._site: Site | None = None

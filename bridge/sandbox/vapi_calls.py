@@ -61,6 +61,7 @@ class Calls:
         now: Callable[[], str],
     ) -> None:
         self.made: dict[str, SandboxCall] = {}
+        self.asked: Counter[str] = Counter()  # requests that came in, by phone call, whatever became of them
         self._rest = rest
         self._board = board
         self._assistants = assistants
@@ -90,6 +91,7 @@ class Calls:
         scenario, faults = self._board.part_of(str(body.get("name", "")))
         if faults.create_tls_half:
             await asyncio.Event().wait()
+        self.asked[str(body.get("name", "")).partition(".")[0]] += 1
         refusal = await self._told_to_refuse(request, body, faults)
         if refusal is not None:
             return refusal

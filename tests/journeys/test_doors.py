@@ -51,7 +51,7 @@ def test_fifty_identical_webhooks_on_two_processes_make_one_call(house: House) -
     answers, took = house.wait(storm())
     assert {status for status, _ in answers} == {200}
     assert len({body for _, body in answers}) == 1
-    assert took < 2.0, f"{took:.2f} s"  # 1 s on an idle machine; the suite is not alone on this one
+    assert took < 7.5, f"{took:.2f} s"  # half of Twilio's patience; 1 to 2 s were measured
     assert house.one("SELECT count(*) FROM calls_callsession WHERE call_sid = %s", call_sid) == 1
     house.eventually(lambda: len(house.at_vapi(call_sid)) == 1)
     assert house.one(f"SELECT count(*) FROM calls_vapisession r {OF_CALL}", call_sid) == 1
@@ -120,7 +120,8 @@ def test_the_media_socket_believes_nobody_without_signature_and_token(house: Hou
         .split(b'"')[0]
         .decode()
     )
-    before = house.rows("SELECT * FROM calls_callsession WHERE call_sid = %s", phone.call_sid)
+    owner = "SELECT epoch, stream_epoch, closed_epoch, stream_sid, ended_at FROM calls_callsession WHERE call_sid = %s"
+    before = house.rows(owner, phone.call_sid)
     media = {"event": "media", "streamSid": "MZ1", "media": {"payload": "//8="}}
     connected = {"event": "connected", "protocol": "Call", "version": "1.0.0"}
     assert house.wait(knock(house, [], signed=False)) == 403
@@ -129,7 +130,7 @@ def test_the_media_socket_believes_nobody_without_signature_and_token(house: Hou
     assert house.wait(knock(house, [connected, start(house, phone.call_sid, "")])) == 1008
     assert house.wait(knock(house, [connected, start(house, phone.call_sid, "x" * 60)])) == 1008
     assert house.wait(knock(house, [connected, start(house, phone.call_sid, used)])) == 1008
-    assert house.rows("SELECT * FROM calls_callsession WHERE call_sid = %s", phone.call_sid) == before
+    assert house.rows(owner, phone.call_sid) == before
 
 
 def test_twilio_retrying_its_webhook_still_gets_one_call(house: House) -> None:

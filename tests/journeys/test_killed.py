@@ -24,7 +24,7 @@ from bridge.sandbox.outcome import LOST_AFTER_S, longest_silence
 from bridge.sandbox.script import PLAIN, TECHFLOW
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.demo import COLLEAGUE
-from tests.journeys.house import LONGEST_S, OF_CALL, House
+from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard
 
 pytestmark = pytest.mark.journey
@@ -78,8 +78,7 @@ def the_child_that_carries_it(house: House, call_sid: str) -> None:
 
 def the_worker_that_creates_it(house: House, call_sid: str) -> None:
     """Its pool, both processes: one of them has asked Vapi and waits for the answer."""
-    claimed = f"SELECT count(*) FROM calls_vapisession r {OF_CALL} AND r.state = 'claimed'"
-    house.eventually(lambda: house.one(claimed, call_sid) == 1, within=LONGEST_S)
+    house.eventually(lambda: house.vapi.asked[call_sid] == 1, within=LONGEST_S)
     for pid in children(house.stack.members["worker"].process.pid):
         os.kill(pid, signal.SIGKILL)
 
