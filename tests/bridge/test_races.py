@@ -51,7 +51,7 @@ def test_of_two_streams_with_one_token_one_is_carried_and_the_other_never_touche
     async def race(place: Place, row: CallSession, gap_ms: int) -> list[Stream]:
         sids = ["MZ1", "MZ1" if twins[row.call_sid] else "MZ2"]
         return await asyncio.gather(
-            *(stream(place, row, after_s=n * gap_ms / 1000, sid=sid, for_s=5.0) for n, sid in enumerate(sids)),
+            *(stream(place, row, after_s=n * gap_ms / 1000, sid=sid, for_s=3.5) for n, sid in enumerate(sids)),
         )
 
     async def live() -> tuple[list[list[Stream]], list[Any]]:

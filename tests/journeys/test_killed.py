@@ -27,7 +27,7 @@ from supportvoice.demo import COLLEAGUE
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.load]
 
 COMES = {COLLEAGUE: Human(rings_s=0.5, talks_s=1.0)}
 ESTABLISHED = "01"
