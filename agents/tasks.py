@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from celery import shared_task
 from django.utils import timezone
@@ -13,16 +14,17 @@ from bridge.errors import VapiUnavailable
 
 log = logging.getLogger(__name__)
 
+ASKED_AGAIN: dict[str, Any] = {  # how a task asks Vapi when nobody waits for it: three times more, within seven seconds
+    "autoretry_for": (VapiUnavailable,),
+    "retry_backoff": 1,
+    "retry_backoff_max": 4,
+    "retry_jitter": False,
+    "max_retries": 3,
+    "acks_late": True,
+}
 
-@shared_task(
-    autoretry_for=(VapiUnavailable,),
-    retry_backoff=1,
-    retry_backoff_max=4,
-    retry_jitter=False,
-    max_retries=3,
-    soft_time_limit=15,
-    acks_late=True,
-)
+
+@shared_task(**ASKED_AGAIN, soft_time_limit=15)
 def premake_version(version_pk: int) -> None:
     """Prepare a published version at Vapi; its state on the version page says how it went."""
     services.premake(version_pk=version_pk, client=account.client(), server=account.server(), at=timezone.now())

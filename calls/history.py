@@ -14,8 +14,8 @@ from functools import partial, reduce
 from operator import or_
 from typing import Any
 
-from django.db import IntegrityError, transaction
-from django.db.models import Case, DateTimeField, F, IntegerField, Q, Value, When
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Case, DateTimeField, F, IntegerField, Q, QuerySet, Value, When
 from django.db.models.functions import Greatest
 
 from calls import publisher
@@ -123,35 +123,65 @@ def _numbered(call: CallSession, events: Sequence[NewEvent]) -> list[CallEvent]:
     ]
 
 
+def hold_in_order(calls: QuerySet[CallSession]) -> None:
+    """Have the rows of these calls, inside a transaction that is about to write of all of them.
+
+    Two writers who come to the same calls in another order each would wait for each other. Where a writer has the whole
+    database to itself there is nothing to do.
+    """
+    if connection.features.has_select_for_update:
+        list(calls.order_by("pk").select_for_update().values_list("pk"))
+
+
 def pages_look(*, call_sid: str) -> None:
     """Have the pages that show this call look at its row again, after commit: it changed without an event."""
     public_id, seq = CallSession.objects.values_list("public_id", "last_event_seq").get(call_sid=call_sid)
     transaction.on_commit(partial(publisher.rows, public_id, seq))
 
 
+@dataclass(frozen=True, slots=True)
+class NewLine:
+    """A final line to be kept.
+
+    `vendor_ms` is the vendor's own time in epoch milliseconds (ours for lines of our own); `n` the Vapi session's number.
+    """
+
+    call: CallSession
+    vapi_call_id: str
+    role: str
+    text: str
+    vendor_ms: int
+    at: datetime
+    n: int
+
+
 def add_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> bool:
     """Keep a final line. True when it is new; the vendor may tell it twice, by webhook and retry.
 
-    `vendor_ms` is the vendor's own time in epoch milliseconds (ours for lines of our own); `n` the Vapi session's number.
     Lines are welcome after the call's end too, and in any order.
     """
+    return add_lines([NewLine(call, vapi_call_id, role, text, vendor_ms, at, n)]) == 1
+
+
+def add_lines(lines: Sequence[NewLine]) -> int:
+    """`add_line` for lines of any calls, in as many statements as for one. Returns how many of them are new."""
     try:
         with transaction.atomic():
-            record_events(call_sid=call.call_sid, events=[_told(vapi_call_id, role, text, at)])  # first: others wait for us there
-            _keep(call=call, vapi_call_id=vapi_call_id, role=role, text=text, vendor_ms=vendor_ms, at=at, n=n)
-            if vapi_call_id:
-                _settle_retold(call=call, vapi_call_id=vapi_call_id, ms=vendor_ms)
-            if role == Role.ASSISTANT:
+            record_all(_told_by_call(lines))  # first: others wait for us there
+            TranscriptLine.objects.bulk_create(map(_row, lines))
+            _settle_retold([line for line in lines if line.vapi_call_id])
+            for call in {line.call for line in lines if line.role == Role.ASSISTANT}:
                 mark_heard(call=call)
-    except IntegrityError:
-        return False
-    return True
+    except IntegrityError:  # one of them is known: each has to be tried alone
+        return sum(add_lines([line]) for line in lines) if len(lines) > 1 else 0
+    return len(lines)
 
 
 def keep_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> NewEvent:
     """The row of a line alone; the caller records the event returned, with others of its own. Raises IntegrityError for a known line."""
-    _keep(call=call, vapi_call_id=vapi_call_id, role=role, text=text, vendor_ms=vendor_ms, at=at, n=n)
-    return _told(vapi_call_id, role, text, at)
+    line = NewLine(call, vapi_call_id, role, text, vendor_ms, at, n)
+    _row(line).save(force_insert=True)
+    return _told(line)
 
 
 def line_hash(text: str) -> str:
@@ -159,28 +189,55 @@ def line_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _keep(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> None:
-    said = redact(text)
-    TranscriptLine.objects.create(
-        call=call, n=n, vapi_call_id=vapi_call_id, role=role, said=said, vendor_ms=vendor_ms, text_hash=line_hash(said), at=at
+def _row(line: NewLine) -> TranscriptLine:
+    said = redact(line.text)
+    return TranscriptLine(
+        call=line.call,
+        n=line.n,
+        vapi_call_id=line.vapi_call_id,
+        role=line.role,
+        said=said,
+        vendor_ms=line.vendor_ms,
+        text_hash=line_hash(said),
+        at=line.at,
     )
 
 
-def _told(vapi_call_id: str, role: str, text: str, at: datetime) -> NewEvent:
-    return NewEvent("transcript-final", Source.VAPI if vapi_call_id else Source.SYSTEM, at, {"role": role, "text": text})
+def _told(line: NewLine) -> NewEvent:
+    source = Source.VAPI if line.vapi_call_id else Source.SYSTEM
+    return NewEvent("transcript-final", source, line.at, {"role": line.role, "text": line.text})
 
 
-def _settle_retold(*, call: CallSession, vapi_call_id: str, ms: int) -> None:
-    """Say of the finals around a new one which have their words in another one too."""
-    reach = SAME_TURN_MS + NEARLY_MS
-    told = TranscriptLine.everything.filter(call=call, vapi_call_id=vapi_call_id, from_report=False)
-    around = list(told.filter(vendor_ms__range=(ms - 2 * reach, ms + 2 * reach)).only("role", "vendor_ms", "said", "retold"))
-    if len(around) == 1:
+def _told_by_call(lines: Sequence[NewLine]) -> list[NewEvents]:
+    told: dict[str, list[NewEvent]] = {}
+    for line in lines:
+        told.setdefault(line.call.call_sid, []).append(_told(line))
+    return [NewEvents(call_sid, events) for call_sid, events in told.items()]
+
+
+def _settle_retold(lines: Sequence[NewLine]) -> None:
+    """Say of the finals around new ones which have their words in another one too."""
+    if not lines:
         return
-    hidden = retold([Final(line.pk, line.role, line.vendor_ms, words(line.said)) for line in around])
-    for line in around:  # farther ones may depend on lines we have not read, and do not depend on the new one
-        if abs(line.vendor_ms - ms) <= reach and line.retold != (line.pk in hidden):
-            TranscriptLine.everything.filter(pk=line.pk).update(retold=line.pk in hidden)
+    reach = SAME_TURN_MS + NEARLY_MS
+    new: dict[tuple[int, str], list[int]] = {}
+    for line in lines:
+        new.setdefault((line.call.pk, line.vapi_call_id), []).append(line.vendor_ms)
+    near = (
+        Q(call=call, vapi_call_id=session, vendor_ms__range=(ms - 2 * reach, ms + 2 * reach))
+        for (call, session), stamps in new.items()
+        for ms in stamps
+    )
+    told = TranscriptLine.everything.filter(reduce(or_, near), from_report=False)
+    around: dict[tuple[int, str], list[TranscriptLine]] = {}
+    for row in told.only("call_id", "vapi_call_id", "role", "vendor_ms", "said", "retold"):
+        around.setdefault((row.call_id, row.vapi_call_id), []).append(row)
+    for session, rows in around.items():
+        hidden = retold([Final(row.pk, row.role, row.vendor_ms, words(row.said)) for row in rows])
+        for row in rows:  # farther ones may depend on lines we have not read, and do not depend on the new ones
+            is_near = any(abs(row.vendor_ms - ms) <= reach for ms in new[session])
+            if is_near and row.retold != (row.pk in hidden):
+                TranscriptLine.everything.filter(pk=row.pk).update(retold=row.pk in hidden)
 
 
 def mark_heard(*, call: CallSession) -> None:

@@ -7,9 +7,10 @@ So a failed processing is repeated from the row, and a repeated webhook changes 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 
@@ -18,7 +19,7 @@ from calls import vapi_events
 from calls.models import CallSession, InboxMessage, Source, VapiSession
 from calls.redaction import redact_body
 from calls.vapi_events import NEED_THE_ID, VapiMessage
-from calls.vapi_kinds import label
+from calls.vapi_kinds import TRANSCRIPT, label
 from calls.vapi_names import named
 
 log = logging.getLogger(__name__)
@@ -35,19 +36,18 @@ def store_inbox(
     *, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime, call_id: int | None = None
 ) -> InboxMessage | None:
     """Keep a webhook body before its 200 is sent. None when this key was stored before: there is nothing more to do."""
+    row = _row(source=source, key=key, kind=kind, body=body, vapi_call_id=vapi_call_id, at=at, call_id=call_id)
     try:
         with transaction.atomic():
-            return InboxMessage.objects.create(
-                source=source,
-                key=key,
-                kind=kind[:60],
-                body=redact_body(body),
-                vapi_call_id=vapi_call_id,
-                call_id=call_id,
-                received_at=at,
-            )
+            row.save(force_insert=True)
     except IntegrityError:
         return None
+    return row
+
+
+def _row(*, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime, call_id: int | None) -> InboxMessage:
+    body = redact_body(body)
+    return InboxMessage(source=source, key=key, kind=kind[:60], body=body, vapi_call_id=vapi_call_id, call_id=call_id, received_at=at)
 
 
 def inbox_done(*, pk: int, at: datetime, call: CallSession | None = None, problem: str = "") -> bool:
@@ -67,17 +67,47 @@ def inbox_to_do(*, now: datetime) -> Iterator[int]:
         last = keys[-1]
 
 
+def is_away(problem: Exception) -> bool:
+    """True when the database is not there, or is busy: what failed may succeed later."""
+    return isinstance(problem, OperationalError | InterfaceError)
+
+
 # -- Vapi's messages ---------------------------------------------------------------------------------------------------
 
 
-def keep(message: VapiMessage, *, session: VapiSession | None, at: datetime) -> InboxMessage | None:
-    """Store a message before it is answered. None when it was told before.
+class Stored(NamedTuple):
+    """A message that was stored now. `session` is whose it is, if that is known yet."""
 
-    `session` is whose it is, if that is known yet: Vapi's first webhooks may be faster than the answer that tells us its id.
+    message: VapiMessage
+    session: VapiSession | None
+    row: InboxMessage
+
+
+def keep(message: VapiMessage, *, session: VapiSession | None, at: datetime) -> InboxMessage | None:
+    """Store a message before it is answered. None when it was told before."""
+    return store_inbox(**_of_vapi(message, session, at))
+
+
+def keep_all(told: Sequence[tuple[VapiMessage, VapiSession | None]], *, at: datetime) -> list[Stored]:
+    """`keep` for many, in two statements: those that were not told before.
+
+    Raises IntegrityError when another process stores one of them in this very moment.
     """
+    stored: dict[str, Stored] = {}
+    for message, session in told:
+        row = _row(**_of_vapi(message, session, at))
+        stored.setdefault(row.key, Stored(message, session, row))
+    known = set(InboxMessage.objects.filter(source=Source.VAPI, key__in=stored).values_list("key", flat=True))
+    new = [each for key, each in stored.items() if key not in known]
+    InboxMessage.objects.bulk_create(each.row for each in new)
+    return new
+
+
+def _of_vapi(message: VapiMessage, session: VapiSession | None, at: datetime) -> dict[str, Any]:
+    """Vapi's first webhooks may be faster than the answer that tells us its id; whose they are is said later then."""
     kept, call_id = message.kept(), session.call_id if session and session.vapi_call_id else None
     told = {"source": Source.VAPI, "kind": message.kind, "vapi_call_id": message.vapi_call_id}
-    return store_inbox(**told, key=message.key(kept), body=kept, at=at, call_id=call_id)
+    return {**told, "key": message.key(kept), "body": kept, "at": at, "call_id": call_id}
 
 
 def process(*, pk: int, at: datetime) -> bool:
@@ -95,25 +125,62 @@ def enter(row: InboxMessage, session: VapiSession | None, *, at: datetime) -> bo
 
     False while the session it belongs to is not known yet: it is tried again later, for GIVE_UP at most.
     """
-    pk = row.pk
     if session is None or (row.kind in NEED_THE_ID and not session.vapi_call_id):
-        return at - row.received_at > GIVE_UP and inbox_done(pk=pk, at=at, problem="It belongs to no session of ours.")
+        return at - row.received_at > GIVE_UP and inbox_done(pk=row.pk, at=at, problem="It belongs to no session of ours.")
     try:
         vapi_events.handle(row, session)
     except BadMessage as problem:
         log.warning("A message of Vapi is not as documented", extra={"inbox": row.pk, "kind": label(row.kind), "problem": str(problem)})
-        inbox_done(pk=pk, at=at, call=session.call, problem=str(problem))
+        inbox_done(pk=row.pk, at=at, call=session.call, problem=str(problem))
     else:
-        inbox_done(pk=pk, at=at, call=session.call)
+        inbox_done(pk=row.pk, at=at, call=session.call)
     return True
 
 
-def process_long(*, pk: int, at: datetime) -> None:
-    """`process`, of what nobody should wait for. What fails here is tried again from the row."""
+def enter_all(stored: Sequence[Stored], *, at: datetime) -> list[Stored]:
+    """`enter` for many, inside a transaction; lines in as many statements as for one. Returns those whose session is not known yet.
+
+    What fails is logged, and tried again from its row.
+    """
+    finals = [each for each in stored if each.row.kind == TRANSCRIPT and each.session]
+    if finals:
+        with _left_for_later(finals):
+            _enter_finals(finals, at=at)
+    waiting: list[Stored] = []
+    for each in stored:
+        if each in finals:
+            continue
+        with _left_for_later([each]):
+            if not enter(each.row, each.session, at=at):
+                waiting.append(each)
+    return waiting
+
+
+def _enter_finals(finals: Sequence[Stored], *, at: datetime) -> None:
+    problems = vapi_events.finals([(each.row, each.session) for each in finals if each.session])
+    done = [each for each in finals if each.row.pk not in problems]
+    InboxMessage.objects.filter(pk__in=[each.row.pk for each in done if each.row.call_id]).update(processed_at=at)
+    for each in finals:
+        if each.session and (each.row.pk in problems or not each.row.call_id):
+            inbox_done(pk=each.row.pk, at=at, call=each.session.call, problem=problems.get(each.row.pk, ""))
+
+
+@contextmanager
+def _left_for_later(stored: Sequence[Stored]) -> Iterator[None]:
+    try:
+        with transaction.atomic():
+            yield
+    except Exception as problem:  # whatever it is: the vendor is told that we have these messages, and we have
+        detail = {"inbox": [each.row.pk for each in stored], "problem": type(problem).__name__}
+        log.error("A stored message of Vapi could not be processed", extra=detail)
+
+
+def attempt(*, pk: int, at: datetime) -> None:
+    """`process`, of what nobody waits for. What fails here is tried again from the row."""
     try:
         process(pk=pk, at=at)
-    except Exception as problem:
-        log.error("A long message of Vapi could not be processed", extra={"inbox": pk, "problem": type(problem).__name__})
+    except Exception as problem:  # whatever it is, `reprocess` has the last word
+        log.error("A stored message of Vapi could not be processed", extra={"inbox": [pk], "problem": type(problem).__name__})
 
 
 def reprocess(*, pk: int, at: datetime) -> bool:
@@ -123,9 +190,9 @@ def reprocess(*, pk: int, at: datetime) -> bool:
     """
     try:
         return process(pk=pk, at=at)
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception as problem:
+    except Exception as problem:  # whatever it is, the rows behind this one have their turn
+        if is_away(problem):
+            raise
         name = type(problem).__name__
         log.error("A stored message of Vapi failed again and is given up", extra={"inbox": pk, "problem": name})
         return inbox_done(pk=pk, at=at, problem=f"It could not be processed ({name}).")

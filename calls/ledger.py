@@ -26,7 +26,7 @@ from bridge import stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
 from calls import evidence, inbox, publisher, services, sessions, tasks
-from calls.history import NewEvent, NewEvents, add_line, record_all, record_events
+from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.models import CallSession, OutboxCommand, Role, Source, VapiSession
 from calls.writer import BoundedWriter
 
@@ -98,7 +98,7 @@ class DatabaseLedger:
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
         self.writer: BoundedWriter[Entry] = BoundedWriter(
-            write=_write, spill=_spill, is_away=is_away, idle=connections.close_all, name="ledger-writer"
+            write=_write, spill=_spill, is_away=inbox.is_away, idle=connections.close_all, name="ledger-writer"
         )
         atexit.register(self.close)
 
@@ -167,11 +167,6 @@ class DatabaseLedger:
             raise LedgerAway("The history did not answer in time.") from None
         except (OperationalError, InterfaceError) as problem:
             raise LedgerAway("The history cannot be asked.") from problem
-
-
-def is_away(problem: Exception) -> bool:
-    """True when the database is not there, or is busy: what failed may succeed later."""
-    return isinstance(problem, OperationalError | InterfaceError)
 
 
 # -- in the threads ----------------------------------------------------------------------------------------------------
@@ -243,6 +238,7 @@ def _commands(ref: CallRef, after: int) -> list[Command]:
 def _write(batch: Sequence[Entry]) -> None:
     """Store a batch, all or nothing, the entries of each call in their order."""
     with transaction.atomic():
+        hold_in_order(CallSession.objects.filter(call_sid__in={entry.ref.call_sid for entry in batch}))
         told: dict[CallRef, list[Note]] = {}
         alive: dict[CallRef, float] = {}
         for entry in batch:

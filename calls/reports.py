@@ -7,7 +7,7 @@ it when a report that we fetched (`calls.lost_reports`) and the vendor's own are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,11 +51,17 @@ def merge(*, session: VapiSession, report: Mapping[str, Any], at: datetime) -> b
     return first
 
 
-def settle_again(*, session: VapiSession, at: datetime) -> None:
-    """After a late final is stored: what the report had to tell for it is told by the final now. Compared as in `merge`."""
-    kept = VapiReport.objects.filter(session=session).only("merged_at").first()
-    if kept is None:  # one that is being merged looks at the finals once more when it has the call's row
-        return
+def settle_again(*, sessions: Collection[VapiSession], at: datetime) -> None:
+    """After late finals are stored: what the reports had to tell for them is told by the finals now. Compared as in `merge`.
+
+    A report that is being merged looks at the finals once more when it has the call's row.
+    """
+    for kept in VapiReport.objects.filter(session__in=sessions).select_related("session__call"):
+        _settle_with(kept, at=at)
+
+
+def _settle_with(kept: VapiReport, *, at: datetime) -> None:
+    session = kept.session
     report = _report_of(session)
     if report is None:
         return

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from agents import account
+from agents.tasks import ASKED_AGAIN
 from bridge.errors import VapiUnavailable
 from calls import inbox, lost_reports, orphans, sessions, twilio_account
 from calls.models import VapiSession
@@ -45,15 +46,7 @@ def clear_up(vapi_session_pk: int) -> None:
         end_session.delay(vapi_session_pk)
 
 
-@shared_task(
-    autoretry_for=(VapiUnavailable,),
-    retry_backoff=1,
-    retry_backoff_max=4,
-    retry_jitter=False,
-    max_retries=3,
-    soft_time_limit=15,
-    acks_late=True,
-)
+@shared_task(**ASKED_AGAIN, soft_time_limit=15)
 def end_session(vapi_session_pk: int) -> None:
     sessions.end_session(pk=vapi_session_pk, client=account.client(), at=timezone.now())
 
@@ -65,15 +58,7 @@ def end_sessions(call_sid: str) -> None:
         end_session.delay(pk)
 
 
-@shared_task(
-    autoretry_for=(VapiUnavailable,),
-    retry_backoff=1,
-    retry_backoff_max=4,
-    retry_jitter=False,
-    max_retries=3,
-    soft_time_limit=60,
-    acks_late=True,
-)
+@shared_task(**ASKED_AGAIN, soft_time_limit=60)
 def fetch_report(vapi_session_pk: int) -> None:
     lost_reports.fetch(vapi_session_pk=vapi_session_pk, client=account.client(), at=timezone.now())
 
@@ -81,7 +66,7 @@ def fetch_report(vapi_session_pk: int) -> None:
 @shared_task(acks_late=True)
 def process_message(pk: int) -> None:
     """A stored body that takes seconds to be made into history: a long report, or a late line of a long call."""
-    inbox.process_long(pk=pk, at=timezone.now())
+    inbox.attempt(pk=pk, at=timezone.now())
 
 
 @shared_task

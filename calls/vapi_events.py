@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from bridge import live
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 from calls import history, masking, reports, services, sessions, vapi_report
+from calls.history import NewLine
 from calls.models import CallSession, InboxMessage, VapiSession
 from calls.vapi_kinds import FETCHED, REPORT, TRANSCRIPT, Deed, deed
 from calls.vapi_names import named
@@ -165,11 +166,20 @@ def _is_address(key: str, value: Any) -> bool:
 
 def session_of(*, vapi_call_id: str, call_sid: str, n: int) -> VapiSession | None:
     """Whose message it is: by the vendor's id, or by our name for it while that id is still on its way to us."""
-    known = VapiSession.objects.select_related("call")
-    session = known.filter(vapi_call_id=vapi_call_id).first() if vapi_call_id else None
-    if session is None and call_sid:
-        session = known.filter(call__call_sid=call_sid, n=n, vapi_call_id=None).first()
-    return session
+    known = VapiSession.objects.select_related("call").filter(vapi_call_id=vapi_call_id).first() if vapi_call_id else None
+    return known or _named(call_sid, n)
+
+
+def _named(call_sid: str, n: int) -> VapiSession | None:
+    nameless = VapiSession.objects.select_related("call").filter(vapi_call_id=None)
+    return nameless.filter(call__call_sid=call_sid, n=n).first() if call_sid else None
+
+
+def with_sessions(messages: Sequence[VapiMessage]) -> list[tuple[VapiMessage, VapiSession | None]]:
+    """`session_of` for many messages, in one statement unless some are faster than the answer that tells us their id."""
+    ids = {message.vapi_call_id for message in messages} - {""}
+    known = {session.vapi_call_id: session for session in VapiSession.objects.filter(vapi_call_id__in=ids).select_related("call")}
+    return [(message, known.get(message.vapi_call_id) or _named(message.call_sid, message.n)) for message in messages]
 
 
 def call_sid_of(message: VapiMessage) -> str:
@@ -183,24 +193,36 @@ def call_sid_of(message: VapiMessage) -> str:
 # -- what each kind means ----------------------------------------------------------------------------------------------
 
 
-def _transcript(row: InboxMessage, session: VapiSession) -> None:
-    """A final after the report was merged may have words the report had to tell, so that is looked at again."""
+def finals(told: Sequence[tuple[InboxMessage, VapiSession]]) -> dict[int, str]:
+    """Make finals of any calls into lines, in as many statements as for one. Returns what is wrong with some, by the row's key."""
+    lines: list[NewLine] = []
+    problems: dict[int, str] = {}
+    for row, session in told:
+        try:
+            lines += _final(row, session)
+        except BadMessage as problem:
+            refused[row.kind] += 1
+            problems[row.pk] = str(problem)
+    history.add_lines(lines)
+    reports.settle_again(sessions={session for _, session in told}, at=told[0][0].received_at)
+    return problems
+
+
+def _final(row: InboxMessage, session: VapiSession) -> list[NewLine]:
+    """The line of a final; none when nobody says anything in it."""
     said_by, text = row.body.get("role"), row.body.get("transcript")
     if not isinstance(said_by, str) or not isinstance(text, str):
         raise BadMessage("A transcript has no role or no text.")
     role = vapi_report.ROLES.get(said_by)
     if role is None or not text.strip():
-        return
-    history.add_line(
-        call=session.call,
-        vapi_call_id=row.vapi_call_id,
-        role=role,
-        text=text.strip(),
-        vendor_ms=_vendor_ms(row),
-        at=row.received_at,
-        n=session.n,
-    )
-    reports.settle_again(session=session, at=row.received_at)  # also for a line known before: whoever stored it may have died here
+        return []
+    return [NewLine(session.call, row.vapi_call_id, role, text.strip(), _vendor_ms(row), row.received_at, session.n)]
+
+
+def _transcript(row: InboxMessage, session: VapiSession) -> None:
+    """A final after the report was merged may have words the report had to tell, so that is looked at again."""
+    history.add_lines(_final(row, session))
+    reports.settle_again(sessions={session}, at=row.received_at)  # also for a line known before: whoever stored it may have died here
 
 
 def _vendor_ms(row: InboxMessage) -> int:

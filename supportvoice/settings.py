@@ -90,7 +90,7 @@ DATABASE_URL = env("DATABASE_URL", default="").strip() or f"sqlite:///{BASE_DIR 
 DATABASES = {"default": env.db_url_config(DATABASE_URL)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["ENGINE"] = "supportvoice.sqlite3"
-    DATABASES["default"]["CONN_MAX_AGE"] = None  # to open one costs more than most of what is asked of it
+    DATABASES["default"]["CONN_MAX_AGE"] = None  # they are kept with the threads they belong to: `supportvoice.threads`
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 1.0,

@@ -1,8 +1,8 @@
 """How a request is answered: all of it in one thread, borrowed for as long as it takes, with the database connection that thread keeps.
 
 Django's own way is a fresh thread, and so a fresh connection, for every request, and a hop to it and back for each
-middleware. Beside live calls that cost more than what webhooks do (measured, thirty calls at once), and each hop is a
-turn at the interpreter that the sound of a call waits for.
+middleware; each hop is a turn at the interpreter that the sound of a call waits for. Together with connections that are
+kept, this took the serving processes from 33 to 21 seconds of CPU for thirty calls at once.
 """
 
 from __future__ import annotations

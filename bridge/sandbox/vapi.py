@@ -227,7 +227,10 @@ class VapiSandbox:
         socket = web.WebSocketResponse(compress=False, max_msg_size=1 << 16, timeout=1.0)
         if call.faults.socket_protocol:
             socket.headers["Sec-WebSocket-Protocol"] = call.faults.socket_protocol
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:  # left before it was answered: the call still waits for its socket
+            return socket
         if call.watch is not None:
             call.watch.cancel()
         pipe = SocketPipe(socket, request)

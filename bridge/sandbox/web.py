@@ -175,6 +175,11 @@ class SocketPipe:
         self._socket = socket
         self.extensions = socket.response.headers.get("Sec-WebSocket-Extensions", "") if socket.response else ""
 
+    @property
+    def port(self) -> int:
+        """The one it was opened from; by it an outsider finds the process that carries the call."""
+        return int(self._socket.local_address[1])
+
     async def send(self, text: str) -> None:
         try:
             await self._socket.send(text)

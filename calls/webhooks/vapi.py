@@ -13,7 +13,6 @@ from functools import lru_cache
 
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
@@ -21,10 +20,9 @@ from django.views.decorators.http import require_POST
 
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import inbox, publisher, reports, tasks, tool_calls, vapi_events
-from calls.models import VapiSession
+from calls import inbox, intake, publisher, tool_calls, vapi_events
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
-from calls.vapi_kinds import ANSWERS, TOOL_CALLS, TRANSCRIPT, label
+from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
 from calls.webhooks.refusal import refusal
 
 log = logging.getLogger(__name__)
@@ -66,42 +64,13 @@ def _heard(said: VapiMessage) -> HttpResponse:
             publisher.tell(call_sid, hint)
         if said.is_only_counted:
             return JsonResponse({})
-        _keep(said)
-    except DatabaseError:
+        intake.take(said)
+    except (DatabaseError, TimeoutError):
         log.error("A message of Vapi could not be stored", extra={"kind": label(said.kind)})
         return refusal("The message could not be stored; send it again.", 503)
     if said.kind == "voice-request":
         return HttpResponse(b"", content_type="application/octet-stream")  # it wants samples: there are none
     return JsonResponse(dict(ANSWERS.get(said.kind, {})))
-
-
-def _keep(said: VapiMessage) -> None:
-    """Store a message, and make it into history unless that takes long; a worker does it then."""
-    session = vapi_events.session_of(vapi_call_id=said.vapi_call_id, call_sid=said.call_sid, n=said.n)
-    if not said.is_long and not (said.kind == TRANSCRIPT and session is not None and reports.takes_long(session)):
-        _enter(said, session)
-    elif row := inbox.keep(said, session=session, at=timezone.now()):
-        publisher.task(tasks.process_message, row.pk)  # the scheduled look at the inbox finds what the broker lost
-
-
-def _enter(said: VapiMessage, session: VapiSession | None) -> None:
-    """Store a message and make it into history, in one transaction: with SQLite each one more is one more wait for all writers.
-
-    What cannot be made into history is stored all the same, so Vapi gets its 200; it is tried again from the row.
-    """
-    with transaction.atomic():
-        row = inbox.keep(said, session=session, at=timezone.now())
-        if row is None:
-            return
-        try:
-            with transaction.atomic():
-                done = inbox.enter(row, session, at=timezone.now())
-        except Exception as problem:
-            detail = {"inbox": row.pk, "kind": label(said.kind), "problem": type(problem).__name__}
-            log.error("A stored message of Vapi could not be processed", extra=detail)
-            return
-    if not done:  # whoever made its session known meanwhile has not seen this row yet
-        inbox.process(pk=row.pk, at=timezone.now())
 
 
 def _tool_results(said: VapiMessage) -> list[dict[str, str]]:

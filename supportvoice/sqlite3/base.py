@@ -26,6 +26,8 @@ from django.db.utils import OperationalError
 
 LOOK_AGAIN_S = 0.001
 OTHERS_FIRST_S = 0.002
+# The second is what is left of the first when another thread closes an old cursor of the same connection in that very moment.
+BUSY = ("locked", "not an error")
 
 _turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by database
 os.register_at_fork(after_in_child=_turns.clear)  # whose turn it was is not in this process
@@ -50,7 +52,7 @@ class PatientCursor(base.SQLiteCursorWrapper):
             except sqlite3.OperationalError as problem:
                 now = time.monotonic()
                 until = until or now + self.patience_s
-                if "locked" not in str(problem) or now >= until:
+                if not any(words in str(problem) for words in BUSY) or now >= until:
                     raise
             time.sleep(LOOK_AGAIN_S)
 

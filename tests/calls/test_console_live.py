@@ -255,7 +255,7 @@ async def test_what_only_the_report_told_leaves_the_page_when_a_final_tells_it(
     await sync_to_async(history.add_line)(**said, at=timezone.now())
     await look()
     assert {whole, final} <= set(shown.values())
-    await sync_to_async(reports.settle_again)(session=vapi, at=timezone.now())
+    await sync_to_async(reports.settle_again)(sessions={vapi}, at=timezone.now())
     await look()
     assert final in shown.values()
     assert whole not in shown.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from bridge.errors import VapiUnavailable
 from bridge.ports import Closing
 from bridge.vapi_http import LIST_CALLS_S, NOBODY_WAITS_S
 from calls import history, inbox, services, sessions, tasks, vapi_events
+from calls.history import NewLine
 from calls.models import CallSession, EndReason, InboxMessage, Status, VapiSession, VapiState
 from tests.builders import FakeVapi, a_call, session_of
 
@@ -151,14 +152,14 @@ def test_a_body_that_cannot_be_processed_is_marked_and_holds_up_nobody(vapi: Fak
     tasks.start_conversation(session_of(call).pk)
     for key in ("poison", "good"):
         stored(call, key)
-    add_line = history.add_line
+    add_lines = history.add_lines
 
-    def poisoned(**line: Any) -> bool:
-        if "poison" in line["text"]:
+    def poisoned(lines: Sequence[NewLine]) -> int:
+        if any("poison" in line.text for line in lines):
             raise DataError("no database takes this")
-        return add_line(**line)
+        return add_lines(lines)
 
-    monkeypatch.setattr(history, "add_line", poisoned)
+    monkeypatch.setattr(history, "add_lines", poisoned)
     tasks.reprocess_inbox()
     assert not InboxMessage.objects.filter(processed_at=None).exists()
     assert dict(InboxMessage.objects.values_list("key", "problem")) == {"poison": "It could not be processed (DataError).", "good": ""}
@@ -172,11 +173,11 @@ def test_a_database_that_is_away_ends_the_batch_and_blames_no_body(vapi: FakeVap
         stored(call, key)
     tried: list[str] = []
 
-    def away(**line: Any) -> bool:
-        tried.append(line["text"])
+    def away(lines: Sequence[NewLine]) -> int:
+        tried.extend(line.text for line in lines)
         raise OperationalError("the database is away")
 
-    monkeypatch.setattr(history, "add_line", away)
+    monkeypatch.setattr(history, "add_lines", away)
     with pytest.raises(OperationalError):
         tasks.reprocess_inbox()
     assert len(tried) == 1

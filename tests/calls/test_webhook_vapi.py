@@ -197,10 +197,11 @@ def test_every_proof_opens_the_door_with_every_secret_in_use(client: Client, cal
 
 
 def test_vapi_is_asked_to_send_again_what_could_not_be_stored(client: Client, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(**_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         raise DatabaseError("gone")
 
-    monkeypatch.setattr(inbox, "store_inbox", away)
+    monkeypatch.setattr(inbox, "keep_all", away)
+    monkeypatch.setattr(inbox, "keep", away)
     assert post(client, wire("transcript.final")).status_code == 503
     answered = results(post(client, wire("tool-calls.object-arguments")))
     assert all("error" in result for result in answered)
@@ -265,7 +266,7 @@ def test_what_fails_after_the_store_is_answered_200_and_done_later(
     client: Client, call: CallSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(history, "add_line", lambda **_: 1 / 0)
+        broken.setattr(history, "add_lines", lambda _: 1 / 0)
         assert post(client, wire("transcript.final", role="user")).status_code == 200
     row = InboxMessage.objects.get()
     assert row.processed_at is None

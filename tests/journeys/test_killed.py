@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +20,11 @@ import pytest
 from bridge.sandbox import vapi as sandbox_vapi
 from bridge.sandbox.dial import Human
 from bridge.sandbox.faults import Faults
+from bridge.sandbox.media import Pipe
 from bridge.sandbox.outcome import LOST_AFTER_S, longest_silence
 from bridge.sandbox.script import PLAIN, TECHFLOW
 from bridge.sandbox.twilio import TwilioCall
+from bridge.sandbox.web import Internet, SocketPipe
 from supportvoice.demo import COLLEAGUE
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard
@@ -34,7 +36,6 @@ ESTABLISHED = "01"
 ORPHANS_S = 60.0  # what nobody holds is ended within this
 ENDED_BY_US = "manually-canceled"  # Vapi's word for a call that was ended by its control address
 
-Kill = Callable[[House, str], None]
 Look = Callable[[str], TwilioCall]
 
 
@@ -43,6 +44,21 @@ Look = Callable[[str], TwilioCall]
 
 def children(pid: int) -> list[int]:
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+
+
+class KnownSocket(Internet):
+    """The network, with the port from which the media stream was opened."""
+
+    port = 0
+
+    async def socket(self, url: str, headers: Mapping[str, str]) -> Pipe:
+        pipe = await super().socket(url, headers)
+        assert isinstance(pipe, SocketPipe)
+        self.port = pipe.port
+        return pipe
+
+
+Kill = Callable[[House, str, KnownSocket], None]
 
 
 def connected_to(port: int, pids: list[int]) -> list[int]:
@@ -66,17 +82,16 @@ def serving(house: House) -> list[int]:
 # -- the killing ---------------------------------------------------------------------------------------------------------
 
 
-def the_child_that_carries_it(house: House, call_sid: str) -> None:
+def the_child_that_carries_it(house: House, call_sid: str, line: KnownSocket) -> None:
     """In the middle of the agent's answer; the other child lives on."""
     phone = next(each for each in house.phones if each.call_sid == call_sid)
     house.wait(phone.wait_for("caller-says", within=LONGEST_S))
     time.sleep(2.5)
-    port = int(house.vapi.base_url.rpartition(":")[2])
-    (carrier,) = connected_to(port, serving(house))
+    (carrier,) = connected_to(line.port, serving(house))
     os.kill(carrier, signal.SIGKILL)
 
 
-def the_worker_that_creates_it(house: House, call_sid: str) -> None:
+def the_worker_that_creates_it(house: House, call_sid: str, line: KnownSocket) -> None:
     """Its pool, both processes: one of them has asked Vapi and waits for the answer."""
     house.eventually(lambda: house.vapi.asked[call_sid] == 1, within=LONGEST_S)
     for pid in children(house.stack.members["worker"].process.pid):
@@ -85,10 +100,10 @@ def the_worker_that_creates_it(house: House, call_sid: str) -> None:
 
 def placed(house: House, kill: Kill, **how: Any) -> Future[TwilioCall]:
     """A call of which `kill` took a process."""
-    known = len(house.phones)
-    calling = house.place(**how, humans=COMES)
+    known, line = len(house.phones), KnownSocket()
+    calling = house.place(**how, humans=COMES, web=line)
     house.eventually(lambda: len(house.phones) > known)
-    kill(house, house.phones[known].call_sid)
+    kill(house, house.phones[known].call_sid, line)
     return calling
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -79,3 +80,34 @@ def test_statements_are_not_kept_while_calls_run(settings: Any) -> None:
     settings.DEBUG = True
     Team.objects.count()
     assert connection.queries == []
+
+
+def test_who_waits_for_the_database_does_not_hold_its_connection_against_who_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python may collect an old cursor in any thread: here in the one whose transaction the cursor's own thread waits for."""
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 5.0)
+    unfinished: list[Any] = []
+    asking = threading.Event()
+
+    def wait() -> None:
+        try:
+            with connection.cursor():  # connects
+                unfinished.extend(connection.connection.execute("SELECT 1 UNION SELECT 2") for _ in range(20))
+            asking.set()
+            Team.objects.filter(slug="contended").update(name="who waited")
+        finally:
+            connections.close_all()
+
+    Team.objects.create(slug="contended", name="nobody")
+    with transaction.atomic():
+        Team.objects.filter(slug="contended").update(name="who had it")
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert asking.wait(5)
+        began = time.monotonic()
+        while unfinished:
+            unfinished.pop().close()
+            time.sleep(0.01)
+        took_s = time.monotonic() - began
+    waiting.join(10)
+    assert took_s < 2.5, "a cursor could be closed only when its connection had waited its whole time"
+    assert Team.objects.get(slug="contended").name == "who waited"

@@ -1,0 +1,100 @@
+"""Threads that write in the same moment write together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pytest
+
+from calls.together import Together
+from tests.builders import at_once
+
+MOST = 5
+
+
+class Shelf:
+    """What was written, batch by batch. The first write takes until `open` is set."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.begun, self.open = threading.Event(), threading.Event()
+
+    def write(self, batch: Sequence[str]) -> None:
+        self.begun.set()
+        assert self.open.wait(10)
+        for item in batch:
+            if item.startswith("poison"):
+                raise ValueError(item)
+            if item == "away":
+                raise OSError(item)
+        self.batches.append(list(batch))
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def together(shelf: Shelf) -> Together[str]:
+    return Together(write=shelf.write, is_away=lambda problem: isinstance(problem, OSError), most=MOST)
+
+
+def crowd(together: Together[str], shelf: Shelf, items: Sequence[str]) -> dict[str, Exception | None]:
+    """What became of each item of a crowd that came while the first was being written."""
+    became: dict[str, Exception | None] = {}
+
+    def write(item: str) -> None:
+        assert shelf.begun.wait(10)
+        try:
+            together.write(item, within_s=10)
+            became[item] = None
+        except (ValueError, OSError) as problem:
+            became[item] = problem
+
+    def open_when_all_wait() -> None:
+        until = time.monotonic() + 10
+        while together.waiting < len(items) and time.monotonic() < until:
+            time.sleep(0.001)
+        shelf.open.set()
+
+    jobs: list[Callable[[], None]] = [partial(together.write, "first", within_s=10), open_when_all_wait]
+    at_once(jobs + [partial(write, item) for item in items])
+    return became
+
+
+def test_a_crowd_is_written_in_a_few_batches_in_its_order_each_thing_once(together: Together[str], shelf: Shelf) -> None:
+    items = [f"item {number}" for number in range(8)]
+    assert crowd(together, shelf, items) == dict.fromkeys(items)
+    assert shelf.batches[0] == ["first"]
+    assert [len(batch) for batch in shelf.batches[1:]] == [MOST, 3]
+    assert sorted(item for batch in shelf.batches[1:] for item in batch) == sorted(items)
+
+
+def test_what_cannot_be_written_spoils_nothing_of_the_others(together: Together[str], shelf: Shelf) -> None:
+    became = crowd(together, shelf, ["one", "poison", "two"])
+    assert {item for item, problem in became.items() if problem} == {"poison"}
+    assert isinstance(became["poison"], ValueError)
+    assert sorted(item for batch in shelf.batches for item in batch) == ["first", "one", "two"]
+
+
+def test_a_database_that_is_away_is_asked_once_for_all_and_everybody_is_told(together: Together[str], shelf: Shelf) -> None:
+    became = crowd(together, shelf, ["one", "away", "two"])
+    assert all(isinstance(problem, OSError) for problem in became.values())
+    assert shelf.batches == [["first"]]
+
+
+def test_who_waits_too_long_is_told_and_what_it_brought_is_written_all_the_same(together: Together[str], shelf: Shelf) -> None:
+    def impatient() -> None:
+        shelf.begun.wait(10)
+        with pytest.raises(TimeoutError):
+            together.write("late", within_s=0.01)
+        shelf.open.set()
+
+    jobs: list[Callable[[], None]] = [partial(together.write, "first", within_s=10), impatient]
+    at_once(jobs)
+    together.write("next", within_s=10)
+    assert shelf.batches == [["first"], ["late", "next"]]
