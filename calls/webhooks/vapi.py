@@ -20,9 +20,10 @@ from django.views.decorators.http import require_POST
 
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import inbox, intake, publisher, tool_calls, vapi_events
+from calls import inbox, publisher, tool_calls, vapi_events
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
+from calls.webhooks import intake
 from calls.webhooks.refusal import refusal
 
 log = logging.getLogger(__name__)
