@@ -41,7 +41,7 @@ class VapiConversations:
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 link = VapiLink()
-                await picows.ws_connect(
+                transport, _ = await picows.ws_connect(
                     lambda: link,
                     socket_url,
                     extra_headers=self._headers,
@@ -58,6 +58,9 @@ class VapiConversations:
             raise VapiRefused("Vapi refused the audio socket.", status=_status(error)) from None
         except (picows.WSError, OSError, TimeoutError) as error:
             raise VapiUnavailable(f"Vapi's audio socket could not be opened ({type(error).__name__}).") from None
+        if transport.response.headers.get("Sec-WebSocket-Protocol"):  # none was offered: RFC 6455 §4.1 has us fail
+            transport.disconnect(graceful=False)
+            raise VapiUnavailable("Vapi's audio socket speaks a protocol that was not offered.")
         return link
 
 

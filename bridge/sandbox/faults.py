@@ -18,6 +18,7 @@ from bridge.sandbox.dial import Human
 RESET = 0  # as a close code: the connection is reset (SO_LINGER 0)
 NO_CLOSE_FRAME = 1006  # as a close code: the connection ends without one
 EVERY = "*"  # as a kind of webhook
+PATIENT_S = 20.0  # a caller to whom nobody answers, from their first words on
 
 
 @dataclass(slots=True)
@@ -98,6 +99,11 @@ def _vapi(says: str, **switches: Any) -> Fault:
     return Fault(says, Faults(**switches))
 
 
+def _in_vain(says: str, **switches: Any) -> Fault:
+    """Nobody may ever end such a call, so the caller gives up in the end, as people do."""
+    return Fault(f"{says} The caller gives up after {PATIENT_S:.0f} s.", Faults(**switches), leave=Leaving("caller-says", PATIENT_S))
+
+
 def _mid_sentence(code: int, how: str) -> Fault:
     return Fault(f"The audio socket {how} in the middle of the agent's second turn.", Faults(dies_with=code))
 
@@ -155,12 +161,12 @@ SOCKET: Mapping[str, Fault] = {
     "dies-1006": _mid_sentence(NO_CLOSE_FRAME, "ends without a close frame"),
     "dies-reset": _mid_sentence(RESET, "is reset (SO_LINGER 0)"),
     "dies-in-greeting": _vapi("The audio socket closes with 1011 in the middle of the greeting.", strikes_in_turn=1, dies_with=1011),
-    "mute": _vapi("From the second turn on Vapi answers pings and sends nothing else.", strikes_after_s=0.0, falls_silent=True),
+    "mute": _in_vain("From the second turn on Vapi answers pings and sends nothing else.", strikes_after_s=0.0, falls_silent=True),
     "mute-from-the-start": _vapi("Vapi takes the socket, answers pings and never sends anything.", strikes_in_turn=0, falls_silent=True),
-    "voice-dies": _vapi("The agent stops in the middle of a word; pings are answered, nothing else comes.", falls_silent=True),
+    "voice-dies": _in_vain("The agent stops in the middle of a word; pings are answered, nothing else comes.", falls_silent=True),
     "frozen": _vapi("In the second turn Vapi stops reading and sending, pings included; the connection stays open.", freezes=True),
     "voiceless": _vapi("The agent's messages come, its audio does not.", mute=True),
-    "deaf": _vapi("The caller's audio does not reach the agent.", deaf=True),
+    "deaf": _in_vain("The caller's audio does not reach the agent.", deaf=True),
     "swapped": _vapi("Both directions are crossed: everybody hears themselves.", swapped=True),
     "garbage-bad-json": _vapi("Thirty texts on the socket are no messages: broken JSON, wrong types, deep nesting.", garbage="bad-json"),
     "garbage-huge-text": _vapi("One text on the socket has more than a megabyte.", garbage="huge-text"),

@@ -106,6 +106,24 @@ async def test_a_no_is_refused_and_nobody_there_is_unavailable() -> None:
     assert "127.0.0.1" not in str(gone.value)
 
 
+async def test_a_protocol_that_was_not_offered_is_no_conversation() -> None:
+    gone = asyncio.Event()
+
+    async def other_protocol(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        socket.headers["Sec-WebSocket-Protocol"] = "chat.v9"
+        await socket.prepare(request)
+        async for _ in socket:
+            pass
+        gone.set()
+        return socket
+
+    async with vapi(other_protocol) as url:
+        with pytest.raises(VapiUnavailable):
+            await VapiConversations(api_key="").open(url)
+        await asyncio.wait_for(gone.wait(), 5)
+
+
 async def test_a_burst_is_no_error_and_reading_pauses_while_nobody_listens() -> None:
     messages = UNREAD_LIMIT * 3
 
