@@ -229,8 +229,8 @@ class VapiSandbox:
             socket.headers["Sec-WebSocket-Protocol"] = call.faults.socket_protocol
         try:
             await socket.prepare(request)
-        except ConnectionResetError:  # left before it was answered: the call still waits for its socket
-            return socket
+        except ConnectionResetError:
+            return web.Response()  # nobody reads it: they left before they were answered, and the call still waits for its socket
         if call.watch is not None:
             call.watch.cancel()
         pipe = SocketPipe(socket, request)
