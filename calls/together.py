@@ -48,10 +48,12 @@ class Together(Generic[T]):
         if not self._turn.acquire(timeout=within_s):
             raise TimeoutError("The turn to write did not come in time.")
         try:
-            while not mine.is_done:
+            while not mine.is_done and self._waiting:
                 self._write_all([self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))])
         finally:
             self._turn.release()
+        if not mine.is_done:
+            raise TimeoutError("The thread that wrote for all was ended.")
         if mine.problem is not None:
             raise mine.problem
 

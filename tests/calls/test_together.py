@@ -28,6 +28,8 @@ class Shelf:
         for item in batch:
             if item.startswith("poison"):
                 raise ValueError(item)
+            if item == "exit":
+                raise SystemExit
             if item == "away":
                 raise OSError(item)
         self.batches.append(list(batch))
@@ -43,16 +45,16 @@ def together(shelf: Shelf) -> Together[str]:
     return Together(write=shelf.write, is_away=lambda problem: isinstance(problem, OSError), most=MOST)
 
 
-def crowd(together: Together[str], shelf: Shelf, items: Sequence[str]) -> dict[str, Exception | None]:
+def crowd(together: Together[str], shelf: Shelf, items: Sequence[str]) -> dict[str, BaseException | None]:
     """What became of each item of a crowd that came while the first was being written."""
-    became: dict[str, Exception | None] = {}
+    became: dict[str, BaseException | None] = {}
 
     def write(item: str) -> None:
         assert shelf.begun.wait(10)
         try:
             together.write(item, within_s=10)
             became[item] = None
-        except (ValueError, OSError) as problem:
+        except BaseException as problem:
             became[item] = problem
 
     def open_when_all_wait() -> None:
@@ -98,3 +100,8 @@ def test_who_waits_too_long_is_told_and_what_it_brought_is_written_all_the_same(
     at_once(jobs)
     together.write("next", within_s=10)
     assert shelf.batches == [["first"], ["late", "next"]]
+
+
+def test_a_thread_that_is_ended_while_it_writes_for_all_leaves_nobody_waiting(together: Together[str], shelf: Shelf) -> None:
+    became = crowd(together, shelf, ["one", "exit"])
+    assert sorted(type(problem).__name__ for problem in became.values()) == ["SystemExit", "TimeoutError"]
