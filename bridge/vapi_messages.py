@@ -77,7 +77,7 @@ Message = (
     AgentStarted | AgentStopped | CallerSpoke | CallerPaused | CallerInterrupted | ResponseQueued | PartialHeard | SessionEnded | Other
 )
 
-_SPEECH: dict[tuple[Any, Any], Message] = {
+_SPEECH: dict[tuple[str, str], Message] = {
     ("assistant", "started"): AgentStarted(),
     ("assistant", "stopped"): AgentStopped(),
     ("user", "started"): CallerSpoke(),
@@ -101,7 +101,7 @@ def understand(message: Mapping[str, Any]) -> Message:
         raise BadMessage("A message of Vapi's has no type.")
     match kind.partition("[")[0]:
         case "speech-update":
-            return _SPEECH.get((message.get("role"), message.get("status")), Other(kind))
+            return _SPEECH.get((str(message.get("role")), str(message.get("status"))), Other(kind[:60]))
         case "user-interrupted":
             return CallerInterrupted()
         case "model-output":
