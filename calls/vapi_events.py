@@ -138,7 +138,7 @@ def _report_kept(body: Mapping[str, Any]) -> dict[str, Any]:
     """A report without its copies, its prompt and its addresses; of an artifact stays that it exists."""
     artifact = _dict(body.get("artifact"))
     listed = artifact.get("messages", body.get("messages"))
-    spoken = [message for message in map(_dict, listed if isinstance(listed, list) else []) if message.get("role") in SPEAKERS]
+    spoken = [message for message in map(_dict, listed if isinstance(listed, list) else []) if _text(message.get("role"), 20) in SPEAKERS]
     kinds = {key: True for keys in vapi_report.ARTIFACTS.values() for key in keys if artifact.get(key)}
     own = _without_secrets({key: artifact[key] for key in OF_ITS_ARTIFACT & artifact.keys()})
     told = [{key: message[key] for key in SPOKEN & message.keys()} for message in spoken]

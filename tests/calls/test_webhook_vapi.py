@@ -25,6 +25,7 @@ from pytest_django.fixtures import Settings
 from agents import lines, tools
 from agents.tools import ToolAnswer
 from calls import history, inbox, services, tool_calls, tool_runs
+from calls.console.masked import masked
 from calls.models import (
     CallSession,
     EndReason,
@@ -286,6 +287,16 @@ def test_secrets_a_caller_dictates_are_not_in_the_inbox(client: Client, call: Ca
     assert password not in stored
     assert InboxMessage.objects.count() == 3
     assert "4111" not in VapiReport.objects.get().summary
+
+
+@pytest.mark.parametrize("odd", [None, 7, True, ["user"], {"user": 1}, "u" * 100], ids=str)
+def test_a_report_with_a_speaker_of_any_kind_is_kept_and_the_others_words_are_told(client: Client, call: CallSession, odd: Any) -> None:
+    report = wire("end-of-call-report")
+    spoken = [{"role": odd, "message": "Odd.", "time": now_ms()}, {"role": "user", "message": "Hello?", "time": now_ms()}]
+    report["message"]["artifact"]["messages"] = spoken
+    assert post(client, report).status_code == 200
+    assert list(TranscriptLine.objects.filter(from_report=True).values_list("said", flat=True)) == ["Hello?"]
+    assert masked({"messages": spoken})["messages"][1]["message"] == "Hello?"
 
 
 def test_no_prompt_capability_url_or_secret_is_stored(client: Client, call: CallSession, crm: Crm) -> None:
