@@ -101,7 +101,9 @@ def understand(message: Mapping[str, Any]) -> Message:
         raise BadMessage("A message of Vapi's has no type.")
     match kind.partition("[")[0]:
         case "speech-update":
-            return _SPEECH.get((str(message.get("role")), str(message.get("status"))), Other(kind[:60]))
+            match message:
+                case {"role": str(role), "status": str(status)}:
+                    return _SPEECH.get((role, status), Other(kind[:60]))
         case "user-interrupted":
             return CallerInterrupted()
         case "model-output":

@@ -7,7 +7,7 @@ them. Everything that may come twice has a unique key, and the second one is tol
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial, reduce
@@ -15,7 +15,7 @@ from operator import or_
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, DateTimeField, F, IntegerField, Q, QuerySet, Value, When
+from django.db.models import Case, DateTimeField, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Greatest
 
 from calls import publisher
@@ -170,7 +170,7 @@ def add_lines(lines: Sequence[NewLine]) -> int:
             record_all(_told_by_call(lines))  # first: others wait for us there
             TranscriptLine.objects.bulk_create(map(_row, lines))
             _settle_retold([line for line in lines if line.vapi_call_id])
-            for call in {line.call for line in lines if line.role == Role.ASSISTANT}:
+            for call in _cut_off({line.call for line in lines if line.role == Role.ASSISTANT}):
                 mark_heard(call=call)
     except IntegrityError:  # one of them is known: each has to be tried alone
         return sum(add_lines([line]) for line in lines) if len(lines) > 1 else 0
@@ -238,6 +238,14 @@ def _settle_retold(lines: Sequence[NewLine]) -> None:
             is_near = any(abs(row.vendor_ms - ms) <= reach for ms in new[session])
             if is_near and row.retold != (row.pk in hidden):
                 TranscriptLine.everything.filter(pk=row.pk).update(retold=row.pk in hidden)
+
+
+def _cut_off(calls: Collection[CallSession]) -> list[CallSession]:
+    """Those whose agent was interrupted in its newest turn: nobody else has lines to be marked."""
+    ended = CallEvent.objects.filter(call=OuterRef("pk"), kind="agent-turn-ended").order_by("-at", "-seq")
+    turn = Subquery(ended.values("detail")[:1])
+    newest = dict(CallSession.objects.filter(pk__in=[call.pk for call in calls]).values_list("pk", turn)) if calls else {}
+    return [call for call in calls if (newest.get(call.pk) or {}).get("interrupted")]
 
 
 def mark_heard(*, call: CallSession) -> None:

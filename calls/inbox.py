@@ -142,18 +142,20 @@ def enter_all(stored: Sequence[Stored], *, at: datetime) -> list[Stored]:
 
     What fails is logged, and tried again from its row.
     """
-    finals = [each for each in stored if each.row.kind == TRANSCRIPT and each.session]
+    finals = [each for each in stored if _is_final(each)]
     if finals:
         with _left_for_later(finals):
             _enter_finals(finals, at=at)
     waiting: list[Stored] = []
-    for each in stored:
-        if each in finals:
-            continue
+    for each in (each for each in stored if not _is_final(each)):
         with _left_for_later([each]):
             if not enter(each.row, each.session, at=at):
                 waiting.append(each)
     return waiting
+
+
+def _is_final(each: Stored) -> bool:
+    return each.row.kind == TRANSCRIPT and each.session is not None
 
 
 def _enter_finals(finals: Sequence[Stored], *, at: datetime) -> None:

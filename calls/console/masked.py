@@ -27,7 +27,8 @@ def masked(value: Any, depth: int = 0) -> Any:
         return "… deeper than is shown"
     match value:
         case dict():
-            prompt = SPEECH_OF_PROMPT if str(value.get("role")) in SPEAKS_PROMPTS else set()
+            role = value.get("role")
+            prompt = SPEECH_OF_PROMPT if isinstance(role, str) and role in SPEAKS_PROMPTS else set()
             return {key: hidden(entry) if _opens(key) or key in prompt else masked(entry, depth + 1) for key, entry in value.items()}
         case list():
             return [masked(entry, depth + 1) for entry in value]

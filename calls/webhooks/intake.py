@@ -33,14 +33,14 @@ def take_all(messages: Sequence[VapiMessage]) -> None:
             told = vapi_events.with_sessions(messages)
             history.hold_in_order(CallSession.objects.filter(pk__in={session.call_id for _, session in told if session}))
             stored = inbox.keep_all(told, at=now)
-            long = [each for each in stored if _takes_long(each.message, each.session)]
-            waiting = inbox.enter_all([each for each in stored if each not in long], at=now)
+            long = {each.row.pk for each in stored if _takes_long(each.message, each.session)}
+            waiting = inbox.enter_all([each for each in stored if each.row.pk not in long], at=now)
     except IntegrityError:
         if len(messages) > 1:
             raise
-        return  # and has it
-    for each in long:
-        publisher.task(tasks.process_message, each.row.pk)  # the scheduled look at the inbox finds what the broker lost
+        return  # that one has it
+    for pk in long:
+        publisher.task(tasks.process_message, pk)  # the scheduled look at the inbox finds what the broker lost
     for each in waiting:  # whoever made its session known meanwhile has not seen this row yet
         inbox.attempt(pk=each.row.pk, at=now)
 

@@ -83,10 +83,11 @@ def test_messages_taken_in_together_come_to_the_same_as_one_after_the_other() ->
         assert outcome(call) == expected
 
 
-def test_the_finals_of_thirty_calls_cost_little_more_statements_than_one() -> None:
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_the_finals_of_thirty_calls_cost_little_more_statements_than_one(role: str) -> None:
     def statements(calls: Sequence[CallSession], text: str) -> int:
         with CaptureQueriesContext(connection) as asked:
-            intake.take_all([final(call, text, ms=5000) for call in calls])
+            intake.take_all([final(call, text, ms=5000, role=role) for call in calls])
         return len(asked)
 
     calls = [a_live_call() for _ in range(30)]
