@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -87,6 +88,51 @@ class AgentWords(models.Model):
         return [field.name for field in AgentWords._meta.get_fields()]
 
 
+class Discretion(models.Model):
+    """What of a conversation is left out before anything is stored; published with the words, as the rules of its calls."""
+
+    redact_cards = models.BooleanField("leave out card numbers", default=True)
+    redact_emails = models.BooleanField("leave out e-mail addresses", default=False)
+    redact_phones = models.BooleanField("leave out phone numbers that callers say", default=False)
+    redact_patterns = models.JSONField("leave out whatever matches one of these patterns", default=list, blank=True)
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def rule_fields(cls) -> list[str]:
+        """Names of the fields that publishing copies beside the words."""
+        return [field.name for field in Discretion._meta.get_fields()]
+
+
+class Team(models.Model):
+    """Who lines, agents, colleagues and calls belong to; its members see these and no others."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=80)
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="teams")
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Keeping(models.Model):
+    """How long what was said is kept, in days from the end of a call. Empty: as long as the installation keeps it.
+
+    0 keeps nothing after the call but counts. Where agent and line both say something, the shorter time holds.
+    """
+
+    keep_days = models.PositiveIntegerField("keeps transcripts for, in days", null=True, blank=True)
+    keep_sound_days = models.PositiveIntegerField("keeps recordings for, in days", null=True, blank=True)
+    keep_bodies_days = models.PositiveIntegerField("keeps raw messages for, in days", null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+
 class Tool(models.Model):
     """Something the agent may do while talking: an HTTP address of ours that answers with one line of text."""
 
@@ -105,11 +151,12 @@ class Tool(models.Model):
         return self.name
 
 
-class AssistantTemplate(AgentWords):
+class AssistantTemplate(AgentWords, Discretion, Keeping):
     """An agent as its manager edits it. What callers hear is `published`, never this draft."""
 
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=40)  # Vapi refuses longer assistant names
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="templates")
     tools = models.ManyToManyField(Tool, blank=True, related_name="templates")
     published = models.ForeignKey("TemplateVersion", null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+")
     changed_at = models.DateTimeField("last change", auto_now=True)
@@ -141,7 +188,7 @@ class VersionIsPublished(Exception):
     """A published version's words are history; publish a new version instead."""
 
 
-class TemplateVersion(AgentWords):
+class TemplateVersion(AgentWords, Discretion):
     """The words of a template at one moment. Immutable but for its `premade` figures."""
 
     PREMADE_FIELDS: ClassVar = {"premade", "vapi_assistant_id", "premade_targets", "premade_error", "premade_at"}
@@ -181,6 +228,7 @@ class HandoffTarget(models.Model):
 
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=80)
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="targets")
     number = models.CharField("phone number", max_length=16)  # E.164, checked by agents.limits
     order = models.PositiveIntegerField("tried in this order", default=1)
     ring_seconds = models.PositiveIntegerField("rings for, in seconds", default=20)
@@ -194,23 +242,10 @@ class HandoffTarget(models.Model):
         return self.name
 
 
-class Team(models.Model):
-    """Who a phone line belongs to."""
-
-    slug = models.SlugField(unique=True)
-    name = models.CharField(max_length=80)
-
-    class Meta:
-        ordering: ClassVar = ["name"]
-
-    def __str__(self) -> str:
-        return self.name
-
-
 DISCLOSURE = "You are speaking with an AI agent. This call may be transcribed."
 
 
-class PhoneLine(models.Model):
+class PhoneLine(Keeping):
     """One of our phone numbers: which agent answers it, and who does when the agent cannot."""
 
     number = models.CharField("phone number", max_length=16, unique=True)
@@ -222,6 +257,7 @@ class PhoneLine(models.Model):
     callback_hours = models.PositiveIntegerField("promises to call back within, in hours", default=4)
     disclosure = models.CharField("said before the agent speaks (empty: nothing)", max_length=500, blank=True, default=DISCLOSURE)
     record_calls = models.BooleanField("records calls, once the disclosure has been said", default=False)
+    all_party_consent = models.BooleanField("records only callers who agreed to it", default=False)
 
     class Meta:
         ordering: ClassVar = ["number"]
@@ -245,3 +281,27 @@ class Rollout(models.Model):
 
     def __str__(self) -> str:
         return f"{self.line}: {self.version} {self.share} %"
+
+
+class AuditEntry(models.Model):
+    """One line of the trail: who did what to which thing. Append only; each carries the hash of the one before it.
+
+    `number` has no gaps, so that a missing line shows. `detail` names ids and fields, never what was said or a secret.
+    """
+
+    number = models.PositiveBigIntegerField(unique=True)
+    at = models.DateTimeField()
+    actor = models.CharField(max_length=150, blank=True)  # user name; empty: the house itself, or a command
+    address = models.CharField(max_length=45, blank=True)  # where the browser was
+    action = models.CharField(max_length=40)
+    subject = models.CharField(max_length=200, blank=True)  # "call-6a0f9c", "agent support v3", "user ada"
+    detail = models.JSONField(default=dict)
+    before = models.CharField(max_length=64)
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        ordering: ClassVar = ["-number"]
+        indexes: ClassVar = [models.Index(fields=["action", "-number"], name="trail_by_action")]
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.action}"

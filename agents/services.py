@@ -16,7 +16,7 @@ from django.db.models import F, Max
 
 from agents import limits, payload, seed
 from agents.lines import Target, candidate
-from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Premade, Rollout, TemplateVersion, Tool
+from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Premade, Rollout, TemplateVersion, Tool
 from agents.payload import ServerAddress
 from bridge.errors import VapiError, VapiUnavailable
 
@@ -46,6 +46,11 @@ def words_of(words: AgentWords) -> dict[str, Any]:
     return {name: getattr(words, name) for name in AgentWords.word_fields()}
 
 
+def rules_of(rules: Discretion) -> dict[str, Any]:
+    """What is left out of its calls, by name."""
+    return {name: getattr(rules, name) for name in Discretion.rule_fields()}
+
+
 def tool_words(tool: Tool) -> dict[str, Any]:
     """A tool as a version keeps it."""
     return {name: getattr(tool, name) for name in TOOL_FIELDS}
@@ -56,7 +61,9 @@ def changes(template: AssistantTemplate) -> list[str]:
     heard = template.published
     if heard is None:
         return []
-    names = [name for name in ("name", *AgentWords.word_fields()) if getattr(template, name) != getattr(heard, name)]
+    names = [
+        name for name in ("name", *AgentWords.word_fields(), *Discretion.rule_fields()) if getattr(template, name) != getattr(heard, name)
+    ]
     labels = {field.name: str(field.verbose_name) for field in AssistantTemplate._meta.fields}
     words = [labels[name] for name in names]
     frozen = [{**NEWER_TOOL_FIELDS, **tool} for tool in heard.tools]
@@ -100,6 +107,7 @@ def _publish(template: AssistantTemplate, note: str, by: str, at: datetime) -> T
         published_at=at,
         published_by=by[:150],
         **words_of(template),
+        **rules_of(template),
     )
     AssistantTemplate.objects.filter(pk=template.pk).update(published=version)  # not save(): the draft did not change
     Rollout.objects.filter(line__template=template).delete()

@@ -1,8 +1,7 @@
 """What happened: one row per phone call, and around it everything that was said, heard, decided and asked for.
 
 Nothing here needs a row lock (SQLite has none): unique keys and conditional UPDATEs decide every race.
-Later rooms have their place without a table yet: teams scope `PhoneLine` and so its calls, recordings and leases
-hang on `CallSession`, the audit trail is a table of its own.
+Later rooms have their place without a table yet: leases hang on `CallSession`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import ClassVar, Self
 from django.db import models
 from django.db.models import Q
 
-from agents.models import PhoneLine, TemplateVersion
+from agents.models import PhoneLine, Team, TemplateVersion
 
 
 class Channel(models.TextChoices):
@@ -105,6 +104,7 @@ class CallSession(models.Model):
     to_number = models.CharField(max_length=64, blank=True)
     line = models.ForeignKey(PhoneLine, null=True, on_delete=models.SET_NULL, related_name="calls")
     version = models.ForeignKey(TemplateVersion, null=True, on_delete=models.PROTECT, related_name="calls")
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="calls")  # the line's, when it rang
 
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.RECEIVED)
     epoch = models.PositiveIntegerField(default=0)
@@ -125,6 +125,14 @@ class CallSession(models.Model):
     clock_origin_ms = models.BigIntegerField(default=0)  # monotonic ms of that machine when we answered
     last_event_seq = models.PositiveIntegerField(default=0)
     tools_sent = models.PositiveIntegerField(default=0)  # requests of tools that were granted; the budget of `calls.tool_runs`
+
+    disclosed_at = models.DateTimeField(null=True, blank=True)
+    disclosure_mark = models.CharField(max_length=64, blank=True)  # SHA-256 of the text that was said: which version of it
+    agreed_at = models.DateTimeField(null=True, blank=True)  # to being recorded, where the line asks everybody
+    unrecorded_at = models.DateTimeField(null=True, blank=True)  # "do not record this": nothing said is kept from here on
+    erased_at = models.DateTimeField(null=True, blank=True)  # a tombstone: ids and counts, and what still comes in is erased too
+    sound_erased_at = models.DateTimeField(null=True, blank=True)
+    bodies_erased_at = models.DateTimeField(null=True, blank=True)
 
     objects = CallSessionQuerySet.as_manager()
 
@@ -428,3 +436,28 @@ class CallMetrics(models.Model):
 
     def __str__(self) -> str:
         return f"metrics of {self.call}"
+
+
+class VendorErasure(models.Model):
+    """Something a vendor keeps of a call that it must delete; asked again until it says that it is gone."""
+
+    class Kind(models.TextChoices):
+        VAPI_CALL = "vapi-call", "Call at Vapi"
+        TWILIO_RECORDING = "twilio-recording", "Recording at Twilio"
+
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    vendor_id = models.CharField(max_length=64)
+    account_sid = models.CharField(max_length=64, blank=True)  # Twilio's account of it
+    asked_at = models.DateTimeField()
+    tries = models.PositiveSmallIntegerField(default=0)
+    next_at = models.DateTimeField()
+    done_at = models.DateTimeField(null=True, blank=True)
+    problem = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["kind", "vendor_id"], name="one_erasure_per_thing")]
+        indexes: ClassVar = [models.Index(fields=["next_at"], condition=Q(done_at=None), name="erasures_still_to_do")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
