@@ -1,8 +1,9 @@
 """One phone call between two sockets: moves frames, performs what the core decides, decides nothing itself.
 
 The consumer runs its own receive loop: Channels' dispatch costs a task and a thread hop per message, and an audio frame
-comes every 20 ms. Everything a frame causes is synchronous; what must wait (the ledger, the channel layer, Vapi's socket,
-Twilio's socket) has a task of its own that lives exactly as long as the call.
+comes every 20 ms. Where the server offers the wire itself, a message is a plain call. Everything a frame causes is
+synchronous; what must wait (the ledger, the channel layer, Vapi's socket, Twilio's socket) has a task of its own that lives
+exactly as long as the call.
 """
 
 from __future__ import annotations
@@ -24,7 +25,21 @@ from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
 from bridge.manners import TWILIO, VAPI, Garbage, Manners, OutOfPatience
 from bridge.outbox import Outbox, Send
-from bridge.ports import Admission, Closing, Command, Conversation, Conversations, Ledger, LedgerAway, Link, LinkClosed, Note, Proof
+from bridge.ports import (
+    WIRE,
+    Admission,
+    Closing,
+    Command,
+    Conversation,
+    Conversations,
+    Ledger,
+    LedgerAway,
+    Link,
+    LinkClosed,
+    Note,
+    Proof,
+    Wire,
+)
 from bridge.rules import Rules
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
@@ -86,6 +101,9 @@ class MediaStreamConsumer(AsyncConsumer):
             with suppress(Exception):  # the peer may be gone already, which is what we want
                 await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
+        wire: Wire | None = (scope.get("extensions") or {}).get(WIRE, {}).get("wire")
+        if wire is not None:
+            self._outbox = Outbox(wire.write)
         self._ref = admission.ref
         rules = Rules(
             instant=admission.barge_in == "instant",
@@ -93,7 +111,7 @@ class MediaStreamConsumer(AsyncConsumer):
             agent_speaks_first=admission.agent_speaks_first,
         )
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
-        await self._carry(send)
+        await self._carry(send, wire)
 
     # -- before anything is believed -----------------------------------------------------------------------------------
 
@@ -138,9 +156,11 @@ class MediaStreamConsumer(AsyncConsumer):
 
     # -- while the call lives ------------------------------------------------------------------------------------------
 
-    async def _carry(self, send: Send) -> None:
+    async def _carry(self, send: Send, wire: Wire | None) -> None:
         self._note(Noted("stream-started", "twilio"))
         self._arm()
+        if wire is not None:
+            wire.listen(self._hear)
         duties = [self._listen_to_caller(), self._converse(), self._obey(), self._hear_hints(), self._beat(), self._outbox.deliver(send)]
         tasks = [asyncio.create_task(duty) for duty in duties]
         try:
@@ -192,18 +212,24 @@ class MediaStreamConsumer(AsyncConsumer):
             await self._link.close()
 
     async def _listen_to_caller(self) -> None:
-        """Twilio's messages, until the socket is gone."""
-        while True:
+        """Twilio's messages, until the socket is gone or left."""
+        while not self._left.done():
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 why = "drained" if message.get("code") in OUR_OWN_END else "stream-lost"
-                return self._do(self._core.stream_lost(why, self._clock()))
-            try:
-                self._on_twilio(message.get("text") or b"")
-            except OutOfPatience:
-                return self._do(self._core.stream_lost("stream-lost", self._clock(), raw="bad stream messages"))
+                self._do(self._core.stream_lost(why, self._clock()))
+                return
+            self._hear(message.get("text") or "")
 
-    def _on_twilio(self, text: str | bytes) -> None:
+    def _hear(self, text: str) -> None:
+        if self._left.done():
+            return
+        try:
+            self._on_twilio(text)
+        except OutOfPatience:
+            self._do(self._core.stream_lost("stream-lost", self._clock(), raw="bad stream messages"))
+
+    def _on_twilio(self, text: str) -> None:
         """One message. Raises OutOfPatience."""
         now = self._clock()
         try:

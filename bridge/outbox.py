@@ -1,7 +1,8 @@
 """Messages on their way to Twilio. A clear overtakes the sound that has not left yet: Twilio must not get it.
 
-What Twilio does not read piles up here, for the server below takes only 64 KiB of it. `full` says that no more of the
-agent's sound should be fetched, `over` that Twilio will never catch up.
+Where the server lets us write at once (`bridge.ports.Wire`), nothing waits here as long as Twilio reads. What it does not read
+piles up here, for the server below takes only 64 KiB of it. `full` says that no more of the agent's sound should be fetched,
+`over` that Twilio will never catch up.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ Send = Callable[[Any], Awaitable[None]]
 class Outbox:
     """One stream's way out. `deliver` is a task of its own; the others never wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[str], bool] | None = None) -> None:
+        self._write = write
+        self._sending = False  # a message left the queue and not yet us
         self._queue: deque[tuple[str, int]] = deque()
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
@@ -44,6 +47,8 @@ class Outbox:
 
     def put(self, text: str, *, sound: int = 0) -> None:
         """`sound`: how many bytes of it the message brings."""
+        if self._write is not None and not self._queue and not self._sending and self._write(text):
+            return
         self._queue.append((text, sound))
         self.waiting += len(text)
         self._empty.clear()
@@ -75,8 +80,10 @@ class Outbox:
                 self.waiting -= len(text)
                 if self.waiting < FULL // 2:
                     self._room.set()
+                self._sending = True
                 try:
                     await send({"type": "websocket.send", "text": text})
+                    self._sending = False
                 except Exception:  # every server has its own class for "the peer is gone"
                     log.info("Twilio's socket is gone")
                     self._queue.clear()

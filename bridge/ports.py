@@ -6,7 +6,7 @@ Times called `now` are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -137,6 +137,25 @@ class LinkClosed(Exception):
 class Conversations(Protocol):
     async def open(self, socket_url: str) -> Link:
         """Connect within 2 s. Raises VapiUnavailable or VapiRefused."""
+
+
+WIRE = "supportvoice.wire"  # in a scope's extensions: {"wire": Wire} once the socket is accepted
+
+
+class Wire(Protocol):
+    """The media socket itself, where the server offers it: no task, no queue, no event.
+
+    The ASGI side goes on: it tells of the end, and sends whenever `write` cannot.
+    """
+
+    def listen(self, on_text: Callable[[str], None]) -> None:
+        """Call this with every message from now on, those first that nobody has read; binary ones are empty texts.
+
+        It must not raise: that closes the socket.
+        """
+
+    def write(self, text: str) -> bool:
+        """Send now. False when the peer reads too slowly, or is gone: nothing was sent."""
 
 
 class Proof(Protocol):

@@ -5,42 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from supportvoice import server
+from supportvoice import guards
 from supportvoice.duty import Duty
 from supportvoice.limits import BODY_LIMIT, BodyLimits, no_browsers
-from supportvoice.server import CallServer, configured, listen
+from tests.roof.raw_sockets import serving, upgraded
 from tests.roof.toy_child import house, toy
 
 WEBHOOK = b"POST /webhook/twilio HTTP/1.1\r\nHost: x\r\n"
-
-
-class Quiet(CallServer):
-    """In the test's own process: leaves its signal handlers alone."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
-    """`app` on a port of its own, behind the protocols of `serve`."""
-    listening = listen("127.0.0.1", 0)
-    port: int = listening.getsockname()[1]
-    running = Quiet(configured(app), duty=Duty(), drain_s=0)
-    task = asyncio.create_task(running.serve(sockets=[listening]))
-    try:
-        yield port
-    finally:
-        running.should_exit = running.force_exit = True
-        await task
 
 
 async def answer_to(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
@@ -59,19 +37,19 @@ async def answer_to(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
 
 
 async def test_a_header_that_never_ends_is_answered_408_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEADER_SECONDS", 1.0)  # long enough for a busy machine to send it all before
+    monkeypatch.setattr(guards, "HEADER_SECONDS", 1.0)  # long enough for a busy machine to send it all before
     async with serving(toy) as port:
         assert b" 408 " in await answer_to(port, WEBHOOK, b"X-Slow: ", b"1", b"2", pause=0.02)
 
 
 async def test_a_connection_that_never_says_anything_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(guards, "HEADER_SECONDS", 0.2)
     async with serving(toy) as port:
         assert b" 408 " in await answer_to(port)
 
 
 async def test_a_slow_header_of_a_second_request_is_closed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(guards, "HEADER_SECONDS", 0.2)
     async with serving(toy) as port:
         said = await answer_to(port, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /b HTTP/1.1\r\n", pause=0.1)
     assert b"/a 0" in said
@@ -150,7 +128,7 @@ async def test_more_than_64_fragments_close_with_1009() -> None:
 
 
 async def test_a_message_that_is_never_finished_closes_with_1008(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MESSAGE_SECONDS", 0.2)
+    monkeypatch.setattr(guards, "MESSAGE_SECONDS", 0.2)
     async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}/live", proxy=None) as socket:
         socket.transport.write(b"\x81\xfe\x01\x00aaaa" + b"x" * 10)  # 256 bytes announced, 10 sent
         with pytest.raises(ConnectionClosed) as closed:
@@ -167,7 +145,7 @@ async def test_compression_is_not_agreed_to() -> None:
 
 
 async def test_a_peer_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr(guards, "UNREAD_SECONDS", 0.3)
     gone = asyncio.Event()
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:
@@ -195,19 +173,6 @@ async def says_goodbye(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": 1000})
     await asyncio.sleep(5)
-
-
-@contextlib.asynccontextmanager
-async def upgraded(port: int, path: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A socket of bytes, past the WebSocket's upgrade."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    key = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    writer.write(b"GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (path.encode(), key))
-    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
 
 
 async def test_a_vendor_that_does_not_answer_our_close_is_gone_within_a_second_and_a_half() -> None:
@@ -248,7 +213,7 @@ async def test_a_vendor_that_reads_nothing_any_more_does_not_hold_our_close_up()
 
 
 async def test_a_page_has_more_time_to_answer_our_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "GOODBYE_SECONDS", 0.1)
+    monkeypatch.setattr(guards, "GOODBYE_SECONDS", 0.1)
     async with serving(says_goodbye) as port, upgraded(port, PAGE) as (reader, writer):
         assert await reader.readexactly(4) == GOODBYE
         with pytest.raises(TimeoutError):
