@@ -18,7 +18,8 @@ from bridge.sandbox.dial import Human
 RESET = 0  # as a close code: the connection is reset (SO_LINGER 0)
 NO_CLOSE_FRAME = 1006  # as a close code: the connection ends without one
 EVERY = "*"  # as a kind of webhook
-PATIENT_S = 20.0  # a caller to whom nobody answers, from their first words on
+PATIENT_S = 20.0  # a caller to whom nobody answers
+UNTIL_TOOL_S = 18.0  # from the caller's first words to the tool call
 
 
 @dataclass(slots=True)
@@ -99,9 +100,9 @@ def _vapi(says: str, **switches: Any) -> Fault:
     return Fault(says, Faults(**switches))
 
 
-def _in_vain(says: str, **switches: Any) -> Fault:
-    """Nobody may ever end such a call, so the caller gives up in the end, as people do."""
-    return Fault(f"{says} The caller gives up after {PATIENT_S:.0f} s.", Faults(**switches), leave=Leaving("caller-says", PATIENT_S))
+def _in_vain(says: str, *, after: str = "caller-says", patient_s: float = PATIENT_S, **switches: Any) -> Fault:
+    """Nobody may ever end such a call, so the caller gives up in the end, as people do: `patient_s` after that moment."""
+    return Fault(f"{says} The caller gives up after {patient_s:.0f} s.", Faults(**switches), leave=Leaving(after, patient_s))
 
 
 def _mid_sentence(code: int, how: str) -> Fault:
@@ -167,7 +168,7 @@ SOCKET: Mapping[str, Fault] = {
     "frozen": _vapi("In the second turn Vapi stops reading and sending, pings included; the connection stays open.", freezes=True),
     "voiceless": _vapi("The agent's messages come, its audio does not.", mute=True),
     "deaf": _in_vain("The caller's audio does not reach the agent.", deaf=True),
-    "swapped": _vapi("Both directions are crossed: everybody hears themselves.", swapped=True),
+    "swapped": _in_vain("Both directions are crossed: everybody hears themselves.", after="stream-started", swapped=True),
     "garbage-bad-json": _vapi("Thirty texts on the socket are no messages: broken JSON, wrong types, deep nesting.", garbage="bad-json"),
     "garbage-huge-text": _vapi("One text on the socket has more than a megabyte.", garbage="huge-text"),
     "garbage-unknown": _vapi("Messages on the socket have types nobody knows.", garbage="unknown"),
@@ -190,9 +191,10 @@ WEBHOOKS: Mapping[str, Fault] = {
     "report-late": _vapi("The end-of-call report comes 15 s after the call.", late_s={"end-of-call-report": 14.0}),
     **{
         f"lost-{kind}": _vapi(f"No {kind} webhook is ever delivered.", lost=frozenset({kind}))
-        for kind in ("end-of-call-report", "status-update", "transcript", "speech-update", "user-interrupted", "tool-calls")
+        for kind in ("end-of-call-report", "status-update", "transcript", "speech-update", "user-interrupted")
     },
-    "lost-everything": _vapi("No webhook is ever delivered.", lost=frozenset({EVERY})),
+    "lost-tool-calls": _in_vain("No tool call is ever delivered.", patient_s=UNTIL_TOOL_S + PATIENT_S, lost=frozenset({"tool-calls"})),
+    "lost-everything": _in_vain("No webhook is ever delivered.", patient_s=UNTIL_TOOL_S + PATIENT_S, lost=frozenset({EVERY})),
     "finals-in-pieces": _vapi("The caller's final lines come in pieces, as Nova sends them; the report has them whole.", finals="pieces"),
     "finals-resent": _vapi("Each final line of the caller is sent again from its beginning, as Flux does.", finals="resent"),
     "tool-arguments-as-text": _vapi("A tool's arguments are JSON in a string.", tool_arguments_as_text=True),
