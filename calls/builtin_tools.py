@@ -47,7 +47,7 @@ def transfer_to_human(call: CallSession, arguments: dict[str, Any], at: datetime
         "reason": _words(arguments.get("reason"), LONGEST_REASON),
         "summary": _words(arguments.get("summary"), LONGEST_SUMMARY),
     }
-    command = services.ask(call=call, key=f"hand-over:{call.call_sid}:{call.epoch}", verb="hand-over", detail=detail, at=at)
+    command = services.ask(call=call, key=services.hand_over_key(call.call_sid, call.epoch), verb="hand-over", detail=detail, at=at)
     asked_for = command.detail["target"]
     if command.asked_at == at:  # else an earlier wish of this stream stands
         if wanted:

@@ -283,7 +283,7 @@ def _ask_for_person(ref: CallRef, at: datetime) -> None:
     if call is None or call.is_over or call.line is None:
         return
     first = call.line.handoff.first()
-    key = f"hand-over:{ref.call_sid}:{ref.epoch}"
+    key = services.hand_over_key(ref.call_sid, ref.epoch)
     if (first is None and not call.line.voicemail) or OutboxCommand.objects.filter(key=key).exists():
         return
     detail = {"target": first.slug if first else "", "reason": PRESSED_0, "at_once": True}

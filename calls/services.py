@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -217,6 +218,8 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
     An end of the agent's ends the call here, before Twilio's own word of it, so that it cannot be started again. Anything
     else leaves it recovering, Twilio's `stop` too: the caller may be there and the resume door will be asked.
     """
+    if closing.why == "agent-ended" and OutboxCommand.objects.filter(key=hand_over_key(call_sid, epoch)).exists():
+        closing = replace(closing, why="handed-over")  # said goodbye in the same moment: a person was asked for all the same
     reason = _end_reason(closing)
     mine = CallSession.objects.filter(call_sid=call_sid, epoch=epoch, closed_epoch__lt=epoch)
     with transaction.atomic():
@@ -265,6 +268,11 @@ def _keep_figures(call: CallSession, figures: Mapping[str, Any]) -> None:
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def hand_over_key(call_sid: str, epoch: int) -> str:
+    """The key of a stream's one wish for a person, whoever has it: the agent, or the caller's finger on 0."""
+    return f"hand-over:{call_sid}:{epoch}"
 
 
 def ask(*, call: CallSession, key: str, verb: str, detail: Mapping[str, Any], at: datetime, to: str = "live") -> OutboxCommand:

@@ -54,6 +54,17 @@ def test_a_lost_agent_leads_to_each_person_in_turn_and_then_to_voicemail() -> No
     assert results(call) == [("tier2", "no-answer"), ("tier3", "busy")]
 
 
+@pytest.mark.parametrize("raw", ["", "assistant-ended-call"])
+def test_a_person_who_was_asked_for_is_rung_although_the_agent_said_goodbye_in_the_same_moment(raw: str) -> None:
+    a_line(targets=("tier2",))
+    call = a_call(status=Status.STREAMING, stream_epoch=0)
+    key = services.hand_over_key(call.call_sid, 0)
+    services.ask(call=call, key=key, verb="hand-over", detail={"target": "tier2"}, at=timezone.now())
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("agent-ended", raw), at=timezone.now())
+    assert (fresh(call).status, fresh(call).end_reason) == (Status.TRANSFERRING, "")
+    assert asked(call) == ladder.DialHuman(ladder.Target("tier2"))
+
+
 @pytest.mark.parametrize("status", ["busy", "no-answer", "failed", "canceled", "", "a status of next year"])
 def test_whoever_does_not_come_leads_to_the_next_and_the_last_to_the_voicemail(status: str) -> None:
     call = lost_call("tier2", "tier3")
