@@ -204,19 +204,23 @@ def session_ended(*, vapi_call_id: str, at: datetime, raw: str = "") -> bool:
 def report_arrived(*, vapi_call_id: str, raw: str, cost_usd: Decimal | None, at: datetime) -> bool:
     """The end-of-call report of a session is merged: the session is over, its cost known. True for the first report.
 
-    The call is finalised when it has ended and no report of its sessions is outstanding.
+    A later one may know the cost better: one that we fetched can be older than the bill. The call is finalised when it has
+    ended and no report of its sessions is outstanding.
     """
     session_ended(vapi_call_id=vapi_call_id, raw=raw, at=at)
+    reported = VapiSession.objects.filter(vapi_call_id=vapi_call_id)
     with transaction.atomic():
-        unreported = VapiSession.objects.filter(vapi_call_id=vapi_call_id, report_at=None)
         told = {"ended_reason": raw[:200]} if raw else {}
-        if unreported.update(report_at=at, cost_usd=cost_usd, **told) == 0:
+        first = reported.filter(report_at=None).update(report_at=at, **told) == 1
+        billed = cost_usd is not None and reported.exclude(cost_usd=cost_usd).update(cost_usd=cost_usd) == 1
+        if not (first or billed):
             return False
         call = CallSession.objects.get(vapi_sessions__vapi_call_id=vapi_call_id)
         cost = call.vapi_sessions.aggregate(sum=Sum("cost_usd"))["sum"]
         CallMetrics.objects.update_or_create(call=call, defaults={"cost_usd": cost})
-    finalise(call_sid=call.call_sid)
-    return True
+    if first:
+        finalise(call_sid=call.call_sid)
+    return first
 
 
 def finalise(*, call_sid: str) -> bool:

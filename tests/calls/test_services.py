@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from itertools import product
 from typing import Any
@@ -18,7 +19,7 @@ from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.ports import Closing
 from calls import history, inbox, lifecycle, services, sessions, tool_runs
 from calls.history import NewEvent, NewEvents
-from calls.models import CallSession, EndReason, Heard, OutboxCommand, Report, Role, Status, VapiSession, VapiState
+from calls.models import CallMetrics, CallSession, EndReason, Heard, OutboxCommand, Report, Role, Status, VapiSession, VapiState
 from calls.sweep import end_silent_calls
 from tests.builders import (
     ACCOUNT,
@@ -373,6 +374,16 @@ def test_the_books_are_closed_when_the_report_is_there() -> None:
     assert not sessions.report_arrived(vapi_call_id=vapi_id, raw="assistant-ended-call", cost_usd=None, at=timezone.now())
     assert (fresh(call).status, fresh(call).report) == (Status.FINALISED, Report.MERGED)
     assert session_of(call).ended_reason == "assistant-ended-call"
+
+
+@pytest.mark.django_db
+def test_a_later_report_corrects_the_cost_of_a_call_and_a_report_without_one_does_not() -> None:
+    call = a_call()
+    sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=FakeVapi())
+    vapi_id = session_of(call).vapi_call_id or ""
+    for cost, known in ((Decimal("0.01"), "0.01"), (None, "0.01"), (Decimal("0.07"), "0.07"), (Decimal("0.07"), "0.07")):
+        sessions.report_arrived(vapi_call_id=vapi_id, raw="", cost_usd=cost, at=timezone.now())
+        assert (session_of(call).cost_usd, CallMetrics.objects.get(call=call).cost_usd) == (Decimal(known), Decimal(known))
 
 
 def reported_call(**fields: Any) -> CallSession:
