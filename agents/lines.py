@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from django.db import Error as DatabaseError
 
 from agents import payload
 from agents.models import AgentWords, HandoffTarget, PhoneLine, TemplateVersion
-from agents.payload import ServerAddress, VersionWords
+from agents.payload import Said, ServerAddress, VersionWords
 
 log = logging.getLogger(__name__)
 
@@ -123,15 +123,19 @@ def conversation_request(
     epoch: int,
     server: ServerAddress,
     variables: Mapping[str, str] | None = None,
+    so_far: Sequence[Said] | None = None,
 ) -> dict[str, Any]:
     """The body of `POST /call` for a session of a call that this version answers on this line.
 
     The stored assistant is used when it exists and offers the people this line has; otherwise the words go inline.
+    `so_far`: what was said before another session was lost; this one takes up the conversation there.
     Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
     chosen = _chosen(line_id, version_id)
-    stored = chosen.assistant_id
+    stored = chosen.assistant_id if so_far is None else ""
     inline = None if stored else payload.assistant(chosen.words, server=server)
+    if inline is not None and so_far is not None:
+        inline = payload.resumed(inline, so_far)
     return payload.call_request(call_sid=call_sid, n=n, epoch=epoch, server=server, assistant_id=stored, inline=inline, variables=variables)
 
 

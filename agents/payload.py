@@ -7,7 +7,7 @@ refuses a request for a single unknown one. The webhook secret stands in `server
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ SERVER_MESSAGES = (
 )
 CLIENT_MESSAGES = ("status-update", "speech-update", "transcript", "model-output", "user-interrupted", "hang")
 PASS_THROUGH = {"provider": "vapi.websocket", "audioFormat": {"format": "mulaw", "container": "raw", "sampleRate": 8000}}
+RESUMED = "Sorry, we were cut off. Please go on."
 LIVEKIT_WAIT = "200 + 8000 * x"  # ms, x the chance that the caller goes on; LiveKit's own default, said aloud
 
 
@@ -34,6 +35,14 @@ class ServerAddress:
 
     url: str
     secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One turn of a conversation that was lost; `role` is assistant or user."""
+
+    role: str
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,14 @@ def assistant(words: VersionWords, *, server: ServerAddress, recording: bool = F
     if words.silence_timeout_s is not None:  # documented, but missing from the vendor's own types: only when asked for
         body["silenceTimeoutSeconds"] = words.silence_timeout_s
     return body
+
+
+def resumed(body: Mapping[str, Any], so_far: Sequence[Said]) -> dict[str, Any]:
+    """An inline assistant that goes on where another one was lost: it knows what was said, and does not greet again."""
+    model = dict(body["model"])
+    model["messages"] = [*model["messages"], *({"role": said.role, "content": said.words} for said in so_far)]
+    opening = {"firstMessageMode": "assistant-speaks-first", "firstMessage": RESUMED, "firstMessageInterruptionsEnabled": True}
+    return {**body, **opening, "model": model}
 
 
 def call_request(

@@ -37,6 +37,13 @@ class AskForPerson:
 
 
 @dataclass(frozen=True, slots=True)
+class AskForAgent:
+    """The agent is gone, the caller is not: another agent, or a word that there is none. `raw` says how it was lost."""
+
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The stream is over for us; `why` as in `bridge.ports.Closing`."""
 
@@ -44,7 +51,7 @@ class Leave:
     raw: str = ""
 
 
-Action = ToAgent | TellAgent | ToCaller | MarkCaller | FlushCaller | Noted | AskForPerson | Leave
+Action = ToAgent | TellAgent | ToCaller | MarkCaller | FlushCaller | Noted | AskForPerson | AskForAgent | Leave
 
 
 def turn_ended(*, said: int, heard: int, interrupted: bool) -> list[Noted]:

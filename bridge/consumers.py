@@ -19,7 +19,7 @@ from channels.consumer import AsyncConsumer
 from channels.layers import get_channel_layer
 
 from bridge import live, twilio_media, vapi_messages
-from bridge.actions import Action, AskForPerson, Leave, Noted, TellAgent, ToAgent
+from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, TellAgent, ToAgent
 from bridge.audio import Clip
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
@@ -90,6 +90,8 @@ class MediaStreamConsumer(AsyncConsumer):
         self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         self._conversation_news = asyncio.Event()
         self._command_news = asyncio.Event()
+        self._lost: str | None = None  # how the agent was lost, until another one is asked for
+        self._dropped_to_agent = 0  # bytes, by the links before this one
         self._twilio, self._vapi = Manners(TWILIO), Manners(VAPI)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -202,8 +204,7 @@ class MediaStreamConsumer(AsyncConsumer):
         bad = self._twilio.counts.total() + self._vapi.counts.total()
         figures["audio"]["to_caller_overtaken"] = self._outbox.overtaken_bytes
         figures["audio"] |= {**self._twilio.as_figures("from_twilio"), **self._vapi.as_figures("from_vapi"), "bad_messages": bad}
-        if self._link is not None:
-            figures["audio"]["to_agent_dropped"] = self._link.dropped_bytes
+        figures["audio"]["to_agent_dropped"] = self._dropped_to_agent + (self._link.dropped_bytes if self._link else 0)
         return figures
 
     async def _end_conversation(self) -> None:
@@ -253,24 +254,54 @@ class MediaStreamConsumer(AsyncConsumer):
         return None
 
     async def _converse(self) -> None:
-        """Find the call's Vapi session, connect, and carry what it says until it is gone."""
+        """One agent after the other, as long as there is one for this stream."""
+        while await self._talk_with_agent():
+            raw, self._lost = self._lost, None
+            if raw is None:  # the core is leaving: nobody is missed
+                return
+            if self._link is not None:
+                self._dropped_to_agent += self._link.dropped_bytes
+                self._link = None
+            if not await self._another_agent(raw):
+                self._do(self._core.no_other_agent(self._clock(), raw=raw))
+                return
+
+    async def _talk_with_agent(self) -> bool:
+        """Find the call's Vapi session, connect, and carry what it says until it is gone. False when the stream is done with agents."""
         try:
             conversation = await self._await_conversation()
+        except VapiError as error:
+            self._do(self._core.no_agent(self._clock(), raw=str(error)))
+            return False
+        try:
             self._link = await self._conversations.open(conversation.socket_url)
         except VapiError as error:
-            return self._do(self._core.no_agent(self._clock(), raw=str(error)))
+            self._do(self._core.agent_lost(self._clock(), raw=str(error)))
+            return True
         self._note(Noted("vapi-connected", "bridge", {"n": conversation.n}))
         self._do(self._core.agent_connected(self._clock()))
+        return await self._listen_to_agent(self._link)
+
+    async def _listen_to_agent(self, link: Link) -> bool:
         try:
             while True:
-                self._on_vapi(await self._link.receive())
+                self._on_vapi(await link.receive())
                 if self._outbox.full and not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
-                    return self._leave(Leave("stream-lost", "Twilio does not read"))
+                    self._leave(Leave("stream-lost", "Twilio does not read"))
+                    return False
         except LinkClosed as closed:
-            self._do(self._core.agent_lost(self._clock(), raw=f"socket closed with {closed.code}"))
+            if self._lost is None:
+                self._do(self._core.agent_lost(self._clock(), raw=f"socket closed with {closed.code}"))
         except OutOfPatience:
             self._do(self._core.agent_lost(self._clock(), raw="bad messages on Vapi's socket"))
             await self._end_conversation()
+        return True
+
+    async def _another_agent(self, raw: str) -> bool:
+        try:
+            return await self._ledger.resume(self._ref, raw=raw)
+        except LedgerAway:
+            return False
 
     def _on_vapi(self, message: bytes | str | Garbage) -> None:
         """One message. Raises OutOfPatience."""
@@ -392,6 +423,8 @@ class MediaStreamConsumer(AsyncConsumer):
                         self._link.send_control(message)
                 case AskForPerson():
                     self._ledger.person_asked(self._ref)
+                case AskForAgent(raw):
+                    self._lost = raw
                 case Leave():
                     self._leave(action)
         if self._outbox.over:

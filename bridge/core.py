@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, Leave, Noted, turn_ended
+from bridge.actions import Action, AskForAgent, Leave, Noted, turn_ended
 from bridge.audio import FRAME_S, Clip, ms
 from bridge.figures import Figures
 from bridge.keypad import Keypad
@@ -66,6 +66,7 @@ class BridgeCore:
         self._greeting_said = False
         self._dismissed = False  # the agent may say what it wants: the caller is on the way to a person
         self._overflow_noted = False
+        self._lost = False  # an agent of this stream
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ class BridgeCore:
 
     def agent_connected(self, now: float) -> list[Action]:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
-        if self._rules.agent_speaks_first:
+        if self._rules.agent_speaks_first or self._lost:
             self._deadlines["agent"] = now + self._rules.agent_within
             self._deadlines["filler"] = max(now + self._rules.first_sound_after, self._deadlines.get("filler", 0.0))
         else:
@@ -158,10 +159,20 @@ class BridgeCore:
         return out + self._keypad.ask_for_person() if asks_for_person and self._leaving is None else out
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
-        """Vapi's socket closed without an end of the session, or could not be opened again."""
+        """Vapi's socket closed without an end of the session, or could not be opened: another agent may go on where this one was."""
         if self._leaving is not None:
             return self._nothing_follows(now)
-        return self._apologise("agent-lost", now, raw=raw)
+        self._lost = True
+        self._agent_speaking = False
+        self._caller.disconnected()
+        out = self._play_on(now) if self._turn is Turn.HOLDING else []
+        self._deadlines.clear()
+        self._deadlines["agent"] = now + self._rules.agent_within
+        return [*out, *self._play_clip("one_moment", now), AskForAgent(raw)]
+
+    def no_other_agent(self, now: float, *, raw: str = "") -> list[Action]:
+        """The one that was lost was the last one of this stream."""
+        return [] if self._leaving else self._apologise("agent-lost", now, raw=raw)
 
     def no_agent(self, now: float, *, raw: str = "") -> list[Action]:
         """No Vapi session can be had for this call."""

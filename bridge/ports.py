@@ -90,6 +90,9 @@ class Ledger(Protocol):
     async def claim(self, ref: CallRef, n: int) -> None:
         """Nobody took session n in time: claim it and create the Vapi call here, in a thread of the ledger's own."""
 
+    async def resume(self, ref: CallRef, *, raw: str) -> bool:
+        """The agent of this stream is gone: ask for a session with another one. False: none is to be had, the ladder leads down."""
+
     def note(self, ref: CallRef, note: Note) -> None: ...
 
     def heartbeat(self, ref: CallRef) -> None: ...

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from agents import limits
 from agents.models import HandoffTarget
-from calls import evidence, ladder, lifecycle, services
+from calls import evidence, ladder, lifecycle, resuming, services
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status
 
@@ -29,18 +29,21 @@ UNKNOWN = "unknown"  # nobody told us how it went
 WHISPER = "A caller from the support line."
 
 
-def next_step(*, call_sid: str, epoch: int, at: datetime) -> ladder.Step:
+def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = False) -> ladder.Step:
     """What Twilio shall do with a caller whose stream, or whose talk with a person, is over; the rows say so afterwards.
 
-    Asked again by a retry it gives the same answer. A stale epoch or an unknown call hangs up.
+    `only_down`: not to the AI again, for the way to it is what failed. Asked again by a retry it gives the same answer. Any
+    other stale epoch, or an unknown call, hangs up.
     """
     with transaction.atomic():
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None:
-            return ladder.HangUp()
-        facts = _facts(call, _may_be_rung(call, at))
+            return ladder.Resume() if resuming.is_resumed(call_sid=call_sid, epoch=epoch) else ladder.HangUp()
+        facts = _facts(call, _may_be_rung(call, at), at, resumable=not only_down)
         step = ladder.decide(facts)
         match step:
+            case ladder.Resume():
+                return step if resuming.elsewhere(call, at=at) else ladder.HangUp()
             case ladder.DialHuman(target):
                 _ask_to_dial(call, target.slug, at)
                 _move(call, Status.TRANSFERRING, call.closed_why, at)
@@ -126,7 +129,7 @@ def _may_be_rung(call: CallSession, at: datetime) -> list[HandoffTarget]:
     return allowed
 
 
-def _facts(call: CallSession, targets: list[HandoffTarget]) -> ladder.Facts:
+def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, resumable: bool) -> ladder.Facts:
     done = [command for command in call.commands.filter(verb="dial") if command.done_at is not None]
     wanted = call.commands.filter(verb="hand-over").last()
     return ladder.Facts(
@@ -139,6 +142,8 @@ def _facts(call: CallSession, targets: list[HandoffTarget]) -> ladder.Facts:
         sent_on=call.status in (Status.TRANSFERRING, Status.VOICEMAIL),
         at_voicemail=call.status == Status.VOICEMAIL,
         voicemail=bool(call.line and call.line.voicemail),
+        losses=resuming.losses(call, at),
+        resumable=resumable and resuming.may_be_resumed(call),
     )
 
 

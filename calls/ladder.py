@@ -1,7 +1,8 @@
 """Which rung next, when the stream of a call is over and the caller may still be there. Pure.
 
 The ladder is entered at the highest healthy rung and only gone down: AI, the same AI resumed, a backup, a person, voicemail.
-(R1 and R2 will be further `Step`s; `Facts` has the state they need.) Asked twice with the same facts it gives the same answer.
+(R2 will be a further `Step`: until there is a backup, the AI is resumed twice.) Asked twice with the same facts it gives the
+same answer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from calls.lifecycle import STREAM_ENDS
+
+RESUMES = 2  # losses within a minute of each other that lead back to the AI
+NOT_RESUMED = ("handed-over", "no-agent")  # a stream that ended so: a person was promised, or no agent can be had
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class Facts:
     `closed_why` is the bridge's word on the stream (`bridge.ports.Closing.why`), empty when it could not give one;
     `sent_on`: the caller has been sent to a person or to the voicemail since, and what is told of the stream comes late.
     `wanted` is the target the agent asked for, `tried` those that did not come to talk, `talked` that one did.
-    `at_voicemail`: the caller stands on the last rung already.
+    `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
+    them; `resumable`: an agent answers this call and nobody asked for a person.
     """
 
     is_over: bool
@@ -38,6 +43,13 @@ class Facts:
     sent_on: bool = False
     at_voicemail: bool = False
     voicemail: bool = False
+    losses: int = 0
+    resumable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The AI again, on a stream of its own, with the conversation so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +69,24 @@ class Voicemail:
     pass
 
 
-Step = HangUp | DialHuman | Voicemail
+Step = Resume | HangUp | DialHuman | Voicemail
 
 
 def decide(facts: Facts) -> Step:
     """The highest rung this caller can stand on now."""
     if facts.is_over or facts.talked or (facts.closed_why in STREAM_ENDS and not facts.sent_on):
         return HangUp()
+    if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED and may_resume(facts.losses):
+        return Resume()
     target = None if facts.at_voicemail else next_target(facts)
     if target is not None:
         return DialHuman(target)
     return Voicemail() if facts.voicemail else HangUp(sorry=True)
+
+
+def may_resume(losses: int) -> bool:
+    """The first loss and the second lead to R1 (the second to R2, once there is a backup), the third to a person."""
+    return losses <= RESUMES
 
 
 def next_target(facts: Facts) -> Target | None:

@@ -25,7 +25,7 @@ from agents.models import FirstMessageMode
 from bridge import stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import evidence, inbox, publisher, services, sessions, tasks
+from calls import evidence, inbox, publisher, resuming, services, sessions, tasks
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.models import CallSession, OutboxCommand, Role, Source, VapiSession
 from calls.writer import BoundedWriter
@@ -120,6 +120,10 @@ class DatabaseLedger:
         """Returns at once; `conversation` tells what came of it."""
         self._creators.submit(_in_thread, partial(_create, ref, n, self._client))
 
+    async def resume(self, ref: CallRef, *, raw: str) -> bool:
+        asking = partial(_resume, ref, raw, _moment(self._wall()))
+        return await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
+
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         return await self._ask(partial(_commands, ref, after))
 
@@ -184,13 +188,14 @@ def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: 
         return None
     call = CallSession.objects.select_related("version").get(call_sid=call_sid)
     ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
+    resumed = epoch > 0
     if call.version is None:
         return Admission(ref=ref, barge_in="instant")
     return Admission(
         ref=ref,
         barge_in=call.version.barge_in,
-        greeting_interruptible=call.version.first_message_interruptible,
-        agent_speaks_first=call.version.first_message_mode != FirstMessageMode.CALLER_FIRST,
+        greeting_interruptible=resumed or call.version.first_message_interruptible,
+        agent_speaks_first=resumed or call.version.first_message_mode != FirstMessageMode.CALLER_FIRST,
     )
 
 
@@ -200,6 +205,15 @@ def _conversation(ref: CallRef) -> Conversation | None:
     if session is None:
         return None
     return Conversation(n=session.n, state=session.state, vapi_call_id=session.vapi_call_id or "", socket_url=session.socket_url)
+
+
+def _resume(ref: CallRef, raw: str, at: datetime) -> bool:
+    started = resuming.here(call_sid=ref.call_sid, epoch=ref.epoch, raw=raw, at=at)
+    if started is None:
+        return False
+    publisher.task(tasks.start_conversation, started)
+    publisher.task(tasks.end_sessions, ref.call_sid)  # the one that was lost may go on at Vapi
+    return True
 
 
 def _create(ref: CallRef, n: int, client: sessions.Vapi) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import F
 
 from agents import lines
 from agents.models import PhoneLine
@@ -205,6 +206,11 @@ def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int
             return False
         pages_look(call_sid=call_sid)
     return True
+
+
+def next_epoch(*, call_sid: str, epoch: int) -> bool:
+    """From now on the stream that is to come owns this call, and whoever has the one of `epoch` writes nothing. True once."""
+    return CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).update(epoch=F("epoch") + 1) == 1
 
 
 def heartbeat(*, call_sid: str, epoch: int, at: datetime) -> bool:

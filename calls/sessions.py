@@ -18,14 +18,14 @@ from typing import Any, Protocol
 
 from django.db import Error as DatabaseProblem
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
 from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import VapiCall
-from calls import evidence, publisher
+from calls import evidence, memory, publisher
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiSession, VapiState
 
@@ -36,8 +36,9 @@ REPORT_WITHIN = timedelta(seconds=120)
 STREAM_COMES_WITHIN = timedelta(seconds=stream_token.LIFE_S)
 NO_STREAM_COMES = (Status.TRANSFERRING, Status.VOICEMAIL)
 NO_STREAM_CAME = Q(call__stream_epoch__lt=F("call__epoch"))
-# A session whose call is over, whose stream has been here and is closed, or is not coming any more.
-OF_NO_USE = Q(call__ended_at__isnull=False) | Q(call__closed_epoch__gte=F("call__epoch")) | Q(call__status__in=NO_STREAM_COMES)
+SUPERSEDED = Q(Exists(VapiSession.objects.filter(call=OuterRef("call"), n__gt=OuterRef("n"))))
+# A session whose call is over, whose stream has been here and is closed, or is not coming any more, or that another took the place of.
+OF_NO_USE = Q(call__ended_at__isnull=False) | Q(call__closed_epoch__gte=F("call__epoch")) | Q(call__status__in=NO_STREAM_COMES) | SUPERSEDED
 
 
 class Vapi(Protocol):
@@ -191,8 +192,8 @@ def _note_unused(session: VapiSession, at: datetime) -> None:
 
 
 def open_sessions(*, call_sid: str) -> list[int]:
-    """Sessions of a call that may still cost money, as primary keys."""
-    still_open = VapiSession.objects.filter(call__call_sid=call_sid, ended_at=None)
+    """Sessions of a call that may still cost money and are of no use any more, as primary keys."""
+    still_open = VapiSession.objects.filter(OF_NO_USE, call__call_sid=call_sid, ended_at=None)
     return list(still_open.values_list("pk", flat=True))
 
 
@@ -300,6 +301,7 @@ def _request(session: VapiSession) -> dict[str, Any]:
         epoch=call.epoch,
         server=account.server(),
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
+        so_far=memory.so_far(call) if session.n else None,
     )
 
 

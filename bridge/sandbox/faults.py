@@ -49,6 +49,7 @@ class Faults:
     swapped: bool = False  # the two directions are crossed: everybody hears themselves
     odd_sizes: bool = False  # audio messages of odd and tiny sizes
     pace: float = 1.0  # audio is sent so many times faster than it plays
+    sessions: int | None = None  # so many first sessions of a phone call have these faults; None: all of them
     strikes_in_turn: int = 2  # the agent's turn in which those below strike, once; 1 is the greeting, 0 the moment of connect
     strikes_after_s: float = 1.0  # so far into the audio of that turn
     dies_with: int | None = None  # the socket closes with this code (or RESET)
@@ -106,7 +107,12 @@ def _in_vain(says: str, *, after: str = "caller-says", patient_s: float = PATIEN
 
 
 def _mid_sentence(code: int, how: str) -> Fault:
-    return Fault(f"The audio socket {how} in the middle of the agent's second turn.", Faults(dies_with=code))
+    return Fault(f"The audio socket {how} in the middle of the agent's second turn.", Faults(dies_with=code), scenario="cut_off")
+
+
+def _loses(sessions: int, how: str) -> Fault:
+    """The caller of such a call notices, and asks what it was about."""
+    return Fault(f"The audio socket {how}.", Faults(sessions=sessions, dies_with=1011), scenario="cut_off")
 
 
 def _leaves(says: str, moment: str, then_s: float = 0.0, *, manner: str = "stop", scenario: str = "techflow", **twilio: Any) -> Fault:
@@ -160,6 +166,10 @@ SOCKET: Mapping[str, Fault] = {
     "socket-closes-at-once": _vapi("The audio socket opens and closes with 1008 at once.", strikes_in_turn=0, dies_with=1008),
     **{f"dies-{code}": _mid_sentence(code, f"closes with {code}") for code in (1000, 1001, 1008, 1011, 1012, 1013)},
     "dies-1006": _mid_sentence(NO_CLOSE_FRAME, "ends without a close frame"),
+    "dies-once": _loses(1, "closes with 1011 in the middle of the agent's second turn; the next session is sound"),
+    "dies-twice": _loses(
+        2, "closes with 1011 in the middle of the agent's second turn, and so in the next session; the third one is sound"
+    ),
     "dies-reset": _mid_sentence(RESET, "is reset (SO_LINGER 0)"),
     "dies-in-greeting": _vapi("The audio socket closes with 1011 in the middle of the greeting.", strikes_in_turn=1, dies_with=1011),
     "mute": _in_vain("From the second turn on Vapi answers pings and sends nothing else.", strikes_after_s=0.0, falls_silent=True),
@@ -210,6 +220,7 @@ TWILIO: Mapping[str, Fault] = {
     "half-open": Fault(
         "After 6 s the media socket carries nothing more in either direction, but stays open.",
         twilio={"half_open_after_s": 6.0},
+        scenario="cut_off",
     ),
     "slow-reader": Fault("After 6 s Twilio no longer reads the media socket.", twilio={"slow_reader_after_s": 6.0}),
 }

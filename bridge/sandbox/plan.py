@@ -23,6 +23,7 @@ class Plan:
     mode: str = "assistant-speaks-first"
     greeting_interruptible: bool = False
     prompt: str = ""
+    caller_said: tuple[str, ...] = ()  # in the messages the assistant was given, before this call
     wait_s: float = 0.4
     stop_words: int = 0
     stop_voice_s: float = 0.2
@@ -50,6 +51,7 @@ class Plan:
             mode=assistant.get("firstMessageMode", "assistant-speaks-first"),
             greeting_interruptible=assistant.get("firstMessageInterruptionsEnabled", False),
             prompt=render("\n".join(prompts)),
+            caller_said=tuple(_plain(each.get("content", "")) for each in model.get("messages", []) if each["role"] == "user"),
             wait_s=start.get("waitSeconds", 0.4),
             stop_words=stop.get("numWords", 0),
             stop_voice_s=stop.get("voiceSeconds", 0.2),
@@ -68,6 +70,10 @@ class Plan:
     @property
     def speaks_first(self) -> bool:
         return self.mode != "assistant-waits-for-user"
+
+    def remembers(self, words: str) -> bool:
+        """Did the caller say this before another agent was lost, by what this one was told?"""
+        return _holds(" ".join(self.caller_said), (_plain(words),))
 
     def interrupted_by(self, words: str) -> bool:
         """Do these words of the caller stop the agent? With `numWords` 0 it is the voice that does (`stop_voice_s`)."""

@@ -137,7 +137,16 @@ class End:
     silent: bool = False
 
 
-Act = Speak | CallTool | End
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Speak the clip if the assistant was given these words of the caller's with its messages, else `otherwise`."""
+
+    words: str
+    clip: str
+    otherwise: str
+
+
+Act = Speak | CallTool | End | Recall
 Turn = tuple[Act, ...]
 
 
@@ -194,6 +203,7 @@ ANSWERS: Mapping[str, tuple[Turn, ...]] = {
     "no_thanks": (FAREWELL,),
     "want_person": ((PERSON,),),
     "mm_hm": ((),),
+    "what_did_i_say": ((Recall("log in", "you_cannot_log_in", "not_remembered"),),),
 }
 
 TECHFLOW = Scenario(
@@ -236,6 +246,17 @@ PERSON_PLEASE = Scenario(
 )
 
 
+CUT_OFF = Scenario(
+    name="cut_off",
+    caller=(
+        Step(Heard("greeting"), Say("cannot_log_in")),
+        Step(Heard("cut_off", then_s=0.6), Say("what_did_i_say")),
+        Step(Heard("you_cannot_log_in", then_s=0.6), Say("no_thanks")),
+    ),
+    answers=ANSWERS,
+)
+
+
 def misspoken(scenario: Scenario, *, instead_of: str, clip: str) -> Scenario:
     """The same conversation with a caller who says another clip than the one expected."""
     steps = (replace(step, do=Say(clip)) if step.do == Say(instead_of) else step for step in scenario.caller)
@@ -264,4 +285,4 @@ def _ten_minutes() -> Scenario:
 
 TEN_MINUTES = _ten_minutes()
 
-SCENARIOS: dict[str, Scenario] = {each.name: each for each in (TECHFLOW, PLAIN, THREE_BARGE_INS, PERSON_PLEASE, TEN_MINUTES)}
+SCENARIOS: dict[str, Scenario] = {each.name: each for each in (TECHFLOW, PLAIN, THREE_BARGE_INS, PERSON_PLEASE, CUT_OFF, TEN_MINUTES)}

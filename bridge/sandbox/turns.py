@@ -23,7 +23,7 @@ from bridge.sandbox.hearing import Hearing
 from bridge.sandbox.mouth import CHUNKS, Speech
 from bridge.sandbox.plan import Plan
 from bridge.sandbox.report import Latency
-from bridge.sandbox.script import Agent, CallTool, End, Scenario, Speak, Turn
+from bridge.sandbox.script import Agent, CallTool, End, Recall, Scenario, Speak, Turn
 from bridge.sandbox.strike import Strike
 from bridge.sandbox.telling import Pipe, Post, Teller
 from bridge.sandbox.tooling import tool_result
@@ -310,6 +310,8 @@ class Turns:
                     done = await self._speak(words, interruptible)
                 case Speak(clip):
                     done = await self._speak(CLIPS[clip].text, interruptible)
+                case Recall(words, clip, otherwise):
+                    done = await self._speak(CLIPS[clip if self._plan.remembers(words) else otherwise].text, interruptible)
                 case CallTool():
                     done = await self._use_tool(act, interruptible)
                 case End():

@@ -145,7 +145,10 @@ class VapiSandbox:
 
     def part_of(self, name: str) -> tuple[Scenario, Faults]:
         """What is to be played for a call of this name."""
-        return self.of_call.get(name) or self.of_call.get(name.partition(".")[0]) or (self.scenario, self.faults)
+        phone_call, _, n = name.partition(".")
+        scenario, faults = self.of_call.get(name) or self.of_call.get(phone_call) or (self.scenario, self.faults)
+        sound = faults.sessions is not None and n.isdecimal() and int(n) >= faults.sessions
+        return scenario, Faults() if sound else faults
 
     @web.middleware
     async def _at_the_door(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:

@@ -29,16 +29,18 @@ THANK_YOU = "Thank you. Goodbye."
 
 
 def connect(call: CallSession) -> str:
-    """The disclosure, then the agent."""
-    expires = int(call.started_at.timestamp()) + stream_token.LIFE_S
+    """The disclosure, then the agent; the agent alone when the caller has heard the disclosure before an earlier stream."""
+    first, line = call.epoch == 0, call.line
+    since = call.started_at if first else call.vapi_sessions.latest("n").asked_at
+    expires = int(since.timestamp()) + stream_token.LIFE_S
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(
-        disclosure=call.line.disclosure if call.line else "",
+        disclosure=line.disclosure if line and first else "",
         stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
         stream_status_url=_url("twilio-stream-status"),
         token=stream_token.issue(key=key, call_sid=call.call_sid, epoch=call.epoch, expires=expires),
         resume_url=_url("twilio-resume", call.epoch),
-        recording_url=_url("twilio-recording-call") if call.line and call.line.record_calls else "",
+        recording_url=_url("twilio-recording-call") if line and line.record_calls and first else "",
     )
 
 

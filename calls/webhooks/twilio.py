@@ -18,7 +18,7 @@ from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
-from calls import endings, handover, publisher, services, tasks
+from calls import endings, handover, ladder, publisher, services, tasks
 from calls.models import CallSession, RecordingKind, Status
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock, twilio_door
@@ -51,8 +51,7 @@ def resume(knock: Knock, epoch: int) -> HttpResponse:
     if _end_if_over(knock):
         return twiml(twilio_http.hang_up())
     answer = _next(knock, epoch)
-    if CallSession.objects.filter(call_sid=knock.call_sid, epoch=epoch).exists():  # a later stream's session is none of ours
-        publisher.task(tasks.end_sessions, knock.call_sid)
+    publisher.task(tasks.end_sessions, knock.call_sid)
     return answer
 
 
@@ -129,7 +128,7 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
         case "twilio-callback" if spoken.may_be_called(call):  # one key is offered there, so that is what was pressed
             endings.callback_asked(call_sid=call.call_sid, epoch=call.epoch, at=knock.at)
             return twiml(spoken.promised(call))
-    answer = _next(knock, call.epoch)
+    answer = _next(knock, call.epoch, only_down=True)
     publisher.task(tasks.end_sessions, call.call_sid)  # after: whoever is creating one now must see that it is of no use
     return answer
 
@@ -208,8 +207,10 @@ def _to_the_agent(call: CallSession) -> str:
     return spoken.connect(call)
 
 
-def _next(knock: Knock, epoch: int) -> HttpResponse:
-    step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
+def _next(knock: Knock, epoch: int, *, only_down: bool = False) -> HttpResponse:
+    step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, only_down=only_down)
+    if isinstance(step, ladder.Resume):
+        return twiml(_to_the_agent(CallSession.objects.select_related("line").get(call_sid=knock.call_sid)))
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
     return twiml(spoken.step(step, call))
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, AskForPerson, Leave, Noted, ToAgent
+from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, ToAgent
 from bridge.audio import Clip
 from bridge.core import BridgeCore
 from bridge.pulse import PROBE
@@ -358,10 +358,35 @@ def test_vapi_lost_while_the_caller_speaks_over_the_agent_is_still_explained_at_
     core = a_call()
     agent_is_speaking(core, ms=1000)
     core.vapi_said(vapi.CallerSpoke(), 0.1)
-    out = core.agent_lost(0.2)
-    run_until(core, 3.0, out)
+    out = core.agent_lost(0.2, raw="broke")
+    assert AskForAgent("broke") in out
+    out += core.no_other_agent(0.3)
+    run_until(core, 4.0, out)
+    assert CLIPS["one_moment"].ulaw[:160] in played(out)
     assert CLIPS["connecting_colleague"].ulaw[:160] in played(out)
-    assert isinstance(out[-1], Leave)
+    assert out[-1] == Leave("agent-lost")
+
+
+def test_another_agent_goes_on_where_one_was_lost_and_hears_what_the_caller_said_meanwhile() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    out = core.agent_lost(0.2)
+    said = b"\x11" * 160
+    assert [action for action in core.caller_audio(said, 0.3) if isinstance(action, ToAgent)] == []
+    out = core.agent_connected(0.9)
+    assert ToAgent(said) in out
+    out = core.agent_audio(b"\x55" * 8000, 1.6)
+    run_until(core, 9.0, out)
+    assert b"\x55" * 160 in played(out)
+    assert not [action for action in out if isinstance(action, Leave)]
+
+
+def test_when_no_other_agent_makes_a_sound_within_five_seconds_the_ladder_leads_down() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    out = core.agent_lost(0.2)
+    run_until(core, 10.0, out)
+    assert out[-1] == Leave("no-agent", "no sound of an agent in time")
 
 
 @pytest.mark.parametrize("last_news", ["lost", "ended"])

@@ -11,12 +11,13 @@ import base64
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.payload import RESUMED
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, LinkClosed, Note
@@ -106,6 +107,8 @@ class Notebook:
     waiting: list[Command] = field(default_factory=list)  # given once the agent has begun to speak
     obeyed: list[int] = field(default_factory=list)
     asked_for_a_person: int = 0
+    agents: int = 1  # how many Vapi sessions may be had, one after the other
+    lost: list[str] = field(default_factory=list)
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
         if self.away:
@@ -113,10 +116,14 @@ class Notebook:
         return Admission(CallRef(call_sid, 0, "call-test00"), barge_in="instant") if token == "right" else None
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
-        return Conversation(0, self.state, "vapi-1", "ws://in-memory")
+        return Conversation(len(self.lost), self.state, "vapi-1", "ws://in-memory")
 
     async def claim(self, ref: CallRef, n: int) -> None:
         raise AssertionError("nobody has to claim a live session")
+
+    async def resume(self, ref: CallRef, *, raw: str) -> bool:
+        self.lost.append(raw)
+        return len(self.lost) < self.agents
 
     def note(self, ref: CallRef, note: Note) -> None:
         self.notes.append(note)
@@ -203,19 +210,22 @@ async def _call(
 
     class InMemory:
         async def open(self, socket_url: str) -> VapiPipe:
+            is_first = not turns
+            pipe = vapi if is_first else MemoryLink()
+            before = () if is_first else tuple(final.text.lower() for final in evidence.understood)
             engine = Turns(
-                pipe=vapi,
+                pipe=pipe,
                 post=answer_tools,
                 scenario=scenario,
                 ear=Ear(spoken_by("caller")),
-                plan=plan,
+                plan=plan if is_first else replace(plan, first_message=RESUMED, caller_said=before),
                 rng=random.Random(seed),
                 wall=loop.time,
                 evidence=evidence,
-                faults=faults,
+                faults=faults if faults.sessions is None or len(turns) < faults.sessions else Faults(),
             )
             turns.append(asyncio.create_task(engine.run()))
-            return VapiPipe(vapi.client)
+            return VapiPipe(pipe.client)
 
     consumer = MediaStreamConsumer(
         ledger=notebook,

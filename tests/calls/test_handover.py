@@ -8,7 +8,7 @@ from django.utils import timezone
 from agents.models import HandoffTarget, PhoneLine
 from bridge.ports import Closing
 from calls import endings, evidence, handover, ladder, services
-from calls.models import CallSession, EndReason, Outcome, Rung, Status
+from calls.models import CallSession, EndReason, Outcome, Rung, Status, VapiState
 from tests.builders import a_call, a_line
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def lost_call(*targets: str) -> CallSession:
     """A call whose agent is gone, on a line with these people behind it."""
     a_line(targets=targets)
     call = a_call(status=Status.STREAMING, stream_epoch=0)
-    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("agent-lost"), at=timezone.now())
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("no-agent"), at=timezone.now())
     return call
 
 
@@ -133,6 +133,7 @@ def test_the_person_asked_for_is_rung_first_and_hears_why() -> None:
 def test_a_caller_whose_stream_twilio_stopped_and_who_is_still_there_gets_a_person_and_not_a_dead_line() -> None:
     a_line(targets=("tier2",))
     call = a_call(status=Status.STREAMING, stream_epoch=0)
+    call.vapi_sessions.update(state=VapiState.FAILED, ended_at=timezone.now())  # else the agent comes back
     services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("caller-left"), at=timezone.now())
     assert (fresh(call).status, fresh(call).end_reason) == (Status.RECOVERING, "")
     assert asked(call) == asked(call) == ladder.DialHuman(ladder.Target("tier2"))
@@ -197,6 +198,7 @@ def test_a_colleague_who_is_new_on_the_line_does_not_fetch_a_caller_back_from_th
 def test_late_news_of_a_stream_neither_ends_a_call_that_went_on_to_a_person_nor_stops_the_ladder() -> None:
     a_line(targets=("tier2", "tier3"))
     call = a_call(status=Status.STREAMING, stream_epoch=0)
+    call.vapi_sessions.update(state=VapiState.FAILED, ended_at=timezone.now())
     assert isinstance(asked(call), ladder.DialHuman)
     assert services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("agent-ended"), at=timezone.now())
     assert fresh(call).status == Status.TRANSFERRING

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls.ladder import DialHuman, Facts, HangUp, Target, Voicemail, decide
+from calls.ladder import NOT_RESUMED, DialHuman, Facts, HangUp, Resume, Target, Voicemail, decide
 from calls.lifecycle import STREAM_ENDS
 
 SAM, KIM = Target("sam"), Target("kim", ring_seconds=30)
@@ -22,6 +22,8 @@ some_facts = st.builds(
     sent_on=st.booleans(),
     at_voicemail=st.booleans(),
     voicemail=st.booleans(),
+    losses=st.integers(1, 5),
+    resumable=st.booleans(),
 )
 
 
@@ -33,6 +35,17 @@ def test_a_call_that_came_to_its_end_is_hung_up(why: str) -> None:
 @pytest.mark.parametrize("why", ["no-agent", "agent-lost", "handed-over", "drained", "caller-left", ""])
 def test_a_caller_without_an_agent_gets_the_first_person(why: str) -> None:
     assert decide(Facts(is_over=False, closed_why=why, targets=(SAM, KIM))) == DialHuman(SAM)
+
+
+@pytest.mark.parametrize("why", ["agent-lost", "stream-lost", "drained", "caller-left", ""])
+def test_the_first_two_losses_lead_back_to_the_agent_and_the_third_to_a_person(why: str) -> None:
+    steps = [decide(Facts(is_over=False, closed_why=why, targets=(SAM,), losses=losses, resumable=True)) for losses in (1, 2, 3)]
+    assert steps == [Resume(), Resume(), DialHuman(SAM)]
+
+
+@pytest.mark.parametrize("why", NOT_RESUMED)
+def test_a_caller_for_whom_no_agent_can_be_had_or_a_person_is_meant_does_not_go_back(why: str) -> None:
+    assert decide(Facts(is_over=False, closed_why=why, targets=(SAM,), losses=1, resumable=True)) == DialHuman(SAM)
 
 
 def test_the_person_the_agent_asked_for_comes_first() -> None:
@@ -65,5 +78,9 @@ def test_a_live_caller_is_never_hung_up_on_without_a_word(facts: Facts) -> None:
         assert step.target in facts.targets
         assert step.target.slug not in facts.tried
         assert not facts.at_voicemail
+    if step == Resume():
+        assert facts.resumable
+        assert not facts.sent_on
+        assert facts.losses <= 2
     if step == HangUp(sorry=True):
         assert not facts.voicemail

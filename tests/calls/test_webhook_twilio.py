@@ -213,7 +213,24 @@ def test_a_stream_that_ended_as_it_should_is_hung_up(client: Client, why: str) -
     assert CallSession.objects.get().is_over
 
 
-@pytest.mark.parametrize("why", ["no-agent", "agent-lost", "drained", "handed-over", "stream-lost", "caller-left"])
+@pytest.mark.parametrize("why", ["agent-lost", "drained", "stream-lost", "caller-left"])
+def test_a_caller_who_is_still_there_gets_the_agent_back_on_a_new_stream(client: Client, published: Remembering, why: str) -> None:
+    answered_call(client, disclosure="You are speaking with an AI agent.", record_calls=True)
+    stream_opened()
+    stream_over(why)
+    first, second = (knock(client, f"{DOOR}/resume/0", about()) for _ in range(2))
+    assert first.content == second.content
+    connect, redirect = tree(first)  # no disclosure again, and no second recording
+    assert (connect[0], redirect[2]) == ("Connect", f"{PUBLIC_URL}/webhook/twilio/resume/1")
+    token, key = connect[3][3][1]["value"], stream_token.key_from("tests")
+    assert stream_token.check(key=key, token=token, call_sid=CALL_SID, now=timezone.now().timestamp()) == 1
+    call = CallSession.objects.get()
+    assert (call.status, call.epoch, call.rung) == (Status.CONNECTING, 1, "R1")
+    assert ("start_conversation", (VapiSession.objects.get(n=1).pk,)) in published.tasks
+    assert ("end_sessions", (CALL_SID,)) in published.tasks
+
+
+@pytest.mark.parametrize("why", ["no-agent", "handed-over"])
 def test_a_caller_who_is_still_there_is_put_through_to_a_person(client: Client, published: Remembering, why: str) -> None:
     answered_call(client)
     stream_opened()
@@ -244,7 +261,7 @@ def test_a_caller_who_is_still_there_is_put_through_to_a_person(client: Client, 
 def test_the_resume_door_gives_a_retry_the_same_answer(client: Client) -> None:
     answered_call(client)
     stream_opened()
-    stream_over("agent-lost")
+    stream_over("no-agent")
     first, second = (knock(client, f"{DOOR}/resume/0", about()) for _ in range(2))
     assert first.content == second.content
 
@@ -281,7 +298,7 @@ def test_nobody_answers_so_the_next_is_rung_and_then_the_voicemail(client: Clien
 def test_without_people_and_voicemail_the_caller_hears_an_apology(client: Client) -> None:
     answered_call(client, people=(), voicemail=False)
     stream_opened()
-    stream_over("agent-lost")
+    stream_over("no-agent")
     assert verbs(knock(client, f"{DOOR}/resume/0", about())) == ["Say", "Hangup"]
     assert CallSession.objects.get().end_reason == "failed"
 
@@ -289,7 +306,7 @@ def test_without_people_and_voicemail_the_caller_hears_an_apology(client: Client
 def test_a_caller_who_gives_up_while_a_person_is_rung_has_abandoned_the_call(client: Client) -> None:
     answered_call(client, people=("tier2", "boss"))
     stream_opened()
-    stream_over("agent-lost")
+    stream_over("no-agent")
     knock(client, f"{DOOR}/resume/0", about())
     assert verbs(knock(client, f"{DOOR}/dial/0/tier2", about("completed", DialCallStatus="canceled"))) == ["Hangup"]
     call = CallSession.objects.get()
@@ -320,7 +337,7 @@ def test_a_person_hears_what_it_is_about_before_the_caller_does(client: Client) 
 def test_a_recording_that_comes_after_the_hang_up_is_still_noted(client: Client) -> None:
     answered_call(client, people=())
     stream_opened()
-    stream_over("agent-lost")
+    stream_over("no-agent")
     knock(client, f"{DOOR}/resume/0", about())
     knock(client, f"{DOOR}/status", about("completed"))
     for _ in range(2):
@@ -345,7 +362,7 @@ def to_the_voicemail(client: Client, number: str = CALLER) -> list[Any]:
     a_line(people=(), callback_hours=1)
     knock(client, DOOR, incoming(From=number))
     stream_opened()
-    stream_over("agent-lost")
+    stream_over("no-agent")
     return tree(knock(client, f"{DOOR}/resume/0", about(From=number)))
 
 
@@ -452,7 +469,7 @@ def test_a_document_twilio_cannot_read_is_not_sent_again(client: Client, code: s
 def test_a_caller_whose_way_on_was_lost_is_put_through_to_a_person(client: Client, published: Remembering) -> None:
     answered_call(client)
     stream_opened()
-    stream_over("agent-lost")
+    stream_over("no-agent")
     assert verbs(fallback(client, f"{DOOR}/resume/0")) == ["Say", "Dial"]
     assert ("end_sessions", (CALL_SID,)) in published.tasks
 
@@ -460,7 +477,7 @@ def test_a_caller_whose_way_on_was_lost_is_put_through_to_a_person(client: Clien
 def test_after_a_lost_dial_the_next_person_is_rung_unless_the_first_one_talked(client: Client) -> None:
     answered_call(client, people=("tier2", "boss"))
     stream_opened()
-    stream_over("agent-lost")
+    stream_over("no-agent")
     knock(client, f"{DOOR}/resume/0", about())
     assert tree(fallback(client, f"{DOOR}/dial/0/tier2"))[1][3][2] == "+15550100112"
     child = {**about(), "CallSid": "CA" + "b" * 32, "ParentCallSid": CALL_SID}
@@ -603,7 +620,7 @@ def test_no_number_name_token_or_signature_reaches_a_log(client: Client, caplog:
     caplog.set_level(logging.DEBUG)
     answered_call(client)
     stream_opened()
-    stream_over("agent-lost")
+    stream_over("no-agent")
     told = {"CallerName": "CanaryName", "StreamEvent": "stream-error", "StreamError": "canary words", "ErrorUrl": "https://canary.test/"}
     for path in PATHS[1:]:
         knock(client, f"{DOOR}{path}", about(**told))

@@ -1,7 +1,7 @@
 """Named faults of both vendors against the real house: every caller gets an answer, every call its end, every line stands once.
 
-`make load` takes a handful, `make faults` all of them, `make faults FAULTS=dies-1011,burst` these. R1 and R2 of the ladder do
-not exist yet, so an agent that is lost leads to a person.
+`make load` takes a handful, `make faults` all of them, `make faults FAULTS=dies-1011,burst` these. R2 of the ladder does
+not exist yet: an agent that is lost comes back with what was said, and the third loss within a minute leads to a person.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ HANDFUL = (
     "create-401",
     "create-malformed-html",
     "dies-1011",
+    "dies-once",
+    "dies-twice",
     "garbage-bad-json",
     "half-open",
     "leaves-during-voicemail",
@@ -40,17 +42,21 @@ HANDFUL = (
 )
 WANTED = os.environ.get("FAULTS", "")
 CHOSEN = tuple(NAMED) if WANTED == "all" else tuple(WANTED.split(",")) if WANTED else HANDFUL
+RESUMED = {"dies-once", "dies-twice", "half-open"}
 HARMLESS = {  # nobody on the line may notice them
     *(name for name in NAMED if name.startswith(("webhooks-", "finals-", "callbacks-", "report-", "lines-", "tool-", "twilio-", "odd-"))),
     *("create-429-once", "create-503-once", "webhook-before-create", "burst", "garbage-unknown"),
     *("lost-end-of-call-report", "lost-status-update", "lost-transcript", "lost-speech-update", "lost-user-interrupted"),
 } - {"webhooks-late"}
-PERSON_COMES = {
-    *(name for name in NAMED if name.startswith("create-") and name not in HARMLESS),
-    *(name for name in NAMED if name.startswith(("socket-", "dies-"))),
-    "garbage-bad-json",
-    "half-open",
-} - {"dies-1000"}
+PERSON_COMES = (
+    {
+        *(name for name in NAMED if name.startswith("create-") and name not in HARMLESS),
+        *(name for name in NAMED if name.startswith(("socket-", "dies-"))),
+        "garbage-bad-json",
+    }
+    - {"dies-1000"}
+    - RESUMED
+)
 CALLER_LEFT = {name for name in NAMED if name.startswith("leaves-")}
 COMES = Human(rings_s=0.5, talks_s=1.0)
 NOBODY = Human(outcome="no-answer", rings_s=0.5)
@@ -102,6 +108,20 @@ def test_a_fault_that_costs_the_agent_leads_to_a_person(house: House, look: Look
     assert (row["end_reason"], row["outcome"], row["rung"]) == ("human_ended", "handed_over", "R3")
 
 
+@pytest.mark.parametrize("name", [name for name in CHOSEN if name in RESUMED])
+def test_a_fault_after_which_the_agent_goes_on_with_what_was_said(house: House, look: Look, name: str) -> None:
+    phone = look(name)
+    assert phone.violations == []
+    clips = [clip for clip, _ in heard(phone)]
+    assert clips.count("disclosure") == clips.count("greeting") == 1
+    assert "you_cannot_log_in" in clips  # it answers a question about what was said before
+    assert clips[-1] == "goodbye"
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["outcome"], row["rung"]) == ("agent_ended", "resolved", "R1")
+    assert (row["epoch"] > 0) == (name == "half-open")  # on another stream, or on the same one
+    assert len(house.at_vapi(phone.call_sid)) == 1 + house.kinds(phone.call_sid).count("conversation-lost")
+
+
 @pytest.mark.parametrize("name", [name for name in CHOSEN if name in CALLER_LEFT])
 def test_a_caller_may_leave_at_each_point(house: House, look: Look, name: str) -> None:
     phone = look(name)
@@ -110,7 +130,7 @@ def test_a_caller_may_leave_at_each_point(house: House, look: Look, name: str) -
     assert house.kinds(phone.call_sid).count("call-ended") == 1
 
 
-@pytest.mark.parametrize("name", [name for name in CHOSEN if name not in HARMLESS | PERSON_COMES | CALLER_LEFT])
+@pytest.mark.parametrize("name", [name for name in CHOSEN if name not in HARMLESS | PERSON_COMES | CALLER_LEFT | RESUMED])
 def test_whatever_goes_wrong_a_call_comes_to_an_end_that_is_told(house: House, look: Look, name: str) -> None:
     phone = look(name)
     assert house.row(phone.call_sid)["end_reason"]

@@ -1,0 +1,122 @@
+"""A conversation that was lost goes on: here or on another stream, once for each loss, and never for a call that may not."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from agents.payload import RESUMED
+from bridge.ports import Closing
+from calls import handover, ladder, memory, resuming, services, sessions
+from calls.history import add_line
+from calls.models import CallSession, Heard, Role, Rung, Status, TranscriptLine, VapiState
+from tests.builders import FakeVapi, a_call, a_line, session_of
+
+pytestmark = pytest.mark.django_db
+
+
+def fresh(call: CallSession) -> CallSession:
+    return CallSession.objects.get(pk=call.pk)
+
+
+def talking(**fields: Any) -> CallSession:
+    call = a_call(status=Status.STREAMING, stream_epoch=0, **fields)
+    sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=FakeVapi())
+    return call
+
+
+def lost(call: CallSession, at: datetime | None = None) -> int | None:
+    return resuming.here(call_sid=call.call_sid, epoch=fresh(call).epoch, raw="socket closed with 1011", at=at or timezone.now())
+
+
+def said(call: CallSession, role: Role, text: str, ms: int) -> None:
+    add_line(call=call, vapi_call_id="v0", role=role, text=text, vendor_ms=ms, at=timezone.now(), n=0)
+
+
+def states(call: CallSession) -> list[tuple[int, str]]:
+    return list(call.vapi_sessions.values_list("n", "state"))
+
+
+def test_a_lost_agent_is_followed_by_the_next_session_of_the_same_stream() -> None:
+    call = talking()
+    assert lost(call) == call.vapi_sessions.get(n=1).pk
+    assert (fresh(call).epoch, fresh(call).status, fresh(call).rung) == (0, Status.STREAMING, Rung.RESUMED)
+    assert sessions.open_sessions(call_sid=call.call_sid) == [call.vapi_sessions.get(n=0).pk]
+    assert states(call) == [(0, VapiState.LIVE), (1, VapiState.ASKED)]
+
+
+def test_the_third_loss_within_a_minute_leads_to_people_and_a_later_one_back_to_the_agent() -> None:
+    call, now = talking(), timezone.now()
+    assert lost(call, now) is not None
+    assert lost(call, now + timedelta(seconds=50)) is not None
+    assert lost(call, now + timedelta(seconds=100)) is None
+    assert lost(call, now + timedelta(seconds=111)) is not None
+
+
+@pytest.mark.parametrize("why", ["over", "closed", "failed", "person"])
+def test_a_call_that_may_not_go_on_is_not_resumed(why: str) -> None:
+    call, at = talking(), timezone.now()
+    match why:
+        case "over":
+            services.end_call(call_sid=call.call_sid, at=at, reason="caller_hung_up")  # type: ignore[arg-type]
+        case "closed":
+            services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("stream-lost"), at=at)
+        case "failed":
+            call.vapi_sessions.update(state=VapiState.FAILED, ended_at=at)
+        case "person":
+            services.ask(call=call, key=services.hand_over_key(call.call_sid, 0), verb="hand-over", detail={}, at=at)
+    assert lost(call) is None
+    assert call.vapi_sessions.count() == 1
+
+
+@pytest.mark.parametrize("why", ["stream-lost", "drained", "caller-left", None])
+def test_a_caller_whose_stream_is_over_gets_the_agent_back_on_another_one(why: str | None) -> None:
+    a_line(targets=("tier2",))
+    call = talking()
+    if why:
+        services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing(why), at=timezone.now())
+    step = [handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()) for _ in range(3)]
+    assert step == [ladder.Resume()] * 3
+    assert (fresh(call).epoch, fresh(call).status, fresh(call).rung) == (1, Status.CONNECTING, Rung.RESUMED)
+    assert states(call) == [(0, VapiState.LIVE), (1, VapiState.ASKED)]
+    assert not services.heartbeat(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    assert services.admit_stream(call_sid=call.call_sid, account_sid=call.account_sid, stream_sid="MZ2", epoch=1, at=timezone.now())
+
+
+def test_who_asks_for_an_epoch_that_is_long_over_is_told_to_hang_up() -> None:
+    call = talking()
+    handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    services.admit_stream(call_sid=call.call_sid, account_sid=call.account_sid, stream_sid="MZ2", epoch=1, at=timezone.now())
+    assert handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()) == ladder.HangUp()
+
+
+def test_the_next_session_is_told_what_was_said_as_far_as_it_was_heard_and_does_not_greet() -> None:
+    call = talking()
+    said(call, Role.ASSISTANT, "Thanks for calling. How can I help?", 1000)
+    said(call, Role.USER, "I cannot log in.", 2000)
+    said(call, Role.ASSISTANT, "No problem. Open the page and then click.", 3000)
+    said(call, Role.ASSISTANT, "Nobody heard this.", 4000)
+    TranscriptLine.objects.filter(said__startswith="No problem").update(heard=Heard.PART, heard_text="No problem. Open the")
+    TranscriptLine.objects.filter(said__startswith="Nobody").update(heard=Heard.NONE)
+    client = FakeVapi()
+    assert sessions.start_conversation(vapi_session_pk=lost(call) or 0, by="worker", client=client)
+    assistant = client.created[-1]["assistant"]
+    assert assistant["firstMessage"] == RESUMED
+    assert [(each["role"], each["content"]) for each in assistant["model"]["messages"][1:]] == [
+        ("assistant", "Thanks for calling. How can I help?"),
+        ("user", "I cannot log in."),
+        ("assistant", "No problem. Open the"),
+    ]
+
+
+def test_of_a_long_conversation_the_end_is_told() -> None:
+    call = talking()
+    for number in range(100):
+        said(call, Role.USER, f"{number} " + "x" * 300, 1000 + number)
+    told = memory.so_far(call)
+    assert told[-1].words.startswith("99 ")
+    assert 20 <= len(told) <= 40
+    assert sum(len(each.words) for each in told) <= 8000
