@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
-from agents import services, signing, tool_request
+from agents import limits, services, signing, tool_request
 from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
 from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Premade, Team, TemplateVersion, Tool
@@ -44,6 +44,7 @@ TURNS = (
     "interruption_phrases",
 )
 MODEL = ("model_provider", "model_name", "temperature", "max_tokens")
+KEPT: tuple[str, Any] = ("How long things are kept", {"fields": limits.KEPT, "classes": ("collapse",)})
 LIMITS = ("max_duration_s", "silence_timeout_s")
 
 
@@ -86,7 +87,7 @@ class AssistantTemplateAdmin(DeskAdmin):
     form = AgentForm
     list_display = ("name", "state", "numbers_answered", "voice", "changed_at")
     search_fields, search_help_text = ("name", "prompt", "first_message"), "Name, greeting or any words of the instructions"
-    fieldsets = ((None, {"fields": ("state", "name", "slug")}), *words_fieldsets(tools="tools"))
+    fieldsets = ((None, {"fields": ("state", "name", "slug")}), *words_fieldsets(tools="tools"), KEPT)
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     readonly_fields = ("state",)
     actions = ("publish",)
@@ -243,7 +244,8 @@ class PhoneLineAdmin(DeskAdmin):
     fieldsets = (
         (None, {"fields": ("number", "name", "team", "template", "answered_with")}),
         ("When a person is needed", {"fields": ("handoff", "voicemail", "callback_hours")}),
-        ("Announcement and recording", {"fields": ("disclosure", "record_calls")}),
+        ("Announcement and recording", {"fields": ("disclosure", "record_calls", "all_party_consent")}),
+        KEPT,
     )
     readonly_fields = ("answered_with",)
     when_empty = "No phone line yet. Publish an agent, then add your Twilio number here."

@@ -130,8 +130,8 @@ KINDS = (  # in the order in which they may refer to each other
         "template",
         AssistantTemplate,
         "slug",
-        _keys("slug", "name", *(name for name in AgentWords.word_fields() if name not in GRANTS.values())),
-        lambda words, _: limits.word_problems(words),
+        _keys("slug", "name", *(name for name in AgentWords.word_fields() if name not in GRANTS.values()), *limits.KEPT),
+        lambda words, _: limits.word_problems(words) | limits.keeping_problems(words),
         {"tools": Reference("tools", many=True)},
     ),
     Kind(
@@ -139,8 +139,8 @@ KINDS = (  # in the order in which they may refer to each other
         "line",
         PhoneLine,
         "number",
-        _keys("number", "name", "voicemail", "callback_hours", "disclosure", "record_calls"),
-        lambda line, _: limits.line_problems(line),
+        _keys("number", "name", "voicemail", "callback_hours", "disclosure", "record_calls", "all_party_consent", *limits.KEPT),
+        lambda line, _: limits.line_problems(line) | limits.keeping_problems(line),
         {
             "template": Reference("templates", needed=True),
             "team": Reference("teams"),

@@ -125,6 +125,14 @@ def _all(lists: Iterable[tuple[str, ...]]) -> list[str]:
     return [name for names in lists for name in names]
 
 
+KEEPING_HELP = {
+    "keep_days": "From the end of a call, for past calls too; then its words and the caller's number are erased. 0: right after the call. "
+    "Empty: as long as everything here is kept, which is also the longest.",
+    "keep_sound_days": "They may go before the transcript, not after it. Empty: as long as it.",
+    "keep_bodies_days": "What Vapi sent, as it came. They may go before the transcript, not after it. Empty: as long as it.",
+}
+
+
 def _ranges() -> dict[str, str]:
     """Help for every field with a range, said by the range itself."""
     empty = " Empty: the usual."
@@ -167,6 +175,7 @@ class AgentForm(ModelForm):
         }
         help_texts: ClassVar = {
             **_ranges(),
+            **KEEPING_HELP,
             "name": f"For you and your colleagues; callers never hear it. At most {limits.NAME_CHARS} characters.",
             "slug": "Its name in exports and addresses. Small letters, digits and dashes.",
             "prompt": "Who the agent is, what it can do, and when it must get a person. Callers never hear this.",
@@ -184,7 +193,7 @@ class AgentForm(ModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        _complain(self, limits.word_problems(cleaned))
+        _complain(self, limits.word_problems(cleaned) | limits.keeping_problems(cleaned))
         return cleaned
 
 
@@ -263,7 +272,19 @@ class LineForm(ModelForm):
 
     class Meta:
         model = PhoneLine
-        fields: ClassVar = ["number", "name", "team", "template", "handoff", "voicemail", "callback_hours", "disclosure", "record_calls"]
+        fields: ClassVar = [
+            "number",
+            "name",
+            "team",
+            "template",
+            "handoff",
+            "voicemail",
+            "callback_hours",
+            "disclosure",
+            "record_calls",
+            "all_party_consent",
+            *limits.KEPT,
+        ]
         widgets: ClassVar = {"disclosure": AdminTextareaWidget(attrs={"rows": 2})}
         labels: ClassVar = {"disclosure": "Announcement", "record_calls": "Records calls, once the announcement has been said"}
         help_texts: ClassVar = {
@@ -272,6 +293,8 @@ class LineForm(ModelForm):
             "template": "Callers hear its published version.",
             "callback_hours": f"{limits.CALLBACK_HOURS}. What a caller is told when nobody can talk and they ask to be called back.",
             "disclosure": "Said before the agent speaks. Many countries require that callers are told. Empty: nothing is said.",
+            **KEEPING_HELP,
+            "all_party_consent": "Callers are asked to press 1. Whoever does not is helped all the same, and not recorded.",
             "record_calls": "Twilio records both sides. The announcement above is said first, so it must say that calls are recorded.",
         }
 
@@ -280,7 +303,7 @@ class LineForm(ModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        _complain(self, limits.line_problems(cleaned))
+        _complain(self, limits.line_problems(cleaned) | limits.keeping_problems(cleaned))
         return cleaned
 
 

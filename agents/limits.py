@@ -141,12 +141,14 @@ NORTH_AMERICAN_DIGITS = 11  # with the 1; anything shorter is a short code
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 OTHER_SECRETS = re.compile(r"SECRET_KEY|DATABASE_URL|REDIS_URL|DJANGO_\w+|TWILIO_\w+|VAPI_\w+")
-TRANSFER, END_CALL = "transfer_to_human", "end_call"
-BUILT_IN_TOOLS = (TRANSFER, END_CALL)
+TRANSFER, END_CALL, DO_NOT_RECORD = "transfer_to_human", "end_call", "do_not_record"
+BUILT_IN_TOOLS = (TRANSFER, END_CALL, DO_NOT_RECORD)
 TOOL_DESCRIPTION_CHARS = 1000
 TOOL_TIMEOUT_S = Range(0.5, 4.5, "seconds")  # the webhook that runs it answers within 5 s
 RING_SECONDS = Range(5, 120, "seconds")
 CALLBACK_HOURS = Range(1, 168, "hours")
+KEEP_DAYS = Range(0, 36_500, "days")
+KEPT = ("keep_days", "keep_sound_days", "keep_bodies_days")
 JSON_TYPES = ("string", "number", "integer", "boolean", "array", "object")
 JSON_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 JSON_KEYS = ("type", "items", "properties", "description", "pattern", "format", "required", "enum", "title")
@@ -270,6 +272,15 @@ def line_problems(line: Mapping[str, Any]) -> dict[str, str]:
         found["callback_hours"] = CALLBACK_HOURS.problem(line["callback_hours"])
     if line.get("record_calls") and not str(line.get("disclosure") or "").strip():
         found["record_calls"] = "Callers must be told before they are recorded: write the announcement first."
+    return {field: sentence for field, sentence in found.items() if sentence}
+
+
+def keeping_problems(kept: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with how long something is kept, as {field: sentence}; a field that is missing or empty is not looked at."""
+    given = {name: kept[name] for name in KEPT if kept.get(name) is not None}
+    found = {name: KEEP_DAYS.problem(days) for name, days in given.items()}
+    if not any(found.values()) and "keep_days" in given:
+        found |= {name: "This may go before the transcript, not after it." for name, days in given.items() if days > given["keep_days"]}
     return {field: sentence for field, sentence in found.items() if sentence}
 
 

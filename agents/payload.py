@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.limits import END_CALL, FLUX, NAME_CHARS, TRANSFER
+from agents.limits import DO_NOT_RECORD, END_CALL, FLUX, NAME_CHARS, TRANSFER
 
 SERVER_TIMEOUT_S = 10  # our webhook answers within 5
 SERVER_MESSAGES = (
@@ -188,13 +188,14 @@ def _model(words: VersionWords) -> dict[str, Any]:
         tools.append(_transfer(words.targets))
     if words.may_end_call:
         tools.append(_end_call())
+    tools.append(_do_not_record())  # every caller may ask for that, of every agent
     return {
         "provider": words.model_provider,
         "model": words.model_name,
         "messages": [{"role": "system", "content": words.prompt}],
         "temperature": words.temperature,
         "maxTokens": words.max_tokens,
-        **({"tools": tools} if tools else {}),
+        "tools": tools,
     }
 
 
@@ -274,3 +275,7 @@ def _transfer(targets: tuple[str, ...]) -> dict[str, Any]:
 
 def _end_call() -> dict[str, Any]:
     return _function(END_CALL, "Hang up, after both of you have said goodbye.", {})
+
+
+def _do_not_record() -> dict[str, Any]:
+    return _function(DO_NOT_RECORD, "Keep nothing of this call: use it when the caller does not want to be recorded or written down.", {})

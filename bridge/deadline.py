@@ -158,6 +158,10 @@ class Courier:
         """GET, with the same bounds and errors as `post`. `each_read`: how long the other side may be silent, in seconds."""
         return self._carry("GET", url, None, headers, within, max_bytes, each_read)
 
+    def delete(self, url: str, *, headers: Mapping[str, str], within: float, max_bytes: int) -> Answer:
+        """DELETE, with the same bounds and errors as `post`."""
+        return self._carry("DELETE", url, None, headers, within, max_bytes)
+
     def close(self) -> None:
         self._session.close()
 

@@ -19,6 +19,7 @@ SETTINGS = "X-Twilio-Webhooks-Signature-Settings"
 SPOKEN_LIMIT = 3000  # characters of the strictest voice family (error 13521 beyond)
 HUMAN_TIME_LIMIT_S = 4 * 3600
 VOICEMAIL_LIMIT_S = 120
+DECIDE_WITHIN_S = 1  # after a question that people hear out before they press, or do not
 PRESS_WITHIN_S = 2  # after the prompt; then the tone comes
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -69,17 +70,32 @@ def speakable(text: str) -> str:
 
 
 def connect_stream(
-    *, disclosure: str, stream_url: str, stream_status_url: str, token: str, resume_url: str, recording_url: str = ""
+    *,
+    disclosure: str,
+    stream_url: str,
+    stream_status_url: str,
+    token: str,
+    resume_url: str,
+    recording_url: str = "",
+    question: str = "",
+    question_url: str = "",
+    is_announced: bool = False,
 ) -> str:
     """Say the disclosure (none when empty), carry the audio, and ask `resume_url` however the stream ends.
 
-    With a `recording_url` both sides are recorded from the disclosure's end to the call's; without a disclosure never.
+    With a `recording_url` both sides are recorded from the disclosure's end to the call's; without a disclosure never, unless
+    it `is_announced` before. With a `question`, said after the disclosure, `question_url` gets the key the caller presses; who
+    presses none goes on here.
     """
     twiml = VoiceResponse()
     announced = speakable(disclosure)
     if announced:
         twiml.say(announced)
-    if announced and recording_url:
+    if question:
+        keys = Gather(action=question_url, method="POST", num_digits=1, timeout=DECIDE_WITHIN_S, finish_on_key="")
+        keys.say(speakable(question))
+        twiml.append(keys)
+    if (announced or is_announced) and recording_url:
         start = Start()
         start.recording(
             channels="dual",

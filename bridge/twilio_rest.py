@@ -1,4 +1,4 @@
-"""Twilio's REST side: how is a call, end it, send it elsewhere, fetch a recording. Each answers in time or says why not.
+"""Twilio's REST side: how is a call, end it, send it elsewhere, fetch, stop or delete a recording. Each answers in time or says why not.
 
 The vendor's client builds the requests and reads the answers; its own transport waits for ever by default and goes to
 hosts of its own making, so ours carries them: to the configured server, within a deadline over all of it, bounded. A call
@@ -94,6 +94,16 @@ class TwilioRest:
             raise TwilioRefused("The recording is too long.", status=200)
         return answer.body
 
+    def delete_recording(self, sid: str, account_sid: str = "") -> bool:
+        """Erase a recording for good. False when Twilio does not have it (any more)."""
+        account = self._client.api.v2010.accounts(self._known(account_sid))
+        return self._carry_out(lambda: account.recordings(sid).delete()) is not None
+
+    def stop_recording(self, call_sid: str, account_sid: str = "") -> bool:
+        """Stop the recording that is being made of a call. False when none is."""
+        current = self._calls(account_sid)(call_sid).recordings("Twilio.CURRENT")
+        return self._carry_out(lambda: current.update(status="stopped")) is not None
+
     def close(self) -> None:
         self._wire.close()
 
@@ -156,6 +166,8 @@ class _Wire(HttpClient):  # type: ignore[misc]
         try:
             if method == "GET":
                 return self._courier.get(self._base_url + path, each_read=self._within, **bounds)
+            if method == "DELETE":
+                return self._courier.delete(self._base_url + path, **bounds)
             return self._courier.post(self._base_url + path, body=body, **bounds)
         except NoAnswer as nothing:
             raise TwilioUnavailable("Twilio did not answer in time." if nothing.late else "Twilio cannot be reached.") from None
@@ -167,6 +179,8 @@ class _Wire(HttpClient):  # type: ignore[misc]
 def _success(answer: Answer) -> str:
     """The JSON of a good answer, safe to read for a parser without bounds. Any other is raised for what it means."""
     status, said = answer.status, _object(answer)
+    if status == 204:
+        return ""
     if 200 <= status < 300:
         if said is None:
             raise TwilioUnavailable("Twilio's answer is not sane JSON.", status=status)

@@ -128,6 +128,20 @@ class VapiClient:
             raise VapiRefused("The socket address does not lead to Vapi.")
         end_on_socket(socket_url, headers=self._headers | {"User-Agent": USER_AGENT})
 
+    def delete_call(self, call_id: str, *, deadline_s: float = NOBODY_WAITS_S) -> bool:
+        """Erase what Vapi keeps of a call; a running one goes on. False when it has nothing (any more).
+
+        Raises VapiUnavailable, also when its recordings could not be erased yet, or VapiRefused.
+        """
+        url = f"{self._base_url}/call/{quote(call_id, safe='')}"
+        try:
+            _success(self._carried(lambda: self._courier.delete(url, headers=self._headers, within=deadline_s, max_bytes=MAX_CALL_BYTES)))
+        except VapiRefused as refused:
+            if refused.status != 404:
+                raise
+            return False
+        return True
+
     def close(self) -> None:
         self._courier.close()
 

@@ -30,6 +30,8 @@ from calls.printed import words
 
 NEWEST_EVENTS = 200
 NEWEST_LINES = 200
+CONSENT = ("disclosed_at", "agreed_at", "unrecorded_at")
+ERASED = ("erased_at", "erased_why", "sound_erased_at", "bodies_erased_at")
 
 if TYPE_CHECKING:
     CallAdmin = admin.ModelAdmin[CallSession]
@@ -149,6 +151,7 @@ class CallSessionAdmin(History, CallAdmin):
         (None, {"fields": ("console_page", "status", "outcome", "end_reason", "rung")}),
         ("Who", {"fields": ("channel", "from_number", "to_number", "line", "version")}),
         ("When", {"fields": ("started_at", "answered_at", "ended_at", "last_seen_at")}),
+        ("What was agreed, and what is erased", {"fields": (*CONSENT, *ERASED), "classes": ("collapse",)}),
         ("For engineers", {"fields": ("public_id", "call_sid", "account_sid", "stream_sid", "epoch"), "classes": ("collapse",)}),
     )
     inlines = (TranscriptInline, ToolRunInline, RecordingInline, CallbackInline, EventInline, MetricsInline, VapiSessionInline)

@@ -1,6 +1,6 @@
-"""The two tools every agent has from us: hand the caller to a person, and hang up.
+"""The tools every agent has from us: hand the caller to a person, hang up, and keep nothing of what is said.
 
-Neither happens here. Each becomes a command to the live call, which first plays the agent's last words to their end;
+The first two do not happen here. Each becomes a command to the live call, which first plays the agent's last words to their end;
 the answer tells the model to say them. People are chosen by the slug of a row, never by a number the model may invent.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from django.db import transaction
 
 from agents.tools import ToolAnswer, one_line
-from calls import services, tool_runs
+from calls import consent, services, tool_runs
 from calls.history import NewEvent, record_events
 from calls.masking import masked_text
 from calls.models import CallSession, Rung, Source
@@ -68,9 +68,16 @@ def end_call(call: CallSession, arguments: dict[str, Any], at: datetime) -> Tool
     return ToolAnswer(text="The call ends when you stop speaking. Say goodbye now.", problem="")
 
 
+def do_not_record(call: CallSession, arguments: dict[str, Any], at: datetime) -> ToolAnswer:
+    """The caller does not want to be recorded. It may be said twice."""
+    consent.refuse_recording(call=call, at=at)
+    return ToolAnswer(text="Recording is off, and nothing of this call is written down. Say so in one short sentence.", problem="")
+
+
 BUILT_IN: dict[str, Callable[[CallSession, dict[str, Any], datetime], ToolAnswer]] = {
     "transfer_to_human": transfer_to_human,
     "end_call": end_call,
+    "do_not_record": do_not_record,
 }
 
 

@@ -25,12 +25,14 @@ CUT = " … (the rest is in the JSON export)"
 CALL_FIELDS = (
     *("pk", "call_sid", "status", "end_reason", "outcome", "rung", "epoch", "from_number", "to_number"),
     *("version__template__slug", "version__number", "started_at", "answered_at", "ended_at"),
+    *("disclosed_at", "disclosure_mark", "agreed_at", "unrecorded_at", "erased_at", "erased_why", "sound_erased_at", "bodies_erased_at"),
     *("metrics__first_audio_ms", "metrics__interruptions", "metrics__time_to_silence_ms", "metrics__turn_latency_ms"),
 )
 COLUMNS = (
     *("call_sid", "status", "end_reason", "outcome", "rung", "epoch", "from", "to", "template", "version", "vapi_call_ids"),
     *("started_at", "answered_at", "ended_at", "lines", "transcript", "events"),
     *("first_audio_ms", "interruptions", "time_to_silence_ms", "turn_latency_ms"),
+    *("disclosed_at", "agreed_at", "unrecorded_at", "erased_at", "erased_why"),
 )
 
 
@@ -93,6 +95,18 @@ def _call(row: Row, *, vapi_call_ids: list[str], lines: list[Any], events: list[
             "time_to_silence_ms": row["metrics__time_to_silence_ms"] or [],
             "turn_latency_ms": row["metrics__turn_latency_ms"] or [],
         },
+        "consent": {
+            "disclosed_at": stamp(row["disclosed_at"]),
+            "disclosure_sha256": row["disclosure_mark"] or None,
+            "agreed_at": stamp(row["agreed_at"]),
+            "unrecorded_at": stamp(row["unrecorded_at"]),
+        },
+        "erased": {
+            "text_at": stamp(row["erased_at"]),
+            "why": row["erased_why"] or None,
+            "sound_at": stamp(row["sound_erased_at"]),
+            "bodies_at": stamp(row["bodies_erased_at"]),
+        },
     }
 
 
@@ -152,6 +166,9 @@ def _row(call: Row) -> dict[str, Any]:
     return {
         **call,
         **metrics,
+        **call["consent"],
+        "erased_at": call["erased"]["text_at"],
+        "erased_why": call["erased"]["why"],
         "vapi_call_ids": _joined(call["vapi_call_ids"]),
         "lines": len(call["lines"]),
         "transcript": "\n".join(f"{line['role']}: {line['text']}" for line in call["lines"]),

@@ -18,13 +18,18 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Case, DateTimeField, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Greatest
 
-from calls import publisher
+from calls import publisher, unsaid
 from calls.clock import CallClock
 from calls.finals import NEARLY_MS, SAME_TURN_MS, Final, retold
 from calls.heard import share_out
 from calls.models import CallEvent, CallSession, Heard, Role, Source, TranscriptLine
 from calls.redaction import redact, redact_body
 from calls.words import words
+
+OF_A_WRITER = (
+    *("call_sid", "epoch", "public_id", "last_event_seq", "clock_boot", "clock_origin_ms", "answered_at", "started_at"),
+    *("erased_at", "unrecorded_at"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +83,7 @@ def record_all(entries: Sequence[NewEvents]) -> dict[tuple[str, int | None], int
         if calls.update(**_reserved(entries)) == 0:
             return {}
         rows: list[CallEvent] = []
-        for call in calls.only(
-            "call_sid", "epoch", "public_id", "last_event_seq", "clock_boot", "clock_origin_ms", "answered_at", "started_at"
-        ):
+        for call in calls.only(*OF_A_WRITER):
             entry = next(entry for entry in entries if entry.call_sid == call.call_sid and entry.epoch in (None, call.epoch))
             rows += _numbered(call, entry.events)
             written[entry.call_sid, entry.epoch] = call.last_event_seq
@@ -117,7 +120,7 @@ def _numbered(call: CallSession, events: Sequence[NewEvent]) -> list[CallEvent]:
             kind=event.kind,
             at=event.at,
             ms=clock.ms(at=event.at, now=event.now),
-            detail=redact_body(dict(event.detail)),
+            detail=redact_body(unsaid.detail(call, event.detail)),
         )
         for place, event in enumerate(events)
     ]
@@ -168,6 +171,8 @@ def add_lines(lines: Sequence[NewLine]) -> int:
     try:
         with transaction.atomic():
             record_all(_told_by_call(lines))  # first: others wait for us there
+            unkept = unsaid.among({line.call.pk for line in lines})
+            lines = [line for line in lines if line.call.pk not in unkept]
             TranscriptLine.objects.bulk_create(map(_row, lines))
             _settle_retold([line for line in lines if line.vapi_call_id])
             for call in _cut_off({line.call for line in lines if line.role == Role.ASSISTANT}):

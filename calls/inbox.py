@@ -7,7 +7,7 @@ So a failed processing is repeated from the row, and a repeated webhook changes 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 
 from bridge.errors import BadMessage
-from calls import vapi_events
+from calls import unsaid, vapi_events
 from calls.models import CallSession, InboxMessage, Source, VapiSession
 from calls.redaction import redact_body
 from calls.vapi_events import NEED_THE_ID, VapiMessage
@@ -85,7 +85,7 @@ class Stored(NamedTuple):
 
 def keep(message: VapiMessage, *, session: VapiSession | None, at: datetime) -> InboxMessage | None:
     """Store a message before it is answered. None when it was told before."""
-    return store_inbox(**_of_vapi(message, session, at))
+    return store_inbox(**_of_vapi(message, session, at, unsaid.among({session.call_id} if session else ())))
 
 
 def keep_all(told: Sequence[tuple[VapiMessage, VapiSession | None]], *, at: datetime) -> list[Stored]:
@@ -94,8 +94,9 @@ def keep_all(told: Sequence[tuple[VapiMessage, VapiSession | None]], *, at: date
     Raises IntegrityError when another process stores one of them in this very moment.
     """
     stored: dict[str, Stored] = {}
+    unkept = unsaid.among({session.call_id for _, session in told if session})
     for message, session in told:
-        row = _row(**_of_vapi(message, session, at))
+        row = _row(**_of_vapi(message, session, at, unkept))
         stored.setdefault(row.key, Stored(message, session, row))
     known = set(InboxMessage.objects.filter(source=Source.VAPI, key__in=stored).values_list("key", flat=True))
     new = [each for key, each in stored.items() if key not in known]
@@ -103,9 +104,14 @@ def keep_all(told: Sequence[tuple[VapiMessage, VapiSession | None]], *, at: date
     return new
 
 
-def _of_vapi(message: VapiMessage, session: VapiSession | None, at: datetime) -> dict[str, Any]:
-    """Vapi's first webhooks may be faster than the answer that tells us its id; whose they are is said later then."""
+def _of_vapi(message: VapiMessage, session: VapiSession | None, at: datetime, unkept: Collection[int]) -> dict[str, Any]:
+    """Vapi's first webhooks may be faster than the answer that tells us its id; whose they are is said later then.
+
+    Of the calls in `unkept` no words are stored.
+    """
     kept, call_id = message.kept(), session.call_id if session and session.vapi_call_id else None
+    if session and session.call_id in unkept:
+        kept = unsaid.body(kept)
     told = {"source": Source.VAPI, "kind": message.kind, "vapi_call_id": message.vapi_call_id}
     return {**told, "key": message.key(kept), "body": kept, "at": at, "call_id": call_id}
 

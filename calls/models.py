@@ -79,6 +79,13 @@ class Rung(models.TextChoices):
     STATIC = "R5", "Emergency answer"
 
 
+class ErasedWhy(models.TextChoices):
+    """On whose word what was said on a call is gone."""
+
+    RETENTION = "retention", "the time that such calls are kept is over"
+    REQUEST = "request", "somebody asked for it"
+
+
 class CallSessionQuerySet(models.QuerySet["CallSession"]):
     def live(self) -> Self:
         return self.filter(ended_at=None)
@@ -131,6 +138,7 @@ class CallSession(models.Model):
     agreed_at = models.DateTimeField(null=True, blank=True)  # to being recorded, where the line asks everybody
     unrecorded_at = models.DateTimeField(null=True, blank=True)  # "do not record this": nothing said is kept from here on
     erased_at = models.DateTimeField(null=True, blank=True)  # a tombstone: ids and counts, and what still comes in is erased too
+    erased_why = models.CharField(max_length=10, choices=ErasedWhy.choices, blank=True)
     sound_erased_at = models.DateTimeField(null=True, blank=True)
     bodies_erased_at = models.DateTimeField(null=True, blank=True)
 
@@ -148,6 +156,7 @@ class CallSession(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["last_seen_at"], condition=Q(ended_at=None), name="live_calls_by_last_seen"),
             models.Index(fields=["-started_at"], name="calls_by_start"),
+            models.Index(fields=["ended_at"], condition=Q(erased_at=None), name="calls_with_words_by_end"),
         ]
 
     def __str__(self) -> str:
@@ -250,6 +259,7 @@ class Recording(models.Model):
     state = models.CharField(max_length=12, choices=RecordingState.choices, default=RecordingState.IN_PROGRESS)
     seconds = models.PositiveIntegerField(default=0)
     at = models.DateTimeField()
+    erased_at = models.DateTimeField(null=True, blank=True)  # gone for us; that Twilio deletes it is a `VendorErasure`
 
     class Meta:
         ordering: ClassVar = ["-at"]
@@ -448,6 +458,7 @@ class VendorErasure(models.Model):
     kind = models.CharField(max_length=20, choices=Kind.choices)
     vendor_id = models.CharField(max_length=64)
     account_sid = models.CharField(max_length=64, blank=True)  # Twilio's account of it
+    asked_for = models.CharField(max_length=16, blank=True)  # the mark of the person who asked (`calls.person.mark`)
     asked_at = models.DateTimeField()
     tries = models.PositiveSmallIntegerField(default=0)
     next_at = models.DateTimeField()

@@ -35,7 +35,7 @@ def words(kind: str, detail: dict[str, Any]) -> str:
         case "tts-buffer-flushed":
             return f"TTS buffer flushed ({detail.get('cancelled_ms', 0)}ms audio cancelled)"
         case "transcript-partial" | "transcript-final":
-            return f'{kind}: "{detail.get("text", "")}"'
+            return f'{kind}: "{detail["text"]}"' if "text" in detail else f"{kind}: erased"
         case "dial-result":
             return f"dial-result: {detail.get('target', '')} {detail.get('status', '')}"
         case "tool-answered":

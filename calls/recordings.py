@@ -12,8 +12,9 @@ from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Greatest
 
+from calls import vendor_erasures
 from calls.history import NewEvent, pages_look, record_events
-from calls.models import CallSession, Recording, RecordingKind, RecordingState, Source
+from calls.models import CallSession, Recording, RecordingKind, RecordingState, Source, VendorErasure
 
 RISING = (RecordingState.IN_PROGRESS, RecordingState.FAILED, RecordingState.ABSENT, RecordingState.COMPLETED)
 
@@ -40,6 +41,11 @@ def _kept(call: CallSession, sid: str, kind: RecordingKind, state: RecordingStat
         risen = Recording.objects.filter(pk=row.pk, state__in=lower).update(state=state) == 1
         if not is_new:
             Recording.objects.filter(pk=row.pk).update(seconds=Greatest(F("seconds"), Value(seconds)))
+        if _is_unwanted(row, call):
+            Recording.objects.filter(pk=row.pk, erased_at=None).update(erased_at=at)
+            if state != RecordingState.IN_PROGRESS:  # else it is stopped first
+                kind_of_it = VendorErasure.Kind.TWILIO_RECORDING
+                vendor_erasures.want_gone(kind=kind_of_it, ids=[sid], account_sid=call.account_sid, at=at)
         if is_new and kind == RecordingKind.CALL:
             record_events(call_sid=call.call_sid, events=[NewEvent("recording-started", Source.TWILIO, at)])
         row.refresh_from_db()
@@ -49,6 +55,12 @@ def _kept(call: CallSession, sid: str, kind: RecordingKind, state: RecordingStat
         elif risen:
             pages_look(call_sid=call.call_sid)
     return is_new or risen
+
+
+def _is_unwanted(row: Recording, call: CallSession) -> bool:
+    """Nobody shall hear this: the call's sound was erased, or its caller does not want to be recorded. Needs `evidence.hold`."""
+    unrecorded = call.unrecorded_at is not None and row.kind == RecordingKind.CALL
+    return call.sound_erased_at is not None or row.erased_at is not None or unrecorded
 
 
 def _is_message(kind: str, state: str, seconds: int) -> bool:

@@ -15,13 +15,14 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 
-from calls import evidence, redaction, vapi_report
+from calls import evidence, redaction, unsaid, vapi_report
 from calls.history import NewEvent, line_hash, record_events
 from calls.models import InboxMessage, Source, TranscriptLine, VapiReport, VapiSession
 from calls.vapi_kinds import FETCHED, REPORT
 from calls.vapi_report import Line, Turn
 
 A_DAY = timedelta(days=1)
+NO_WORDS: Mapping[str, Any] = {"summary": "", "success": "", "structured": {}}
 LONG = 500  # lines; with more of them, comparing all takes longer than somebody who waits for an answer should wait
 
 
@@ -38,10 +39,13 @@ def merge(*, session: VapiSession, report: Mapping[str, Any], at: datetime) -> b
     wanted = vapi_report.missing(finals, said)
     with transaction.atomic():
         evidence.hold(call_sid=session.call.call_sid, at=at)
+        if is_unkept := bool(unsaid.among({session.call_id})):
+            figures |= NO_WORDS
         if FETCHED in report and FETCHED not in (_report_of(session) or report):
             return False
         if (by_now := _finals(session)) != finals:
             wanted = vapi_report.missing(by_now, said)
+        wanted = [] if is_unkept else wanted
         kept, first = VapiReport.objects.get_or_create(session=session, defaults={**figures, "merged_at": at})
         _settle(session, wanted, at=kept.merged_at)
         VapiReport.objects.filter(pk=kept.pk).update(**figures, lines_added=len(wanted))
@@ -71,6 +75,8 @@ def _settle_with(kept: VapiReport, *, at: datetime) -> None:
         evidence.hold(call_sid=session.call.call_sid, at=at)
         if (by_now := _finals(session)) != finals:
             wanted = vapi_report.missing(by_now, said)
+        if unsaid.among({session.call_id}):
+            return
         _settle(session, wanted, at=kept.merged_at)
         VapiReport.objects.filter(pk=kept.pk).update(lines_added=len(wanted))
 

@@ -25,8 +25,8 @@ from agents import lines
 from agents.models import PhoneLine
 from bridge import live
 from bridge.ports import Closing
-from calls import clock, ended_reasons, evidence, lifecycle, publisher
-from calls.history import NewEvent, keep_line, pages_look, record_events
+from calls import clock, ended_reasons, evidence, lifecycle, publisher, unsaid
+from calls.history import NewEvent, keep_line, line_hash, pages_look, record_events
 from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
 from calls.redaction import redact_body
 from calls.sessions import ask_session, finalise, session_ended
@@ -79,6 +79,8 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
 
 def _answered(row: CallSession, answer: lines.Answer) -> CallSession:
     row.line_id, row.version_id, row.status = answer.line_id, answer.version_id, Status.CONNECTING
+    if answer.disclosure:
+        row.disclosed_at, row.disclosure_mark = row.started_at, line_hash(answer.disclosure)
     row.save(force_insert=True)
     events = [NewEvent("call-received", Source.TWILIO, row.started_at)]
     if answer.version_id is not None:  # else people take the call: the stream finds no session and says so
@@ -288,7 +290,7 @@ def ask(*, call: CallSession, key: str, verb: str, detail: Mapping[str, Any], at
     """
     try:
         with transaction.atomic():
-            said = redact_body(dict(detail))
+            said = redact_body(unsaid.without_words(detail) if unsaid.among({call.pk}) else dict(detail))
             command = OutboxCommand.objects.create(call=call, key=key, to=to, verb=verb, detail=said, asked_at=at)
             if to == "live":
                 transaction.on_commit(partial(publisher.tell, call.call_sid, live.COMMANDS))

@@ -25,7 +25,7 @@ from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import VapiCall
-from calls import evidence, memory, publisher
+from calls import erasure, evidence, memory, publisher
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiSession, VapiState
 
@@ -262,6 +262,7 @@ def _close_books(call_sid: str, report: str) -> bool:
         if ended.update(status=Status.FINALISED, report=report) == 0:
             return False
         pages_look(call_sid=call_sid)
+        erasure.after_call(call_sid=call_sid, at=timezone.now())
     return True
 
 

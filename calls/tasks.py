@@ -12,10 +12,10 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from agents import account
+from agents import account, trail
 from agents.tasks import ASKED_AGAIN
 from bridge.errors import VapiUnavailable
-from calls import inbox, lost_reports, orphans, sessions, twilio_account
+from calls import consent, erasure, inbox, lost_reports, orphans, sessions, twilio_account, vendor_accounts, vendor_erasures
 from calls.models import VapiSession
 from calls.sweep import end_silent_calls
 
@@ -74,6 +74,7 @@ def sweep() -> None:
     """Scheduled: end silent calls and forgotten sessions, ask for reports that did not come, and end the wait for them."""
     now = timezone.now()
     end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
+    consent.stop_recordings(twilio=twilio_account.client(), now=now)
     sessions.give_up_reports(now=now)
     for pk in lost_reports.due(now=now):
         fetch_report.delay(pk)
@@ -92,3 +93,27 @@ def reprocess_inbox() -> None:
     """Scheduled: webhook bodies that were stored but not yet made into history."""
     for pk in inbox.inbox_to_do(now=timezone.now()):
         inbox.reprocess(pk=pk, at=timezone.now())
+
+
+@shared_task(acks_late=True, soft_time_limit=30)
+def stop_recordings(call_sid: str) -> None:
+    """A caller does not want to be recorded. `sweep` finds what the broker lost."""
+    consent.stop_recordings(twilio=twilio_account.client(), now=timezone.now(), call_sid=call_sid)
+
+
+@shared_task(soft_time_limit=60)
+def ask_vendors() -> None:
+    """Scheduled: have the vendors delete what is erased here."""
+    vendor_erasures.ask(vendors=vendor_accounts.vendors(), now=timezone.now())
+
+
+@shared_task
+def keep_time() -> None:
+    """Scheduled, nightly: erase what was kept for its time. A long backlog is worked off in turns."""
+    now = timezone.now()
+    gone, is_more = erasure.keep_time(now=now)
+    if any(gone.counts.values()):
+        trail.record("erase", actor="", subject="kept for its time", detail=gone.counts, at=now)
+        erasure.leave_no_trace()
+    if is_more:
+        keep_time.delay()

@@ -15,6 +15,7 @@ import orjson
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
+from calls import unsaid
 from calls.history import NewEvent, record_events
 from calls.masking import masked, masked_text
 from calls.models import CallSession, CallSessionQuerySet, Source, Status, ToolRun
@@ -29,7 +30,7 @@ WITH_AGENT = (Status.RECEIVED, Status.WAITING, Status.CONNECTING, Status.STREAMI
 
 def begin_tool(*, call: CallSession, tool_call_id: str, name: str, arguments: Any, at: datetime) -> tuple[ToolRun, bool]:
     """Enter a tool call of the model. The flag is True for the one who is to run it; all others wait for, or read, its result."""
-    kept, name = _kept(arguments), name[:64]
+    kept, name = _kept(arguments) if not unsaid.among({call.pk}) else {}, name[:64]
     try:
         with transaction.atomic():
             run = ToolRun.objects.create(call=call, tool_call_id=tool_call_id, name=name, arguments=kept, started_at=at)
@@ -58,6 +59,8 @@ def finish_tool(*, tool_call_id: str, result: str, problem: str, at: datetime, s
     said = {"result": redact_body(masked_text(result)), "problem": redact_body(masked_text(problem))[:LONGEST_PROBLEM]}
     with transaction.atomic():
         unfinished = ToolRun.objects.filter(tool_call_id=tool_call_id, ended_at=None)
+        if unsaid.among(set(unfinished.values_list("call", flat=True))):
+            said, sent = {"result": "", "problem": "It failed; what it said is not kept." if problem else ""}, {}
         if unfinished.update(**said, sent=dict(sent or {}), ended_at=at) == 0:
             return False
         run = ToolRun.objects.select_related("call").get(tool_call_id=tool_call_id)

@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import environ
+from celery.schedules import crontab
+from django.core.exceptions import ImproperlyConfigured
 
 from supportvoice.embedded import socket_path
 
@@ -40,6 +42,9 @@ TWILIO_PHONE_NUMBER = env("TWILIO_PHONE_NUMBER", default="")
 
 CALL_TTL = timedelta(seconds=env.int("CALL_TTL_S", default=3600))  # silent this long: cleaned up
 SWEEP_SECONDS = env.int("SWEEP_SECONDS", default=60)
+RETENTION_DAYS = env.int("RETENTION_DAYS", default=90)  # what was said is kept for so long; an agent or a line may say less
+if RETENTION_DAYS < 0:
+    raise ImproperlyConfigured("RETENTION_DAYS must be 0 or more.")
 DRAIN_SECONDS = env.int("DRAIN_SECONDS", default=600)
 ALLOW_INSECURE = env.bool("ALLOW_INSECURE", default=False)
 
@@ -94,7 +99,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 1.0,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;",
     }
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 0  # back to the pool
@@ -128,6 +133,8 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "calls.tasks.sweep", **_EVERY_SWEEP},
     "reprocess-inbox": {"task": "calls.tasks.reprocess_inbox", **_EVERY_SWEEP},
     "end-orphans": {"task": "calls.tasks.end_orphans", "schedule": timedelta(seconds=20), "options": {"expires": 20}},  # within 60 s
+    "keep-time": {"task": "calls.tasks.keep_time", "schedule": crontab(hour=3, minute=17), "options": {"expires": 6 * 3600}},  # UTC
+    "ask-vendors": {"task": "calls.tasks.ask_vendors", **_EVERY_SWEEP},
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {

@@ -36,6 +36,7 @@ class Faults:
     create_malformed: str = ""  # one of malformed.KINDS
     line_limit: str = ""  # as if all lines were busy: refused (400) | blocked (201 that says so) | ended (201, over at once)
     early_webhook: bool = False  # a status-update is delivered before the create is answered
+    delete_refusals: int = 0  # so many `DELETE /call/{id}` are answered with 503: recordings could not be erased
     # the audio socket's upgrade
     socket_status: int | None = None  # refuse it with this status
     socket_never: bool = False  # never answer it

@@ -32,11 +32,25 @@ async def start(leg: Leg, verb: Verb) -> None:
 
 def finish(leg: Leg) -> None:
     """The call is over: so are the recordings of it."""
-    for running in leg.running:
-        track, said, heard = running.recording.track, leg.seen.said_audio()[running.since :], leg.seen.heard_since(running.since)
-        said, heard = b"" if track == "outbound" else said, b"" if track == "inbound" else heard
-        _shelve(leg, running.noun, replace(running.recording, ulaw=said, heard=heard, why="over"))
-    leg.running.clear()
+    while leg.running:
+        _end(leg, leg.running.pop(0), "over")
+
+
+def stop(leg: Leg, sid: str = "") -> Recording | None:
+    """The REST API stops a recording, or the one that began last; None when there is no such one under way."""
+    running = next((each for each in reversed(leg.running) if sid in ("", each.recording.sid)), None)
+    if running is None:
+        return None
+    leg.running.remove(running)
+    return _end(leg, running, "stopped")
+
+
+def _end(leg: Leg, running: Running, why: str) -> Recording:
+    track, said, heard = running.recording.track, leg.seen.said_audio()[running.since :], leg.seen.heard_since(running.since)
+    said, heard = b"" if track == "outbound" else said, b"" if track == "inbound" else heard
+    recording = replace(running.recording, ulaw=said, heard=heard, why=why)
+    _shelve(leg, running.noun, recording)
+    return recording
 
 
 async def record(leg: Leg, verb: Verb) -> Next | None:

@@ -55,7 +55,7 @@ class Callback:
 class Recording:
     """A finished recording, both tracks mu-law: `ulaw` what the caller said, `heard` what the caller heard (empty for a `<Record>`).
 
-    `why` it stopped: silence, too-long, key, hangup, turned; a recording of the whole call ends with it: over.
+    `why` it stopped: silence, too-long, key, hangup, turned; a recording of the whole call ends with it (over), or is stopped before.
     """
 
     sid: str

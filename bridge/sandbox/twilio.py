@@ -28,7 +28,7 @@ from bridge.sandbox.leg import Ended, Interrupted, Leg, Manners, Turned, new_sid
 from bridge.sandbox.phone import Moment, Phone
 from bridge.sandbox.program import NoDocument, Program
 from bridge.sandbox.script import Caller
-from bridge.sandbox.seen import Seen
+from bridge.sandbox.seen import Recording, Seen
 from bridge.sandbox.streaming import AFTER_ABNORMAL_CLOSE, LEAVING
 from bridge.sandbox.verbs import MS_PER_LETTER
 from bridge.sandbox.web import Internet, Web
@@ -182,6 +182,10 @@ class TwilioCall(Seen):
         """The REST API sends the call to another document, given by its URL or itself."""
         self.phone.remember("turned", to="a document")
         self._leg.interrupt(Turned(Next(url, method, twiml=twiml)))
+
+    def stop_recording(self, sid: str = "") -> Recording | None:
+        """The REST API stops this recording of the call, or the one that began last; the call goes on. None: there is none."""
+        return recording.stop(self._leg, sid)
 
     async def wait_for(self, what: str, *, within: float = 30.0) -> Moment:
         """The first moment of that name in the timeline, past or coming. Raises TimeoutError."""

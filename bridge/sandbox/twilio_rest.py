@@ -1,4 +1,4 @@
-"""The little of Twilio's REST API that a bridge needs: look at a call, end it, send it elsewhere, fetch a recording.
+"""The little of Twilio's REST API that a bridge needs: look at a call, end it, send it elsewhere; fetch, stop or delete a recording.
 
 It knows the `TwilioCall`s it was given by `take`, and nobody else. Shapes and codes are Twilio's; a status lags behind what was just asked
 for, as there. On demand the next requests fail: see `fail_with`.
@@ -72,6 +72,7 @@ class TwilioRestSandbox:
         self.base_url = ""
         self.asked: list[Asked] = []
         self.calls: dict[str, TwilioCall] = {}
+        self.deleted: list[str] = []  # recordings nobody can have any more, by their sid
         self._account_sid = account_sid
         self._login = "Basic " + base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
         self._port = port
@@ -83,7 +84,9 @@ class TwilioRestSandbox:
         account = ACCOUNTS + "/{account}"
         app.router.add_get(account + "/Calls/{sid}.json", self._look)
         app.router.add_post(account + "/Calls/{sid}.json", self._update)
+        app.router.add_post(account + "/Calls/{sid}/Recordings/{recording}.json", self._stop_recording)
         app.router.add_get(account + "/Recordings/{file}", self._recording)
+        app.router.add_delete(account + "/Recordings/{file}", self._delete_recording)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
@@ -165,15 +168,35 @@ class TwilioRestSandbox:
     # ---- recordings
 
     async def _recording(self, request: web.Request) -> web.Response:
-        named = FILE.fullmatch(request.match_info["file"])
-        if named is None:
+        call, recording, suffix = self._named(request)
+        if suffix == ".json":
+            return web.json_response(recording_resource(call, recording))
+        return web.Response(body=recording.wav(), content_type="audio/x-wav")
+
+    async def _delete_recording(self, request: web.Request) -> web.Response:
+        """Gone for good; its sound, too."""
+        _, recording, _ = self._named(request)
+        self.deleted.append(recording.sid)
+        return web.Response(status=204)
+
+    async def _stop_recording(self, request: web.Request) -> web.Response:
+        """`Twilio.CURRENT` is the one under way."""
+        call, form = self._of_account(request).get(request.match_info["sid"]), await request.post()
+        sid = request.match_info["recording"]
+        if form.get("Status") != "stopped":
+            raise _Refused(20001)
+        stopped = None if call is None else call.stop_recording("" if sid == "Twilio.CURRENT" else sid)
+        if call is None or stopped is None:
             raise _Refused(20404)
-        for call in self._of_account(request).values():
+        return web.json_response({**recording_resource(call, stopped), "status": "stopped"})
+
+    def _named(self, request: web.Request) -> tuple[TwilioCall, Recording, str]:
+        """The recording of an address, with its call, and what stands behind its sid."""
+        named = FILE.fullmatch(request.match_info["file"])
+        for call in self._of_account(request).values() if named else ():
             for recording in call.recordings:
-                if recording.sid == named["sid"] and not recording.silent:
-                    if named["suffix"] == ".json":
-                        return web.json_response(recording_resource(call, recording))
-                    return web.Response(body=recording.wav(), content_type="audio/x-wav")
+                if named and recording.sid == named["sid"] and not recording.silent and recording.sid not in self.deleted:
+                    return call, recording, named["suffix"] or ""
         raise _Refused(20404)
 
 

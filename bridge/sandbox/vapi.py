@@ -80,6 +80,7 @@ class VapiSandbox:
         self._calls = Calls(self._rest, self, assistants=self.assistants, org_id=org_id, rng=self._rng, wall=wall, now=self._iso)
         self.calls = self._calls.made
         self.asked = self._calls.asked
+        self.erased = self._calls.erased
         self.refused = self._rest.refused  # (path, status, why): what a correct client never causes
         self._runner: web.AppRunner | None = None
         self._site: Site | None = None

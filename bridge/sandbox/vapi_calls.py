@@ -70,6 +70,8 @@ class Calls:
         self._wall = wall
         self._now = now
         self._refusals: Counter[str] = Counter()  # by phone call
+        self.erased: list[str] = []  # ids of calls, in the order they were erased
+        self._unerased: Counter[str] = Counter()  # how often erasing was refused, by id
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -197,10 +199,14 @@ class Calls:
         return web.json_response(call.public)
 
     async def _delete(self, request: web.Request) -> web.Response:
-        """Erases what is known of the call. It hangs up nothing."""
+        """Erases what is known of the call. It hangs up nothing. 503: its recordings could not be erased, so nothing is."""
         call = self.made.get(request.match_info["id"])
         if call is None:
             return self._rest.refuse(request, 404, UNKNOWN)
+        if self._unerased[call.id] < call.faults.delete_refusals:
+            self._unerased[call.id] += 1
+            return self._rest.refuse(request, 503)
+        self.erased.append(call.id)
         erased = dict(call.public)
         for key in OVER:
             call.public.pop(key, None)

@@ -35,14 +35,14 @@ COUNTS = ("user_interrupted", "assistant_interrupted")
 
 def recording(sound: Recording, call: CallSession) -> Item:
     """A recording; its `href` is a door of ours, and empty while there is nothing to hear."""
-    ready = sound.state == RecordingState.COMPLETED
+    ready = sound.state == RecordingState.COMPLETED and sound.erased_at is None
     return Item(
         id=f"recording-{sound.pk}",
         order=(round(sound.at.timestamp() * 1000), sound.pk),
-        data={"tone": SOUND_TONES.get(RecordingState(sound.state), "plain")},
+        data={"tone": "plain" if sound.erased_at else SOUND_TONES.get(RecordingState(sound.state), "plain")},
         slots={
             "kind": sound.get_kind_display(),
-            "state": sound.get_state_display(),
+            "state": "Erased" if sound.erased_at else sound.get_state_display(),
             "at": stamp(sound.at),
             "length": length(sound.seconds * 1000) if ready else NOTHING,
         },

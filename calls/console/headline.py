@@ -7,7 +7,7 @@ from datetime import datetime
 
 from calls import ended_reasons
 from calls.console.shown import NOTHING, Item, metrics_of, numbers, percentile, row, span, stamp
-from calls.models import CallbackRequest, CallSession, Report, Rung, Status, VapiSession
+from calls.models import CallbackRequest, CallSession, ErasedWhy, Report, Rung, Status, VapiSession
 
 LATER = "known when the line closes"
 REPORT_WORDS = {
@@ -35,6 +35,28 @@ def standing(callback: CallbackRequest | None, now: datetime) -> str:
 STANDING_WORDS = {"none": "", "open": "To do", "overdue": "Overdue", "done": "Done"}
 
 
+def kept_words(call: CallSession) -> str:
+    """What of this call is gone, since when and why; nothing while all of it is kept."""
+    if call.erased_at:
+        why = ErasedWhy(call.erased_why).label if call.erased_why else "nobody wrote down why"
+        return f"What was said here was erased on {call.erased_at:%Y-%m-%d}: {why}. Times, figures and reasons stay."
+    said = []
+    if call.unrecorded_at:
+        said.append("The caller asked not to be recorded. Nothing they said is kept" + ("." if call.is_over else " when the call is over."))
+    if call.sound_erased_at:
+        said.append(f"Recordings were erased on {call.sound_erased_at:%Y-%m-%d}: {ErasedWhy.RETENTION.label}.")
+    if call.bodies_erased_at and not call.unrecorded_at:
+        said.append(f"Raw messages were erased on {call.bodies_erased_at:%Y-%m-%d}: {ErasedWhy.RETENTION.label}.")
+    return " ".join(said)
+
+
+def consent_words(call: CallSession) -> str:
+    """What the caller was told, and what they said to it."""
+    told = f"Told (text {call.disclosure_mark[:8]})" if call.disclosed_at else "Told nothing"
+    asked = "; asked not to be recorded" if call.unrecorded_at else "; agreed to being recorded" if call.agreed_at else ""
+    return told + asked
+
+
 def promise(callback: CallbackRequest | None, now: datetime) -> Mapping[str, str]:
     """The slots of a promised call back; all empty when there is none."""
     return {
@@ -60,6 +82,8 @@ def head(call: CallSession, *, now: datetime, sessions: Sequence[VapiSession] = 
             "rung": Rung(call.rung).label,
             "channel": call.get_channel_display(),
             "outcome": call.get_outcome_display() if call.is_over else NOTHING,
+            "kept": kept_words(call),
+            "consent": consent_words(call),
             "report": REPORT_WORDS.get((Status(call.status), call.report), NOTHING),
             **_vendors_word(sessions),
             **promise(callback_of(call), now),

@@ -25,6 +25,7 @@ LINES_AT_ONCE = 1000
 LINES_STILL_CHANGING = 20  # how much of a line was heard is known after it was stored
 TOOLS_SHOWN = 200
 RECORDINGS_SHOWN = 50
+WITH_WORDS = ("events", "lines", "recordings", "reports", "figures")
 FIGURES_OF = timedelta(hours=24)
 FIGURES_FROM = 2000  # newest calls the percentiles are taken from
 
@@ -68,6 +69,7 @@ class CallReader:
     _begun: bool = False
     _seen: tuple[Any, ...] | None = None
     _sent: dict[str, Item] = field(default_factory=dict)
+    _kept: str | None = None  # what the page says of what is gone; with each change of it, the lists are whole again
     _retold: set[int] = field(default_factory=set)  # lines the page does not have, for another one has their words
 
     def exists(self) -> bool:
@@ -84,6 +86,7 @@ class CallReader:
         if not self._begun and state[MERGED]:
             self.line = 0  # a report may have said since that a line stands again which the page has dropped
         self._begun = True
+        whole = self._from_the_start(call)
         events_of = CallEvent.objects.filter(call=call)
         events = list(events_of.filter(seq__gt=self.after).order_by("seq")[:EVENTS_AT_ONCE])
         self.after = events[-1].seq if events else self.after
@@ -109,7 +112,17 @@ class CallReader:
             silences_noted=shown.numbers([detail.get("ms") for detail in silences]),
         )
         over = not more and self._is_over(call, recordings)
-        return News(lists=lists, head=head, gone=gone, after=self.after, line=self.line, more=more, over=over)
+        return News(lists=lists, head=head, whole=whole, gone=gone, after=self.after, line=self.line, more=more, over=over)
+
+    def _from_the_start(self, call: CallSession) -> tuple[str, ...]:
+        """After an erasure the page must let go of what it has: the lists that are told whole now."""
+        kept, before = headline.kept_words(call), self._kept
+        self._kept = kept
+        if before in (None, kept):
+            return ()
+        self.after = self.line = 0
+        self._sent.clear()
+        return WITH_WORDS
 
     def _changed_standing(self, call: CallSession) -> tuple[tuple[str, ...], set[int]]:
         """Lines to take off the page, whose words another line has as well; and the keys of those that stand again."""

@@ -30,12 +30,14 @@ TOLD_AT_MOST = 99  # how far the count beside a link goes
 _COLUMNS = (
     *("public_id", "channel", "call_sid", "from_number", "to_number", "status", "rung", "end_reason", "outcome", "report"),
     *("started_at", "answered_at", "ended_at", "last_event_seq"),
+    *("erased_at", "erased_why", "sound_erased_at", "bodies_erased_at"),
+    *("disclosed_at", "disclosure_mark", "agreed_at", "unrecorded_at"),
     *("line__number", "line__name", "version__name", "version__number"),
     *("metrics__call", "metrics__first_audio_ms", "metrics__interruptions"),
 )
 _FIGURES = ("metrics__time_to_silence_ms", "metrics__turn_latency_ms", "metrics__audio", "metrics__cost_usd")
 _CALLBACK = ("call", "asked_at", "due_at", "done_at", "done_by", "note")
-_OF_CALL = ("public_id", "channel", "from_number", "to_number", "started_at", "line__number", "line__name")
+_OF_CALL = ("public_id", "channel", "from_number", "to_number", "started_at", "erased_at", "line__number", "line__name")
 
 
 class ConsoleCalls(CallSessionQuerySet):
@@ -84,6 +86,7 @@ class ConsoleCalls(CallSessionQuerySet):
         ).values_list(
             *("merged", "told", "last_event_seq", "status", "end_reason", "outcome", "report"),
             *("sounds", "making", "callback__due_at", "callback__done_at"),
+            *("agreed_at", "unrecorded_at", "erased_at", "sound_erased_at", "bodies_erased_at"),
         )
         return found
 
@@ -112,7 +115,7 @@ def calls() -> ConsoleCalls:
 
 def voicemails() -> QuerySet[Recording]:
     """Every message callers left, newest first, with its call and what was promised."""
-    columns = (*("sid", "kind", "state", "seconds", "at"), *(f"call__{name}" for name in _OF_CALL))
+    columns = (*("sid", "kind", "state", "seconds", "at", "erased_at"), *(f"call__{name}" for name in _OF_CALL))
     promised = tuple(f"call__callback__{name}" for name in _CALLBACK)
     found = Recording.objects.filter(kind=RecordingKind.VOICEMAIL).select_related("call__line", "call__callback")
     return found.only(*columns, *promised).order_by("-at", "-pk")

@@ -134,7 +134,8 @@ def line_words(call: CallSession) -> str:
 
 
 def caller_words(call: CallSession) -> str:
-    return call.from_number or ("Browser" if call.channel == "browser" else "Number withheld")
+    withheld = "Number erased" if call.erased_at else "Number withheld"
+    return call.from_number or ("Browser" if call.channel == "browser" else withheld)
 
 
 def _live_or_stored_interruptions(call: CallSession) -> int:

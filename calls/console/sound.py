@@ -70,6 +70,8 @@ def in_part(wav: bytes, wanted: str) -> HttpResponse:
 
 def _fetched(sound: Recording) -> bytes:
     """The sound as Twilio has it. Raises NotToBeHad, with a sentence that says what would help."""
+    if sound.erased_at is not None:
+        raise NotToBeHad(404, "This recording was erased.")
     if sound.state != RecordingState.COMPLETED:
         raise NotToBeHad(404, WHY_NOT.get(RecordingState(sound.state), "There is nothing to hear."))
     client = twilio_account.client()

@@ -15,7 +15,7 @@ from agents import lines
 from agents.models import HandoffTarget
 from bridge import stream_token, twilio_http
 from bridge.routing import MEDIA_PATH
-from calls import callbacks, handover, ladder
+from calls import callbacks, consent, handover, ladder
 from calls.models import CallSession
 
 E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
@@ -23,24 +23,33 @@ E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
 NO_AGENT_HERE = "Sorry, nobody answers this number. Please check the number and call again. Goodbye."
 ONE_MOMENT = "One moment, please."
 LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
+MAY_WE_RECORD = "If you agree to this call being recorded, please press 1 now. If not, just stay on the line."
 NOTHING_HEARD = "We did not hear a message. Goodbye."
 SORRY = "I'm sorry, something went wrong on our side. Please call again in a few minutes. Goodbye."
 THANK_YOU = "Thank you. Goodbye."
 
 
-def connect(call: CallSession) -> str:
-    """The disclosure, then the agent; the agent alone when the caller has heard the disclosure before an earlier stream."""
-    first, line = call.epoch == 0, call.line
-    since = call.started_at if first else call.vapi_sessions.latest("n").asked_at
+def connect(call: CallSession, *, is_greeted: bool = False) -> str:
+    """The disclosure and, where the line asks for it, whether the caller agrees to being recorded; then the agent.
+
+    `is_greeted`: the caller has heard all that, and answered. Before a further stream nothing of it is said again, and a
+    recording goes on by itself.
+    """
+    again, line = call.epoch > 0, call.line
+    asks = not is_greeted and not again and consent.is_to_be_asked(call)
+    since = call.vapi_sessions.latest("n").asked_at if again else call.started_at
     expires = int(since.timestamp()) + stream_token.LIFE_S
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(
-        disclosure=line.disclosure if line and first else "",
+        disclosure=line.disclosure if line and not is_greeted and not again else "",
+        question=MAY_WE_RECORD if asks else "",
+        question_url=_url("twilio-consent", call.epoch) if asks else "",
+        is_announced=is_greeted,
         stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
         stream_status_url=_url("twilio-stream-status"),
         token=stream_token.issue(key=key, call_sid=call.call_sid, epoch=call.epoch, expires=expires),
         resume_url=_url("twilio-resume", call.epoch),
-        recording_url=_url("twilio-recording-call") if line and line.record_calls and first else "",
+        recording_url=_url("twilio-recording-call") if not asks and not again and consent.may_record(call) else "",
     )
 
 

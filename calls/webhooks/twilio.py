@@ -18,7 +18,7 @@ from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
-from calls import endings, handover, ladder, publisher, services, tasks
+from calls import consent, endings, handover, ladder, publisher, services, tasks
 from calls.models import CallSession, RecordingKind, Status
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock, twilio_door
@@ -27,6 +27,7 @@ RECORDING_SID = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
 ERROR_CODE = re.compile(r"[0-9]{5}", re.ASCII)
 NOT_HAD = "112"  # the first digits of Twilio's codes for a document that could not be had; all others blame the document
 CALL_ME_BACK = "1"
+I_AGREE = "1"
 
 
 # -- the caller's way --------------------------------------------------------------------------------------------------
@@ -43,6 +44,19 @@ def incoming_call(knock: Knock) -> HttpResponse:
     if call.version_id is None:  # no agent is published on this line: its people take the call
         return _next(knock, call.epoch)
     return twiml(_to_the_agent(call))
+
+
+@twilio_door
+def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
+    """The caller pressed a key when asked to agree to being recorded. Whichever it was, the agent is next."""
+    if _end_if_over(knock):
+        return twiml(twilio_http.hang_up())
+    call = consent.answered(call_sid=knock.call_sid, epoch=epoch, agrees=knock.get("Digits") == I_AGREE, at=knock.at)
+    if call is None or call.is_over:
+        return twiml(twilio_http.hang_up())
+    if call.version_id is None:
+        return _next(knock, epoch)
+    return twiml(_to_the_agent(call, is_greeted=True))
 
 
 @twilio_door
@@ -121,6 +135,8 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
     match door:
         case "twilio-call" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and call.version_id is not None:
             return twiml(_to_the_agent(call))
+        case "twilio-consent" if call.status == Status.CONNECTING and call.version_id is not None:  # without a yes it is a no
+            return twiml(_to_the_agent(call, is_greeted=True))
         case "twilio-dial":
             handover.lost_dial(call_sid=call.call_sid, epoch=call.epoch, target=parts["target"], at=knock.at)
         case "twilio-voicemail":  # what was recorded is told by the recording itself
@@ -200,11 +216,11 @@ def _told(knock: Knock) -> dict[str, Any]:
     }
 
 
-def _to_the_agent(call: CallSession) -> str:
+def _to_the_agent(call: CallSession, *, is_greeted: bool = False) -> str:
     session = call.session_to_start
     if session is not None:  # a state, not "is it new": a repeat repairs a lost enqueue
         transaction.on_commit(partial(publisher.task, tasks.start_conversation, session))
-    return spoken.connect(call)
+    return spoken.connect(call, is_greeted=is_greeted)
 
 
 def _next(knock: Knock, epoch: int, *, only_down: bool = False) -> HttpResponse:

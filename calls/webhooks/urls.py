@@ -20,6 +20,7 @@ urlpatterns: list[URLPattern] = [
     *_door("twilio/status", twilio.call_status, "twilio-status"),
     *_door("twilio/fallback", twilio.fallback, "twilio-fallback"),
     *_door("twilio/stream", twilio.stream_status, "twilio-stream-status"),
+    *_door("twilio/consent/<int:epoch>", twilio.recording_consent, "twilio-consent"),
     *_door("twilio/resume/<int:epoch>", twilio.resume, "twilio-resume"),
     *_door("twilio/dial/<int:epoch>/<slug:target>", twilio.dial_result, "twilio-dial"),
     *_door("twilio/leg/<slug:target>", twilio.leg_status, "twilio-leg"),

@@ -18,9 +18,10 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
+from agents.limits import DO_NOT_RECORD
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import inbox, publisher, tool_calls, vapi_events
+from calls import inbox, publisher, tasks, tool_calls, vapi_events
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
 from calls.webhooks import intake
@@ -81,7 +82,10 @@ def _tool_results(said: VapiMessage) -> list[dict[str, str]]:
         inbox.keep(said, session=session, at=timezone.now())
         if session is None:
             return tool_calls.unanswerable(calls, "This call is not known here.")
-        return tool_calls.answer(call=session.call, calls=calls, allowed=settings.TOOL_ALLOWED_PRIVATE)
+        results = tool_calls.answer(call=session.call, calls=calls, allowed=settings.TOOL_ALLOWED_PRIVATE)
+        if any(each.name == DO_NOT_RECORD for each in calls):
+            publisher.task(tasks.stop_recordings, session.call.call_sid)
+        return results
     except DatabaseError:
         log.error("Tool calls could not be entered", extra={"count": len(calls)})
         return tool_calls.unanswerable(calls, "The tool is not available right now.")

@@ -491,3 +491,16 @@ def test_the_draft_and_what_callers_hear_are_compared_by_tools_too() -> None:
     assert services.changes(template) == []
     template.tools.add(Tool.objects.create(**EMAIL_TOOL))
     assert services.changes(template) == ["tools"]
+
+
+def test_how_long_things_are_kept_is_said_on_the_agent_and_on_the_line_and_nothing_outlasts_the_transcript(desk: Client) -> None:
+    template = a_version().template
+    address = f"{DESK}/assistanttemplate/{template.pk}/change/"
+    assert "How long things are kept" in text_of(desk.get(address))
+    page = text_of(desk.post(address, filled(template, keep_days=7, keep_sound_days=8)))
+    assert "This may go before the transcript, not after it." in page
+    desk.post(address, filled(template, keep_days=7, keep_sound_days=0, keep_bodies_days=""))
+    assert AssistantTemplate.objects.values_list("keep_days", "keep_sound_days", "keep_bodies_days").get() == (7, 0, None)
+    sent = {"number": LINE, "template": template.pk, "callback_hours": 4, "disclosure": "", "keep_days": "0", "all_party_consent": "on"}
+    desk.post(f"{DESK}/phoneline/add/", sent)
+    assert PhoneLine.objects.values_list("keep_days", "keep_sound_days", "all_party_consent").get() == (0, None, True)

@@ -139,7 +139,7 @@ def test_silence_is_timed_only_when_asked_for() -> None:
 
 def test_tools_sit_in_the_model_and_the_built_in_ones_come_last() -> None:
     tools = inline()["model"]["tools"]
-    assert [tool["function"]["name"] for tool in tools] == ["get_user_account", "transfer_to_human", "end_call"]
+    assert [tool["function"]["name"] for tool in tools] == ["get_user_account", "transfer_to_human", "end_call", "do_not_record"]
     assert {tool["type"] for tool in tools} == {"function"}
     assert all("server" not in tool for tool in tools)
     transfer = tools[1]["function"]["parameters"]["properties"]
@@ -149,11 +149,15 @@ def test_tools_sit_in_the_model_and_the_built_in_ones_come_last() -> None:
 def test_an_agent_with_nobody_behind_it_is_not_offered_a_transfer() -> None:
     names = [tool["function"]["name"] for tool in inline(targets=())["model"]["tools"]]
     assert "transfer_to_human" not in names
-    assert "tools" not in inline(tools=[], may_transfer=False, may_end_call=False)["model"]
+
+
+def test_every_caller_may_ask_any_agent_to_keep_nothing() -> None:
+    (tool,) = inline(tools=[], may_transfer=False, may_end_call=False)["model"]["tools"]
+    assert tool["function"]["name"] == "do_not_record"
 
 
 def test_a_sentence_for_waiting_is_said_when_the_tool_starts() -> None:
-    (tool,) = inline(tools=[EMAIL_TOOL | {"waiting_sentence": "One moment."}], may_transfer=False, may_end_call=False)["model"]["tools"]
+    tool, _ = inline(tools=[EMAIL_TOOL | {"waiting_sentence": "One moment."}], may_transfer=False, may_end_call=False)["model"]["tools"]
     assert tool["messages"] == [{"type": "request-start", "content": "One moment."}]
 
 

@@ -16,6 +16,7 @@ class Asked:
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
     @property
     def json(self) -> Any:
@@ -79,12 +80,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.asked.append(Asked(self.path, dict(self.headers), body))
+        self.server.asked.append(Asked(self.path, dict(self.headers), body, self.command))
         acts = self.server.acts
         act = acts.pop(0) if len(acts) > 1 else acts[0]
         act(self)
 
-    do_GET = do_POST
+    do_GET = do_DELETE = do_POST
 
     def log_message(self, *args: Any) -> None:
         pass

@@ -165,7 +165,7 @@ def test_a_person_is_rung_with_a_whisper_and_a_way_back() -> None:
 
 
 def test_a_call_is_recorded_from_the_end_of_the_disclosure_on() -> None:
-    urls = {"stream_url": "wss://h/m", "stream_status_url": "https://h/s", "token": "t", "resume_url": "https://h/r"}
+    urls: dict[str, Any] = {"stream_url": "wss://h/m", "stream_status_url": "https://h/s", "token": "t", "resume_url": "https://h/r"}
     say, start, connect, _ = tree(twilio_http.connect_stream(disclosure="We record.", recording_url="https://h/rec", **urls))[3:]
     assert (say[2], connect[0]) == ("We record.", "Connect")
     sample = tree((WIRE / "twiml" / "03_disclosure_recording_connect.xml").read_text())[4]

@@ -55,6 +55,20 @@ def test_a_call_is_created_with_our_key_and_name() -> None:
     assert asked.headers["Content-Type"] == "application/json"
 
 
+def test_a_call_is_erased_and_one_that_is_not_there_is_gone_already() -> None:
+    with Server(reply(200, created()), reply(404, {"message": "Call does not exist."})) as vapi:
+        assert client_of(vapi).delete_call(CALL_ID) is True
+        assert client_of(vapi).delete_call(CALL_ID) is False
+    assert [(asked.method, asked.path) for asked in vapi.asked] == [("DELETE", f"/call/{CALL_ID}")] * 2
+    assert vapi.asked[0].headers["Authorization"] == "Bearer key-1"
+
+
+@pytest.mark.parametrize("status", [503, 500, 429, 401])
+def test_what_could_not_be_erased_is_no_success(status: int) -> None:
+    with Server(reply(status, {"message": "no"})) as vapi, pytest.raises(VapiRefused if status == 401 else VapiUnavailable):
+        client_of(vapi).delete_call(CALL_ID)
+
+
 def test_a_chunked_answer_is_read_whole() -> None:
     with Server(reply(201, created(), chunked=True)) as vapi:
         assert client_of(vapi).create_call({}).id == CALL_ID

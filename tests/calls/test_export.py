@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.models import DISCLOSURE
 from calls import export, history
 from calls.history import NewEvent
 from calls.models import (
@@ -27,6 +29,7 @@ from calls.models import (
     CallMetrics,
     CallSession,
     EndReason,
+    ErasedWhy,
     Heard,
     Outcome,
     Role,
@@ -43,7 +46,7 @@ pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).parent.parent.parent
 KEYS = (
     *("call_sid", "status", "end_reason", "outcome", "rung", "epoch", "from", "to", "template", "version", "vapi_call_ids"),
-    *("started_at", "answered_at", "ended_at", "lines", "events", "metrics"),
+    *("started_at", "answered_at", "ended_at", "lines", "events", "metrics", "consent", "erased"),
 )
 
 
@@ -85,7 +88,14 @@ def test_a_call_is_the_object_of_the_contract() -> None:
     [told] = objects()
     assert tuple(told) == KEYS
     assert call.version is not None
-    assert {key: told[key] for key in KEYS if key not in ("lines", "events")} == {
+    assert told.pop("consent") == {
+        "disclosed_at": "2026-03-01T14:47:03.120Z",
+        "disclosure_sha256": hashlib.sha256(DISCLOSURE.encode()).hexdigest(),
+        "agreed_at": None,
+        "unrecorded_at": None,
+    }
+    assert told.pop("erased") == {"text_at": None, "why": None, "sound_at": None, "bodies_at": None}
+    assert {key: told[key] for key in told if key not in ("lines", "events")} == {
         "call_sid": "CA1",
         "status": "finalised",
         "end_reason": "agent_ended",
@@ -218,7 +228,7 @@ def test_the_page_of_the_export_names_every_key_and_value() -> None:
     page = (ROOT / "docs" / "export-calls.md").read_text()
     told = {name for row in re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE) for name in re.findall(r"`([a-z_]+)`", row)}
     assert told == set(KEYS)
-    for choices in (Status, EndReason, Outcome, Role, Heard, Source):
+    for choices in (Status, EndReason, Outcome, Role, Heard, Source, ErasedWhy):
         assert [value for value in choices.values if not re.search(rf"\b{value}\b", page)] == []
 
 

@@ -21,8 +21,8 @@ KEY = "vapi-key"
 class House:
     """A Vapi in a thread of its own, and our account there. `deadline_s` is how long a create may take."""
 
-    def __init__(self, vapi: VapiSandbox, courier: Courier) -> None:
-        self.vapi = vapi
+    def __init__(self, vapi: VapiSandbox, courier: Courier, loop: asyncio.AbstractEventLoop) -> None:
+        self.vapi, self.loop = vapi, loop
         self.deadline_s = CREATE_CALL_S
         self.looks = 0
         self._client = VapiClient(base_url=vapi.base_url, api_key=KEY, courier=courier)
@@ -62,7 +62,7 @@ def vapi_house() -> Iterator[House]:
     vapi = VapiSandbox(api_key=KEY, concurrency_limit=1000, faults=Faults(create_delay_s=0.0))
     try:
         asyncio.run_coroutine_threadsafe(vapi.start(), loop).result(10)
-        yield House(vapi, courier)
+        yield House(vapi, courier, loop)
     finally:
         asyncio.run_coroutine_threadsafe(vapi.stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)

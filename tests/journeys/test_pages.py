@@ -26,7 +26,7 @@ from django.utils import timezone
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from agents.models import PhoneLine
-from calls import history
+from calls import history, person
 from calls.console.live import PageSocket
 from calls.console.routing import websocket_urlpatterns
 from calls.models import CallSession, Role, Status, ToolRun, TranscriptLine, VapiSession
@@ -470,3 +470,36 @@ async def test_no_page_is_wider_than_the_screen(page: Page, width: int) -> None:
     for path in (*lists, f"/calls/{call.public_id}/", f"/calls/{call.public_id}/messages/", f"/messages/{message}/"):
         await page.goto(path)
         assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+def _may_erase() -> None:
+    User.objects.update(is_superuser=True, is_staff=True)
+
+
+async def test_somebody_is_found_and_erased_with_the_keyboard_alone(page: Page) -> None:
+    over: dict[str, Any] = {"status": Status.FINALISED, "ended_at": timezone.now(), "end_reason": "agent_ended"}
+    call = await sync_to_async(a_call)(from_number="+14155557331", **over)
+    await sync_to_async(_say)(call, "my cat swallowed the router")
+    await sync_to_async(a_recording)(call)
+    await sync_to_async(_may_erase)()
+    await page.goto("/")
+    await page.get_by_role("link", name="A person's data").press("Enter")
+    await page.get_by_label("Phone number").fill("+1 415 555 7331")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name="What we hold of +14155557331")).to_be_visible()
+    await page.get_by_label("I am sure").press("Space")
+    await page.get_by_role("button", name="Erase for good").press("Enter")
+    await expect(page.get_by_role("status").first).to_contain_text("Erased: 1 call")
+    await expect(page.get_by_role("cell", name="1 still to be deleted")).to_be_visible()
+
+
+async def test_an_open_page_lets_go_of_the_words_when_its_call_is_erased(page: Page) -> None:
+    call = await sync_to_async(a_call)(from_number="+14155557331", status=Status.STREAMING)
+    await sync_to_async(_say)(call, "my cat swallowed the router")
+    await page.goto(f"/calls/{call.public_id}/")
+    await expect(page.locator("[data-connection]")).to_have_attribute("data-state", "on")
+    await expect(page.get_by_text("my cat swallowed the router").first).to_be_visible()
+    await sync_to_async(person.erase)("+14155557331", by="ada", at=timezone.now())
+    await expect(page.get_by_text("What was said here was erased on")).to_be_visible()
+    await expect(page.get_by_text("my cat swallowed the router")).to_have_count(0)
+    await expect(page.get_by_text("+14155557331")).to_have_count(0)

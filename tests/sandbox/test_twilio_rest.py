@@ -233,3 +233,26 @@ async def test_the_vendors_own_client_understands_every_answer() -> None:
             await asyncio.to_thread(client.calls(call.call_sid).update, url="https://voice.example.com/x")
         client.http_client.session.close()
     assert (refused.value.status, refused.value.code) == (400, 21220)
+
+
+async def test_a_recording_that_was_deleted_is_gone_with_its_sound() -> None:
+    async with calling({"/voice": "<Record action='/box'/>", "/box": "<Hangup/>"}) as (rest, ask, call, _):
+        await call.wait_for("recorded")
+        sid = call.recordings[0].sid
+        assert await ask("DELETE", f"Recordings/{sid}.json") == (204, b"")
+        for verb, end in (("GET", ".wav"), ("GET", ".json"), ("DELETE", ".json")):
+            assert (await ask(verb, f"Recordings/{sid}{end}"))[0] == 404
+        assert rest.deleted == [sid]
+
+
+async def test_the_recording_under_way_is_stopped_and_the_call_goes_on() -> None:
+    record = "<Start><Recording recordingStatusCallbackEvent='in-progress'/></Start><Say>Hello</Say><Pause length='60'/>"
+    async with calling({"/voice": record}, steps=(Step(Start(0.0), Say("no_thanks")),)) as (_, ask, call, _base):
+        await call.wait_for("said")
+        path = f"Calls/{call.call_sid}/Recordings/Twilio.CURRENT.json"
+        status, stopped = await ask("POST", path, Status="stopped")
+        assert (status, stopped["status"], stopped["sid"]) == (200, "stopped", call.recordings[0].sid)
+        assert (await ask("POST", path, Status="stopped"))[0] == 404, "none is under way any more"
+        assert call.status == "in-progress"
+        call.hang_up()
+    assert [recording.why for recording in call.recordings] == ["stopped"]

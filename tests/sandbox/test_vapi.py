@@ -112,6 +112,18 @@ async def test_a_wrong_key_is_refused_everywhere_but_capability_urls_need_none()
         assert vapi.open_calls() == []
 
 
+async def test_a_call_can_be_erased_which_ends_nothing_and_may_be_refused_for_a_while() -> None:
+    async with VapiSandbox(faults=Faults(create_delay_s=0.0, delete_refusals=1)) as vapi, client(vapi) as http:
+        made = await create(http)
+        answers = []
+        for call_id in (made["id"], made["id"], "nobody"):
+            async with http.delete(f"/call/{call_id}") as answer:
+                answers.append(answer.status)
+        assert answers == [503, 200, 404]
+        assert vapi.erased == [made["id"]]
+        assert [call.id for call in vapi.open_calls()] == [made["id"]]
+
+
 async def test_assistants_are_made_read_changed_and_deleted() -> None:
     async with VapiSandbox() as vapi, client(vapi) as http:
         async with http.post("/assistant", json=ASSISTANT) as answer:
