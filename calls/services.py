@@ -24,6 +24,7 @@ from agents.models import PhoneLine
 from bridge import live
 from bridge.ports import Closing
 from calls import clock, ended_reasons, evidence, lifecycle, publisher
+from calls.discretion import rules_of
 from calls.history import NewEvent, keep_line, pages_look, record_events
 from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
 from calls.redaction import redact_body
@@ -274,7 +275,7 @@ def ask(*, call: CallSession, key: str, verb: str, detail: Mapping[str, Any], at
     """
     try:
         with transaction.atomic():
-            said = redact_body(dict(detail))
+            said = redact_body(dict(detail), rules_of(call.version_id))
             command = OutboxCommand.objects.create(call=call, key=key, to=to, verb=verb, detail=said, asked_at=at)
             if to == "live":
                 transaction.on_commit(partial(publisher.tell, call.call_sid, live.COMMANDS))
