@@ -63,33 +63,33 @@ def _is_card(numbers: Sequence[Number], run: Run, *, at_start: bool) -> bool:
 
 
 def _issued(run: Run) -> Iterator[tuple[int, int]]:
-    """Card numbers of known issuers, from one group's beginning to another's end."""
-    numbers = run.numbers
+    """What belongs to card numbers of known issuers. Where two may be meant, both are left out: one of them is by chance."""
+    begins = [0, *accumulate(len(number.digits) for number in run.numbers)]
+    found: list[list[int]] = []
+    for start, end in _candidates(run, begins):
+        if found and start < found[-1][1]:
+            found[-1][1] = max(found[-1][1], end)
+        else:
+            found.append([start, end])
+    for (start, end), (following, _) in pairwise([*found, [len(run.numbers), 0]]):
+        yield start, following if begins[following] - begins[end] <= MOST_BESIDE else end
+
+
+def _candidates(run: Run, begins: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Each stretch of whole groups that is a card number, from one group to another's end."""
     digits = run.digits
     if len(digits) < SHORTEST:
         return
-    begins = [0, *accumulate(len(number.digits) for number in numbers)]
     ends = {offset: place for place, offset in enumerate(begins)}
     even, odd = _sums(digits)
-    place = 0
-    while place < len(numbers):
-        start, until = begins[place], 0
+    for place, start in enumerate(begins[:-1]):
         for length in LENGTHS.get(digits[start : start + 4], ()):
             end = start + length
             sums = even if end % 2 == 0 else odd
-            if end in ends and (sums[end] - sums[start]) % 10 == 0 and not counts(numbers[place : ends[end]]):
-                until = ends[end]
-        if until and not (place == 0 and run.plus and begins[until] <= LONGEST_PHONE):
-            until = _with_what_is_told_along(begins, until)
-            yield place, until
-            place = until
-        else:
-            place += 1
-
-
-def _with_what_is_told_along(begins: Sequence[int], until: int) -> int:
-    """A few digits right after the number are the card's as well."""
-    return len(begins) - 1 if begins[-1] - begins[until] <= MOST_BESIDE else until
+            if end not in ends or (sums[end] - sums[start]) % 10 or (place == 0 and run.plus and end <= LONGEST_PHONE):
+                continue
+            if not counts(run.numbers[place : ends[end]]):
+                yield place, ends[end]
 
 
 def _sums(digits: str) -> tuple[list[int], list[int]]:

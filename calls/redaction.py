@@ -204,10 +204,20 @@ def _together(texts: Sequence[str], rules: Rules) -> list[str]:
         for place in places[next_place:]:
             if place.start >= end:
                 break
-            here.append(Place(max(place.start - at, 0), min(place.end - at, len(text)), place.mark))
+            here.append(_within(text, place.start - at, place.end - at, place.mark))
         found.append(_with_marks(text, here))
         at = end + 1
     return found
+
+
+def _within(text: str, start: int, end: int, mark: str) -> Place:
+    """The part of a place that is in one text, without the signs at its edge."""
+    start, end = max(start, 0), min(end, len(text))
+    while end > start and not text[end - 1].isalnum():
+        end -= 1
+    while start < end and not text[start].isalnum():
+        start += 1
+    return Place(start, end, mark)
 
 
 def _without_what_grew(line: Said, text: str, then: Said, grown: str) -> str:

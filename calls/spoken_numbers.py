@@ -198,6 +198,7 @@ class _Reader:
         if value is not None:
             if self._said is None or not self._said.add(value, end, self._fillers):
                 self._say(value, start, end)
+            self._fillers = 0
             return True
         if word in SIZES:
             return self._said is not None and self._said.multiply(SIZES[word], end)
