@@ -7,9 +7,11 @@ yet have the usual rules.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from agents.discretion import pattern_problem
-from agents.models import TemplateVersion
+from agents.models import Discretion, TemplateVersion
 from calls.redaction import USUAL, Rules
 
 log = logging.getLogger(__name__)
@@ -20,21 +22,22 @@ _known: dict[int, Rules] = {}  # a dict assignment is atomic, so no lock
 def rules_of(version_id: int | None) -> Rules:
     if version_id is None:
         return USUAL
-    rules = _known.get(version_id)
-    if rules is None:
-        rules = _known[version_id] = _read(version_id)
-    return rules
+    if version_id not in _known:
+        remember(version_id, TemplateVersion.objects.values(*Discretion.rule_fields()).get(pk=version_id))
+    return _known[version_id]
+
+
+def remember(version_id: int, fields: Mapping[str, Any]) -> None:
+    """What a version leaves out, told by somebody who has read it."""
+    patterns = fields["redact_patterns"]
+    allowed = tuple(pattern for pattern in patterns if isinstance(pattern, str) and not pattern_problem(pattern))
+    if len(allowed) < len(patterns):  # the desk takes none of these, however they came into the row
+        log.error("A pattern of a version cannot be run and leaves nothing out", extra={"version": version_id})
+    _known[version_id] = Rules(
+        cards=fields["redact_cards"], emails=fields["redact_emails"], phones=fields["redact_phones"], patterns=allowed
+    )
 
 
 def forget() -> None:
     """Empty this process's memory."""
     _known.clear()
-
-
-def _read(version_id: int) -> Rules:
-    columns = TemplateVersion.objects.values_list("redact_cards", "redact_emails", "redact_phones", "redact_patterns")
-    cards, emails, phones, patterns = columns.get(pk=version_id)
-    allowed = tuple(pattern for pattern in patterns if isinstance(pattern, str) and not pattern_problem(pattern))
-    if len(allowed) < len(patterns):  # the desk takes none of these, however they came into the row
-        log.error("A pattern of a version cannot be run and leaves nothing out", extra={"version": version_id})
-    return Rules(cards=cards, emails=emails, phones=phones, patterns=allowed)

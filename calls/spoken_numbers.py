@@ -147,14 +147,14 @@ def _is_nothing(text: str) -> bool:
 class _Reader:
     """Reads lexemes one by one; `read` returns the run that one of them ended."""
 
-    __slots__ = ("_end", "_fillers", "_run", "_said", "_text", "_times")
+    __slots__ = ("_end", "_fillers", "_run", "_said", "_text", "_times", "_times_at")
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._run: Run | None = None
         self._end = 0  # of the last lexeme
         self._fillers = 0
-        self._times = 0
+        self._times = self._times_at = 0
         self._said: _Said | None = None  # the last group, while words may still add to it
 
     def read(self, found: re.Match[str]) -> Run | None:
@@ -172,7 +172,8 @@ class _Reader:
         if kind == "counted" or (word in FILLERS and self._fillers < MOST_FILLERS):
             self._fillers += 1
             return done
-        done = done or self.leave()
+        ended = self.leave()
+        done = done or ended
         if word == "plus":
             self._run = Run(plus=True)
         return done
@@ -206,7 +207,7 @@ class _Reader:
             return self._repeat(PLURALS[word], end)
         if word in TIMES:
             self._settle()
-            self._times, self._fillers = TIMES[word], 0
+            self._times, self._times_at, self._fillers = TIMES[word], start, 0
             return True
         return False
 
@@ -217,7 +218,7 @@ class _Reader:
         if self._run is None:
             self._run = Run()
         if self._times and len(digits) == 1:
-            digits *= self._times
+            digits, start = digits * self._times, self._times_at
         self._times = self._fillers = 0
         self._run.numbers.append(Number(digits, start, end))
 
