@@ -68,6 +68,12 @@ def test_a_card_number_told_in_several_lines_is_left_out_of_each(parts: tuple[st
     assert not any(re.search(r"\d|four|nine", line) for line in left)
 
 
+@pytest.mark.parametrize("parts", HALVES)
+def test_each_part_is_known_for_one_whichever_comes_last(parts: tuple[str, ...]) -> None:
+    assert all(goes_on(part) for part in parts)
+    assert not goes_on("I have two questions about room 12 upstairs.")
+
+
 def test_an_agent_who_reads_the_number_back_is_not_stored_either() -> None:
     assert talk(
         ("user", 0, "4539 1488 0343 6467"), ("assistant", 1, "I have 4539 1488,"), ("user", 2, "yes"), ("assistant", 3, "0343 6467.")
