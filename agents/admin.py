@@ -21,7 +21,7 @@ from django.views.decorators.http import require_POST
 from agents import limits, services, signing, tool_request
 from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
-from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Premade, Team, TemplateVersion, Tool
+from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Premade, Team, TemplateVersion, Tool
 from agents.tasks import enqueue_premake
 
 if TYPE_CHECKING:  # generic for the type checker only
@@ -46,6 +46,7 @@ TURNS = (
 MODEL = ("model_provider", "model_name", "temperature", "max_tokens")
 KEPT: tuple[str, Any] = ("How long things are kept", {"fields": limits.KEPT, "classes": ("collapse",)})
 LIMITS = ("max_duration_s", "silence_timeout_s")
+LEFT_OUT = ("redact_cards", "redact_emails", "redact_phones", "redact_patterns")
 
 
 def listed(name: str) -> Any:
@@ -68,6 +69,7 @@ def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tu
         ("Taking turns", {"fields": TURNS, "classes": ("collapse",)}),
         ("Model", {"fields": MODEL, "classes": ("collapse",)}),
         ("Limits of a call", {"fields": LIMITS, "classes": ("collapse",)}),
+        ("What is left out before anything is stored", {"fields": LEFT_OUT}),
     )
     shown = lists or {}
     return tuple((title, {**group, "fields": tuple(shown.get(name, name) for name in group["fields"])}) for title, group in groups)
@@ -148,7 +150,7 @@ class AssistantTemplateAdmin(DeskAdmin):
         self.message_user(request, f"“{template}” is published as version {version.number}. New calls use it at once.", messages.SUCCESS)
 
 
-PHRASES = {name: listed(name) for name in PHRASE_LISTS}
+PHRASES = {name: listed(name) for name in (*PHRASE_LISTS, "redact_patterns")}
 
 
 @admin.register(TemplateVersion)
@@ -160,7 +162,14 @@ class TemplateVersionAdmin(DeskAdmin):
         (None, {"fields": ("name", "number", "published_at", "published_by", "note", "lines_answered", "preparation")}),
         *words_fieldsets(tools="tools_in_words", lists=PHRASES),
     )
-    readonly_fields = ("lines_answered", "preparation", "tools_in_words", *AgentWords.word_fields(), *PHRASES.values())
+    readonly_fields = (
+        "lines_answered",
+        "preparation",
+        "tools_in_words",
+        *AgentWords.word_fields(),
+        *Discretion.rule_fields(),
+        *PHRASES.values(),
+    )
     actions = ("prepare",)
     change_form_template = "admin/agents/templateversion/change_form.html"
     when_empty = "No version yet. Open an agent and press “Save and publish”."

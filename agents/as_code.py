@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from agents import limits
+from agents import discretion, limits
 from agents.limits import END_CALL, TRANSFER
-from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Team, Tool
+from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Team, Tool
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelField = models.Field[Any, Any]
@@ -130,8 +130,14 @@ KINDS = (  # in the order in which they may refer to each other
         "template",
         AssistantTemplate,
         "slug",
-        _keys("slug", "name", *(name for name in AgentWords.word_fields() if name not in GRANTS.values()), *limits.KEPT),
-        lambda words, _: limits.word_problems(words) | limits.keeping_problems(words),
+        _keys(
+            "slug",
+            "name",
+            *(name for name in AgentWords.word_fields() if name not in GRANTS.values()),
+            *Discretion.rule_fields(),
+            *limits.KEPT,
+        ),
+        lambda template, _: limits.word_problems(template) | discretion.rule_problems(template) | limits.keeping_problems(template),
         {"tools": Reference("tools", many=True)},
     ),
     Kind(

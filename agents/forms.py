@@ -15,7 +15,7 @@ from django.forms.fields import InvalidJSONInput
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from agents import limits
+from agents import discretion, limits
 from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Team, Tool
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
@@ -156,6 +156,12 @@ class AgentForm(ModelForm):
         label="Phrases that always interrupt",
         help_text="Like “stop” or “wait”. They stop the agent whatever else is set. One a line.",
     )
+    redact_patterns = Phrases(
+        required=False,
+        label="Leave out whatever matches one of these patterns",
+        help_text=f"Regular expressions, one a line, like CUST-[0-9]{{6}} or (?i)password is \\S+. At most {discretion.PATTERNS} of up to "
+        f"{discretion.PATTERN_CHARS} characters. Whatever could take long is refused: looking ahead or back, and references to groups.",
+    )
     tools = Ticked(Tool.objects.all(), required=False, help_text="What the agent may look up or do at an address of yours while it talks.")
     model_provider = _provider("model_provider", limits.MODELS)
     voice_provider = _provider("voice_provider", limits.VOICES)
@@ -189,11 +195,14 @@ class AgentForm(ModelForm):
             "stop_words": f"{limits.RANGES['stop_words']}. With 0, any speech of the length below interrupts.",
             "may_transfer": "Needs people under “hands over to” of the phone line.",
             "silence_timeout_s": f"{limits.RANGES['silence_timeout_s']}. Empty: Vapi decides.",
+            "redact_cards": "Written or spoken, also in parts. In their place stands [card], and nobody can get them back.",
+            "redact_emails": "Written or spoken, like “alex at example dot com”. In their place stands [e-mail].",
+            "redact_phones": "Seven digits or more, written or spoken. In their place stands [phone]; the number of the caller stays.",
         }
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        _complain(self, limits.word_problems(cleaned) | limits.keeping_problems(cleaned))
+        _complain(self, limits.word_problems(cleaned) | discretion.rule_problems(cleaned) | limits.keeping_problems(cleaned))
         return cleaned
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import Error as DatabaseError
 
 from agents import payload
-from agents.models import AgentWords, HandoffTarget, PhoneLine, TemplateVersion
+from agents.models import AgentWords, Discretion, HandoffTarget, PhoneLine, TemplateVersion
 from agents.payload import Said, ServerAddress, VersionWords
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A version of the line, with its weight and the id of its stored assistant ("": send it inline)."""
+    """A version of the line, with its weight, the id of its stored assistant ("": send it inline), and what it leaves out, by field."""
 
     version_id: int
     share: int
     assistant_id: str
     words: VersionWords
+    rules: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,8 @@ def candidate(version: TemplateVersion, *, share: int, targets: tuple[Target, ..
         **{name: getattr(version, name) for name in AgentWords.word_fields()},
     )
     stored = version.vapi_assistant_id if version.premade == "ready" and tuple(version.premade_targets) == slugs else ""
-    return Candidate(version_id=version.pk, share=share, assistant_id=stored, words=words)
+    rules = {name: getattr(version, name) for name in Discretion.rule_fields()}
+    return Candidate(version_id=version.pk, share=share, assistant_id=stored, words=words, rules=rules)
 
 
 def _targets(line_id: int | None) -> list[Target]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max
 
-from agents import limits, payload, seed
+from agents import discretion, limits, payload, seed
 from agents.lines import Target, candidate
 from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Premade, Rollout, TemplateVersion, Tool
 from agents.payload import ServerAddress
@@ -72,7 +72,7 @@ def changes(template: AssistantTemplate) -> list[str]:
 
 def problems_of(template: AssistantTemplate, *, allowed_private: Sequence[str]) -> dict[str, str]:
     """Why this draft cannot be published, as {field: sentence}; empty when it can."""
-    problems = limits.word_problems({**words_of(template), "name": template.name})
+    problems = limits.word_problems({**words_of(template), "name": template.name}) | discretion.rule_problems(rules_of(template))
     for tool in template.tools.all():
         if wrong := limits.tool_problems(tool_words(tool), allowed_private=allowed_private):
             problems[f"tool {tool.name}"] = " ".join(wrong.values())

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from calls.history import NewEvent, record_events
 from calls.models import CallbackRequest, CallSession, Source
+from calls.redaction import redact
 
 WITHOUT_A_LINE = 4  # hours, when the line that promised is gone
 
@@ -32,7 +33,7 @@ def done(*, pk: int, by: str, note: str, at: datetime) -> bool:
     """`by` (a log-in) has called back, or says why not in `note`. True for the one who did it first."""
     with transaction.atomic():
         to_do = CallbackRequest.objects.filter(pk=pk, done_at=None)
-        if to_do.update(done_at=at, done_by=by[:150], note=note[:500]) == 0:
+        if to_do.update(done_at=at, done_by=by[:150], note=redact(note)[:500]) == 0:
             return False
         call_sid = CallSession.objects.values_list("call_sid", flat=True).get(callback=pk)
         record_events(call_sid=call_sid, events=[NewEvent("callback-done", Source.HUMAN, at, {"by": by[:150]})])

@@ -2,6 +2,7 @@
 
 Calls come in the order they began and are read in handfuls, each from where the last one ended, as plain values: memory
 stays flat however many there are, and no reading stays open over the database. What is not known, or not yet, is null.
+What a version leaves out is left out here once more: rows may be older than its rules.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from calls.discretion import rules_of
 from calls.models import CallEvent, CallSession, Heard, TranscriptLine, VapiSession
+from calls.redaction import Rules, Said, redact, redact_body, redact_talk
 
 Row = Mapping[str, Any]
 
@@ -24,7 +27,7 @@ LONGEST_CELL = 32_000  # characters; spreadsheets break off a little later
 CUT = " … (the rest is in the JSON export)"
 CALL_FIELDS = (
     *("pk", "call_sid", "status", "end_reason", "outcome", "rung", "epoch", "from_number", "to_number"),
-    *("version__template__slug", "version__number", "started_at", "answered_at", "ended_at"),
+    *("version_id", "version__template__slug", "version__number", "started_at", "answered_at", "ended_at"),
     *("disclosed_at", "disclosure_mark", "agreed_at", "unrecorded_at", "erased_at", "erased_why", "sound_erased_at", "bodies_erased_at"),
     *("metrics__first_audio_ms", "metrics__interruptions", "metrics__time_to_silence_ms", "metrics__turn_latency_ms"),
 )
@@ -57,10 +60,24 @@ def told(calls: QuerySet[CallSession]) -> Iterator[dict[str, Any]]:
         known = VapiSession.objects.filter(call__in=pks).exclude(vapi_call_id=None).exclude(vapi_call_id="")
         vapi_ids = _by_call(known, lambda session: session["vapi_call_id"])
         for row in handful:
-            pk = row["pk"]
-            yield _call(row, vapi_call_ids=vapi_ids.get(pk, []), lines=lines.get(pk, []), events=events.get(pk, []))
+            pk, rules = row["pk"], rules_of(row["version_id"])
+            yield _call(
+                row,
+                vapi_call_ids=vapi_ids.get(pk, []),
+                lines=_as_stored(lines.get(pk, []), rules),
+                events=redact_body(events.get(pk, []), rules),
+            )
         last = handful[-1]
         after = Q(started_at__gt=last["started_at"]) | Q(started_at=last["started_at"], pk__gt=last["pk"])
+
+
+def _as_stored(lines: list[Any], rules: Rules) -> list[Any]:
+    moments = [round(datetime.fromisoformat(line["at"]).timestamp() * 1000) for line in lines]
+    texts = redact_talk([Said(line["role"], ms, line["text"]) for line, ms in zip(lines, moments, strict=True)], rules)
+    return [
+        {**line, "text": text, "heard_text": text if line["heard"] == Heard.FULL else redact(line["heard_text"], rules)}
+        for line, text in zip(lines, texts, strict=True)
+    ]
 
 
 def _by_call(rows: QuerySet[Any], shape: Callable[[Row], Any]) -> dict[int, list[Any]]:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from calls.marks import MARK
 from calls.models import Role
+from calls.spoken_numbers import tells_any
 
 NEARLY_MS = 300  # nobody says the same words twice in less
 SAME_TURN_MS = 20_000  # a transcriber may wait 10 s for the end of a turn, and begin again
@@ -49,9 +51,12 @@ def _echoes(finals: Sequence[Final]) -> set[int]:
 
 def _grew_into(first: Final, then: Final) -> bool:
     """Only callers are transcribed; the agent's words are known."""
-    return (
-        first.role == then.role == Role.USER
-        and then.ms - first.ms <= SAME_TURN_MS
-        and 0 < len(first.words) < len(then.words)
-        and then.words[: len(first.words)] == first.words
-    )
+    return first.role == then.role == Role.USER and then.ms - first.ms <= SAME_TURN_MS and _begins(first.words, then.words)
+
+
+def _begins(words: tuple[str, ...], grown: tuple[str, ...]) -> bool:
+    """Whether a line goes on where another one ended; of a number that was left out, the beginning may stand there still."""
+    same = next((place for place, (one, other) in enumerate(zip(words, grown, strict=False)) if one != other), len(words))
+    if same == len(words) <= len(grown):
+        return 0 < same < len(grown) or (same > 0 and MARK.fullmatch(words[-1]) is not None)
+    return same < len(grown) and MARK.fullmatch(grown[same]) is not None and all(map(tells_any, words[same:]))

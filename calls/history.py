@@ -6,7 +6,6 @@ them. Everything that may come twice has a unique key, and the second one is tol
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,18 +16,20 @@ from typing import Any
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Case, DateTimeField, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Greatest
+from django.utils.crypto import salted_hmac
 
-from calls import publisher, unsaid
+from calls import publisher, split_numbers, unsaid
 from calls.clock import CallClock
+from calls.discretion import rules_of
 from calls.finals import NEARLY_MS, SAME_TURN_MS, Final, retold
 from calls.heard import share_out
 from calls.models import CallEvent, CallSession, Heard, Role, Source, TranscriptLine
-from calls.redaction import redact, redact_body
+from calls.redaction import redact, redact_body, redact_growing
 from calls.words import words
 
 OF_A_WRITER = (
     *("call_sid", "epoch", "public_id", "last_event_seq", "clock_boot", "clock_origin_ms", "answered_at", "started_at"),
-    *("erased_at", "unrecorded_at"),
+    *("version_id", "erased_at", "unrecorded_at"),
 )
 
 
@@ -120,10 +121,18 @@ def _numbered(call: CallSession, events: Sequence[NewEvent]) -> list[CallEvent]:
             kind=event.kind,
             at=event.at,
             ms=clock.ms(at=event.at, now=event.now),
-            detail=redact_body(unsaid.detail(call, event.detail)),
+            detail=_as_stored(event, call),
         )
         for place, event in enumerate(events)
     ]
+
+
+def _as_stored(event: NewEvent, call: CallSession) -> Any:
+    rules = rules_of(call.version_id)
+    detail = redact_body(unsaid.detail(call, event.detail), rules)
+    if event.kind == "transcript-partial" and isinstance(detail.get("text"), str):
+        detail["text"] = redact_growing(detail["text"], rules)
+    return detail
 
 
 def hold_in_order(calls: QuerySet[CallSession]) -> None:
@@ -147,6 +156,7 @@ class NewLine:
     """A final line to be kept.
 
     `vendor_ms` is the vendor's own time in epoch milliseconds (ours for lines of our own); `n` the Vapi session's number.
+    `text_hash` is the line's key when its words were rewritten since they were told first (`calls.split_numbers`).
     """
 
     call: CallSession
@@ -156,6 +166,7 @@ class NewLine:
     vendor_ms: int
     at: datetime
     n: int
+    text_hash: str = ""
 
 
 def add_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, vendor_ms: int, at: datetime, n: int) -> bool:
@@ -173,7 +184,8 @@ def add_lines(lines: Sequence[NewLine]) -> int:
             record_all(_told_by_call(lines))  # first: others wait for us there
             unkept = unsaid.among({line.call.pk for line in lines})
             lines = [line for line in lines if line.call.pk not in unkept]
-            TranscriptLine.objects.bulk_create(map(_row, lines))
+            rows = TranscriptLine.objects.bulk_create(map(_row, lines))
+            split_numbers.settle([row for row in rows if row.vapi_call_id])
             _settle_retold([line for line in lines if line.vapi_call_id])
             for call in _cut_off({line.call for line in lines if line.role == Role.ASSISTANT}):
                 mark_heard(call=call)
@@ -190,12 +202,12 @@ def keep_line(*, call: CallSession, vapi_call_id: str, role: str, text: str, ven
 
 
 def line_hash(text: str) -> str:
-    """What makes two lines of one moment the same."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """What makes two lines of one moment the same. Nobody without our key can find a number's digits by trying all."""
+    return salted_hmac("calls.line", text.encode(errors="replace"), algorithm="sha256").hexdigest()
 
 
 def _row(line: NewLine) -> TranscriptLine:
-    said = redact(line.text)
+    said = redact(line.text, rules_of(line.call.version_id))
     return TranscriptLine(
         call=line.call,
         n=line.n,
@@ -203,7 +215,7 @@ def _row(line: NewLine) -> TranscriptLine:
         role=line.role,
         said=said,
         vendor_ms=line.vendor_ms,
-        text_hash=line_hash(said),
+        text_hash=line.text_hash or line_hash(said),
         at=line.at,
     )
 

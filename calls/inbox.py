@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 
 from bridge.errors import BadMessage
-from calls import unsaid, vapi_events
+from calls import unsaid, vapi_events, vapi_report
+from calls.discretion import rules_of
 from calls.models import CallSession, InboxMessage, Source, VapiSession
 from calls.redaction import redact_body
 from calls.vapi_events import NEED_THE_ID, VapiMessage
-from calls.vapi_kinds import TRANSCRIPT, label
+from calls.vapi_kinds import REPORT, TRANSCRIPT, label
 from calls.vapi_names import named
 
 log = logging.getLogger(__name__)
@@ -36,17 +37,20 @@ def store_inbox(
     *, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime, call_id: int | None = None
 ) -> InboxMessage | None:
     """Keep a webhook body before its 200 is sent. None when this key was stored before: there is nothing more to do."""
-    row = _row(source=source, key=key, kind=kind, body=body, vapi_call_id=vapi_call_id, at=at, call_id=call_id)
+    row = _row(source=source, key=key, kind=kind, body=redact_body(body), vapi_call_id=vapi_call_id, at=at, call_id=call_id)
+    return row if _is_first(row) else None
+
+
+def _is_first(row: InboxMessage) -> bool:
     try:
         with transaction.atomic():
             row.save(force_insert=True)
     except IntegrityError:
-        return None
-    return row
+        return False
+    return True
 
 
 def _row(*, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime, call_id: int | None) -> InboxMessage:
-    body = redact_body(body)
     return InboxMessage(source=source, key=key, kind=kind[:60], body=body, vapi_call_id=vapi_call_id, call_id=call_id, received_at=at)
 
 
@@ -85,7 +89,8 @@ class Stored(NamedTuple):
 
 def keep(message: VapiMessage, *, session: VapiSession | None, at: datetime) -> InboxMessage | None:
     """Store a message before it is answered. None when it was told before."""
-    return store_inbox(**_of_vapi(message, session, at, unsaid.among({session.call_id} if session else ())))
+    row = _row(**_of_vapi(message, session, at, unsaid.among({session.call_id} if session else ())))
+    return row if _is_first(row) else None
 
 
 def keep_all(told: Sequence[tuple[VapiMessage, VapiSession | None]], *, at: datetime) -> list[Stored]:
@@ -109,11 +114,17 @@ def _of_vapi(message: VapiMessage, session: VapiSession | None, at: datetime, un
 
     Of the calls in `unkept` no words are stored.
     """
-    kept, call_id = message.kept(), session.call_id if session and session.vapi_call_id else None
-    if session and session.call_id in unkept:
-        kept = unsaid.body(kept)
+    call_id = session.call_id if session and session.vapi_call_id else None
+    kept = message.kept()
+    kept = unsaid.body(kept) if session and session.call_id in unkept else _as_stored(message.kind, kept, session)
     told = {"source": Source.VAPI, "kind": message.kind, "vapi_call_id": message.vapi_call_id}
     return {**told, "key": message.key(kept), "body": kept, "at": at, "call_id": call_id}
+
+
+def _as_stored(kind: str, body: Any, session: VapiSession | None) -> Any:
+    """A message without what its call leaves out."""
+    rules = rules_of(session.call.version_id if session else None)
+    return redact_body(vapi_report.redacted(body, rules) if kind == REPORT else body, rules)
 
 
 def process(*, pk: int, at: datetime) -> bool:
@@ -133,6 +144,8 @@ def enter(row: InboxMessage, session: VapiSession | None, *, at: datetime) -> bo
     """
     if session is None or (row.kind in NEED_THE_ID and not session.vapi_call_id):
         return at - row.received_at > GIVE_UP and inbox_done(pk=row.pk, at=at, problem="It belongs to no session of ours.")
+    if row.call_id is None:  # it was stored before anybody knew by whose rules
+        _store_again(row, session)
     try:
         vapi_events.handle(row, session)
     except BadMessage as problem:
@@ -141,6 +154,13 @@ def enter(row: InboxMessage, session: VapiSession | None, *, at: datetime) -> bo
     else:
         inbox_done(pk=row.pk, at=at, call=session.call)
     return True
+
+
+def _store_again(row: InboxMessage, session: VapiSession) -> None:
+    body = _as_stored(row.kind, row.body, session)
+    if body != row.body:
+        row.body = body
+        row.save(update_fields=["body"])
 
 
 def enter_all(stored: Sequence[Stored], *, at: datetime) -> list[Stored]:

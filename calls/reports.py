@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import transaction
 from django.db.models import QuerySet
 
-from calls import evidence, redaction, unsaid, vapi_report
+from calls import evidence, unsaid, vapi_report
+from calls.discretion import rules_of
 from calls.history import NewEvent, line_hash, record_events
 from calls.models import InboxMessage, Source, TranscriptLine, VapiReport, VapiSession
+from calls.redaction import Said, redact_body, redact_talk, same_number_once
 from calls.vapi_kinds import FETCHED, REPORT
 from calls.vapi_report import Line, Turn
 
@@ -33,8 +35,8 @@ def merge(*, session: VapiSession, report: Mapping[str, Any], at: datetime) -> b
     meantime a final came.
     """
     figures = asdict(vapi_report.figures(report))
-    figures |= {name: redaction.redact_body(figures[name]) for name in ("summary", "success", "structured")}
-    said = _said(report)
+    figures |= {name: redact_body(figures[name], rules_of(session.call.version_id)) for name in ("summary", "success", "structured")}
+    said = _said(report, session)
     finals = _finals(session)
     wanted = vapi_report.missing(finals, said)
     with transaction.atomic():
@@ -69,7 +71,7 @@ def _settle_with(kept: VapiReport, *, at: datetime) -> None:
     report = _report_of(session)
     if report is None:
         return
-    said, finals = _said(report), _finals(session)
+    said, finals = _said(report, session), _finals(session)
     wanted = vapi_report.missing(finals, said)
     with transaction.atomic():
         evidence.hold(call_sid=session.call.call_sid, at=at)
@@ -98,11 +100,28 @@ def _ours(session: VapiSession) -> QuerySet[TranscriptLine]:
 
 def _finals(session: VapiSession) -> list[Line]:
     told = _ours(session).filter(from_report=False, retold=False)
-    return [Line(*line) for line in told.values_list("role", "said", "vendor_ms")]
+    return _with_numbers_once([Line(*line) for line in told.values_list("role", "said", "vendor_ms")])
 
 
-def _said(report: Mapping[str, Any]) -> list[Turn]:
-    return [replace(turn, text=redaction.redact(turn.text)) for turn in vapi_report.turns(report)]
+def _said(report: Mapping[str, Any], session: VapiSession) -> list[Turn]:
+    turns = vapi_report.turns(report)
+    texts = redact_talk([Said(turn.role, turn.end, turn.text) for turn in turns], rules_of(session.call.version_id))
+    return _with_numbers_once([replace(turn, text=text) for turn, text in zip(turns, texts, strict=True)])
+
+
+Spoken = TypeVar("Spoken", Line, Turn)
+
+
+def _with_numbers_once(spoken: Sequence[Spoken]) -> list[Spoken]:
+    """A number that was left out has one mark, whether it was told in one line or in three; else it would be told again."""
+    by_role: dict[str, list[int]] = {}
+    for place, each in enumerate(spoken):
+        by_role.setdefault(each.role, []).append(place)
+    found = list(spoken)
+    for places in by_role.values():
+        for place, text in zip(places, same_number_once([spoken[place].text for place in places]), strict=True):
+            found[place] = replace(spoken[place], text=text)
+    return [each for each in found if each.text]
 
 
 def _settle(session: VapiSession, lines: Sequence[Line], *, at: datetime) -> None:

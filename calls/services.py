@@ -25,7 +25,7 @@ from agents import lines
 from agents.models import PhoneLine
 from bridge import live
 from bridge.ports import Closing
-from calls import clock, ended_reasons, evidence, lifecycle, publisher, unsaid
+from calls import clock, discretion, ended_reasons, evidence, lifecycle, publisher, unsaid
 from calls.history import NewEvent, keep_line, line_hash, pages_look, record_events
 from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
 from calls.redaction import redact_body
@@ -58,6 +58,8 @@ def open_call(*, sid: str, account_sid: str, from_number: str, to_number: str, a
 
 def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> CallSession:
     answer = lines.answer(to_number, draw=lines.draw_of(sid))
+    if answer is not None and answer.version is not None:
+        discretion.remember(answer.version.version_id, answer.version.rules)
     boot, origin_ms = clock.origin(at)
     row = CallSession(
         call_sid=sid,
@@ -290,7 +292,8 @@ def ask(*, call: CallSession, key: str, verb: str, detail: Mapping[str, Any], at
     """
     try:
         with transaction.atomic():
-            said = redact_body(unsaid.without_words(detail) if unsaid.among({call.pk}) else dict(detail))
+            kept = unsaid.without_words(detail) if unsaid.among({call.pk}) else dict(detail)
+            said = redact_body(kept, discretion.rules_of(call.version_id))
             command = OutboxCommand.objects.create(call=call, key=key, to=to, verb=verb, detail=said, asked_at=at)
             if to == "live":
                 transaction.on_commit(partial(publisher.tell, call.call_sid, live.COMMANDS))

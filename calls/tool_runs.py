@@ -16,10 +16,11 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from calls import unsaid
+from calls.discretion import rules_of
 from calls.history import NewEvent, record_events
 from calls.masking import masked, masked_text
 from calls.models import CallSession, CallSessionQuerySet, Source, Status, ToolRun
-from calls.redaction import redact_body
+from calls.redaction import Rules, redact, redact_body
 
 MOST_PER_CALL = 10  # requests that leave the house; what is built in does not count
 MOST_ASKED = 200  # of any kind; a model that asks more is not written down any more
@@ -30,7 +31,8 @@ WITH_AGENT = (Status.RECEIVED, Status.WAITING, Status.CONNECTING, Status.STREAMI
 
 def begin_tool(*, call: CallSession, tool_call_id: str, name: str, arguments: Any, at: datetime) -> tuple[ToolRun, bool]:
     """Enter a tool call of the model. The flag is True for the one who is to run it; all others wait for, or read, its result."""
-    kept, name = _kept(arguments) if not unsaid.among({call.pk}) else {}, name[:64]
+    rules = rules_of(call.version_id)
+    kept, name = {} if unsaid.among({call.pk}) else _kept(arguments, rules), redact(name[:64], rules)
     try:
         with transaction.atomic():
             run = ToolRun.objects.create(call=call, tool_call_id=tool_call_id, name=name, arguments=kept, started_at=at)
@@ -56,14 +58,18 @@ def asked_enough(*, call: CallSession) -> bool:
 
 def finish_tool(*, tool_call_id: str, result: str, problem: str, at: datetime, sent: Mapping[str, Any] | None = None) -> bool:
     """Keep a tool's answer. True for the first; the answer never changes after that. `sent` as in `agents.tools.ToolAnswer`."""
-    said = {"result": redact_body(masked_text(result)), "problem": redact_body(masked_text(problem))[:LONGEST_PROBLEM]}
     with transaction.atomic():
-        unfinished = ToolRun.objects.filter(tool_call_id=tool_call_id, ended_at=None)
-        if unsaid.among(set(unfinished.values_list("call", flat=True))):
-            said, sent = {"result": "", "problem": "It failed; what it said is not kept." if problem else ""}, {}
-        if unfinished.update(**said, sent=dict(sent or {}), ended_at=at) == 0:
+        run = ToolRun.objects.select_related("call").filter(tool_call_id=tool_call_id).first()
+        if run is None:
             return False
-        run = ToolRun.objects.select_related("call").get(tool_call_id=tool_call_id)
+        rules = rules_of(run.call.version_id)
+        run.result, run.problem = redact(masked_text(result), rules), redact(masked_text(problem), rules)[:LONGEST_PROBLEM]
+        run.sent = dict(sent or {})
+        if unsaid.among({run.call_id}):
+            run.result, run.problem, run.sent = "", "It failed; what it said is not kept." if problem else "", {}
+        unfinished = ToolRun.objects.filter(pk=run.pk, ended_at=None)
+        if unfinished.update(result=run.result, problem=run.problem, sent=run.sent, ended_at=at) == 0:
+            return False
         ms = max(0, int((at - run.started_at).total_seconds() * 1000))
         told = {"problem": run.problem} if run.problem else {"result": run.result}
         detail = {"name": run.name, "ms": ms, **told, "sent": run.sent}
@@ -75,7 +81,7 @@ def _with_agent(call: CallSession) -> CallSessionQuerySet:
     return CallSession.objects.live().filter(pk=call.pk, status__in=WITH_AGENT)
 
 
-def _kept(arguments: Any) -> Any:
+def _kept(arguments: Any, rules: Rules) -> Any:
     """Arguments as they are stored: masked, or only counted when there are too many."""
     size = len(orjson.dumps(arguments))
-    return redact_body(masked(arguments)) if size <= KEPT_BYTES else {"left out": f"{size} bytes"}
+    return redact_body(masked(arguments), rules) if size <= KEPT_BYTES else {"left out": f"{size} bytes"}

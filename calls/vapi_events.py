@@ -6,7 +6,6 @@ message, and none of those belongs into a row. Every handler may be run again, a
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from django.utils.crypto import salted_hmac
 
 from bridge import live
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
-from calls import history, masking, reports, services, sessions, vapi_report
+from calls import history, masking, reports, services, sessions, split_numbers, vapi_report
 from calls.history import NewLine
 from calls.models import CallSession, InboxMessage, VapiSession
 from calls.vapi_kinds import FETCHED, REPORT, TRANSCRIPT, Deed, deed
@@ -82,7 +82,8 @@ class VapiMessage:
     def key(self, kept: Mapping[str, Any]) -> str:
         """Equal for the same message told twice. The vendor gives messages no id; a report there is one of per call, and a fetched one."""
         own = FETCHED.encode() * self.is_fetched if self.kind == REPORT else orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(b"|".join((b"vapi", self.vapi_call_id.encode(), self.kind.encode(), own))).hexdigest()
+        told = b"|".join((b"vapi", self.vapi_call_id.encode(), self.kind.encode(), own))
+        return salted_hmac("calls.inbox", told, algorithm="sha256").hexdigest()
 
     @property
     def is_only_counted(self) -> bool:
@@ -216,7 +217,8 @@ def _final(row: InboxMessage, session: VapiSession) -> list[NewLine]:
     role = vapi_report.ROLES.get(said_by)
     if role is None or not text.strip():
         return []
-    return [NewLine(session.call, row.vapi_call_id, role, text.strip(), _vendor_ms(row), row.received_at, session.n)]
+    known = _text(_dict(row.body.get("call")).get(split_numbers.FIRST_TOLD), 64)
+    return [NewLine(session.call, row.vapi_call_id, role, text.strip(), _vendor_ms(row), row.received_at, session.n, known)]
 
 
 def _transcript(row: InboxMessage, session: VapiSession) -> None:

@@ -17,6 +17,7 @@ import orjson
 
 from calls.covered import Told, gaps
 from calls.models import Role
+from calls.redaction import Rules, Said, redact_talk
 from calls.words import tokens, words
 
 ROLES = {"user": Role.USER, "bot": Role.ASSISTANT, "assistant": Role.ASSISTANT}
@@ -98,6 +99,18 @@ def _turn(message: Any, *, after: int) -> Turn | None:
     lasted = _whole(message.get("duration")) or MS_A_WORD * len(text.split())
     end = max(start, _whole(message.get("endTime")) or start + lasted)
     return Turn(role, text.strip(), start, min(end, LATEST_MS))  # else turns without times would add up to no year there is
+
+
+def redacted(report: dict[str, Any], rules: Rules) -> dict[str, Any]:
+    """The report without what its speakers told in several turns."""
+    artifact = _part(report, "artifact")
+    listed = artifact.get("messages")
+    messages = listed if isinstance(listed, list) else []
+    spoken = [place for place, message in enumerate(messages) if _turn(message, after=0) is not None]
+    said = [Said(messages[place]["role"], _whole(messages[place].get("time")), messages[place]["message"]) for place in spoken]
+    texts = dict(zip(spoken, redact_talk(said, rules), strict=True))
+    told = [{**message, "message": texts[place]} if place in texts else message for place, message in enumerate(messages)]
+    return {**report, "artifact": {**artifact, "messages": told}} if texts else report
 
 
 def missing(told: Sequence[Line], said: Sequence[Turn]) -> list[Line]:

@@ -1,6 +1,7 @@
 """The words of a text as they are compared: without case, punctuation or spaces. Pure.
 
-Two tellings of the same speech differ in all of these. Writing systems without spaces are compared sign by sign.
+Two tellings of the same speech differ in all of these. A mark of what was left out is one word. Writing systems without
+spaces are compared sign by sign.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from calls.marks import MARK
+
 SPACELESS = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Thai, Lao, Japanese, Chinese
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-SIGN_OR_WORD = re.compile(rf"[{SPACELESS}]|(?:(?![{SPACELESS}])[^\W_])+(?:['’](?:(?![{SPACELESS}])[^\W_])+)*")
+WORD = re.compile(rf"{MARK.pattern}|[^\W_]+(?:['’][^\W_]+)*")
+SIGN_OR_WORD = re.compile(rf"{MARK.pattern}|[{SPACELESS}]|(?:(?![{SPACELESS}])[^\W_])+(?:['’](?:(?![{SPACELESS}])[^\W_])+)*")
 
 
 class Token(NamedTuple):

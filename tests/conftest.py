@@ -12,7 +12,7 @@ from django.db import connection
 from django.http import HttpResponse
 from hypothesis import settings as hypothesis_settings
 
-from calls import publisher, services
+from calls import discretion, publisher, services
 from supportvoice.static import StaticFilesMiddleware
 from tests.builders import QuietPublisher
 from tests.canaries import Canaries
@@ -80,6 +80,12 @@ def published() -> Iterator[QuietPublisher]:
     before = publisher.install(quiet)
     yield quiet
     publisher.install(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_rules_are_remembered() -> None:
+    """A process remembers what each version leaves out, and the next test's version has the same key."""
+    discretion.forget()
 
 
 @pytest.fixture(autouse=True)

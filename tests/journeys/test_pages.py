@@ -265,6 +265,19 @@ async def test_the_page_of_a_live_call_goes_on_by_itself(page: Page) -> None:
     await expect(page.locator("[data-connection-words]")).to_have_text("Complete")
 
 
+async def test_what_was_left_out_is_a_mark_of_its_own_also_when_it_comes_later(page: Page) -> None:
+    call = await live_call()
+    await say(call, "It is 4539 1488 0343 6467, <b>Olga</b>.")
+    await page.goto(f"/calls/{call.public_id}/")
+    mark = page.locator("[data-list=lines]").get_by_role("img", name="A card number was said here")
+    await expect(mark).to_have_count(1)
+    await say(call, "Again: 5555 5555 5555 4444 <i>now</i>", ms=9000)
+    await expect(mark).to_have_count(2)
+    await expect(page.locator("[data-list=lines] > li").last).to_contain_text("Again: [card] <i>now</i>")
+    await happen(call, "transcript-partial", role="user", text="four five three nine one four")
+    await expect(page.locator("[data-partial]").get_by_role("img", include_hidden=True)).to_have_text("[left out]")
+
+
 async def test_a_server_that_was_away_costs_the_page_no_row_and_doubles_none(page: Page, shop: Shop) -> None:
     call = await live_call()
     await say(call, "before", ms=1000)

@@ -22,6 +22,15 @@ function showTime(element) {
   element.title = `${element.dateTime.slice(0, 23).replace("T", " ")} UTC`;
 }
 
+const MARKS = new Map([...document.querySelectorAll("template[data-mark]")].map((shape) => [shape.dataset.mark, shape]));
+const BETWEEN_MARKS = /(\[(?:card|e-mail|phone|left out)\])/;
+
+// What was left out has a mark in the text; it is shown as a shape of its own.
+function write(place, text) {
+  const parts = text.split(BETWEEN_MARKS).filter(Boolean);
+  place.replaceChildren(...parts.map((part) => MARKS.get(part)?.content.cloneNode(true) ?? part));
+}
+
 function fill(element, item) {
   for (const [name, value] of Object.entries(item.data)) element.dataset[name] = value;
   for (const slot of element.querySelectorAll("[data-slot]")) {
@@ -30,7 +39,7 @@ function fill(element, item) {
     if (slot.tagName === "TIME") {
       slot.dateTime = text;
       showTime(slot);
-    } else if (slot.textContent !== text && !("timer" in slot.dataset && item.data.since)) slot.textContent = text;
+    } else if (slot.textContent !== text && !("timer" in slot.dataset && item.data.since)) write(slot, text);
   }
 }
 
@@ -66,7 +75,7 @@ function showPartial(events) {
   for (const { data, slots } of events) {
     if (data.kind === "transcript-partial") {
       ghost.dataset.role = data.role;
-      ghost.firstElementChild.textContent = slots.partial;
+      write(ghost.firstElementChild, slots.partial);
       ghost.hidden = false;
     } else if (data.kind === "call-ended" || (data.kind === "transcript-final" && data.role === ghost.dataset.role)) ghost.hidden = true;
   }
