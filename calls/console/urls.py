@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from calls.console import changes, messages, sound, views
+from calls.console.log_in import LogIn, LogInCode
+from calls.console.own_log_in import second_factor_page
 
 app_name = "console"
 urlpatterns = [
@@ -21,6 +23,8 @@ urlpatterns = [
     path("messages/<int:pk>/", messages.one, name="message"),
     path("messages/<int:pk>.json", messages.whole, name="message-whole"),
     path("messages/<int:pk>/again/", changes.message_again, name="message-again"),
-    path("login/", LoginView.as_view(template_name="console/login.html", redirect_authenticated_user=True), name="login"),
+    path("login/", LogIn.as_view(), name="login"),
+    path("login/code/", LogInCode.as_view(), name="log-in-code"),
+    path("second-factor/", second_factor_page, name="second-factor"),
     path("logout/", LogoutView.as_view(next_page="console:login"), name="logout"),
 ]
