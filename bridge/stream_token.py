@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 
 from bridge.errors import BadMessage
 
@@ -28,13 +29,16 @@ def issue(*, key: bytes, call_sid: str, epoch: int, expires: int) -> str:
     return f"{epoch}.{expires}.{_mac(key, call_sid, epoch, expires)}"
 
 
-def check(*, key: bytes, token: str, call_sid: str, now: float) -> int:
-    """The epoch the token was issued for. Raises BadMessage when it is forged, another call's, or too old."""
+def check(*, key: bytes, token: str, call_sid: str, now: float, former: Iterable[bytes] = ()) -> int:
+    """The epoch the token was issued for. Raises BadMessage when it is forged, another call's, or too old.
+
+    `former`: keys that are being rotated out; what they signed is still good.
+    """
     parts = TOKEN.fullmatch(token)
     if parts is None:
         raise BadMessage("The stream token is malformed.")
     epoch, expires = int(parts[1]), int(parts[2])
-    if not hmac.compare_digest(parts[3], _mac(key, call_sid, epoch, expires)):
+    if not any(hmac.compare_digest(parts[3], _mac(one, call_sid, epoch, expires)) for one in (key, *former)):
         raise BadMessage("The stream token was not issued for this call.")
     if now > expires:
         raise BadMessage("The stream token is too old.")

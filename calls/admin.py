@@ -21,6 +21,7 @@ from calls.models import (
     CallMetrics,
     CallSession,
     Recording,
+    SecondFactor,
     ToolRun,
     TranscriptLine,
     VapiReport,
@@ -242,3 +243,20 @@ class VapiReportAdmin(OfACall):
     search_help_text = "Vapi's call id, Twilio's CallSid, or words of the summary"
     when_empty = "No report yet. Vapi sends one some seconds after a call that its agent carried."
     fields = ("call_page", "merged_at", "summary", "success", "structured", "artifacts", "latencies", "costs", "lines_added")
+
+
+@admin.register(SecondFactor)
+class SecondFactorAdmin(OwnAdmin):
+    """Who logs in with a code. Deleting one is how an admin helps somebody who has lost the phone; its secret is shown to nobody."""
+
+    list_display = ("user", "confirmed_at")
+    list_select_related = ("user",)
+    search_fields, search_help_text = ("user__username",), "Name of a user"
+    when_empty = "Nobody logs in with a code yet. Whoever is logged in finds it behind their name, at the top of the console."
+    fields = readonly_fields = ("user", "confirmed_at")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

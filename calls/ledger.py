@@ -82,18 +82,22 @@ Entry = Told | Alive | Obeyed | PersonAsked | Closed
 
 
 class DatabaseLedger:
-    """`token_key` signs the stream tokens, `client` speaks with Vapi, `wall` and `clock` are seconds since 1970 and monotonic ones."""
+    """`token_key` signs the stream tokens, `former_keys` did before a rotation, `client` speaks with Vapi.
+
+    `wall` and `clock` are seconds since 1970 and monotonic ones.
+    """
 
     def __init__(
         self,
         *,
         token_key: bytes,
         client: sessions.Vapi,
+        former_keys: Sequence[bytes] = (),
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._token_key, self._client = token_key, client
+        self._token_key, self._former_keys, self._client = token_key, former_keys, client
         self._wall, self._clock, self._deadline = wall, clock, deadline_s
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
@@ -106,7 +110,7 @@ class DatabaseLedger:
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
         try:
-            epoch = stream_token.check(key=self._token_key, token=token, call_sid=call_sid, now=self._wall())
+            epoch = stream_token.check(key=self._token_key, former=self._former_keys, token=token, call_sid=call_sid, now=self._wall())
         except BadMessage:
             return None
         at = _moment(self._wall())

@@ -1,7 +1,7 @@
 """The whole house on one ASGI application, for `serve` and for `daphne supportvoice.asgi:application` alike.
 
 From the outside in: health, which role this process has, what a stranger may send, and only then our own code. The media
-socket is proven by Twilio's signature and token, the browser's sockets by origin and log-in.
+socket is proven by Twilio's signature and token, the browser's sockets by origin and session.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import logging
 import os
 from typing import Any, cast
 
-from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from channels.sessions import SessionMiddlewareStack
 from django import setup
 from django.urls import re_path
 
@@ -34,24 +34,31 @@ from calls.console.routing import websocket_urlpatterns  # noqa: E402
 from calls.ledger import DatabaseLedger  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
-from supportvoice.limits import REPORT_LIMIT, BodyLimits, no_browsers, no_such_socket, only_role  # noqa: E402
+from supportvoice.limits import REPORT_LIMIT, BodyLimits, behind_tls, no_browsers, no_such_socket, only_role  # noqa: E402
 from supportvoice.threads import OneHop, lent_threads  # noqa: E402
 
 log = logging.getLogger(__name__)
 refuse_unsafe()
 duty = Duty()
 
+ledger = DatabaseLedger(
+    token_key=stream_token.key_from(settings.SECRET_KEY),
+    former_keys=[stream_token.key_from(former) for former in settings.SECRET_KEY_FALLBACKS],
+    client=account.client(),
+)
 _media: Any = MediaStreamConsumer.as_asgi(
-    ledger=DatabaseLedger(token_key=stream_token.key_from(settings.SECRET_KEY), client=account.client()),
+    ledger=ledger,
     conversations=VapiConversations(api_key=settings.VAPI_API_KEY),
     proof=TwilioProof(public_url=settings.PUBLIC_URL, tokens=settings.TWILIO_AUTH_TOKENS),
     clips=load_clips(settings.BASE_DIR / "bridge" / "clips"),
 )
 _for_browsers: list[Any] = [*websocket_urlpatterns, re_path("", cast(Any, no_such_socket))]
-_browser: Any = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(_for_browsers)))
+_browser: Any = AllowedHostsOriginValidator(SessionMiddlewareStack(URLRouter(_for_browsers)))
 _for_everybody: list[Any] = [*media_urlpatterns(no_browsers(duty.streams_counted(_media))), re_path("", _browser)]
 _sockets: Any = URLRouter(_for_everybody)
 _answering: Any = lent_threads(cast(Any, OneHop()))
+if settings.BEHIND_TLS:
+    _answering = behind_tls(_answering)
 _requests: Any = BodyLimits(_answering, wide={"/webhook/vapi": REPORT_LIMIT, "/webhook/vapi/": REPORT_LIMIT})
 _doors: Any = ProtocolTypeRouter({"http": _requests, "websocket": duty.no_sockets_when_leaving(_sockets)})
 

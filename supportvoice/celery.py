@@ -9,7 +9,6 @@ from typing import Any
 from celery import Celery
 from celery.signals import beat_init, celeryd_init
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 
 from supportvoice.checks import refuse_unsafe
 from supportvoice.embedded import EmbeddedAway, Hold
@@ -31,6 +30,6 @@ def _prepare(**kwargs: Any) -> None:
         refuse_unsafe()
         if settings.REDIS_EMBEDDED:
             _holds.append(Hold(settings.REDIS_SOCKET))
-    except (EmbeddedAway, ImproperlyConfigured) as problem:
+    except EmbeddedAway as problem:
         print(problem, file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None

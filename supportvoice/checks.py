@@ -5,7 +5,9 @@ The same list speaks through `manage.py check`, `serve`, the worker and every AS
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +24,7 @@ def problems() -> Iterator[str]:
     if settings.DEBUG:
         return
     yield from _secrets()
+    yield from _proxies()
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
         yield "ALLOWED_HOSTS must name the hosts people use."
     if settings.TOOL_ALLOWED_PRIVATE:
@@ -39,6 +42,8 @@ def _secrets() -> Iterator[str]:
         key = ""
     if len(key) < SHORTEST_KEY or _is_placeholder(key):
         yield f"SECRET_KEY must be a random text of {SHORTEST_KEY} characters or more, and no placeholder."
+    if any(len(former) < SHORTEST_KEY or _is_placeholder(former) for former in settings.SECRET_KEY_FALLBACKS):
+        yield f"SECRET_KEY_FALLBACKS must hold former keys of {SHORTEST_KEY} characters or more, and no placeholder."
     needed: dict[str, list[str]] = {
         "VAPI_API_KEY": [settings.VAPI_API_KEY],
         "VAPI_WEBHOOK_SECRET": settings.VAPI_WEBHOOK_SECRETS,
@@ -54,6 +59,14 @@ def _secrets() -> Iterator[str]:
         yield "TOOL_SIGNING_SECRET is still a placeholder."
 
 
+def _proxies() -> Iterator[str]:
+    for proxy in settings.TRUSTED_PROXIES:
+        try:
+            ip_network(proxy, strict=False)
+        except ValueError:
+            yield "TRUSTED_PROXIES must be addresses or networks, like 10.0.0.7 or 10.0.0.0/8."
+
+
 def _is_placeholder(value: str) -> bool:
     return value.lower() in PLACEHOLDERS or value.lower().startswith(PLACEHOLDER_STARTS)
 
@@ -64,6 +77,7 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
 
 
 def refuse_unsafe() -> None:
-    """For entrances that run no system checks. Raises ImproperlyConfigured with every problem."""
+    """For entrances that run no system checks: ends the process, with a line for each problem."""
     if found := list(problems()):
-        raise ImproperlyConfigured(" ".join(found))
+        print(*found, sep="\n", file=sys.__stderr__)  # beat has put its log in the place of sys.stderr
+        raise SystemExit(2)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import SuspiciousOperation
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import DataError, ProgrammingError
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
 from agents.forms import Rows, is_key
 
@@ -59,6 +61,12 @@ class CarefulAdmin(ModelAdmin):
 class DeskSite(admin.AdminSite):
     site_title = site_header = "supportvoice"
     index_title = "Editing desk"
+
+    def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """No door of its own: there is one log-in, with one set of brakes. Who came in by it and may not be here is told so."""
+        if request.user.is_authenticated and not self.has_permission(request):
+            raise PermissionDenied
+        return redirect_to_login(request.GET.get("next") or reverse("admin:index"), reverse("console:login"))
 
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
         own = admin_class or ModelAdmin

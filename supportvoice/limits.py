@@ -161,6 +161,17 @@ def no_browsers(app: ASGI3Application) -> ASGI3Application:
     return guarded
 
 
+def behind_tls(app: ASGI3Application) -> ASGI3Application:
+    """For a house whose public address is https: whatever a request says of itself, it came that way as far as its proxy."""
+
+    async def by_tls(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "http":
+            scope["scheme"] = "https"
+        await app(scope, receive, send)
+
+    return by_tls
+
+
 async def no_such_socket(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     await refuse_socket(scope, receive, send, status=404, sentence="There is no such socket.")
 

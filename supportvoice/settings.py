@@ -7,25 +7,28 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import environ
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
 from supportvoice.embedded import socket_path
+from supportvoice.environment import Env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
-env = environ.FileAwareEnv()  # NAME or NAME_FILE, for secrets
-env.read_env(BASE_DIR / ".env")
+env = Env()  # NAME or NAME_FILE, for secrets
+if (BASE_DIR / ".env").exists():
+    env.read_env(BASE_DIR / ".env")
 
 DEBUG = env.bool("DEBUG", default=True)
 SECRET_KEY = env("SECRET_KEY", default="laptop-only-not-a-secret" if DEBUG else "")
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])  # former keys, while log-ins and calls of their time go on
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["*"] if DEBUG else [])
 
 PORT = env.int("PORT", default=8000)
 PUBLIC_URL = env("PUBLIC_URL", default=f"http://localhost:{PORT}").rstrip("/")  # how vendors reach us; signatures are checked against it
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[]) or [PUBLIC_URL]  # a proxy may end TLS before us
+TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])  # addresses and networks whose X-Forwarded-For is believed
 SERVE_ROLE = env("SERVE_ROLE", default="all")  # all | media | web; set by `serve` for its children
 
 VAPI_API_KEY = env("VAPI_API_KEY", default="")
@@ -33,7 +36,7 @@ VAPI_BASE_URL = env("VAPI_BASE_URL", default="https://api.vapi.ai").rstrip("/")
 VAPI_SOCKET_HOSTS = env.list("VAPI_SOCKET_HOSTS", default=[])  # empty: the host of VAPI_BASE_URL, its sub-domains and *.vapi.ai
 VAPI_WEBHOOK_SECRETS = env.list("VAPI_WEBHOOK_SECRET", default=[])  # the first is sent to Vapi; all are accepted
 TOOL_ALLOWED_PRIVATE = env.list("TOOL_ALLOWED_PRIVATE", default=[])  # host:port of private addresses tools may call
-TOOL_SIGNING_SECRET = env("TOOL_SIGNING_SECRET", default="").strip()  # signs requests to tools; a tool may have one of its own
+TOOL_SIGNING_SECRET = env("TOOL_SIGNING_SECRET", default="")  # signs requests to tools; a tool may have one of its own
 
 TWILIO_ACCOUNT_SID = env("TWILIO_ACCOUNT_SID", default="")
 TWILIO_AUTH_TOKENS = env.list("TWILIO_AUTH_TOKEN", default=[])  # several while rotating
@@ -64,14 +67,15 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "calls.console.policy.ContentPolicyMiddleware",
     "supportvoice.static.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "calls.console.session.LogInLimits",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
 ROOT_URLCONF = "supportvoice.urls"
@@ -155,10 +159,21 @@ WHITENOISE_USE_FINDERS = True
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 
+BEHIND_TLS = PUBLIC_URL.startswith("https://")  # a proxy ends it; whatever comes through is taken as https
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if BEHIND_TLS and not DEBUG else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+SECURE_REFERRER_POLICY = SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SILENCED_SYSTEM_CHECKS = [
+    "security.W008",  # redirecting http is the proxy's work: here everything came by TLS
+    "security.W021",  # whether a whole domain is put on the browsers' preload list is its owner's decision
+]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_ENGINE = "supportvoice.sessions"
-SESSION_COOKIE_AGE = 8 * 3600
+SESSION_COOKIE_AGE = 8 * 3600  # from the last page; `calls.console.session` has the longest time of all
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024  # `limits` has already held each door to its own, smaller figure
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 200

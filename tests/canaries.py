@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 
 from agents.seed import PROMPT
 from bridge.sandbox.clips import CLIPS
@@ -11,7 +12,19 @@ from bridge.sandbox.clips import CLIPS
 SPOKEN = tuple(clip.text for clip in CLIPS.values() if len(clip.text) > 12)
 WRITTEN = (*SPOKEN, PROMPT[:60], "alex@example.com", "five failed")
 PRIVATE = re.compile(r"\+1\d{10}\b|/transport\b|Bearer \S|name=\"token\"")
+
+SETTINGS = {  # every secret an operator gives us, each one a text that stands nowhere else
+    "SECRET_KEY": "canary-1-of-the-application-" + "a" * 30,
+    "SECRET_KEY_FALLBACKS": "canary-2-of-its-past-" + "b" * 30,
+    "TOOL_SIGNING_SECRET": "canary-3-of-all-tools",
+    "TECHFLOW_SECRET": "canary-4-of-one-tool",  # the variable that a tool names
+}
 _PLAIN = set(vars(logging.makeLogRecord({})))
+
+
+def named_in(text: str, canaries: Mapping[str, str]) -> list[str]:
+    """The names of those that stand in a text, which is not repeated."""
+    return [name for name, canary in canaries.items() if canary in text]
 
 
 class Canaries(logging.Handler):

@@ -18,7 +18,6 @@ import orjson
 from channels.db import DatabaseSyncToAsync
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.db import DatabaseError
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -26,12 +25,13 @@ from redis.exceptions import RedisError
 from bridge import live
 from calls.console import shown
 from calls.console.reader import CallReader, LiveReader, News
+from calls.console.session import user_of
 
 log = logging.getLogger(__name__)
 
 POLL_S = 2.0
 GATHER_S = 0.1  # hints come in bursts; one read answers them all
-STILL_THERE_S = 15.0  # how often the log-in is looked at again, and the page told that we are alive
+STILL_THERE_S = 5.0  # how often the log-in is looked at again, and the page told that we are alive
 LAYER_PAUSE_S = 2.0
 LOG_IN = 4401
 NOT_OUR_PAGE = 4403
@@ -174,12 +174,9 @@ class PageSocket:
         return host not in ("", settings.PUBLIC_HOST) and origin in (f"http://{host}", f"https://{host}")
 
     def _is_welcome(self) -> bool:
-        """Logged in, active, and the session not logged out in another tab."""
-        user, session = self.scope.get("user"), self.scope.get("session")
-        if user is None or session is None or not user.is_authenticated or not session.session_key:
-            return False
-        active = get_user_model()._default_manager.filter(pk=user.pk, is_active=True).exists()
-        return active and bool(session.exists(session.session_key))
+        """Logged in as somebody, and still so: not expired, not logged out in another tab, with this password, and active."""
+        self.scope["user"] = user_of(self.scope["session"].session_key)
+        return self.scope["user"] is not None
 
     async def _tell(self, message: dict[str, Any]) -> None:
         await self._send({"type": "websocket.send", "text": orjson.dumps(message).decode()})

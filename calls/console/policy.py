@@ -21,10 +21,11 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+PERMISSIONS = ", ".join(f"{feature}=()" for feature in ("camera", "geolocation", "microphone", "payment", "usb"))  # none is asked for
 
 
 class ContentPolicyMiddleware:
-    """Puts the policy on every answer, the admin's too. Django's own page for a crash (DEBUG only) is styled inline: it has none."""
+    """Puts the policies on every answer, the admin's too. Django's own page for a crash (DEBUG only) is styled inline: it has none."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -33,4 +34,5 @@ class ContentPolicyMiddleware:
         response = self.get_response(request)
         if not (settings.DEBUG and response.status_code == 500):
             response.headers.setdefault("Content-Security-Policy", POLICY)
+        response.headers.setdefault("Permissions-Policy", PERMISSIONS)
         return response

@@ -1,4 +1,4 @@
-"""The window's live halves. The roof wraps them: allowed origins only, and the log-in of the page's session."""
+"""The window's live halves. The roof wraps them: allowed origins only, and the session of the page's cookie."""
 
 from __future__ import annotations
 

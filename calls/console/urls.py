@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from calls.console import changes, messages, people, sound, views
+from calls.console.log_in import LogIn, LogInCode
+from calls.console.own_log_in import second_factor_page
 
 app_name = "console"
 urlpatterns = [
@@ -25,6 +27,8 @@ urlpatterns = [
     path("people/found/", people.found, name="person-found"),
     path("people/export/", people.exported, name="person-export"),
     path("people/erase/", people.erased, name="person-erase"),
-    path("login/", LoginView.as_view(template_name="console/login.html", redirect_authenticated_user=True), name="login"),
+    path("login/", LogIn.as_view(), name="login"),
+    path("login/code/", LogInCode.as_view(), name="log-in-code"),
+    path("second-factor/", second_factor_page, name="second-factor"),
     path("logout/", LogoutView.as_view(next_page="console:login"), name="logout"),
 ]

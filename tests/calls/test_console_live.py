@@ -8,12 +8,13 @@ from typing import Any
 import orjson
 import pytest
 from asgiref.sync import sync_to_async
-from channels.auth import AuthMiddlewareStack
 from channels.layers import get_channel_layer
 from channels.routing import URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from channels.sessions import SessionMiddlewareStack
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
@@ -24,12 +25,14 @@ from calls.console import live as console_live
 from calls.console.live import PageSocket
 from calls.console.reader import CallReader
 from calls.console.routing import websocket_urlpatterns
+from calls.console.session import BEGAN
 from calls.models import CallSession, Role, Status, TranscriptLine, VapiSession
+from supportvoice.sessions import SessionStore
 from tests.builders import a_call, a_message, a_report, session_of
 from tests.calls.doors import WIRE
 
 pytestmark = pytest.mark.django_db(transaction=True)
-application = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+application = AllowedHostsOriginValidator(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))
 ORIGIN = "http://testserver"
 
 
@@ -191,19 +194,60 @@ async def test_a_database_that_is_away_for_a_moment_closes_no_page(page: Open, c
     assert (await next_news(socket))["lists"]["events"]
 
 
-async def test_who_logs_out_elsewhere_loses_the_page(
-    page: Open, call: CallSession, client: Client, monkeypatch: pytest.MonkeyPatch
+def _another_password() -> None:
+    olga = User.objects.get()
+    olga.set_password("another")
+    olga.save()
+
+
+def _too_long() -> None:
+    key = Session.objects.get().session_key
+    data = SessionStore().decode(Session.objects.get().session_data) | {BEGAN: 1.0}
+    Session.objects.filter(pk=key).update(session_data=SessionStore().encode(data))
+
+
+ENDS: dict[str, Callable[[Client], object]] = {
+    "logged out in another tab": lambda client: client.logout(),
+    "idle": lambda _: Session.objects.update(expire_date=timezone.now()),
+    "a day long": lambda _: _too_long(),
+    "another password": lambda _: _another_password(),
+    "deactivated": lambda _: User.objects.update(is_active=False),
+    "deleted": lambda _: User.objects.all().delete(),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_whose_log_in_ends_loses_the_page(
+    page: Open, call: CallSession, client: Client, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(PageSocket, "poll_s", 0.02)
     monkeypatch.setattr(PageSocket, "still_there_s", 0.1)
     socket = page(path_of(call))
     await socket.connect(5)
     await next_news(socket)
-    await sync_to_async(client.logout)()
+    await sync_to_async(ENDS[how])(client)
     async with asyncio.timeout(5):
         while (message := await socket.receive_output(5))["type"] != "websocket.close":
             pass
     assert message["code"] == 4401
+    assert await page(path_of(call)).connect(5) == (False, 4401)
+
+
+def test_a_page_is_lost_within_ten_seconds() -> None:
+    assert console_live.STILL_THERE_S + console_live.POLL_S + console_live.GATHER_S < 8, "two are left for the database"
+
+
+async def test_a_page_stays_when_the_key_that_vouched_for_its_log_in_is_rotated(
+    page: Open, call: CallSession, client: Client, settings: Any
+) -> None:
+    """A server that starts again with a new key is first met by the sockets of open pages."""
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "n" * 50, [settings.SECRET_KEY]
+    for _ in range(2):
+        assert (await page(path_of(call)).connect(5))[0]
+    assert (await sync_to_async(client.get)("/")).status_code == 200
+    renewed = f"sessionid={client.cookies['sessionid'].value}"
+    settings.SECRET_KEY_FALLBACKS = []
+    assert (await page(path_of(call), cookie=renewed).connect(5))[0]
 
 
 async def test_a_finished_call_is_sent_once_and_the_socket_ends(page: Open, call: CallSession) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -47,7 +47,15 @@ class Leave:
 class House:
     """One household and its two vendors. Every method blocks the test until it is done."""
 
-    def __init__(self, directory: Path, blocker: DjangoDbBlocker, *, database_url: str = "", server: Server = "serve") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        blocker: DjangoDbBlocker,
+        *,
+        database_url: str = "",
+        server: Server = "serve",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self.secrets = Secrets()
         self.stack: Stack
@@ -57,6 +65,7 @@ class House:
         self._placed: list[Future[TwilioCall]] = []
         self._database_url = database_url or f"sqlite:///{directory / 'db.sqlite3'}"
         self._server = server
+        self._env = env or {}
         self._blocker = blocker
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vendors", daemon=True)
@@ -86,7 +95,7 @@ class House:
         self.twilio = await self._open.enter_async_context(TwilioRestSandbox(self.secrets.account_sid, self.secrets.auth_token))
         urls = {"vapi_url": self.vapi.base_url, "twilio_url": self.twilio.base_url, "tool_host": tool_host}
         stack = household(directory=self.directory, port=0, shared=self.secrets, say=lambda _: None, **urls)
-        stack.env = {**stack.env, "DATABASE_URL": self._database_url}
+        stack.env = {**stack.env, "DATABASE_URL": self._database_url, **self._env}
         stack.server = self._server
         self._open.push_async_callback(stack.stop)
         self.stack = stack

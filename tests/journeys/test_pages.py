@@ -16,9 +16,9 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from asgiref.sync import sync_to_async
-from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from channels.sessions import SessionMiddlewareStack
 from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
 from django.test import Client
@@ -69,7 +69,7 @@ class Shop:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        browser_sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+        browser_sockets = AllowedHostsOriginValidator(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))
         self.application = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": browser_sockets})
 
     async def open(self) -> None:

@@ -12,14 +12,16 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.db import models
-from django.test import Client
+from django.test import Client, RequestFactory
 
 from agents.models import Team, Tool
+from calls import second_factor
 from calls.models import CallSession
 from tests.builders import a_call, a_callback, a_recording, a_report, a_target
 
 pytestmark = pytest.mark.django_db
 NO_KEYS = ("9" * 20, "x", "", "\0", "-1", "(", "9999")
+OPENS = {"socket_url", "control_url", "claim", "token", "session_data", "session_key", "secret"}
 NO_ACTIONS = ("nonsense", "\0", "")
 LOOKUPS = ("", "__in", "__range", "__gte", "__year", "__regex")  # six, so that seven values meet each of them
 OF_LISTS = ("q", "p", "o", "e", "all", "_popup", "_to_field", "_facets", "pk", "pk__in", "nothing__nowhere", "__", "\0")
@@ -40,6 +42,7 @@ def desk(client: Client, settings: Any) -> Client:
     Group.objects.create(name="ops")
     Team.objects.create(name="Support", slug="support")
     Tool.objects.create(name="look_up", description="Looks up.", url="https://crm.example/x")
+    second_factor.prepare(user=ann)
     client.force_login(ann)
     return client
 
@@ -104,6 +107,19 @@ def test_a_form_with_one_bent_field_is_explained_or_saved(desk: Client, model: t
         for name, value in (*zip(sorted(names | {"_popup", "_to_field"}), values, strict=False), *choices):
             sent = {**dict.fromkeys(names, "1"), name: value}
             assert desk.post(page, sent).status_code in {200, 302, 400, 403}, (page, name, value)
+
+
+@each_model
+def test_no_page_has_a_field_that_opens_something(desk: Client, rf: RequestFactory, model: type[models.Model]) -> None:
+    """Whoever has these has the call, the phone or the proof; what is written there is read by no page."""
+    desk_of_it, row = admin.site._registry[model], model._default_manager.all()[0]
+    request = rf.get(door(model))
+    request.user = User.objects.get()
+    shown = [desk_of_it.get_fields(request, row), desk_of_it.get_list_display(request), desk_of_it.get_readonly_fields(request, row)]
+    shown += [inline.get_fields(request, row) for inline in desk_of_it.get_inline_instances(request, row)]
+    assert OPENS.isdisjoint(str(name) for names in shown for name in names)
+    secrets = [name for names in shown for name in names if "secret" in str(name)]
+    assert set(secrets) <= {"secret_env"}, "the name of a variable is no secret"
 
 
 def test_the_doors_beside_the_lists_answer_too(desk: Client) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,8 @@ HOME = Path(__file__).resolve().parents[2]
 GOOD = {
     "DEBUG": False,
     "SECRET_KEY": "k9" * 25,
+    "SECRET_KEY_FALLBACKS": [],
+    "TRUSTED_PROXIES": [],
     "ALLOWED_HOSTS": ["voice.acme.org"],
     "PUBLIC_URL": "https://voice.acme.org",
     "VAPI_API_KEY": "a-real-key",
@@ -50,6 +54,9 @@ def test_good_production_settings_have_no_problem(production: Any) -> None:
         ("SECRET_KEY", ""),
         ("SECRET_KEY", "short"),
         ("SECRET_KEY", "django-insecure-" + "x" * 40),
+        ("SECRET_KEY_FALLBACKS", ["laptop-only-not-a-secret"]),
+        ("SECRET_KEY_FALLBACKS", ["k8" * 25, "short"]),
+        ("TRUSTED_PROXIES", ["proxy.acme.org"]),
         ("ALLOWED_HOSTS", []),
         ("ALLOWED_HOSTS", ["*"]),
         ("VAPI_API_KEY", ""),
@@ -70,6 +77,7 @@ def test_production_refuses(production: Any, name: str, value: object) -> None:
     found = list(problems())
     assert len(found) == 1
     assert name.removesuffix("S") in found[0]
+    assert len(found[0].splitlines()) == 1
     assert [message.id for message in checks.run_checks(tags=["supportvoice"])] == ["supportvoice.E001"]
 
 
@@ -85,22 +93,103 @@ def test_plain_http_may_be_allowed_for_one_machine(production: Any) -> None:
     assert list(problems()) == []
 
 
-@pytest.mark.parametrize("command", ["manage.py serve --port 0", "-m celery -A supportvoice worker", "-c import(supportvoice.asgi)"])
-def test_every_entrance_refuses_unsafe_production(command: str) -> None:
-    arguments = ["-c", "import supportvoice.asgi"] if command.startswith("-c") else command.split()
-    bare = {name: value for name, value in os.environ.items() if name not in GOOD}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=HOME,
-        env=bare | {"DEBUG": "0", "SECRET_KEY": "x" * 50, "DATABASE_URL": "sqlite:////nonexistent/db.sqlite3"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+def run(command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments, in an environment that says nothing of our settings but `env`."""
+    ours = (*OF_ENVIRONMENT, *(f"{name}_FILE" for name in OF_ENVIRONMENT))
+    bare = {name: value for name, value in os.environ.items() if name not in ours}
+    away = {"DATABASE_URL": "sqlite:////nonexistent/db.sqlite3"}
+    return subprocess.run(
+        [sys.executable, *shlex.split(command)], cwd=HOME, env=bare | away | env, capture_output=True, text=True, timeout=100, check=False
     )
+
+
+OF_ENVIRONMENT = [name.removesuffix("S") if name in ("VAPI_WEBHOOK_SECRETS", "TWILIO_AUTH_TOKENS") else name for name in GOOD]
+PRODUCTION = {
+    "DEBUG": "0",
+    "SECRET_KEY": "k9-Lw7." * 8,
+    "ALLOWED_HOSTS": "voice.acme.org",
+    "PUBLIC_URL": "https://voice.acme.org",
+    "VAPI_API_KEY": "a-real-key",
+    "VAPI_WEBHOOK_SECRET": "s3cr3t-of-ours",
+    "TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
+    "TWILIO_AUTH_TOKEN": "a-real-token",
+}
+SECRETS = {
+    "SECRET_KEY": "SECRET_KEY",
+    "SECRET_KEY_FALLBACKS": "SECRET_KEY_FALLBACKS",
+    "VAPI_API_KEY": "VAPI_API_KEY",
+    "VAPI_WEBHOOK_SECRET": "VAPI_WEBHOOK_SECRETS",
+    "TOOL_SIGNING_SECRET": "TOOL_SIGNING_SECRET",
+    "TWILIO_AUTH_TOKEN": "TWILIO_AUTH_TOKENS",
+}
+ENTRANCES = (
+    "manage.py serve --port 0",
+    "-m celery -A supportvoice worker",
+    "-m celery -A supportvoice beat",
+    "-m daphne --port 0 supportvoice.asgi:application",
+    "-c 'import supportvoice.asgi'",
+)
+
+
+@pytest.mark.parametrize("command", ENTRANCES)
+def test_every_entrance_refuses_unsafe_production_with_a_line_for_each_reason(command: str) -> None:
+    done = run(command, DEBUG="0", TWILIO_AUTH_TOKEN="changeme")
+    told = [line.removeprefix("CommandError: ") for line in done.stderr.splitlines()]
     assert done.returncode != 0
-    assert "VAPI_WEBHOOK_SECRET is missing." in done.stderr
-    assert "PUBLIC_URL must be https://" in done.stderr
+    assert told == [
+        "SECRET_KEY must be a random text of 32 characters or more, and no placeholder.",
+        "VAPI_API_KEY is missing.",
+        "VAPI_WEBHOOK_SECRET is missing.",
+        "TWILIO_ACCOUNT_SID is missing.",
+        "TWILIO_AUTH_TOKEN is still a placeholder.",
+        "ALLOWED_HOSTS must name the hosts people use.",
+        "PUBLIC_URL must be https:// (ALLOW_INSECURE=1 tries production settings on one machine).",
+    ]
+
+
+def test_the_deployment_check_finds_nothing() -> None:
+    done = run("manage.py check --deploy --fail-level DEBUG", **PRODUCTION)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "System check identified no issues (2 silenced).\n"
+
+
+def test_the_deployment_check_can_find_something() -> None:
+    done = run("manage.py check --deploy --fail-level DEBUG", **PRODUCTION | {"PUBLIC_URL": "http://voice.acme.org", "ALLOW_INSECURE": "1"})
+    assert done.returncode == 1
+    assert "SESSION_COOKIE_SECURE" in done.stderr
+
+
+def test_each_secret_may_stand_in_a_file_with_a_line_end(tmp_path: Path) -> None:
+    files = {}
+    for name in SECRETS:
+        path = tmp_path / name
+        path.write_text(f" {name.lower()}-from-a-file-and-long-enough\r\n\n")
+        files[f"{name}_FILE"] = str(path)
+    code = "import json; from supportvoice import settings as s; print(json.dumps({n: getattr(s, n) for n in %r}))" % [*SECRETS.values()]
+    done = run(f"-c {shlex.quote(code)}", DEBUG="0", **files)
+    read = json.loads(done.stdout)
+    for name, setting in SECRETS.items():
+        written = f" {name.lower()}-from-a-file-and-long-enough"
+        assert read[setting] == (written if isinstance(read[setting], str) else [written]), "the line end alone is not meant"
+
+
+def test_a_file_that_cannot_be_read_is_told_in_a_sentence() -> None:
+    done = run("manage.py serve --port 0", SECRET_KEY_FILE="/nonexistent/key")
+    assert done.returncode != 0
+    assert done.stderr == "The file of SECRET_KEY_FILE cannot be read: No such file or directory.\n"
+
+
+@pytest.mark.parametrize("command", ["demo --once", "sandbox serve", "sandbox call", "sandbox seed --tool-url https://x.example/x"])
+def test_the_sandbox_stays_out_of_production_unless_told(command: str) -> None:
+    done = run(f"manage.py {command}", **PRODUCTION)
+    assert done.returncode == 2
+    assert "does not run with DEBUG=0" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_sandbox_runs_in_production_when_told() -> None:
+    done = run("manage.py sandbox faults", **PRODUCTION, ALLOW_INSECURE="1")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_example_names_every_setting_and_no_other() -> None:

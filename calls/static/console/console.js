@@ -113,9 +113,20 @@ function say(state, words) {
   place.querySelector("[data-connection-words]").textContent = words;
 }
 
-async function logInIfAsked() {
-  const page = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
-  if (page && page.type === "opaqueredirect") location.reload();
+const LOG_IN_ENDED = 4401;
+
+function askToLogIn() {
+  const notice = document.querySelector("[data-log-in-ended]");
+  const link = notice.querySelector("a");
+  link.search = new URLSearchParams({ next: location.pathname + location.search });
+  notice.hidden = false;
+  link.focus();
+  say("ended", "Logged out");
+}
+
+async function isLoggedOut() {
+  const page = await fetch(location.href, { method: "HEAD", redirect: "manual", signal: AbortSignal.timeout(3000) }).catch(() => null);
+  return page !== null && page.type === "opaqueredirect";
 }
 
 function connect() {
@@ -130,11 +141,12 @@ function connect() {
     say("on", "Updating live");
     take(JSON.parse(data));
   };
-  socket.onclose = ({ code }) => {
+  socket.onclose = async ({ code }) => {
     socket = null;
     if (code === 1000) return say("done", "Complete");
+    if (code === LOG_IN_ENDED) return askToLogIn();
     say("lost", "Connection lost, trying again");
-    logInIfAsked();
+    if (await isLoggedOut()) return askToLogIn();
     setTimeout(connect, Math.min(500 * 2 ** tries, 10000) * (0.75 + Math.random() / 2));
     tries += 1;
   };

@@ -31,7 +31,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEBUG and not settings.ALLOW_INSECURE:
-            raise CommandError("The sandbox does not run with DEBUG=0.", returncode=2)
+            raise CommandError("The sandbox does not run with DEBUG=0 (ALLOW_INSECURE=1 lets it).", returncode=2)
         match options["verb"]:
             case "seed":
                 self._seed(options)

@@ -37,7 +37,7 @@ class Command(BaseCommand):
         if options["workers"] < 1:
             raise CommandError("--workers must be 1 or more.", returncode=2)
         if found := list(problems()):
-            raise CommandError(" ".join(found), returncode=2)
+            raise CommandError("\n".join(found), returncode=2)
         with contextlib.ExitStack() as held:
             try:
                 if settings.REDIS_EMBEDDED:
