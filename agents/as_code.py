@@ -124,6 +124,7 @@ KINDS = (  # in the order in which they may refer to each other
         "slug",
         _keys("slug", "name", "number", "order", "ring_seconds"),
         lambda target, _: limits.target_problems(target),
+        {"team": Reference("teams")},
     ),
     Kind(
         "templates",
@@ -132,7 +133,7 @@ KINDS = (  # in the order in which they may refer to each other
         "slug",
         _keys("slug", "name", *(name for name in AgentWords.word_fields() if name not in GRANTS.values())),
         lambda words, _: limits.word_problems(words),
-        {"tools": Reference("tools", many=True)},
+        {"tools": Reference("tools", many=True), "team": Reference("teams")},
     ),
     Kind(
         "lines",

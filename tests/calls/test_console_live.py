@@ -13,7 +13,6 @@ from channels.layers import get_channel_layer
 from channels.routing import URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import User
 from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
@@ -24,8 +23,9 @@ from calls.console import live as console_live
 from calls.console.live import PageSocket
 from calls.console.reader import CallReader
 from calls.console.routing import websocket_urlpatterns
+from calls.console.viewer import EVERYTHING
 from calls.models import CallSession, Role, Status, TranscriptLine, VapiSession
-from tests.builders import a_call, a_message, a_report, session_of
+from tests.builders import a_call, a_message, a_person, a_report, session_of
 from tests.calls.doors import WIRE
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -46,7 +46,7 @@ def call() -> CallSession:
 
 @pytest.fixture
 def cookie(client: Client) -> str:
-    client.force_login(User.objects.create_user("olga", password="x"))
+    client.force_login(a_person())
     return f"sessionid={client.cookies['sessionid'].value}"
 
 
@@ -124,7 +124,7 @@ async def test_a_call_that_never_was_is_refused(page: Open) -> None:
 
 async def test_the_page_gets_what_comes_after_its_cursor(page: Open, call: CallSession) -> None:
     await sync_to_async(say)(call, "first")
-    before = await sync_to_async(CallReader(call.public_id).read)()
+    before = await sync_to_async(CallReader(call.public_id, EVERYTHING).read)()
     assert before is not None
     await sync_to_async(say)(call, "second")
     socket = page(path_of(call, f"?after={before.after}&line={before.line}"))
@@ -259,7 +259,7 @@ async def test_what_only_the_report_told_leaves_the_page_when_a_final_tells_it(
     await look()
     assert final in shown.values()
     assert whole not in shown.values()
-    anew = await sync_to_async(CallReader(call.public_id).read)()
+    anew = await sync_to_async(CallReader(call.public_id, EVERYTHING).read)()
     assert anew is not None
     assert shown == {item.id: item.slots["heard"] for item in anew.lists["lines"]}
 
@@ -269,7 +269,7 @@ async def test_a_line_that_stands_again_while_the_page_was_away_comes_back(page:
         await sync_to_async(say)(call, f"line {number}")
     first = await TranscriptLine.objects.filter(said="line 0").aget()
     await TranscriptLine.everything.filter(pk=first.pk).aupdate(retold=True)
-    before = await sync_to_async(CallReader(call.public_id).read)()
+    before = await sync_to_async(CallReader(call.public_id, EVERYTHING).read)()
     assert before is not None
     assert f"line-{first.pk}" in before.gone
     await sync_to_async(a_report)(call)

@@ -30,7 +30,7 @@ from calls import history
 from calls.console.live import PageSocket
 from calls.console.routing import websocket_urlpatterns
 from calls.models import CallSession, Role, Status, ToolRun, TranscriptLine, VapiSession
-from tests.builders import a_call, a_callback, a_message, a_recording, a_report
+from tests.builders import a_call, a_callback, a_message, a_person, a_recording, a_report
 from tests.left_out import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.asyncio(loop_scope="module")]
@@ -111,7 +111,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def context(browser: Browser, shop: Shop) -> AsyncIterator[BrowserContext]:
     context = await browser.new_context(timezone_id="Asia/Kolkata", locale="en-GB", base_url=shop.url)
     client = Client()
-    user = await sync_to_async(User.objects.create_user)("olga", password="x")
+    user = await sync_to_async(a_person)()
     await sync_to_async(client.force_login)(user)
     await context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": shop.url}])
     yield context

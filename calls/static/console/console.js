@@ -62,7 +62,8 @@ function put(list, item) {
 }
 
 function showPartial(events) {
-  const ghost = document.querySelector("[data-partial]");
+  const ghost = document.querySelector("[data-partial]"); // not there for who may not read what is said
+  if (!ghost) return;
   for (const { data, slots } of events) {
     if (data.kind === "transcript-partial") {
       ghost.dataset.role = data.role;
@@ -106,7 +107,7 @@ function say(state, words) {
 
 async function logInIfAsked() {
   const page = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
-  if (page && page.type === "opaqueredirect") location.reload();
+  if (page && (page.type === "opaqueredirect" || page.status === 403 || page.status === 404)) location.reload();
 }
 
 function connect() {
@@ -124,6 +125,7 @@ function connect() {
   socket.onclose = ({ code }) => {
     socket = null;
     if (code === 1000) return say("done", "Complete");
+    if (code === 4410) return location.reload(); // we may see other things than when this page was made
     say("lost", "Connection lost, trying again");
     logInIfAsked();
     setTimeout(connect, Math.min(500 * 2 ** tries, 10000) * (0.75 + Math.random() / 2));
