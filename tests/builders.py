@@ -81,11 +81,11 @@ def a_target(slug: str = "tier2", *, order: int = 1) -> HandoffTarget:
     return target
 
 
-def a_call(*, sid: str = "", status: Status = Status.CONNECTING, at: datetime | None = None, **fields: Any) -> CallSession:
+def a_call(*, sid: str = "", to: str = LINE, status: Status = Status.CONNECTING, at: datetime | None = None, **fields: Any) -> CallSession:
     """A call as `open_call` leaves it, moved to `status`; makes the line when there is none yet."""
-    if not PhoneLine.objects.filter(number=LINE).exists():
-        a_line()
-    call = services.open_call(sid=sid or call_sid(), account_sid=ACCOUNT, from_number=CALLER, to_number=LINE, at=at or timezone.now())
+    if not PhoneLine.objects.filter(number=to).exists():
+        a_line(number=to)
+    call = services.open_call(sid=sid or call_sid(), account_sid=ACCOUNT, from_number=CALLER, to_number=to, at=at or timezone.now())
     assert call is not None
     changes = {"status": status, **fields}
     CallSession.objects.filter(pk=call.pk).update(**changes)
