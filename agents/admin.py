@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -21,8 +22,9 @@ from django.views.decorators.http import require_POST
 from agents import limits, services, signing, tool_request
 from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
-from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Premade, Team, TemplateVersion, Tool
+from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Premade, Rollout, Team, TemplateVersion, Tool
 from agents.tasks import enqueue_premake
+from agents.teams import seen, sight_of
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelAdmin = admin.ModelAdmin[Any]
@@ -75,10 +77,23 @@ def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tu
     return tuple((title, {**group, "fields": tuple(shown.get(name, name) for name in group["fields"])}) for title, group in groups)
 
 
+def seen_by(request: HttpRequest, name: str, rows: models.Manager[Any]) -> models.Prefetch[Any]:
+    """Related rows for a list, without those of other teams."""
+    return models.Prefetch(name, queryset=seen(rows.all(), sight_of(request.user)))
+
+
 class DeskAdmin(ModelAdmin):
-    """Our lists say what to do when they are empty. `when_empty`: one or two sentences."""
+    """Rows and choices are those its user sees. Our lists say what to do when they are empty: `when_empty`, a sentence or two."""
 
     when_empty = ""
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        return seen(super().get_queryset(request), sight_of(request.user))
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)  # a class made for this request
+        form.sight = sight_of(request.user)  # type: ignore[attr-defined]  # of those that offer rows of teams
+        return form
 
     class Media:
         css: ClassVar = {"all": ("agents/desk.css",)}
@@ -87,9 +102,9 @@ class DeskAdmin(ModelAdmin):
 @admin.register(AssistantTemplate)
 class AssistantTemplateAdmin(DeskAdmin):
     form = AgentForm
-    list_display = ("name", "state", "numbers_answered", "voice", "changed_at")
+    list_display = ("name", "team", "state", "numbers_answered", "voice", "changed_at")
     search_fields, search_help_text = ("name", "prompt", "first_message"), "Name, greeting or any words of the instructions"
-    fieldsets = ((None, {"fields": ("state", "name", "slug")}), *words_fieldsets(tools="tools"), KEPT)
+    fieldsets = ((None, {"fields": ("state", "name", "slug", "team")}), *words_fieldsets(tools="tools"), KEPT)
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     readonly_fields = ("state",)
     actions = ("publish",)
@@ -98,7 +113,8 @@ class AssistantTemplateAdmin(DeskAdmin):
     when_empty = "No agent yet. Add one, write its greeting and instructions, and publish it; then give it a phone line."
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[AssistantTemplate]:
-        return super().get_queryset(request).select_related("published").prefetch_related("tools", "lines")
+        lines = seen_by(request, "lines", PhoneLine.objects)
+        return super().get_queryset(request).select_related("published", "team").prefetch_related("tools", lines)
 
     @admin.display(description="what callers hear")
     def state(self, template: AssistantTemplate) -> str:
@@ -175,7 +191,10 @@ class TemplateVersionAdmin(DeskAdmin):
     when_empty = "No version yet. Open an agent and press “Save and publish”."
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[TemplateVersion]:
-        return super().get_queryset(request).prefetch_related("rollouts__line")
+        return super().get_queryset(request).prefetch_related(models.Prefetch("rollouts", self._rollouts(request)))
+
+    def _rollouts(self, request: HttpRequest) -> models.QuerySet[Rollout]:
+        return Rollout.objects.filter(sight_of(request.user).of("line__team")).select_related("line")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -238,7 +257,9 @@ class TemplateVersionAdmin(DeskAdmin):
 
     def _prepare_one(self, request: HttpRequest, pk: int) -> HttpResponse:
         versions = self.get_queryset(request).filter(pk=pk)
-        if not self.has_prepare_permission(request) or not versions.exists():
+        if not self.has_prepare_permission(request):
+            raise PermissionDenied
+        if not versions.exists():
             raise Http404
         self.prepare(request, versions)
         return HttpResponseRedirect(reverse("admin:agents_templateversion_change", args=[pk]))
@@ -302,11 +323,11 @@ class ToolAdmin(DeskAdmin):
     when_empty = "No tool yet. A tool is a web address of yours that the agent may ask while it talks, like an account look-up."
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Tool]:
-        return super().get_queryset(request).prefetch_related("templates")
+        return super().get_queryset(request).prefetch_related(seen_by(request, "templates", AssistantTemplate.objects))
 
     @admin.display(description="used by")
     def used_by(self, tool: Tool) -> str:
-        return ", ".join(template.name for template in tool.templates.all()) or "no agent"
+        return ", ".join(template.name for template in tool.templates.all()) or "no agent that you see"
 
     @admin.display(description="what your address gets")
     def request_shown(self, tool: Tool) -> str:
@@ -339,14 +360,14 @@ def _is_signed(tool: Mapping[str, Any]) -> bool:
 @admin.register(HandoffTarget)
 class HandoffTargetAdmin(DeskAdmin):
     form = TargetForm
-    list_display = ("name", "order", "number", "ring_seconds", "lines_served", "slug")
+    list_display = ("name", "team", "order", "number", "ring_seconds", "lines_served", "slug")
     list_editable = ("order",)
     list_display_links = ("name",)
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     when_empty = "Nobody yet. Add the people callers can be handed to, then choose them on a phone line."
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[HandoffTarget]:
-        return super().get_queryset(request).prefetch_related("lines")
+        return super().get_queryset(request).select_related("team").prefetch_related(seen_by(request, "lines", PhoneLine.objects))
 
     @admin.display(description="phone lines")
     def lines_served(self, target: HandoffTarget) -> str:
@@ -356,12 +377,17 @@ class HandoffTargetAdmin(DeskAdmin):
 @admin.register(Team)
 class TeamAdmin(DeskAdmin):
     form = TeamForm
-    list_display = ("name", "slug", "lines_owned")
+    list_display = ("name", "slug", "lines_owned", "people")
     prepopulated_fields: ClassVar = {"slug": ("name",)}
-    when_empty = "No team yet. You need none; with several, each phone line can say whose it is."
+    filter_horizontal = ("members",)
+    when_empty = "No team yet. You need none; with several, lines, agents, colleagues and calls are seen by their own team only."
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Team]:
-        return super().get_queryset(request).prefetch_related("lines")
+        return super().get_queryset(request).prefetch_related("lines", "members")
+
+    @admin.display(description="members")
+    def people(self, team: Team) -> str:
+        return ", ".join(member.get_username() for member in team.members.all()) or "nobody"
 
     @admin.display(description="phone lines")
     def lines_owned(self, team: Team) -> str:

@@ -124,6 +124,7 @@ KINDS = (  # in the order in which they may refer to each other
         "slug",
         _keys("slug", "name", "number", "order", "ring_seconds"),
         lambda target, _: limits.target_problems(target),
+        {"team": Reference("teams")},
     ),
     Kind(
         "templates",
@@ -138,7 +139,7 @@ KINDS = (  # in the order in which they may refer to each other
             *limits.KEPT,
         ),
         lambda template, _: limits.word_problems(template) | discretion.rule_problems(template) | limits.keeping_problems(template),
-        {"tools": Reference("tools", many=True)},
+        {"tools": Reference("tools", many=True), "team": Reference("teams")},
     ),
     Kind(
         "lines",

@@ -11,12 +11,14 @@ from django import forms
 from django.conf import settings
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.db.models import Q, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from agents import discretion, limits
 from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Team, Tool
+from agents.teams import EVERYTHING, seen
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 
@@ -139,7 +141,41 @@ def _ranges() -> dict[str, str]:
     return {name: f"{limit}.".capitalize() + (empty if name in limits.OPTIONAL else "") for name, limit in limits.RANGES.items()}
 
 
-class AgentForm(ModelForm):
+class OwnForm(ModelForm):
+    """A form that offers what its user sees, and what the row has already: saving it neither reaches nor loses another team's.
+
+    Who is in teams gives each row one of theirs, and need not choose where there is only one.
+    """
+
+    sight = EVERYTHING
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, field in self.fields.items():
+            if isinstance(field, forms.ModelChoiceField) and not self.sight.everything:
+                self._narrow(name, field)
+
+    def _narrow(self, name: str, field: forms.ModelChoiceField[Any]) -> None:
+        rows: QuerySet[Any] = field.queryset  # type: ignore[assignment]  # of a field in use
+        field.queryset = rows.filter(Q(pk__in=seen(rows, self.sight).order_by().values("pk")) | Q(pk__in=self._has(name)))
+        if name == "team" and len(self.sight.teams) == 1:
+            field.empty_label, field.initial = None, min(self.sight.teams)
+        elif name == "team":
+            field.required = bool(self.sight.teams)
+
+    def clean_team(self) -> Team | None:
+        chosen: Team | None = self.cleaned_data["team"]
+        return Team.objects.get(pk__in=self.sight.teams) if chosen is None and len(self.sight.teams) == 1 else chosen
+
+    def _has(self, name: str) -> list[Any]:
+        """Keys of what the stored row has there."""
+        stored: Any = getattr(self.instance, name, None) if self.instance.pk else None
+        if hasattr(stored, "values_list"):
+            return list(stored.values_list("pk", flat=True))
+        return [stored.pk] if stored else []
+
+
+class AgentForm(OwnForm):
     end_call_phrases = Phrases(
         required=False,
         label="Phrases of the agent that end the call",
@@ -242,7 +278,7 @@ class ToolForm(ModelForm):
         return cleaned
 
 
-class TargetForm(ModelForm):
+class TargetForm(OwnForm):
     number = forms.CharField(
         max_length=TYPED_NUMBER_CHARS,
         label="Phone number",
@@ -251,7 +287,7 @@ class TargetForm(ModelForm):
 
     class Meta:
         model = HandoffTarget
-        fields: ClassVar = ["name", "slug", "number", "order", "ring_seconds"]
+        fields: ClassVar = ["name", "slug", "team", "number", "order", "ring_seconds"]
         help_texts: ClassVar = {
             "name": "Who picks up: a person or a group.",
             "slug": "What the model calls it; it never sees the number.",
@@ -268,7 +304,7 @@ class TargetForm(ModelForm):
         return cleaned
 
 
-class LineForm(ModelForm):
+class LineForm(OwnForm):
     number = forms.CharField(
         max_length=TYPED_NUMBER_CHARS, label="Phone number", help_text="Your Twilio number, with + and country code, like +15550100100."
     )
@@ -298,7 +334,7 @@ class LineForm(ModelForm):
         labels: ClassVar = {"disclosure": "Announcement", "record_calls": "Records calls, once the announcement has been said"}
         help_texts: ClassVar = {
             "name": "For you and your colleagues.",
-            "team": "Whose line this is. You may leave it open.",
+            "team": "Whose line this is. Its members see its calls.",
             "template": "Callers hear its published version.",
             "callback_hours": f"{limits.CALLBACK_HOURS}. What a caller is told when nobody can talk and they ask to be called back.",
             "disclosure": "Said before the agent speaks. Many countries require that callers are told. Empty: nothing is said.",
@@ -319,10 +355,12 @@ class LineForm(ModelForm):
 class TeamForm(ModelForm):
     class Meta:
         model = Team
-        fields: ClassVar = ["name", "slug"]
+        fields: ClassVar = ["name", "slug", "members"]
         help_texts: ClassVar = {
             "name": "As your colleagues say it.",
             "slug": "Its name in exports and commands. Small letters, digits and dashes.",
+            "members": "They see the lines, agents, colleagues and calls of their teams, and no others. "
+            "People in no team see those of no team.",
         }
 
 

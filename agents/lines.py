@@ -54,6 +54,7 @@ class Answer:
     voicemail: bool
     targets: tuple[Target, ...]
     version: Candidate | None
+    team_id: int | None = None
 
     @property
     def version_id(self) -> int | None:
@@ -191,6 +192,7 @@ def _read(number: str) -> _Line | None:
         voicemail=line.voicemail,
         targets=targets,
         version=None,
+        team_id=line.team_id,
     )
     return _Line(answer=settled, candidates=candidates)
 
@@ -209,5 +211,6 @@ def _drawn(line: _Line, draw: float) -> Answer:
                 voicemail=settled.voicemail,
                 targets=settled.targets,
                 version=each,
+                team_id=settled.team_id,
             )
     return settled

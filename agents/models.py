@@ -114,6 +114,7 @@ class Team(models.Model):
 
     class Meta:
         ordering: ClassVar = ["name"]
+        permissions: ClassVar = [("see_every_team", "Can see what belongs to any team")]
 
     def __str__(self) -> str:
         return self.name

@@ -1,5 +1,6 @@
 """Calls in the admin: for looking things up. History is read here and changed nowhere.
 
+Which kinds of rows somebody sees, the permission to view each says: lines, events, tools and reports hold what was said.
 Every list and page costs a constant number of queries, and long calls show their newest rows; the console shows them all.
 """
 
@@ -13,6 +14,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
+from agents.models import PhoneLine
+from agents.teams import seen, sight_of
 from calls.console import shown
 from calls.console.appendix import report_of
 from calls.models import (
@@ -137,11 +140,18 @@ class MetricsInline(HistoryInline):
     fields = ("first_audio_ms", "interruptions", "time_to_silence_ms", "turn_latency_ms", "audio", "cost_usd")
 
 
+class OwnLines(admin.RelatedFieldListFilter):
+    """The lines of its user to filter by."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(str(line.pk), str(line)) for line in seen(PhoneLine.objects.all(), sight_of(request.user))]
+
+
 @admin.register(CallSession)
 class CallSessionAdmin(History, CallAdmin):
-    list_display = ("started_at", "caller", "to_number", "agent", "status", "outcome", "ended_by", "duration")
-    list_filter = ("status", "outcome", "end_reason", "rung", "line")
-    list_select_related = ("line", "version")
+    list_display = ("started_at", "caller", "to_number", "team", "agent", "status", "outcome", "ended_by", "duration")
+    list_filter = ("status", "outcome", "end_reason", "rung", ("line", OwnLines))
+    list_select_related = ("line", "version", "team")
     list_per_page = 50
     show_full_result_count = False
     date_hierarchy = "started_at"
@@ -150,7 +160,7 @@ class CallSessionAdmin(History, CallAdmin):
     when_empty = "No call has come in yet. Point a Twilio number's voice webhook at /webhook/twilio."
     fieldsets: ClassVar = (
         (None, {"fields": ("console_page", "status", "outcome", "end_reason", "rung")}),
-        ("Who", {"fields": ("channel", "from_number", "to_number", "line", "version")}),
+        ("Who", {"fields": ("channel", "from_number", "to_number", "line", "team", "version")}),
         ("When", {"fields": ("started_at", "answered_at", "ended_at", "last_seen_at")}),
         ("What was agreed, and what is erased", {"fields": (*CONSENT, *ERASED), "classes": ("collapse",)}),
         ("For engineers", {"fields": ("public_id", "call_sid", "account_sid", "stream_sid", "epoch"), "classes": ("collapse",)}),
@@ -161,7 +171,7 @@ class CallSessionAdmin(History, CallAdmin):
         css: ClassVar = {"all": ("console/admin.css",)}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CallSession]:
-        return super().get_queryset(request).select_related("line", "version")
+        return super().get_queryset(request).filter(sight_of(request.user).of("team")).select_related("line", "version", "team")
 
     def get_readonly_fields(self, request: HttpRequest, obj: CallSession | None = None) -> tuple[str, ...]:
         return ("console_page", "public_id")
@@ -198,7 +208,8 @@ class OfACall(History, OwnAdmin):
         css: ClassVar = {"all": ("console/admin.css",)}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).select_related(self.call_path)
+        mine = sight_of(request.user).of(f"{self.call_path}__team")
+        return super().get_queryset(request).filter(mine).select_related(self.call_path)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("call_page",)

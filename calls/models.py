@@ -147,6 +147,14 @@ class CallSession(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-started_at"]
+        permissions: ClassVar = [
+            ("read_transcript", "Can read what was said, and hear messages callers left"),
+            ("listen", "Can listen to recordings of calls"),
+            ("step_in", "Can act on calls: call back, process messages again"),
+            ("see_reports", "Can see reports"),
+            ("export_calls", "Can export calls"),
+            ("erase_person", "Can erase what is known of a caller"),
+        ]
         constraints: ClassVar = [
             models.CheckConstraint(
                 condition=Q(status__in=OVER, ended_at__isnull=False) | (~Q(status__in=OVER) & Q(ended_at__isnull=True)),

@@ -80,7 +80,8 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
 
 
 def _answered(row: CallSession, answer: lines.Answer) -> CallSession:
-    row.line_id, row.version_id, row.status = answer.line_id, answer.version_id, Status.CONNECTING
+    row.line_id, row.version_id, row.team_id = answer.line_id, answer.version_id, answer.team_id
+    row.status = Status.CONNECTING
     if answer.disclosure:
         row.disclosed_at, row.disclosure_mark = row.started_at, line_hash(answer.disclosure)
     row.save(force_insert=True)
@@ -106,7 +107,14 @@ def missed_call(*, sid: str, account_sid: str, from_number: str, to_number: str,
     if line is None or CallSession.objects.filter(call_sid=sid).exists():
         return False
     row = CallSession(
-        call_sid=sid, account_sid=account_sid, from_number=from_number, to_number=to_number, line=line, started_at=at, last_seen_at=at
+        call_sid=sid,
+        account_sid=account_sid,
+        from_number=from_number,
+        to_number=to_number,
+        line=line,
+        team_id=line.team_id,
+        started_at=at,
+        last_seen_at=at,
     )
     try:
         with transaction.atomic():

@@ -6,6 +6,7 @@ type into fields; it takes keys and filters as they come, and learns only from t
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -14,7 +15,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import DataError, ProgrammingError
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 
 from agents.forms import Rows, is_key
@@ -54,6 +55,10 @@ class CarefulAdmin(ModelAdmin):
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         return super().get_object(request, object_id, from_field or None)
 
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
+        """A row that is not there, or not for this user, has no page."""
+        raise Http404
+
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         return super().formfield_for_manytomany(db_field, request, **{"form_class": Rows, **kwargs})
 
@@ -67,6 +72,19 @@ class DeskSite(admin.AdminSite):
         if request.user.is_authenticated and not self.has_permission(request):
             raise PermissionDenied
         return redirect_to_login(request.GET.get("next") or reverse("admin:index"), reverse("console:login"))
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        """Who is logged in and has no work here is told so; a second log-in would help nobody."""
+        guarded = super().admin_view(view, cacheable)
+
+        @wraps(guarded)
+        def inner(request: HttpRequest, /, *args: Any, **kwargs: Any) -> HttpResponse:
+            if request.user.is_authenticated and not self.has_permission(request):
+                raise PermissionDenied
+            answer: HttpResponse = guarded(request, *args, **kwargs)
+            return answer
+
+        return inner
 
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
         own = admin_class or ModelAdmin

@@ -156,6 +156,10 @@ USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = None  # files are served from the apps' own folders: nothing to collect
 WHITENOISE_USE_FINDERS = True
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 

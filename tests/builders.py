@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connections
 from django.utils import timezone
 
-from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Rollout, TemplateVersion
+from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Rollout, Team, TemplateVersion
 from bridge.errors import VapiError, VapiRefused
 from bridge.vapi_answers import ListedCall, VapiCall
-from calls import publisher, services
+from calls import publisher, roles, services
 from calls.models import (
     CallbackRequest,
     CallSession,
@@ -40,6 +41,20 @@ _numbers = itertools.count(1)
 
 def call_sid() -> str:
     return f"CA{uuid.uuid4().hex}"
+
+
+def a_person(role: str = "supervisor", name: str = "olga", *, teams: tuple[Team, ...] = (), password: str = "x", **fields: Any) -> User:
+    """A log-in with a role; "" for none."""
+    at_desk = {"is_staff": role in roles.AT_THE_DESK}
+    person = User.objects.create_user(name, password=password, **(at_desk | fields))
+    if role:
+        person.groups.add(roles.make(role, groups=Group, permissions=Permission))
+    person.teams.set(teams)
+    return person
+
+
+def a_team(slug: str = "north") -> Team:
+    return Team.objects.get_or_create(slug=slug, defaults={"name": slug.title()})[0]
 
 
 def a_line(*, number: str = LINE, targets: tuple[str, ...] = (), **words: Any) -> PhoneLine:
@@ -66,11 +81,11 @@ def a_target(slug: str = "tier2", *, order: int = 1) -> HandoffTarget:
     return target
 
 
-def a_call(*, sid: str = "", status: Status = Status.CONNECTING, at: datetime | None = None, **fields: Any) -> CallSession:
+def a_call(*, sid: str = "", to: str = LINE, status: Status = Status.CONNECTING, at: datetime | None = None, **fields: Any) -> CallSession:
     """A call as `open_call` leaves it, moved to `status`; makes the line when there is none yet."""
-    if not PhoneLine.objects.filter(number=LINE).exists():
-        a_line()
-    call = services.open_call(sid=sid or call_sid(), account_sid=ACCOUNT, from_number=CALLER, to_number=LINE, at=at or timezone.now())
+    if not PhoneLine.objects.filter(number=to).exists():
+        a_line(number=to)
+    call = services.open_call(sid=sid or call_sid(), account_sid=ACCOUNT, from_number=CALLER, to_number=to, at=at or timezone.now())
     assert call is not None
     changes = {"status": status, **fields}
     CallSession.objects.filter(pk=call.pk).update(**changes)

@@ -73,9 +73,9 @@ def report(vapi: VapiSession, found: VapiReport) -> Item:
     )
 
 
-def figures(vapi: VapiSession, found: VapiReport) -> list[Item]:
-    """A report's outputs, times and prices, a row for each."""
-    rows = [*_outputs(found.structured), *_times(found.latencies), *_prices(found.costs)]
+def figures(vapi: VapiSession, found: VapiReport, *, told: bool) -> list[Item]:
+    """A report's outputs, times and prices, a row for each. Outputs are drawn from what was said: they come only where that is `told`."""
+    rows = [*(_outputs(found.structured) if told else ()), *_times(found.latencies), *_prices(found.costs)]
     return [
         Item(id=f"figure-{vapi.n}-{place}", order=(vapi.n, place), slots={"part": part, "name": name, "value": value, "note": note})
         for place, (part, name, value, note) in enumerate(rows)

@@ -10,17 +10,19 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 
-from calls import callbacks, inbox
+from calls import callbacks, inbox, roles
+from calls.console import rows
 from calls.console.doors import console_change
-from calls.models import CallbackRequest, InboxMessage
+from calls.console.viewer import viewer_of
+from calls.models import InboxMessage
 
 NOTE_CHARS = 500
 
 
-@console_change
+@console_change(roles.STEP_IN)
 def callback_done(request: HttpRequest, public_id: UUID) -> HttpResponse:
     """The caller was called back. The first one to say so is kept; leads back to where the button was."""
-    asked = get_object_or_404(CallbackRequest, call__public_id=public_id)
+    asked = get_object_or_404(rows.callbacks(viewer_of(request.user).sight), call__public_id=public_id)
     note = "".join(sign if sign.isprintable() else " " for sign in request.POST.get("note", "")).strip()[:NOTE_CHARS]
     if callbacks.done(pk=asked.pk, by=request.user.get_username(), note=note, at=timezone.now()):
         messages.success(request, "Marked as called back.")
@@ -31,10 +33,10 @@ def callback_done(request: HttpRequest, public_id: UUID) -> HttpResponse:
     return HttpResponseRedirect(reverse("console:callbacks") if to_list else reverse("console:call", args=[public_id]))
 
 
-@console_change
+@console_change(roles.STEP_IN)
 def message_again(request: HttpRequest, pk: int) -> HttpResponse:
     """Process a stored message once more; what it tells is kept once however often it is told."""
-    get_object_or_404(InboxMessage.objects.only("pk"), pk=pk)
+    get_object_or_404(rows.messages(viewer_of(request.user).sight), pk=pk)
     done = inbox.again(pk, timezone.now())
     message = InboxMessage.objects.defer("body").get(pk=pk)
     if message.problem:

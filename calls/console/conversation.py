@@ -10,13 +10,17 @@ from calls.console.shown import Item, length, offset, origin, span, stamp
 from calls.models import CallEvent, CallSession, Heard, ToolRun, TranscriptLine, VapiSession
 from calls.printed import words
 
+MEASURED = ("tts-buffer-flushed", "voicemail-recorded", "callback-promised")  # worded with numbers alone
 HEARD = {Heard.PART: "cut off", Heard.NONE: "not heard"}
 
 
-def event(happened: CallEvent, short_id: str) -> Item:
-    """One milestone, worded as the printed log words it. Partial speech is repeated in a slot of its own."""
+def event(happened: CallEvent, *, told: bool) -> Item:
+    """One milestone, worded as the printed log words it. Partial speech is repeated in a slot of its own.
+
+    Where what was said is not `told`, a milestone has its name and at most numbers: anything else may be words.
+    """
     kind, detail = happened.kind, happened.detail if isinstance(happened.detail, dict) else {}
-    partial = kind == "transcript-partial"
+    partial = kind == "transcript-partial" and told
     return Item(
         id=f"event-{happened.seq}",
         order=(happened.seq,),
@@ -25,7 +29,7 @@ def event(happened: CallEvent, short_id: str) -> Item:
             "at": stamp(happened.at),
             "offset": offset(happened.ms),
             "source": happened.get_source_display(),
-            "words": words(kind, detail),
+            "words": words(kind, detail) if told or kind in MEASURED else kind,
             "partial": str(detail.get("text", "")) if partial else "",
         },
     )

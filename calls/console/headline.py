@@ -68,8 +68,13 @@ def promise(callback: CallbackRequest | None, now: datetime) -> Mapping[str, str
     }
 
 
-def head(call: CallSession, *, now: datetime, sessions: Sequence[VapiSession] = (), silences_noted: Sequence[float] = ()) -> Item:
-    """Figures are stored when a stream closes; `silences_noted` are those of the event log, which is ahead while it is open."""
+def head(
+    call: CallSession, *, now: datetime, told: bool, sessions: Sequence[VapiSession] = (), silences_noted: Sequence[float] = ()
+) -> Item:
+    """Figures are stored when a stream closes; `silences_noted` are those of the event log, which is ahead while it is open.
+
+    The note of a call back says what the caller wanted: it comes only where that is `told`.
+    """
     summary = row(call)
     return Item(
         id="head",
@@ -87,6 +92,7 @@ def head(call: CallSession, *, now: datetime, sessions: Sequence[VapiSession] = 
             "report": REPORT_WORDS.get((Status(call.status), call.report), NOTHING),
             **_vendors_word(sessions),
             **promise(callback_of(call), now),
+            **({} if told else {"callback_note": ""}),
             **_figures(call, silences_noted),
         },
     )

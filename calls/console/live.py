@@ -2,6 +2,9 @@
 
 A hint from the channel layer only says "look now"; without any, the socket looks every `POLL_S`. So a lost hint, or a
 layer that is away altogether, costs two seconds and never a row. Nothing the browser sends is read.
+
+What its user may see is asked again every `LOOK_AGAIN_S`, before the next row is told: who may see other things than when the
+page was made has to load it anew, and who may see nothing any more is sent to the log-in.
 """
 
 from __future__ import annotations
@@ -23,18 +26,23 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 
 from bridge import live
+from calls import roles
 from calls.console import shown
 from calls.console.reader import CallReader, LiveReader, News
 from calls.console.session import user_of
+from calls.console.viewer import Viewer, viewer_of
 
 log = logging.getLogger(__name__)
 
 POLL_S = 2.0
 GATHER_S = 0.1  # hints come in bursts; one read answers them all
-STILL_THERE_S = 5.0  # how often the log-in is looked at again, and the page told that we are alive
+STILL_THERE_S = 15.0  # how often the page is told that we are alive
+LOOK_AGAIN_S = 3.0  # how long a log-in, a role or a team that was taken away may still be used
 LAYER_PAUSE_S = 2.0
 LOG_IN = 4401
 NOT_OUR_PAGE = 4403
+NOT_YOURS = 4405
+LOAD_AGAIN = 4410
 NO_SUCH_CALL = 4404
 OVER = 1000
 
@@ -62,6 +70,8 @@ class PageSocket:
 
     poll_s: ClassVar[float] = POLL_S
     still_there_s: ClassVar[float] = STILL_THERE_S
+    look_again_s: ClassVar[float] = LOOK_AGAIN_S
+    needs: ClassVar[str] = roles.SEE_CALLS
 
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         self.scope, self.receive, self._send = scope, receive, send
@@ -74,7 +84,7 @@ class PageSocket:
 
         return application
 
-    def reader(self) -> Reader:
+    def reader(self, viewer: Viewer) -> Reader:
         raise NotImplementedError
 
     def group(self) -> str:
@@ -85,13 +95,14 @@ class PageSocket:
         await self.receive()  # websocket.connect
         if not self._is_our_page():
             return await self._close(NOT_OUR_PAGE)
-        if not await _in_thread(self._is_welcome):
-            return await self._close(LOG_IN)
-        reader = self.reader()
+        viewer = await _in_thread(self._viewer)
+        if isinstance(viewer, int):
+            return await self._close(viewer)
+        reader = self.reader(viewer)
         if not await _in_thread(reader.exists):
             return await self._close(NO_SUCH_CALL)
         await self._send({"type": "websocket.accept"})
-        tasks = [asyncio.create_task(work) for work in (self._serve(reader), self._until_gone(), self._hear_hints())]
+        tasks = [asyncio.create_task(work) for work in (self._serve(reader, viewer), self._until_gone(), self._hear_hints())]
         try:
             await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -103,11 +114,15 @@ class PageSocket:
                 raise outcome
         return None
 
-    async def _serve(self, reader: Reader) -> None:
+    async def _serve(self, reader: Reader, viewer: Viewer) -> None:
         loop = asyncio.get_running_loop()
-        look_again = loop.time() + self.still_there_s
+        look_again, still_there = loop.time() + self.look_again_s, loop.time() + self.still_there_s
         with suppress(OSError):  # the browser left while we were sending
             while True:
+                if loop.time() >= look_again:
+                    look_again = loop.time() + self.look_again_s
+                    if code := await self._why_not(viewer):
+                        return await self._close(code)
                 try:
                     news = await _in_thread(reader.read)
                 except DatabaseError:
@@ -117,10 +132,8 @@ class PageSocket:
                     await self._tell({**news.as_json(), "now": shown.stamp(timezone.now())})
                     if news.over:
                         return await self._close(OVER)
-                if loop.time() >= look_again:
-                    look_again = loop.time() + self.still_there_s
-                    if not await self._may_stay():
-                        return await self._close(LOG_IN)
+                if loop.time() >= still_there:
+                    still_there = loop.time() + self.still_there_s
                     await self._tell({"now": shown.stamp(timezone.now())})
                 await self._next_look(at_once=news is not None and news.more)
 
@@ -155,11 +168,22 @@ class PageSocket:
                     with suppress(OSError, RedisError, TimeoutError):
                         await asyncio.wait_for(layer.group_discard(group, channel), 1.0)
 
-    async def _may_stay(self) -> bool:
+    async def _why_not(self, viewer: Viewer) -> int:
+        """With which code to close, now that the page's user may see something else; 0 while nothing changed."""
         try:
-            return await _in_thread(self._is_welcome)
+            now = await _in_thread(self._viewer)
         except DatabaseError:
-            return True  # nothing can be read meanwhile either
+            return 0  # nothing can be read meanwhile either
+        return now if isinstance(now, int) else 0 if now == viewer else LOAD_AGAIN
+
+    def _viewer(self) -> Viewer | int:
+        """What the page's user may see by the rows of now; or why nothing at all, as the code to close with."""
+        if not self._is_welcome():
+            return LOG_IN
+        user = get_user_model()._default_manager.filter(pk=self.scope["user"].pk, is_active=True).first()
+        if user is None:
+            return LOG_IN
+        return viewer_of(user) if user.has_perm(self.needs) else NOT_YOURS
 
     def _is_our_page(self) -> bool:
         """True for pages of this very host and port: a log-in must not be used by others, not even by our neighbours'.
@@ -188,8 +212,8 @@ class PageSocket:
 class LiveSocket(PageSocket):
     """The list of live calls."""
 
-    def reader(self) -> Reader:
-        return LiveReader()
+    def reader(self, viewer: Viewer) -> Reader:
+        return LiveReader(viewer)
 
     def group(self) -> str:
         return live.ROWS_OF_ALL
@@ -198,8 +222,9 @@ class LiveSocket(PageSocket):
 class CallSocket(PageSocket):
     """One call, from the cursor in the query string: `?after=<event number>&line=<transcript line>`."""
 
-    def reader(self) -> Reader:
-        return CallReader(self.scope["url_route"]["kwargs"]["public_id"], after=self._cursor("after"), line=self._cursor("line"))
+    def reader(self, viewer: Viewer) -> Reader:
+        public_id = self.scope["url_route"]["kwargs"]["public_id"]
+        return CallReader(public_id, viewer, after=self._cursor("after"), line=self._cursor("line"))
 
     def group(self) -> str:
         return live.rows_group(self.scope["url_route"]["kwargs"]["public_id"])

@@ -8,15 +8,17 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 
+from calls import roles
 from calls.console import paging
 from calls.console.doors import console_page, page
 from calls.console.masked import masked, pretty
 from calls.console.rows import calls, messages
 from calls.console.shown import Item, stamp
+from calls.console.viewer import viewer_of
 from calls.models import InboxMessage, Source
 
 LONGEST_SHOWN = 200_000  # characters on the page; the whole is one click away
@@ -57,16 +59,18 @@ def row(message: InboxMessage) -> Item:
     )
 
 
-@console_page
+@console_page(roles.READ_WORDS)
 def of_call(request: HttpRequest, public_id: UUID) -> HttpResponse:
     """Every stored message of one call, newest first."""
-    call = get_object_or_404(calls().filter(public_id=public_id))
+    call = get_object_or_404(calls(viewer_of(request.user).sight).filter(public_id=public_id))
     return _list(request, Q(call=call), {"call": call})
 
 
-@console_page
+@console_page(roles.READ_WORDS)
 def of_nobody(request: HttpRequest) -> HttpResponse:
-    """Messages that belong to no call: they wait for one, or are a stranger's."""
+    """Messages that belong to no call: they wait for one, or are a stranger's. They are no team's."""
+    if not viewer_of(request.user).of_no_team:
+        raise Http404
     return _list(request, Q(call=None), {})
 
 
@@ -74,7 +78,8 @@ def _list(request: HttpRequest, whose: Q, context: Mapping[str, Any]) -> HttpRes
     state = request.GET.get("state", "") if request.GET.get("state", "") in STATES else ""
     kinds = list(InboxMessage.objects.filter(whose).order_by("kind").values_list("kind", flat=True).distinct()[:KINDS_OFFERED])
     kind = request.GET.get("kind", "") if request.GET.get("kind", "") in kinds else ""
-    found = paging.page_of(messages().filter(whose, STATES[state][1], Q(kind=kind) if kind else Q()), request.GET)
+    own = messages(viewer_of(request.user).sight)
+    found = paging.page_of(own.filter(whose, STATES[state][1], Q(kind=kind) if kind else Q()), request.GET)
     shown = {
         "page": found,
         "rows": [row(message) for message in found.rows],
@@ -89,10 +94,10 @@ def _address(**asked: str) -> str:
     return "?" + urlencode({name: value for name, value in asked.items() if value})
 
 
-@console_page
+@console_page(roles.READ_WORDS)
 def one(request: HttpRequest, pk: int) -> HttpResponse:
     """One message, opened."""
-    message = _message(pk)
+    message = _message(request, pk)
     text = pretty(masked(message.body))
     context = {
         "item": row(message),
@@ -104,13 +109,13 @@ def one(request: HttpRequest, pk: int) -> HttpResponse:
     return page(request, "message.html", here="messages", context=context)
 
 
-@console_page
+@console_page(roles.READ_WORDS)
 def whole(request: HttpRequest, pk: int) -> HttpResponse:
     """One message as a file, masked as on its page."""
-    answer = HttpResponse(pretty(masked(_message(pk).body)), content_type="application/json")
+    answer = HttpResponse(pretty(masked(_message(request, pk).body)), content_type="application/json")
     answer.headers["Content-Disposition"] = f'attachment; filename="message-{pk}.json"'
     return answer
 
 
-def _message(pk: int) -> InboxMessage:
-    return get_object_or_404(messages().defer(None), pk=pk)
+def _message(request: HttpRequest, pk: int) -> InboxMessage:
+    return get_object_or_404(messages(viewer_of(request.user).sight).defer(None), pk=pk)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.decorators import permission_required
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -18,8 +17,9 @@ from django.utils import timezone
 
 from agents import trail
 from agents.models import AuditEntry
-from calls import erasure, person, vendor_accounts, vendor_erasures
-from calls.console.doors import View, console_change, console_page, page
+from calls import erasure, person, roles, vendor_accounts, vendor_erasures
+from calls.console import address
+from calls.console.doors import console_change, console_page, page
 from calls.console.shown import Item, stamp
 from calls.person import NotAPerson
 
@@ -29,19 +29,13 @@ SURE = "yes"
 SUBJECT = "person "
 
 
-def _for_those_who_may(view: View) -> View:
-    return permission_required("calls.erase_person", raise_exception=True)(view)
-
-
-@console_page
-@_for_those_who_may
+@console_page(roles.ERASE_PERSON)
 def people(request: HttpRequest) -> HttpResponse:
     """The form, what was erased lately, and what the vendors have still to delete."""
     return page(request, "people.html", here="people", context=_page())
 
 
-@console_change
-@_for_those_who_may
+@console_change(roles.ERASE_PERSON)
 def found(request: HttpRequest) -> HttpResponse:
     """What we hold of a number, with the two things that can be done about it."""
     try:
@@ -51,8 +45,7 @@ def found(request: HttpRequest) -> HttpResponse:
     return page(request, "people.html", here="people", context=_page() | {"typed": number, "number": number, "held": person.held(number)})
 
 
-@console_change
-@_for_those_who_may
+@console_change(roles.ERASE_PERSON)
 def erased(request: HttpRequest) -> HttpResponse:
     """Erase it, and ask the vendors at once; what they do not do in time is asked for again by itself."""
     try:
@@ -64,15 +57,14 @@ def erased(request: HttpRequest) -> HttpResponse:
         messages.warning(request, "Nothing was erased: tick the box that says you are sure.")
         return HttpResponseRedirect(reverse("console:people"))
     now = timezone.now()
-    done = person.erase(number, by=request.user.get_username(), at=now, address=request.META.get("REMOTE_ADDR", ""))
+    done = person.erase(number, by=request.user.get_username(), at=now, address=address.of(request))
     vendor_erasures.ask(vendors=vendor_accounts.vendors(), now=now, asked_for=done.mark, within_s=WAIT_S)
     erasure.leave_no_trace()
     messages.success(request, f"Erased: {counted(done.gone.counts)}.{_still_on(done.unsettled)}")
     return HttpResponseRedirect(reverse("console:people"))
 
 
-@console_change
-@_for_those_who_may
+@console_change(roles.ERASE_PERSON)
 def exported(request: HttpRequest) -> HttpResponse:
     """A copy of it as a file, one call a line."""
     try:
@@ -80,8 +72,8 @@ def exported(request: HttpRequest) -> HttpResponse:
     except NotAPerson as wrong:
         messages.warning(request, str(wrong))
         return HttpResponseRedirect(reverse("console:people"))
-    subject, address = f"{SUBJECT}{person.mark(number)}", request.META.get("REMOTE_ADDR", "")
-    trail.record("export", actor=request.user.get_username(), subject=subject, address=address, at=timezone.now())
+    subject, where = f"{SUBJECT}{person.mark(number)}", address.of(request)
+    trail.record("export", actor=request.user.get_username(), subject=subject, address=where, at=timezone.now())
     answer = HttpResponse("".join(person.handed_over(number)), content_type="application/jsonl")
     answer.headers["Content-Disposition"] = 'attachment; filename="person.jsonl"'
     return answer

@@ -18,6 +18,7 @@ from django.utils import timezone
 from calls.console import appendix, conversation, headline, shown
 from calls.console.rows import MERGED, calls
 from calls.console.shown import Item
+from calls.console.viewer import Viewer
 from calls.models import CallEvent, CallMetrics, CallSession, Outcome, Recording, RecordingState, Status, TranscriptLine, VapiSession
 
 EVENTS_AT_ONCE = 1000
@@ -63,6 +64,7 @@ class CallReader:
     """Reads one call from a cursor: events after number `after`, transcript lines after key `line`."""
 
     public_id: UUID
+    viewer: Viewer
     after: int = 0
     line: int = 0
     clock: Callable[[], datetime] = timezone.now
@@ -73,14 +75,14 @@ class CallReader:
     _retold: set[int] = field(default_factory=set)  # lines the page does not have, for another one has their words
 
     def exists(self) -> bool:
-        return calls().filter(public_id=self.public_id).exists()
+        return calls(self.viewer.sight).filter(public_id=self.public_id).exists()
 
     def read(self) -> News | None:
         """What is new; None when nothing is (one query) or the call is gone."""
-        state = calls().filter(public_id=self.public_id).changing().first()
+        state = calls(self.viewer.sight).filter(public_id=self.public_id).changing().first()
         if state is None or state == self._seen:
             return None
-        call = calls().opened(self.public_id).first()
+        call = calls(self.viewer.sight).opened(self.public_id).first()
         if call is None:
             return None
         if not self._begun and state[MERGED]:
@@ -93,11 +95,11 @@ class CallReader:
         sessions = list(call.vapi_sessions.select_related("report"))
         recordings = list(call.recordings.order_by("at", "pk")[:RECORDINGS_SHOWN])
         gone, back = self._changed_standing(call)
-        transcript, more_lines = self._transcript(call, sessions, back)
+        transcript, more_lines = self._transcript(call, sessions, back) if self.viewer.words else ([], False)
         lists = {
-            "events": [conversation.event(happened, call.short_id) for happened in events],
+            "events": [conversation.event(happened, told=self.viewer.words) for happened in events],
             "lines": self._unsent(transcript),
-            "recordings": self._unsent([appendix.recording(sound, call) for sound in recordings]),
+            "recordings": self._unsent([appendix.recording(sound, call) for sound in recordings if self.viewer.may_hear(sound)]),
             **self._reports(sessions),
             "sessions": self._unsent([appendix.session(vapi) for vapi in sessions]),
             "counters": self._unsent(appendix.counters(call)),
@@ -108,6 +110,7 @@ class CallReader:
         head = headline.head(
             call,
             now=self.clock(),
+            told=self.viewer.words,
             sessions=sessions,
             silences_noted=shown.numbers([detail.get("ms") for detail in silences]),
         )
@@ -136,8 +139,8 @@ class CallReader:
     def _reports(self, sessions: list[VapiSession]) -> dict[str, list[Item]]:
         found = [(vapi, report) for vapi in sessions if (report := appendix.report_of(vapi))]
         return {
-            "reports": self._unsent([appendix.report(vapi, report) for vapi, report in found]),
-            "figures": self._unsent([figure for vapi, report in found for figure in appendix.figures(vapi, report)]),
+            "reports": self._unsent([appendix.report(vapi, report) for vapi, report in found if self.viewer.words]),
+            "figures": self._unsent([row for vapi, report in found for row in appendix.figures(vapi, report, told=self.viewer.words)]),
         }
 
     def _is_over(self, call: CallSession, recordings: list[Recording]) -> bool:
@@ -167,6 +170,7 @@ class CallReader:
 class LiveReader:
     """Reads the calls that are on now, the ones that ended last, and the figures of the last 24 hours."""
 
+    viewer: Viewer
     clock: Callable[[], datetime] = timezone.now
     _sent: dict[str, list[Item]] = field(default_factory=dict)
     _figures: dict[str, str] = field(default_factory=dict)
@@ -176,8 +180,8 @@ class LiveReader:
 
     def read(self) -> News | None:
         """Both lists and the figures, whole; None when nothing changed. The figures are taken again when a call ended."""
-        now = [shown.row(call) for call in calls().at_work()]
-        recent = [shown.row(call) for call in calls().lately_over()]
+        now = [shown.row(call) for call in calls(self.viewer.sight).at_work(words=self.viewer.words)]
+        recent = [shown.row(call) for call in calls(self.viewer.sight).lately_over()]
         lists = {"live": now, "recent": recent}
         if lists == self._sent:
             return None
@@ -191,7 +195,7 @@ class LiveReader:
     def _of_a_day(self) -> dict[str, str]:
         since = self.clock() - FIGURES_OF
         count = (
-            calls()
+            calls(self.viewer.sight)
             .filter(started_at__gte=since)
             .aggregate(
                 calls=Count("pk"),
@@ -200,7 +204,7 @@ class LiveReader:
                 failed=Count("pk", filter=Q(outcome=Outcome.FAILED)),
             )
         )
-        felt = CallMetrics.objects.filter(call__started_at__gte=since).order_by("-call__started_at")
+        felt = CallMetrics.objects.filter(self.viewer.sight.of("call__team"), call__started_at__gte=since).order_by("-call__started_at")
         figures = list(felt.values_list("first_audio_ms", "time_to_silence_ms")[:FIGURES_FROM])
         sounds = [first for first, _ in figures if first is not None]
         silences = [ms for _, each in figures for ms in shown.numbers(each)]

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db.models import BigIntegerField, Case, Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum, TextField, Value, When
 from django.db.models.functions import Cast, Length
 
+from agents.teams import Sight
 from calls.console.search import spellings
 from calls.models import (
     CallbackRequest,
@@ -90,8 +91,9 @@ class ConsoleCalls(CallSessionQuerySet):
         )
         return found
 
-    def at_work(self) -> Self:
-        return self.live().listed().with_last_words()[:LIVE_SHOWN]
+    def at_work(self, *, words: bool) -> Self:
+        found = self.live().listed()
+        return (found.with_last_words() if words else found)[:LIVE_SHOWN]
 
     def lately_over(self) -> Self:
         return self.filter(ended_at__isnull=False).listed()[:RECENT_SHOWN]
@@ -109,32 +111,36 @@ class ConsoleCalls(CallSessionQuerySet):
         )
 
 
-def calls() -> ConsoleCalls:
-    return ConsoleCalls(model=CallSession)
+def calls(sight: Sight) -> ConsoleCalls:
+    return ConsoleCalls(model=CallSession).filter(sight.of("team"))
 
 
-def voicemails() -> QuerySet[Recording]:
+def voicemails(sight: Sight) -> QuerySet[Recording]:
     """Every message callers left, newest first, with its call and what was promised."""
     columns = (*("sid", "kind", "state", "seconds", "at", "erased_at"), *(f"call__{name}" for name in _OF_CALL))
     promised = tuple(f"call__callback__{name}" for name in _CALLBACK)
-    found = Recording.objects.filter(kind=RecordingKind.VOICEMAIL).select_related("call__line", "call__callback")
+    found = Recording.objects.filter(sight.of("call__team"), kind=RecordingKind.VOICEMAIL).select_related("call__line", "call__callback")
     return found.only(*columns, *promised).order_by("-at", "-pk")
 
 
-def callbacks() -> QuerySet[CallbackRequest]:
+def callbacks(sight: Sight) -> QuerySet[CallbackRequest]:
     """Everybody who is to be called back: what is still to do by the time it is due, then what was done, newest first."""
     columns = (*_CALLBACK, *(f"call__{name}" for name in _OF_CALL), "call__end_reason", "call__outcome")
-    found = CallbackRequest.objects.select_related("call__line").only(*columns)
+    found = CallbackRequest.objects.filter(sight.of("call__team")).select_related("call__line").only(*columns)
     said = TranscriptLine.objects.filter(call=OuterRef("call_id"), role="user").order_by("-n", "-vendor_ms", "-pk").values("said")[:1]
     return found.annotate(last_words=Subquery(said)).order_by(F("done_at").desc(nulls_first=True), "due_at", "pk")
 
 
-def callbacks_to_do() -> int:
+def callbacks_to_do(sight: Sight) -> int:
     """How many are still to be called back; counts no further than one more than TOLD_AT_MOST."""
-    return CallbackRequest.objects.filter(done_at=None).order_by().values("pk")[: TOLD_AT_MOST + 1].count()
+    return CallbackRequest.objects.filter(sight.of("call__team"), done_at=None).order_by().values("pk")[: TOLD_AT_MOST + 1].count()
 
 
-def messages() -> QuerySet[InboxMessage]:
-    """Stored messages, newest first, without their bodies: only how long those are, in characters of their stored JSON."""
+def messages(sight: Sight) -> QuerySet[InboxMessage]:
+    """Stored messages, newest first, without their bodies: only how long those are, in characters of their stored JSON.
+
+    A message of no call belongs to no team.
+    """
     size = Length(Cast("body", TextField()))
-    return InboxMessage.objects.select_related("call").defer("body").annotate(size=size).order_by("-received_at", "-pk")
+    own = InboxMessage.objects.filter(sight.of("call__team"))
+    return own.select_related("call").defer("body").annotate(size=size).order_by("-received_at", "-pk")

@@ -74,10 +74,13 @@ def both(conditions: Iterable[Q]) -> Q:
     return whole
 
 
-def read(query: QueryDict) -> Search:
-    """The search in an address. Values are cut to a length nobody types; unknown parameters are somebody else's."""
+def read(query: QueryDict, *, words: bool) -> Search:
+    """The search in an address. Values are cut to a length nobody types; unknown parameters are somebody else's.
+
+    Without `words`, what was said is not searched: finding a call by it would tell.
+    """
     search = Search()
-    _look_for(search, _clean(query.get("q", "")))
+    _look_for(search, _clean(query.get("q", "")), words)
     zone = _zone(_clean(query.get("zone", "")))
     readers: dict[str, tuple[str, Callable[[str], tuple[str, Q] | None]]] = {
         "status": ("State", STATES.get),
@@ -107,7 +110,7 @@ def _clean(asked: str) -> str:
     return " ".join("".join(sign if sign.isprintable() else " " for sign in asked).split())[:LONGEST]
 
 
-def _look_for(search: Search, asked: str) -> None:
+def _look_for(search: Search, asked: str, words: bool) -> None:
     if not asked:
         return
     whole = NUMBER.fullmatch(asked) is not None
@@ -115,9 +118,10 @@ def _look_for(search: Search, asked: str) -> None:
     conditions = []
     for term in terms:
         by_id = _by_id(term)
-        if by_id is None and not search.looked_for:
+        if by_id is None and words and not search.looked_for:
             search.looked_for = term
-        conditions.append(by_id if by_id is not None else _spoken(term) | _by_number(term))
+        by_words = _spoken(term) | _by_number(term) if words else _by_number(term)
+        conditions.append(by_id if by_id is not None else by_words)
     search.narrowings.append(Narrowing("q", "Search", f"“{asked}”", both(conditions)))
     search.given["q"] = asked
 

@@ -10,12 +10,14 @@ import re
 from threading import BoundedSemaphore
 from uuid import UUID
 
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 
 from bridge.errors import TwilioRefused, TwilioUnavailable
-from calls import twilio_account
+from calls import roles, twilio_account
 from calls.console.doors import console_page
+from calls.console.viewer import viewer_of
 from calls.models import Recording, RecordingState
 
 MOST_BYTES = 64 * 1024 * 1024  # an hour of one voice, half an hour of two
@@ -39,10 +41,14 @@ class NotToBeHad(Exception):
         self.status = status
 
 
-@console_page
+@console_page(roles.READ_WORDS)
 def recording(request: HttpRequest, public_id: UUID, sid: str) -> HttpResponse:
-    """A recording of one call as WAV, or one plain sentence that says why not."""
-    sound = get_object_or_404(Recording.objects.select_related("call"), call__public_id=public_id, sid=sid)
+    """A recording of one call as WAV, or one plain sentence that says why not. That of a whole call takes more than a message does."""
+    viewer = viewer_of(request.user)
+    own = Recording.objects.filter(viewer.sight.of("call__team")).select_related("call")
+    sound = get_object_or_404(own, call__public_id=public_id, sid=sid)
+    if not viewer.may_hear(sound):
+        raise PermissionDenied
     try:
         wav = _fetched(sound)
     except NotToBeHad as problem:

@@ -480,7 +480,7 @@ def test_people_without_a_log_in_are_asked_for_one(client: Client) -> None:
 def test_somebody_who_may_only_look_cannot_publish_or_prepare(client: Client) -> None:
     version = a_version()
     client.force_login(User.objects.create_user("bob", password="long-enough-1", is_staff=True))
-    assert client.post(f"{DESK}/templateversion/{version.pk}/prepare/").status_code == 404
+    assert client.post(f"{DESK}/templateversion/{version.pk}/prepare/").status_code == 403
     assert client.post(f"{DESK}/assistanttemplate/", {"action": "publish", "_selected_action": [version.template.pk]}).status_code == 403
     assert TemplateVersion.objects.count() == 1
 

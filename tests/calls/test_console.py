@@ -16,8 +16,9 @@ from calls.console import shown
 from calls.console.conversation import heard_and_not
 from calls.console.policy import POLICY
 from calls.console.reader import CallReader, LiveReader
+from calls.console.viewer import EVERYTHING
 from calls.models import CallMetrics, CallSession, Heard, Role, Status, ToolRun, TranscriptLine, VapiSession
-from tests.builders import CALLER, EPOCH, LINE, a_call, a_report
+from tests.builders import CALLER, EPOCH, LINE, a_call, a_person, a_report
 
 pytestmark = pytest.mark.django_db
 
@@ -26,7 +27,7 @@ PAYLOAD = "<script>document.title='x'</script><img src=x onerror=alert(1)>\"'&{{
 
 @pytest.fixture
 def ops(client: Client) -> Client:
-    client.force_login(User.objects.create_user("olga", password="x"))
+    client.force_login(a_person())
     return client
 
 
@@ -73,14 +74,14 @@ def test_a_stranger_is_sent_to_the_log_in_and_back(client: Client, path: str) ->
 
 
 def test_logging_in_leads_to_the_page_that_was_asked_for(client: Client) -> None:
-    User.objects.create_user("olga", password="right horse")
+    a_person(password="right horse")
     assert "do not fit together" in client.post("/login/", {"username": "olga", "password": "wrong"}).content.decode()
     answer = client.post("/login/?next=/calls/", {"username": "olga", "password": "right horse", "next": "/calls/"})
     assert answer.headers["Location"] == "/calls/"
 
 
 def test_after_the_log_in_nobody_is_sent_to_another_site(client: Client) -> None:
-    User.objects.create_user("olga", password="right horse")
+    a_person(password="right horse")
     answer = client.post("/login/", {"username": "olga", "password": "right horse", "next": "https://evil.example/"})
     assert answer.headers["Location"] == "/"
 
@@ -219,7 +220,7 @@ def test_a_page_costs_the_same_queries_for_one_call_and_for_many(ops: Client, dj
 
 def test_the_console_pages_cost_few_queries(ops: Client, django_assert_num_queries: Any) -> None:
     call = _busy(4, 3)
-    log_in = 2  # session and user
+    log_in = 5  # session and user, their permissions and those of their role, and their teams
     way_around = 1  # how many call backs are still to do
     for path, cost in (("/", 4), ("/calls/", 4), (f"/calls/{call.public_id}/", 10)):
         with django_assert_num_queries(log_in + way_around + cost):
@@ -232,7 +233,7 @@ def test_the_console_pages_cost_few_queries(ops: Client, django_assert_num_queri
 def test_a_reader_gives_every_row_once_and_then_nothing(django_assert_num_queries: Any) -> None:
     call = a_call(status=Status.STREAMING)
     say(call, "first")
-    reader = CallReader(call.public_id)
+    reader = CallReader(call.public_id, EVERYTHING)
     news = reader.read()
     assert news is not None
     assert texts(news.lists["lines"], "heard")[-1] == "first"
@@ -249,10 +250,10 @@ def test_a_page_that_comes_back_reads_on_at_its_cursor() -> None:
     call = a_call(status=Status.STREAMING)
     for number in range(30):
         say(call, f"line {number}", ms=1000 * number)
-    first = CallReader(call.public_id).read()
+    first = CallReader(call.public_id, EVERYTHING).read()
     assert first is not None
     say(call, "while you were away", ms=40_000)
-    news = CallReader(call.public_id, after=first.after, line=first.line).read()
+    news = CallReader(call.public_id, EVERYTHING, after=first.after, line=first.line).read()
     assert news is not None
     assert texts(news.lists["events"], "words") == ['transcript-final: "while you were away"']
     assert "while you were away" in texts(news.lists["lines"], "heard")
@@ -269,7 +270,7 @@ def test_long_calls_come_in_portions_without_a_gap(monkeypatch: pytest.MonkeyPat
         say(call, f"line {number}", ms=1000 * number)
     if reported:
         a_report(call)
-    reader, lines, events = CallReader(call.public_id), set(), []
+    reader, lines, events = CallReader(call.public_id, EVERYTHING), set(), []
     while (news := reader.read()) is not None:
         lines |= {item.id for item in news.lists["lines"]}
         events += [item.order[0] for item in news.lists["events"]]
@@ -281,7 +282,7 @@ def test_long_calls_come_in_portions_without_a_gap(monkeypatch: pytest.MonkeyPat
 def test_how_much_was_heard_reaches_a_page_that_has_the_line_already() -> None:
     call = a_call(status=Status.STREAMING)
     line = say(call, "one two three four", role=Role.ASSISTANT)
-    reader = CallReader(call.public_id)
+    reader = CallReader(call.public_id, EVERYTHING)
     reader.read()
     TranscriptLine.objects.filter(pk=line.pk).update(heard=Heard.PART, heard_text="one two")
     happen(call, "agent-speech-stopped")
@@ -293,7 +294,10 @@ def test_how_much_was_heard_reaches_a_page_that_has_the_line_already() -> None:
 
 
 def test_a_finalised_call_is_over_and_one_whose_report_is_missing_is_not() -> None:
-    done, waiting = CallReader(finished().public_id).read(), CallReader(finished(status=Status.ENDED).public_id).read()
+    done, waiting = (
+        CallReader(finished().public_id, EVERYTHING).read(),
+        CallReader(finished(status=Status.ENDED).public_id, EVERYTHING).read(),
+    )
     assert done is not None
     assert waiting is not None
     assert (done.over, waiting.over) == (True, False)
@@ -304,14 +308,14 @@ def test_tool_calls_stand_between_what_was_said_before_and_after() -> None:
     say(call, "after", role=Role.ASSISTANT, ms=9000)
     say(call, "before", ms=3000)
     ToolRun.objects.create(call=call, tool_call_id="t", name="look_up", started_at=call.started_at + timedelta(seconds=5))
-    news = CallReader(call.public_id).read()
+    news = CallReader(call.public_id, EVERYTHING).read()
     assert news is not None
     order = [item.slots.get("heard") or item.slots.get("name") for item in news.lists["lines"]]
     assert order[-3:] == ["before", "look_up", "after"]
 
 
 def test_the_live_list_changes_when_a_call_comes_speaks_and_ends() -> None:
-    reader = LiveReader()
+    reader = LiveReader(EVERYTHING)
     assert reader.read() is not None
     assert reader.read() is None
     call = a_call(status=Status.STREAMING)

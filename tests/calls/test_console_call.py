@@ -19,8 +19,9 @@ from bridge.errors import TwilioRefused, TwilioUnavailable
 from calls import callbacks, ended_reasons
 from calls.console import conversation, sound
 from calls.console.reader import CallReader
+from calls.console.viewer import EVERYTHING
 from calls.models import CallSession, Recording, RecordingState, Role, Status, ToolRun, TranscriptLine, VapiSession
-from tests.builders import a_call, a_callback, a_recording, a_report, session_of
+from tests.builders import a_call, a_callback, a_person, a_recording, a_report, session_of
 
 pytestmark = pytest.mark.django_db
 WAV = b"RIFF" + bytes(range(256)) * 4
@@ -28,7 +29,7 @@ WAV = b"RIFF" + bytes(range(256)) * 4
 
 @pytest.fixture
 def ops(client: Client) -> Client:
-    client.force_login(User.objects.create_user("olga", password="x"))
+    client.force_login(a_person())
     return client
 
 
@@ -299,7 +300,7 @@ def news_of(reader: CallReader) -> Any:
 
 def test_recordings_reports_and_promises_reach_an_open_page_without_an_event() -> None:
     call = a_call(status=Status.STREAMING)
-    reader = CallReader(call.public_id)
+    reader = CallReader(call.public_id, EVERYTHING)
     news_of(reader)
     recording = a_recording(call, state="in-progress")
     assert [item.slots["state"] for item in news_of(reader).lists["recordings"]] == ["Being recorded"]
@@ -320,11 +321,11 @@ def test_recordings_reports_and_promises_reach_an_open_page_without_an_event() -
 
 @pytest.mark.parametrize("still", ["recording", "callback"])
 def test_a_page_stays_open_while_something_is_still_to_come(call: CallSession, still: str) -> None:
-    assert news_of(CallReader(call.public_id)).over
+    assert news_of(CallReader(call.public_id, EVERYTHING)).over
     row: Any = a_recording(call, state="in-progress") if still == "recording" else a_callback(call)
-    assert not news_of(CallReader(call.public_id)).over
+    assert not news_of(CallReader(call.public_id, EVERYTHING)).over
     type(row).objects.filter(pk=row.pk).update(**({"state": "absent"} if still == "recording" else {"done_at": timezone.now()}))
-    assert news_of(CallReader(call.public_id)).over
+    assert news_of(CallReader(call.public_id, EVERYTHING)).over
 
 
 def test_a_line_told_again_by_another_leaves_the_page_and_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,12 +334,12 @@ def test_a_line_told_again_by_another_leaves_the_page_and_may_come_back(monkeypa
     said: dict[str, Any] = {"call": call, "role": Role.USER, "at": timezone.now()}
     line = TranscriptLine.objects.create(said="I already", text_hash="h", vendor_ms=1, **said)
     TranscriptLine.objects.create(said="tried that", text_hash="i", vendor_ms=2, **said)
-    reader = CallReader(call.public_id)
+    reader = CallReader(call.public_id, EVERYTHING)
     assert f"line-{line.pk}" in [item.id for item in news_of(reader).lists["lines"]]
     TranscriptLine.everything.filter(pk=line.pk).update(retold=True)
     report = a_report(call)
     assert news_of(reader).gone == (f"line-{line.pk}",)
-    assert news_of(CallReader(call.public_id, after=99, line=line.pk)).gone == (f"line-{line.pk}",)
+    assert news_of(CallReader(call.public_id, EVERYTHING, after=99, line=line.pk)).gone == (f"line-{line.pk}",)
     TranscriptLine.everything.filter(pk=line.pk).update(retold=False)
     type(report).objects.update(merged_at=timezone.now())
     news = news_of(reader)

@@ -13,22 +13,23 @@ from channels.routing import URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from channels.sessions import SessionMiddlewareStack
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, Permission, User
 from django.contrib.sessions.models import Session
 from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
 from bridge import live
-from calls import history, reports
+from calls import history, reports, roles
 from calls.console import live as console_live
 from calls.console.live import PageSocket
 from calls.console.reader import CallReader
 from calls.console.routing import websocket_urlpatterns
 from calls.console.session import BEGAN
+from calls.console.viewer import EVERYTHING
 from calls.models import CallSession, Role, Status, TranscriptLine, VapiSession
 from supportvoice.sessions import SessionStore
-from tests.builders import a_call, a_message, a_report, session_of
+from tests.builders import a_call, a_message, a_person, a_report, a_team, session_of
 from tests.calls.doors import WIRE
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,7 +50,7 @@ def call() -> CallSession:
 
 @pytest.fixture
 def cookie(client: Client) -> str:
-    client.force_login(User.objects.create_user("olga", password="x"))
+    client.force_login(a_person())
     return f"sessionid={client.cookies['sessionid'].value}"
 
 
@@ -127,7 +128,7 @@ async def test_a_call_that_never_was_is_refused(page: Open) -> None:
 
 async def test_the_page_gets_what_comes_after_its_cursor(page: Open, call: CallSession) -> None:
     await sync_to_async(say)(call, "first")
-    before = await sync_to_async(CallReader(call.public_id).read)()
+    before = await sync_to_async(CallReader(call.public_id, EVERYTHING).read)()
     assert before is not None
     await sync_to_async(say)(call, "second")
     socket = page(path_of(call, f"?after={before.after}&line={before.line}"))
@@ -221,7 +222,7 @@ async def test_whose_log_in_ends_loses_the_page(
     page: Open, call: CallSession, client: Client, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(PageSocket, "poll_s", 0.02)
-    monkeypatch.setattr(PageSocket, "still_there_s", 0.1)
+    monkeypatch.setattr(PageSocket, "look_again_s", 0.1)
     socket = page(path_of(call))
     await socket.connect(5)
     await next_news(socket)
@@ -234,7 +235,7 @@ async def test_whose_log_in_ends_loses_the_page(
 
 
 def test_a_page_is_lost_within_ten_seconds() -> None:
-    assert console_live.STILL_THERE_S + console_live.POLL_S + console_live.GATHER_S < 8, "two are left for the database"
+    assert console_live.LOOK_AGAIN_S + console_live.POLL_S + console_live.GATHER_S < 8, "two are left for the database"
 
 
 async def test_a_page_stays_when_the_key_that_vouched_for_its_log_in_is_rotated(
@@ -248,6 +249,64 @@ async def test_a_page_stays_when_the_key_that_vouched_for_its_log_in_is_rotated(
     renewed = f"sessionid={client.cookies['sessionid'].value}"
     settings.SECRET_KEY_FALLBACKS = []
     assert (await page(path_of(call), cookie=renewed).connect(5))[0]
+
+
+@sync_to_async
+def _taken(what: str) -> None:
+    olga = User.objects.get()
+    match what:
+        case "account":
+            olga.delete()
+        case "activity":
+            User.objects.update(is_active=False)
+        case "role":
+            olga.groups.clear()
+        case "words":
+            olga.groups.set([roles.make("manager", groups=Group, permissions=Permission)])
+        case "team":
+            olga.teams.add(a_team())
+
+
+@pytest.mark.parametrize("path", ["/ws/console/live/", ""])
+@pytest.mark.parametrize(("what", "code"), [("account", 4401), ("activity", 4401), ("role", 4405), ("words", 4410), ("team", 4410)])
+async def test_what_is_taken_from_somebody_takes_the_open_page_before_another_word(
+    page: Open, call: CallSession, path: str, what: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PageSocket, "poll_s", 0.02)
+    monkeypatch.setattr(PageSocket, "look_again_s", 0.0)
+    socket = page(path or path_of(call))
+    await socket.connect(5)
+    await next_news(socket)
+    await _taken(what)
+    await sync_to_async(say)(call, "not for them any more")
+    async with asyncio.timeout(5):
+        while (message := await socket.receive_output(5))["type"] != "websocket.close":
+            assert "not for them" not in message["text"]
+    assert message["code"] == code
+
+
+def test_a_right_that_is_gone_is_used_for_three_seconds_at_most() -> None:
+    assert PageSocket.look_again_s <= 3.0
+
+
+@pytest.mark.parametrize("teams", [("north",), ("north", "south")])
+async def test_a_call_of_another_team_has_no_socket(page: Open, call: CallSession, teams: tuple[str, ...]) -> None:
+    await sync_to_async(lambda: User.objects.get().teams.set(map(a_team, teams)))()
+    assert await page(path_of(call)).connect(5) == (False, 4404)
+    socket = page("/ws/console/live/")
+    await socket.connect(5)
+    assert (await next_news(socket))["lists"]["live"] == []
+
+
+async def test_a_socket_tells_no_word_to_who_may_not_read(page: Open, call: CallSession) -> None:
+    await _taken("words")
+    await sync_to_async(say)(call, "my canary is yellow")
+    for path in (path_of(call), "/ws/console/live/"):
+        socket = page(path)
+        await socket.connect(5)
+        news = await next_news(socket)
+        assert "canary" not in str(news)
+    assert news["lists"]["live"]
 
 
 async def test_a_finished_call_is_sent_once_and_the_socket_ends(page: Open, call: CallSession) -> None:
@@ -303,7 +362,7 @@ async def test_what_only_the_report_told_leaves_the_page_when_a_final_tells_it(
     await look()
     assert final in shown.values()
     assert whole not in shown.values()
-    anew = await sync_to_async(CallReader(call.public_id).read)()
+    anew = await sync_to_async(CallReader(call.public_id, EVERYTHING).read)()
     assert anew is not None
     assert shown == {item.id: item.slots["heard"] for item in anew.lists["lines"]}
 
@@ -313,7 +372,7 @@ async def test_a_line_that_stands_again_while_the_page_was_away_comes_back(page:
         await sync_to_async(say)(call, f"line {number}")
     first = await TranscriptLine.objects.filter(said="line 0").aget()
     await TranscriptLine.everything.filter(pk=first.pk).aupdate(retold=True)
-    before = await sync_to_async(CallReader(call.public_id).read)()
+    before = await sync_to_async(CallReader(call.public_id, EVERYTHING).read)()
     assert before is not None
     assert f"line-{first.pk}" in before.gone
     await sync_to_async(a_report)(call)

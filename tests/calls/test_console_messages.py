@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from calls.console.masked import masked, pretty
 from calls.models import CallSession, InboxMessage, Status, TranscriptLine, VapiSession
-from tests.builders import a_call, a_message
+from tests.builders import a_call, a_message, a_person
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +22,7 @@ CANARY = "canary-9f2c"
 
 @pytest.fixture
 def ops(client: Client) -> Client:
-    client.force_login(User.objects.create_user("olga", password="x"))
+    client.force_login(a_person())
     return client
 
 
@@ -58,7 +58,7 @@ def test_messages_are_filtered_by_state_and_kind(ops: Client) -> None:
 
 def test_a_list_of_messages_brings_no_body_along(ops: Client, django_assert_num_queries: Any) -> None:
     call = a_call()
-    log_in_and_way_around, path = 3, f"/calls/{call.public_id}/messages/"
+    log_in_and_way_around, path = 6, f"/calls/{call.public_id}/messages/"
     for rows, size in ((1, "1.0 kB"), (9, "1.0 kB")):
         for _ in range(rows):
             a_message(call, body={"type": "x", "text": "y" * 1000, "list": []})
@@ -196,7 +196,7 @@ def test_processing_again_takes_a_log_in_and_a_form_of_ours(client: Client) -> N
     door = f"/messages/{a_message().pk}/again/"
     assert client.post(door).headers["Location"].startswith("/login/")
     careful = Client(enforce_csrf_checks=True)
-    careful.force_login(User.objects.create_user("olga", password="x"))
+    careful.force_login(a_person())
     assert (careful.get(door).status_code, careful.post(door).status_code) == (405, 403)
     client.force_login(User.objects.get())
     assert client.post("/messages/77/again/").status_code == 404

@@ -70,8 +70,10 @@ def say(call: CallSession, text: str, *, role: str = "user", seconds: float = 1.
 
 
 def a_finished_call() -> CallSession:
-    over = {"ended_at": EPOCH + timedelta(seconds=61), "end_reason": "agent_ended", "outcome": Outcome.RESOLVED, "rung": Rung.RESUMED}
-    call = a_call(sid="CA1", status=Status.FINALISED, at=EPOCH, answered_at=EPOCH + timedelta(milliseconds=70), epoch=2, **over)
+    over: dict[str, Any] = {"ended_at": EPOCH + timedelta(seconds=61), "end_reason": "agent_ended", "outcome": Outcome.RESOLVED}
+    call = a_call(
+        sid="CA1", status=Status.FINALISED, at=EPOCH, answered_at=EPOCH + timedelta(milliseconds=70), rung=Rung.RESUMED, epoch=2, **over
+    )
     VapiSession.objects.filter(call=call).update(vapi_call_id="v-1")
     VapiSession.objects.create(call=call, n=1, vapi_call_id="v-2", asked_at=EPOCH)
     VapiSession.objects.create(call=call, n=2, asked_at=EPOCH)

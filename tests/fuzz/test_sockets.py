@@ -15,7 +15,6 @@ from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import re_path
 
@@ -27,7 +26,7 @@ from calls.console.routing import websocket_urlpatterns
 from calls.models import Status
 from supportvoice.limits import no_such_socket
 from tests.bridge.virtual_time import BRIDGE_CLIPS, Notebook
-from tests.builders import a_call
+from tests.builders import a_call, a_person
 from tests.fuzz.conftest import Cases
 
 WIRE = Path(__file__).parents[1] / "wire"
@@ -142,7 +141,7 @@ def test_bad_messages_on_vapis_socket_never_stop_a_call(settings: Any, cases: Ca
 @pytest.fixture
 async def pages(client: Client) -> list[str]:
     """Paths of sockets a log-in may open, for one that exists and one that does not."""
-    await sync_to_async(client.force_login)(await User.objects.acreate_user("olga", password="x"))
+    await sync_to_async(client.force_login)(await sync_to_async(a_person)())
     call = await sync_to_async(a_call)(status=Status.STREAMING)
     return ["/ws/console/live/", f"/ws/console/calls/{call.public_id}/", f"/ws/console/calls/{uuid.UUID(int=7)}/"]
 

@@ -19,18 +19,18 @@ from asgiref.sync import sync_to_async
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from channels.sessions import SessionMiddlewareStack
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.asgi import get_asgi_application
 from django.test import Client
 from django.utils import timezone
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from agents.models import PhoneLine
-from calls import history, person
+from calls import history, person, roles
 from calls.console.live import PageSocket
 from calls.console.routing import websocket_urlpatterns
 from calls.models import CallSession, Role, Status, ToolRun, TranscriptLine, VapiSession
-from tests.builders import a_call, a_callback, a_message, a_recording, a_report
+from tests.builders import a_call, a_callback, a_message, a_person, a_recording, a_report
 from tests.left_out import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.asyncio(loop_scope="module")]
@@ -111,7 +111,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def context(browser: Browser, shop: Shop) -> AsyncIterator[BrowserContext]:
     context = await browser.new_context(timezone_id="Asia/Kolkata", locale="en-GB", base_url=shop.url)
     client = Client()
-    user = await sync_to_async(User.objects.create_user)("olga", password="x")
+    user = await sync_to_async(a_person)()
     await sync_to_async(client.force_login)(user)
     await context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": shop.url}])
     yield context
@@ -333,11 +333,34 @@ async def test_times_are_in_the_viewers_zone(page: Page) -> None:
 
 
 async def test_who_is_logged_out_elsewhere_is_asked_to_log_in(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PageSocket, "still_there_s", 0.1)
+    monkeypatch.setattr(PageSocket, "look_again_s", 0.1)
     await page.goto("/")
     await expect(page.locator("[data-connection-words]")).to_have_text("Updating live")
     await User.objects.all().aupdate(is_active=False)
     await page.wait_for_url("**/login/?next=/")
+
+
+async def test_a_page_is_made_anew_when_its_users_role_changes(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PageSocket, "look_again_s", 0.1)
+    call = await live_call()
+    await say(call, "hello")
+    await page.goto(f"/calls/{call.public_id}/")
+    await expect(page.locator("[data-list=lines] li")).to_have_count(2)
+    await sync_to_async(given)("manager")
+    await expect(page.get_by_text("Your role shows what happened on a call, and not what was said.")).to_be_visible()
+    await expect(page.locator("[data-connection-words]")).to_have_text("Updating live")
+    await happen(call, "transcript-partial", text="never shown")
+    await expect(page.locator("[data-kind=transcript-partial]")).to_have_count(1)
+    assert "never shown" not in await page.content()
+    assert "hello" not in await page.content()
+    await sync_to_async(given)("")
+    await expect(page.get_by_role("heading", name="This is not for your role")).to_be_visible()
+
+
+def given(role: str) -> None:
+    """The page's user has this role and no other from now on."""
+    groups = [roles.make(role, groups=Group, permissions=Permission)] if role else []
+    User.objects.get().groups.set(groups)
 
 
 async def test_the_keyboard_reaches_everything(page: Page) -> None:

@@ -39,7 +39,7 @@ def desk(client: Client, settings: Any) -> Client:
     for made in (a_recording, a_callback, a_report):
         made(call)
     a_target()
-    Group.objects.create(name="ops")
+    assert Group.objects.exists()
     Team.objects.create(name="Support", slug="support")
     Tool.objects.create(name="look_up", description="Looks up.", url="https://crm.example/x")
     second_factor.prepare(user=ann)

@@ -71,7 +71,8 @@ function put(list, item) {
 }
 
 function showPartial(events) {
-  const ghost = document.querySelector("[data-partial]");
+  const ghost = document.querySelector("[data-partial]"); // not there for who may not read what is said
+  if (!ghost) return;
   for (const { data, slots } of events) {
     if (data.kind === "transcript-partial") {
       ghost.dataset.role = data.role;
@@ -124,9 +125,10 @@ function askToLogIn() {
   say("ended", "Logged out");
 }
 
-async function isLoggedOut() {
+async function whatBecameOfUs() {
   const page = await fetch(location.href, { method: "HEAD", redirect: "manual", signal: AbortSignal.timeout(3000) }).catch(() => null);
-  return page !== null && page.type === "opaqueredirect";
+  if (page?.type === "opaqueredirect") return "logged out";
+  return page?.status === 403 || page?.status === 404 ? "not ours" : "";
 }
 
 function connect() {
@@ -145,8 +147,11 @@ function connect() {
     socket = null;
     if (code === 1000) return say("done", "Complete");
     if (code === LOG_IN_ENDED) return askToLogIn();
+    if (code === 4410) return location.reload(); // we may see other things than when this page was made
     say("lost", "Connection lost, trying again");
-    if (await isLoggedOut()) return askToLogIn();
+    const became = await whatBecameOfUs();
+    if (became === "logged out") return askToLogIn();
+    if (became === "not ours") return location.reload();
     setTimeout(connect, Math.min(500 * 2 ** tries, 10000) * (0.75 + Math.random() / 2));
     tries += 1;
   };
