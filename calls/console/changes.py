@@ -5,12 +5,16 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 
+from agents import trail
+from agents.trail import Who
 from calls import callbacks, inbox
+from calls.console import watched
 from calls.console.doors import console_change
 from calls.models import CallbackRequest, InboxMessage
 
@@ -20,9 +24,13 @@ NOTE_CHARS = 500
 @console_change
 def callback_done(request: HttpRequest, public_id: UUID) -> HttpResponse:
     """The caller was called back. The first one to say so is kept; leads back to where the button was."""
-    asked = get_object_or_404(CallbackRequest, call__public_id=public_id)
+    asked = get_object_or_404(CallbackRequest.objects.select_related("call"), call__public_id=public_id)
     note = "".join(sign if sign.isprintable() else " " for sign in request.POST.get("note", "")).strip()[:NOTE_CHARS]
-    if callbacks.done(pk=asked.pk, by=request.user.get_username(), note=note, at=timezone.now()):
+    with transaction.atomic():
+        is_first = callbacks.done(pk=asked.pk, by=request.user.get_username(), note=note, at=timezone.now())
+        if is_first:
+            _tell(request, "called-back", asked.call.short_id)
+    if is_first:
         messages.success(request, "Marked as called back.")
     else:
         asked.refresh_from_db()
@@ -34,7 +42,8 @@ def callback_done(request: HttpRequest, public_id: UUID) -> HttpResponse:
 @console_change
 def message_again(request: HttpRequest, pk: int) -> HttpResponse:
     """Process a stored message once more; what it tells is kept once however often it is told."""
-    get_object_or_404(InboxMessage.objects.only("pk"), pk=pk)
+    asked = get_object_or_404(InboxMessage.objects.select_related("call").only("call__public_id"), pk=pk)
+    _tell(request, "processed-again", watched.named(asked))
     done = inbox.again(pk, timezone.now())
     message = InboxMessage.objects.defer("body").get(pk=pk)
     if message.problem:
@@ -44,3 +53,8 @@ def message_again(request: HttpRequest, pk: int) -> HttpResponse:
     else:
         messages.warning(request, "It cannot be processed yet: the call it belongs to is not known. It is tried again by itself.")
     return HttpResponseRedirect(reverse("console:message", args=[pk]))
+
+
+def _tell(request: HttpRequest, action: str, subject: str) -> None:
+    who = Who.asking(request)
+    trail.record(action, actor=who.actor, address=who.address, subject=subject, at=timezone.now())

@@ -23,9 +23,11 @@ from django.db import DatabaseError
 from django.utils import timezone
 from redis.exceptions import RedisError
 
+from agents.trail import Who
 from bridge import live
-from calls.console import shown
+from calls.console import shown, watched
 from calls.console.reader import CallReader, LiveReader, News
+from calls.models import CallSession
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ LAYER_PAUSE_S = 2.0
 LOG_IN = 4401
 NOT_OUR_PAGE = 4403
 NO_SUCH_CALL = 4404
+NOT_TOLD = 4503
 OVER = 1000
 
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="console")  # pages wait for each other, never a call for a page
@@ -80,6 +83,9 @@ class PageSocket:
     def group(self) -> str:
         raise NotImplementedError
 
+    def tell(self) -> None:
+        """The trail, who looks at what. Raises NotTold."""
+
     async def run(self) -> None:
         """From the handshake to the end. Who is not logged in, or on another site's page, is refused before the accept."""
         await self.receive()  # websocket.connect
@@ -90,6 +96,10 @@ class PageSocket:
         reader = self.reader()
         if not await _in_thread(reader.exists):
             return await self._close(NO_SUCH_CALL)
+        try:
+            await _in_thread(self.tell)
+        except watched.NotTold:
+            return await self._close(NOT_TOLD)
         await self._send({"type": "websocket.accept"})
         tasks = [asyncio.create_task(work) for work in (self._serve(reader), self._until_gone(), self._hear_hints())]
         try:
@@ -206,6 +216,12 @@ class CallSocket(PageSocket):
 
     def group(self) -> str:
         return live.rows_group(self.scope["url_route"]["kwargs"]["public_id"])
+
+    def tell(self) -> None:
+        """As the page does, so that a page and its socket are one line; a socket may come without its page."""
+        address, _ = self.scope.get("client") or ("", 0)
+        who = Who(self.scope["user"].get_username(), address)
+        watched.call_read(who, CallSession(public_id=self.scope["url_route"]["kwargs"]["public_id"]))
 
     def _cursor(self, name: str) -> int:
         """Zero, the beginning, for what is no plain number: a page then gets more than it needs, never less."""

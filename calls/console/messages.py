@@ -12,7 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 
-from calls.console import paging
+from agents.trail import Who
+from calls.console import paging, watched
 from calls.console.doors import console_page, page
 from calls.console.masked import masked, pretty
 from calls.console.rows import calls, messages
@@ -90,9 +91,10 @@ def _address(**asked: str) -> str:
 
 
 @console_page
+@watched.refused_untold
 def one(request: HttpRequest, pk: int) -> HttpResponse:
     """One message, opened."""
-    message = _message(pk)
+    message = _message(request, pk)
     text = pretty(masked(message.body))
     context = {
         "item": row(message),
@@ -105,12 +107,16 @@ def one(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @console_page
+@watched.refused_untold
 def whole(request: HttpRequest, pk: int) -> HttpResponse:
     """One message as a file, masked as on its page."""
-    answer = HttpResponse(pretty(masked(_message(pk).body)), content_type="application/json")
+    answer = HttpResponse(pretty(masked(_message(request, pk).body)), content_type="application/json")
     answer.headers["Content-Disposition"] = f'attachment; filename="message-{pk}.json"'
     return answer
 
 
-def _message(pk: int) -> InboxMessage:
-    return get_object_or_404(messages().defer(None), pk=pk)
+def _message(request: HttpRequest, pk: int) -> InboxMessage:
+    """With its body, and told to the trail. Raises NotTold."""
+    message = get_object_or_404(messages().defer(None), pk=pk)
+    watched.message_read(Who.asking(request), message)
+    return message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from calls.console import changes, messages, sound, views
+from calls.console import changes, messages, sound, trail_page, views
 
 app_name = "console"
 urlpatterns = [
@@ -21,6 +21,7 @@ urlpatterns = [
     path("messages/<int:pk>/", messages.one, name="message"),
     path("messages/<int:pk>.json", messages.whole, name="message-whole"),
     path("messages/<int:pk>/again/", changes.message_again, name="message-again"),
+    path("trail/", trail_page.trail_list, name="trail"),
     path("login/", LoginView.as_view(template_name="console/login.html", redirect_authenticated_user=True), name="login"),
     path("logout/", LogoutView.as_view(next_page="console:login"), name="logout"),
 ]

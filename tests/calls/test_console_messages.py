@@ -58,7 +58,7 @@ def test_messages_are_filtered_by_state_and_kind(ops: Client) -> None:
 
 def test_a_list_of_messages_brings_no_body_along(ops: Client, django_assert_num_queries: Any) -> None:
     call = a_call()
-    log_in_and_way_around, path = 3, f"/calls/{call.public_id}/messages/"
+    log_in_and_way_around, path = 5, f"/calls/{call.public_id}/messages/"
     for rows, size in ((1, "1.0 kB"), (9, "1.0 kB")):
         for _ in range(rows):
             a_message(call, body={"type": "x", "text": "y" * 1000, "list": []})
