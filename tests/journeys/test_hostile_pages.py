@@ -15,7 +15,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from playwright.async_api import Browser, Page, expect
 
-from agents import lines, services, tools
+from agents import lines, services, tools, trail
 from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Team, TemplateVersion, Tool
 from agents.tools import ToolAnswer
 from calls.models import CallSession, InboxMessage, ToolRun, TranscriptLine, VapiReport, VapiSession, VapiState
@@ -29,8 +29,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pyte
 browser, shop = test_pages.browser, test_pages.shop
 
 PAYLOADS = corpora.markup()
-FITTING = {length: corpora.spread(PAYLOADS, length) for length in (40, 64, 80, 150)}
-VAPI_ID = "019a9b1c-7f2e-7c33-9d41-2b6f0c5e8a77"
 WATCH = """
   window.complaints = [];
   window.hit = () => window.complaints.push("a payload ran");
@@ -149,6 +147,12 @@ class World:
         self.post("end-of-call-report", summary=analysis["summary"], analysis=analysis, endedReason=self.texts[1], costBreakdown=everything)
         self.post("status-update.ended", endedReason=self.texts[2])
         a_recording(self.call)
+        told: dict[str, Any] = {
+            "subject": next(self.pick(150)),
+            "detail": {next(self.pick(80)): self.texts[:20]},
+            "address": next(self.pick(40)),
+        }
+        trail.record(next(self.pick(40)), actor=self.user.username, at=self.call.started_at, **told)
         a_callback(self.call, note=next(self.pick(150)), done_by=next(self.pick(150)))
 
     def pages(self) -> dict[str, str]:
@@ -171,14 +175,15 @@ class World:
 
 
 BENIGN = [f"{number} harmless words" for number in range(len(PAYLOADS))]
-SILENT = {"desk", "history", "call"}  # no word of ours is to be on the first two; the third is looked at apart
+SILENT = {"desk", "history"}  # nobody changed anything in the admin
 
 
 async def test_what_is_said_sent_and_named_is_text_on_every_page_people_look_at(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = time.monotonic()
     answers = itertools.cycle(PAYLOADS)
     monkeypatch.setattr(tools, "run", lambda *_, **__: ToolAnswer(text=next(answers), problem=""))
-    allowed: dict[str, set[str]] = {}
+    allowed: dict[bool, set[str]] = {True: set(), False: set()}  # elements with their attributes, of the admin and of the console
+    silent: set[str] = set()
     for number, texts in ((1, BENIGN), (2, PAYLOADS)):
         world = World(texts, number=number)
         await sync_to_async(world.furnish)()
@@ -196,7 +201,7 @@ async def test_what_is_said_sent_and_named_is_text_on_every_page_people_look_at(
         await sync_to_async(world.end)()
         await expect(page.locator("[data-list=reports] > li")).to_have_count(1)
         shown = await lines_said.all_text_contents()
-        assert shown == [line.said async for line in said]
+        assert [text.split() for text in shown] == [line.said.split() async for line in said]  # HTML has line ends of its own
         for name, path in {"live call": "", **await sync_to_async(world.pages)()}.items():
             if path:
                 assert (answer := await page.goto(path)) is not None
@@ -204,9 +209,10 @@ async def test_what_is_said_sent_and_named_is_text_on_every_page_people_look_at(
             found = await page.evaluate(LOOK)
             assert (found["marked"], found["complaints"], found["scripts"]) == (0, [], 0), name
             if texts is BENIGN:
-                allowed[name] = set(found["pairs"])
+                allowed[path.startswith("/admin/")] |= set(found["pairs"])
             else:
-                assert set(found["pairs"]) <= allowed[name], name
-                assert name in SILENT or found["said"], f"no payload came to {name}: nothing was proven there"
+                assert set(found["pairs"]) <= allowed[path.startswith("/admin/")], name
+                silent |= {name} if not found["said"] else set()
+    assert silent <= SILENT, "no payload came to these: nothing was proven there"
     assert await ToolRun.objects.filter(call=world.call).aexists()
     assert time.monotonic() - begun < 25
