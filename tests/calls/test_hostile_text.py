@@ -70,7 +70,7 @@ def shape(node: Element) -> list[Any]:
     return [node.tag, sorted(node.attrib), *map(shape, node)]
 
 
-@pytest.mark.parametrize("text", corpora.XML)
+@pytest.mark.parametrize("text", corpora.XML, ids=[f"xml-{place}" for place in range(len(corpora.XML))])
 def test_what_managers_write_is_said_and_never_a_verb(client: Client, text: str) -> None:
     a_line(disclosure=f"We listen. {text}", record_calls=True)
     HandoffTarget.objects.update(name=text)
@@ -81,7 +81,7 @@ def test_what_managers_write_is_said_and_never_a_verb(client: Client, text: str)
     assert [verb[0] for verb in whispered] == ["Say"]
 
 
-@pytest.mark.parametrize("text", corpora.XML)
+@pytest.mark.parametrize("text", corpora.XML, ids=[f"xml-{place}" for place in range(len(corpora.XML))])
 def test_whatever_number_a_caller_shows_the_answer_is_the_same_document(client: Client, text: str) -> None:
     a_line()
     plain = knock(client, "/webhook/twilio", incoming("CA" + "0" * 32))
@@ -94,7 +94,7 @@ def test_whatever_number_a_caller_shows_the_answer_is_the_same_document(client: 
     assert wrong.status_code == 400 or {verb[0] for verb in tree(wrong)} <= {"Say", "Hangup", "Record", "Gather", "Redirect"}
 
 
-@pytest.mark.parametrize("text", corpora.XML)
+@pytest.mark.parametrize("text", corpora.XML, ids=[f"xml-{place}" for place in range(len(corpora.XML))])
 def test_every_sentence_and_address_of_the_builder_stays_in_its_place(text: str) -> None:
     urls = {"whisper_url": f"https://h/{text}", "leg_url": f"https://l/{text}", "action_url": f"https://a/{text}"}
     plain = twilio_http.dial_human(
@@ -120,6 +120,8 @@ class Written:
         self.handler = logging.StreamHandler(stream)
         self.handler.setFormatter(FieldsFormatter())
         self.handler.addFilter(self._count)
+        self.log = logging.Logger("test.hostile")  # whose lines are in nobody else's log
+        self.log.addHandler(self.handler)
 
     def _count(self, record: logging.LogRecord) -> bool:
         self.records += 1
@@ -130,8 +132,13 @@ class Written:
 
 
 @pytest.fixture
-def written() -> Iterator[Written]:
-    written, root = Written(), logging.getLogger()
+def written() -> Written:
+    return Written()
+
+
+@pytest.fixture
+def everything_written(written: Written) -> Iterator[Written]:
+    root = logging.getLogger()
     level = root.level
     root.addHandler(written.handler)
     root.setLevel(logging.INFO)
@@ -147,9 +154,9 @@ def assert_one_line_each(written: Written) -> None:
     assert not any(line.startswith("2026-08-03") for line in text.splitlines())
 
 
-@pytest.mark.parametrize("text", corpora.forged_lines(), ids=[ascii(breaker) for breaker in corpora.LINES])
+@pytest.mark.parametrize("text", corpora.forged_lines(), ids=[f"breaker-{place}" for place in range(len(corpora.LINES))])
 def test_a_text_of_strangers_stays_in_the_line_it_is_logged_in(written: Written, text: str) -> None:
-    log = logging.getLogger("test.hostile")
+    log = written.log
     log.warning("a field", extra={"tool": text, "deep": {text: [text]}, "bytes": text.encode(errors="replace")})
     log.warning("a word: %s", text)
     log.warning(text.replace("%", "%%"))
@@ -157,12 +164,12 @@ def test_a_text_of_strangers_stays_in_the_line_it_is_logged_in(written: Written,
     assert_one_line_each(written)
 
 
-@pytest.mark.parametrize("text", corpora.forged_lines(), ids=[ascii(breaker) for breaker in corpora.LINES])
+@pytest.mark.parametrize("text", corpora.forged_lines(), ids=[f"breaker-{place}" for place in range(len(corpora.LINES))])
 def test_the_text_of_a_fault_begins_no_line_of_its_own(written: Written, text: str) -> None:
     try:
         raise ValueError(text)
     except ValueError:
-        logging.getLogger("test.hostile").exception("a fault")
+        written.log.exception("a fault")
     first, *rest = written.text().splitlines()
     assert first.endswith("test.hostile: a fault")
     assert rest
@@ -170,7 +177,7 @@ def test_the_text_of_a_fault_begins_no_line_of_its_own(written: Written, text: s
     assert all(sign == "\n" or sign.isprintable() for sign in written.text())
 
 
-def test_what_comes_in_by_the_doors_forges_no_line(client: Client, written: Written) -> None:
+def test_what_comes_in_by_the_doors_forges_no_line(client: Client, everything_written: Written) -> None:
     a_line(tools=[{"name": "look_up", "description": "d", "url": "https://crm.example.com/", "parameters": {}, "timeout_s": 4.0}])
     for place, text in enumerate(corpora.forged_lines()):
         sent = text.encode(errors="replace").decode()
@@ -184,8 +191,8 @@ def test_what_comes_in_by_the_doors_forges_no_line(client: Client, written: Writ
             client.post("/webhook/vapi", body, content_type="application/json", headers={"X-Vapi-Secret": SECRET})
         client.get(f"/nowhere/{sent.replace(chr(0), '')}")
         client.post("/login/", {"username": sent, "password": sent})
-    assert written.records > len(corpora.LINES)
-    assert_one_line_each(written)
+    assert everything_written.records > len(corpora.LINES)
+    assert_one_line_each(everything_written)
 
 
 # -- the words of an agent -----------------------------------------------------------------------------------------------
