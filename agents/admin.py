@@ -25,6 +25,7 @@ from agents.limits import PHRASE_LISTS
 from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Premade, Rollout, Team, TemplateVersion, Tool
 from agents.tasks import enqueue_premake
 from agents.teams import seen, sight_of
+from agents.trail import Who
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelAdmin = admin.ModelAdmin[Any]
@@ -156,7 +157,9 @@ class AssistantTemplateAdmin(DeskAdmin):
         note, by = request.POST.get("note", "")[:NOTE_CHARS], request.user.get_username()
         allowed = settings.TOOL_ALLOWED_PRIVATE
         try:
-            version = services.publish(template=template, note=note, by=by, at=timezone.now(), allowed_private=allowed)
+            version = services.publish(
+                template=template, note=note, by=by, at=timezone.now(), allowed_private=allowed, who=Who.asking(request)
+            )
         except services.NotPublishable as refused:
             reasons = "; ".join(f"{name}: {sentence}" for name, sentence in refused.problems.items())
             self.message_user(request, f"“{template}” was not published. {reasons}", messages.ERROR)

@@ -16,9 +16,10 @@ from typing import Any
 
 from django.db import models, transaction
 
-from agents import limits, services
+from agents import limits, services, trail
 from agents.as_code import GRANTS, KINDS, NotImportable, Wanted, read
 from agents.models import AssistantTemplate, PhoneLine, Tool
+from agents.trail import Who
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 
@@ -70,16 +71,27 @@ def _where(body: bytes) -> str:
 
 
 def bring_in(
-    document: Any, *, draft: bool, dry_run: bool, note: str, by: str, at: datetime, allowed_private: Sequence[str] = ()
+    document: Any,
+    *,
+    draft: bool,
+    dry_run: bool,
+    note: str,
+    by: str,
+    at: datetime,
+    allowed_private: Sequence[str] = (),
+    who: Who | None = None,
 ) -> Imported:
     """Store everything a parsed file wants. `draft`: publish nothing; `dry_run`: tell what would change and change nothing.
+
+    `who` is told to the trail, with the names of what changed.
 
     Raises NotImportable, with everything that is wrong, and has then changed nothing.
     """
     with transaction.atomic():
         wanted = read(document, known=_known(draft, allowed_private), allowed_private=allowed_private)
         stored = [(each, *_store(each)) for each in wanted]
-        publish = partial(services.publish, note=note, by=by, at=at, allowed_private=allowed_private)
+        whose = who or Who(by)
+        publish = partial(services.publish, note=note, by=by, at=at, allowed_private=allowed_private, who=whose)
         changes, versions = [], []
         for each, row, change in stored:
             if isinstance(row, AssistantTemplate) and not draft and _is_news(row):
@@ -90,8 +102,16 @@ def bring_in(
                 versions.append(version.pk)
                 change = Change(change.word, change.name, change.action, change.what, version.number)
             changes.append(change)
+        trail.record("imported", actor=whose.actor, address=whose.address, subject="agents", detail=_told(changes), at=at)
         transaction.set_rollback(dry_run)
     return Imported(tuple(changes), () if dry_run else tuple(versions))
+
+
+def _told(changes: Sequence[Change]) -> dict[str, list[str]]:
+    """What the trail keeps of an import: the names of what it made and changed, and of the keys."""
+    made = [f"{change.word} {change.name}" for change in changes if change.action == "created"]
+    changed = [": ".join((f"{change.word} {change.name}", ", ".join(change.what))) for change in changes if change.action == "changed"]
+    return {"created": made, "changed": changed}
 
 
 def _known(draft: bool, allowed_private: Sequence[str]) -> dict[str, dict[str, str]]:

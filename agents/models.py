@@ -284,6 +284,19 @@ class Rollout(models.Model):
         return f"{self.line}: {self.version} {self.share} %"
 
 
+class TrailIsKept(Exception):
+    """A line of the trail is never changed and never taken out."""
+
+
+class AuditEntries(models.QuerySet["AuditEntry"]):
+    """Lines to be read; `agents.trail` alone adds one."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TrailIsKept("The trail is only added to.")
+
+    update = delete = bulk_create = bulk_update = _refuse
+
+
 class AuditEntry(models.Model):
     """One line of the trail: who did what to which thing. Append only; each carries the hash of the one before it.
 
@@ -300,9 +313,25 @@ class AuditEntry(models.Model):
     before = models.CharField(max_length=64)
     hash = models.CharField(max_length=64)
 
+    objects = AuditEntries.as_manager()
+
     class Meta:
         ordering: ClassVar = ["-number"]
-        indexes: ClassVar = [models.Index(fields=["action", "-number"], name="trail_by_action")]
+        indexes: ClassVar = [
+            models.Index(fields=["action", "-number"], name="trail_by_action"),
+            models.Index(fields=["actor", "-number"], name="trail_by_actor"),
+            models.Index(fields=["subject", "-number"], name="trail_by_subject"),
+            models.Index(fields=["at"], name="trail_by_time"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.number} {self.action}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TrailIsKept for a line that is stored already."""
+        if not self._state.adding:
+            raise TrailIsKept("The trail is only added to.")
+        super().save(force_insert=True)
+
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
+        raise TrailIsKept("The trail is only added to.")

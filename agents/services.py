@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max
 
-from agents import discretion, limits, payload, seed
+from agents import discretion, limits, payload, seed, trail
 from agents.lines import Target, candidate
 from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Premade, Rollout, TemplateVersion, Tool
 from agents.payload import ServerAddress
+from agents.trail import Who
 from bridge.errors import VapiError, VapiUnavailable
 
 log = logging.getLogger(__name__)
@@ -79,24 +80,27 @@ def problems_of(template: AssistantTemplate, *, allowed_private: Sequence[str]) 
     return problems
 
 
-def publish(*, template: AssistantTemplate, note: str, by: str, at: datetime, allowed_private: Sequence[str] = ()) -> TemplateVersion:
+def publish(
+    *, template: AssistantTemplate, note: str, by: str, at: datetime, allowed_private: Sequence[str] = (), who: Who | None = None
+) -> TemplateVersion:
     """Freeze the stored draft as the next version; every line of the template answers with it from now on.
 
-    Raises NotPublishable. Two people publishing at once both succeed, one after the other.
+    `who` is told to the trail, `by` to the list of versions. Raises NotPublishable. Two people publishing at once both
+    succeed, one after the other.
     """
     template = AssistantTemplate.objects.get(pk=template.pk)
     if problems := problems_of(template, allowed_private=allowed_private):
         raise NotPublishable(problems)
     for _ in range(PUBLISH_TRIES - 1):
         try:
-            return _publish(template, note, by, at)
+            return _publish(template, note, by, at, who or Who(by))
         except IntegrityError:  # somebody took our number between looking and writing
             continue
-    return _publish(template, note, by, at)
+    return _publish(template, note, by, at, who or Who(by))
 
 
 @transaction.atomic
-def _publish(template: AssistantTemplate, note: str, by: str, at: datetime) -> TemplateVersion:
+def _publish(template: AssistantTemplate, note: str, by: str, at: datetime, who: Who) -> TemplateVersion:
     newest = template.versions.aggregate(newest=Max("number"))["newest"] or 0
     version = TemplateVersion.objects.create(
         template=template,
@@ -112,6 +116,7 @@ def _publish(template: AssistantTemplate, note: str, by: str, at: datetime) -> T
     AssistantTemplate.objects.filter(pk=template.pk).update(published=version)  # not save(): the draft did not change
     Rollout.objects.filter(line__template=template).delete()
     Rollout.objects.bulk_create(Rollout(line=line, version=version, share=100) for line in template.lines.all())
+    trail.record("published", actor=who.actor, address=who.address, subject=f"agent {template.slug} v{version.number}", at=at)
     return version
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import F, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
 from agents.models import PhoneLine
 from agents.teams import seen, sight_of
-from calls.console import shown
+from agents.trail import Who
+from calls.console import shown, watched
 from calls.console.appendix import report_of
 from calls.models import (
     CallbackRequest,
@@ -147,8 +148,22 @@ class OwnLines(admin.RelatedFieldListFilter):
         return [(str(line.pk), str(line)) for line in seen(PhoneLine.objects.all(), sight_of(request.user))]
 
 
+class Watched(OwnAdmin):
+    """What was said is on its pages: who opens one is told to the trail before."""
+
+    def tell(self, who: Who, row: Any) -> None:
+        raise NotImplementedError
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return watched.refused_untold(super().changeform_view)(request, *args, **kwargs)
+
+    def render_change_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        self.tell(Who.asking(request), kwargs["obj"])
+        return super().render_change_form(request, *args, **kwargs)
+
+
 @admin.register(CallSession)
-class CallSessionAdmin(History, CallAdmin):
+class CallSessionAdmin(History, Watched, CallAdmin):
     list_display = ("started_at", "caller", "to_number", "team", "agent", "status", "outcome", "ended_by", "duration")
     list_filter = ("status", "outcome", "end_reason", "rung", ("line", OwnLines))
     list_select_related = ("line", "version", "team")
@@ -175,6 +190,9 @@ class CallSessionAdmin(History, CallAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: CallSession | None = None) -> tuple[str, ...]:
         return ("console_page", "public_id")
+
+    def tell(self, who: Who, row: CallSession) -> None:
+        watched.call_read(who, row)
 
     @admin.display(description="caller", ordering="from_number")
     def caller(self, call: CallSession) -> str:
@@ -244,7 +262,7 @@ class CallbackRequestAdmin(OfACall):
 
 
 @admin.register(VapiReport)
-class VapiReportAdmin(OfACall):
+class VapiReportAdmin(OfACall, Watched):
     """Without the addresses of its recordings: none is kept."""
 
     call_path = "session__call"
@@ -254,6 +272,9 @@ class VapiReportAdmin(OfACall):
     search_help_text = "Vapi's call id, Twilio's CallSid, or words of the summary"
     when_empty = "No report yet. Vapi sends one some seconds after a call that its agent carried."
     fields = ("call_page", "merged_at", "summary", "success", "structured", "artifacts", "latencies", "costs", "lines_added")
+
+    def tell(self, who: Who, row: VapiReport) -> None:
+        watched.report_read(who, row.session.call)
 
 
 @admin.register(SecondFactor)

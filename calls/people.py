@@ -54,7 +54,7 @@ def add(*, name: str, role: str, team: Team | None, password: str, at: datetime)
             if team is not None:
                 team.members.add(person)
             given = {"role": role, "team": team.slug if team else ""}
-            trail.record("user-added", actor="", subject=f"user {person.get_username()}", detail=given, at=at)
+            trail.record("user-added", actor=trail.Who.at_the_shell().actor, subject=f"user {person.get_username()}", detail=given, at=at)
     except IntegrityError:  # somebody was faster
         raise NotAdded(f"There is a log-in “{name}” already.") from None
     return person

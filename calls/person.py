@@ -104,7 +104,7 @@ def erase(number: str, *, by: str, at: datetime, address: str = "") -> Erased:
         if not call.is_over:
             consent.stop_soon(call=call, at=at)
     gone += Gone(messages=_strangers(number).delete()[0])
-    trail.record("erase", actor=by, subject=f"person {person}", detail={**gone.counts, "unsettled": unsettled}, address=address, at=at)
+    trail.record("erased", actor=by, subject=f"person {person}", detail={**gone.counts, "unsettled": unsettled}, address=address, at=at)
     return Erased(gone, unsettled, person)
 
 

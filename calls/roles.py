@@ -17,6 +17,7 @@ STEP_IN = "calls.step_in"
 SEE_REPORTS = "calls.see_reports"
 EXPORT_CALLS = "calls.export_calls"
 ERASE_PERSON = "calls.erase_person"
+SEE_TRAIL = "agents.view_auditentry"
 
 _EDITED = ("assistanttemplate", "phoneline", "handofftarget", "tool")
 _OPS = (SEE_CALLS, READ_WORDS, STEP_IN)

@@ -113,7 +113,7 @@ def keep_time() -> None:
     now = timezone.now()
     gone, is_more = erasure.keep_time(now=now)
     if any(gone.counts.values()):
-        trail.record("erase", actor="", subject="kept for its time", detail=gone.counts, at=now)
+        trail.record("erased", actor="", subject="kept for its time", detail=gone.counts, at=now)
         erasure.leave_no_trace()
     if is_more:
         keep_time.delay()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
+from django.utils.module_loading import autodiscover_modules
 
 from supportvoice import checks
 
@@ -13,6 +14,9 @@ __all__ = ["DeskConfig", "SupportvoiceConfig", "checks"]
 class SupportvoiceConfig(AppConfig):
     name = "supportvoice"
     default = True
+
+    def ready(self) -> None:
+        autodiscover_modules("log_ins")  # it knows the models, which are loaded by now
 
 
 class DeskConfig(admin_apps.AdminConfig):

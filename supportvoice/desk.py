@@ -1,24 +1,33 @@
-"""The admin's site: Django's own, with every list and form held to one rule, whoever registers it, Django's users and groups too.
+"""The admin's site: Django's own, with every list and form held to two rules, whoever registers it, Django's users and groups too.
 
-The rule: what an address or a form says is answered, left out or refused, and never breaks a page. Django checks what people
-type into fields; it takes keys and filters as they come, and learns only from the database that no row can have them.
+What an address or a form says is answered, left out or refused, and never breaks a page. Django checks what people type into
+fields; it takes keys and filters as they come, and learns only from the database that no row can have them.
+Whatever is added, changed or deleted here is told to the trail, in one transaction with the change: the names of the fields,
+never what is in them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.models import Group, User
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import DataError, ProgrammingError
+from django.db import DataError, ProgrammingError, transaction
+from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 
+from agents import trail
 from agents.forms import Rows, is_key
+from agents.models import Team
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelAdmin = admin.ModelAdmin[Any]
@@ -28,6 +37,35 @@ else:
 UNANSWERABLE = (ValueError, TypeError, IndexError, OverflowError, DataError, ProgrammingError)  # what a filter's odd value becomes
 
 PATTERNS = {"regex", "iregex"}
+NAMED_BY = ("username", "slug", "name")
+
+
+def standing(row: Model) -> dict[str, Any]:
+    """Who may do what from now on, where that is what a row says."""
+    match row:
+        case User():
+            rights = [*row.groups.values_list("name", flat=True)], [*row.user_permissions.values_list("codename", flat=True)]
+            flags = {"superuser": row.is_superuser, "staff": row.is_staff, "active": row.is_active}
+            return {"roles": rights[0], "rights": rights[1], **flags}
+        case Group():
+            return {"rights": [*row.permissions.values_list("codename", flat=True)]}
+        case Team():
+            return {"members": [*row.members.order_by("pk").values_list("username", flat=True)]}
+    return {}
+
+
+def subject_of(row: Model) -> str:
+    """A row as the trail names it: 'agent support', 'user ada'."""
+    name = next((value for field in NAMED_BY if (value := getattr(row, field, ""))), str(row))
+    return f"{row._meta.verbose_name} {name}"
+
+
+def changed_fields(message: Iterable[Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """The fields in Django's own list of what a form changed, as the form calls them."""
+    for part in message:
+        for verb, told in part.items():
+            of = f"{told['name']}: " if "name" in told else ""
+            yield from (f"{of}{field}" for field in told.get("fields", [verb] if of else []))
 
 
 class CarefulAdmin(ModelAdmin):
@@ -62,6 +100,37 @@ class CarefulAdmin(ModelAdmin):
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         return super().formfield_for_manytomany(db_field, request, **{"form_class": Rows, **kwargs})
 
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        tell(request, "added", obj, standing(obj))
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """`message` is Django's list of changed fields, empty when there are none; a sentence when a service of ours told it already."""
+        if message and not isinstance(message, str):
+            tell(request, "changed", obj, {"fields": [*changed_fields(message)], **standing(obj)})
+        return super().log_change(request, obj, message)
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        for row in queryset:
+            tell(request, "deleted", row, {})
+        return super().log_deletions(request, queryset)
+
+
+def tell(request: HttpRequest, action: str, row: Model, detail: Mapping[str, Any]) -> None:
+    who = trail.Who.asking(request)
+    trail.record(action, actor=who.actor, address=who.address, subject=subject_of(row), detail=detail, at=timezone.now())
+
+
+def all_or_nothing(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """What a form changes, and what the trail says of it, are one transaction."""
+
+    @wraps(view)
+    def whole(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        with transaction.atomic() if request.method == "POST" else nullcontext():
+            return view(request, *args, **kwargs)
+
+    return whole
+
 
 class DeskSite(admin.AdminSite):
     site_title = site_header = "supportvoice"
@@ -75,7 +144,7 @@ class DeskSite(admin.AdminSite):
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
         """Who is logged in and has no work here is told so; a second log-in would help nobody."""
-        guarded = super().admin_view(view, cacheable)
+        guarded = super().admin_view(all_or_nothing(view), cacheable)
 
         @wraps(guarded)
         def inner(request: HttpRequest, /, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -85,6 +154,13 @@ class DeskSite(admin.AdminSite):
             return answer
 
         return inner
+
+    def password_change(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Django's own page for one's own password, which tells nobody."""
+        answer = super().password_change(request, extra_context)
+        if request.method == "POST" and answer.status_code == 302:
+            tell(request, "changed", cast(User, request.user), {"fields": ["password"]})
+        return answer
 
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
         own = admin_class or ModelAdmin

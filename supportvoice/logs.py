@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 from calls.redaction import redact
 
@@ -25,7 +26,15 @@ class FieldsFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         fields = (f"{name}={json.dumps(value, default=str)}" for name, value in vars(record).items() if name not in _OWN)
-        return " ".join((super().formatMessage(record).translate(_SPELLED_OUT), *fields))
+        return " ".join((_spelled_out(super().formatMessage(record)), *fields))
+
+    def formatException(self, ei: Any) -> str:
+        """Indented, line by line: the text of a fault may be a stranger's."""
+        return "\n".join(f"    {_spelled_out(line)}" for line in super().formatException(ei).split("\n"))
 
 
-_SPELLED_OUT = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+def _spelled_out(text: str) -> str:
+    """Whatever ends a line, moves the cursor, turns the direction of reading or cannot be written, as its code."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

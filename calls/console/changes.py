@@ -5,13 +5,16 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 
+from agents import trail
+from agents.trail import Who
 from calls import callbacks, inbox, roles
-from calls.console import rows
+from calls.console import rows, watched
 from calls.console.doors import console_change
 from calls.console.viewer import viewer_of
 from calls.models import InboxMessage
@@ -24,7 +27,11 @@ def callback_done(request: HttpRequest, public_id: UUID) -> HttpResponse:
     """The caller was called back. The first one to say so is kept; leads back to where the button was."""
     asked = get_object_or_404(rows.callbacks(viewer_of(request.user).sight), call__public_id=public_id)
     note = "".join(sign if sign.isprintable() else " " for sign in request.POST.get("note", "")).strip()[:NOTE_CHARS]
-    if callbacks.done(pk=asked.pk, by=request.user.get_username(), note=note, at=timezone.now()):
+    with transaction.atomic():
+        is_first = callbacks.done(pk=asked.pk, by=request.user.get_username(), note=note, at=timezone.now())
+        if is_first:
+            _tell(request, "called-back", asked.call.short_id)
+    if is_first:
         messages.success(request, "Marked as called back.")
     else:
         asked.refresh_from_db()
@@ -36,7 +43,8 @@ def callback_done(request: HttpRequest, public_id: UUID) -> HttpResponse:
 @console_change(roles.STEP_IN)
 def message_again(request: HttpRequest, pk: int) -> HttpResponse:
     """Process a stored message once more; what it tells is kept once however often it is told."""
-    get_object_or_404(rows.messages(viewer_of(request.user).sight), pk=pk)
+    asked = get_object_or_404(rows.messages(viewer_of(request.user).sight), pk=pk)
+    _tell(request, "processed-again", watched.named(asked))
     done = inbox.again(pk, timezone.now())
     message = InboxMessage.objects.defer("body").get(pk=pk)
     if message.problem:
@@ -46,3 +54,8 @@ def message_again(request: HttpRequest, pk: int) -> HttpResponse:
     else:
         messages.warning(request, "It cannot be processed yet: the call it belongs to is not known. It is tried again by itself.")
     return HttpResponseRedirect(reverse("console:message", args=[pk]))
+
+
+def _tell(request: HttpRequest, action: str, subject: str) -> None:
+    who = Who.asking(request)
+    trail.record(action, actor=who.actor, address=who.address, subject=subject, at=timezone.now())

@@ -25,12 +25,15 @@ from django.db import DatabaseError
 from django.utils import timezone
 from redis.exceptions import RedisError
 
+from agents import visitor
+from agents.trail import Who
 from bridge import live
 from calls import roles
-from calls.console import shown
+from calls.console import shown, watched
 from calls.console.reader import CallReader, LiveReader, News
 from calls.console.session import user_of
 from calls.console.viewer import Viewer, viewer_of
+from calls.models import CallSession
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ NOT_OUR_PAGE = 4403
 NOT_YOURS = 4405
 LOAD_AGAIN = 4410
 NO_SUCH_CALL = 4404
+NOT_TOLD = 4503
 OVER = 1000
 
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="console")  # pages wait for each other, never a call for a page
@@ -90,6 +94,9 @@ class PageSocket:
     def group(self) -> str:
         raise NotImplementedError
 
+    def tell(self) -> None:
+        """The trail, who looks at what. Raises NotTold."""
+
     async def run(self) -> None:
         """From the handshake to the end. Who is not logged in, or on another site's page, is refused before the accept."""
         await self.receive()  # websocket.connect
@@ -101,6 +108,11 @@ class PageSocket:
         reader = self.reader(viewer)
         if not await _in_thread(reader.exists):
             return await self._close(NO_SUCH_CALL)
+        try:
+            if viewer.words:
+                await _in_thread(self.tell)
+        except watched.NotTold:
+            return await self._close(NOT_TOLD)
         await self._send({"type": "websocket.accept"})
         tasks = [asyncio.create_task(work) for work in (self._serve(reader, viewer), self._until_gone(), self._hear_hints())]
         try:
@@ -180,9 +192,7 @@ class PageSocket:
         """What the page's user may see by the rows of now; or why nothing at all, as the code to close with."""
         if not self._is_welcome():
             return LOG_IN
-        user = get_user_model()._default_manager.filter(pk=self.scope["user"].pk, is_active=True).first()
-        if user is None:
-            return LOG_IN
+        user = self.scope["user"]
         return viewer_of(user) if user.has_perm(self.needs) else NOT_YOURS
 
     def _is_our_page(self) -> bool:
@@ -228,6 +238,11 @@ class CallSocket(PageSocket):
 
     def group(self) -> str:
         return live.rows_group(self.scope["url_route"]["kwargs"]["public_id"])
+
+    def tell(self) -> None:
+        """As the page does, so that a page and its socket are one line; a socket may come without its page."""
+        who = Who(self.scope["user"].get_username(), visitor.of_socket(self.scope))
+        watched.call_read(who, CallSession(public_id=self.scope["url_route"]["kwargs"]["public_id"]))
 
     def _cursor(self, name: str) -> int:
         """Zero, the beginning, for what is no plain number: a page then gets more than it needs, never less."""

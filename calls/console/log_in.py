@@ -2,12 +2,13 @@
 
 Every try is paid for (`calls.brakes`) before it is looked at, a password and a code alike, and none says whether the name
 exists. What Django tells of a log-in is told here as well: its signals `user_logged_in` and `user_login_failed` (also for a
-wrong code) come with the request, whose address `calls.console.address` knows.
+wrong code) come with the request, whose address `agents.visitor` knows.
 """
 
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_login_failed
 from django.contrib.auth.views import LoginView, RedirectURLMixin
 from django.core import signing
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render, resolve_url
 from django.utils import timezone
@@ -29,8 +31,9 @@ from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 
+from agents import trail, visitor
+from agents.trail import Who
 from calls import brakes, second_factor
-from calls.console import address
 from calls.console.session import BEGAN
 
 HALF_WAY, CODE_WITHIN = "half_way", timedelta(minutes=5)
@@ -81,6 +84,8 @@ class LogIn(LoginView):
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         pause = getattr(form, "pause", None)
+        if pause is not None:
+            tell_locked_out(self.request, form.cleaned_data.get("username", ""))
         answer = self.render_to_response(self.get_context_data(form=form, pause=pause and in_words(pause)))
         return answer if pause is None else too_many(answer, pause)
 
@@ -103,6 +108,7 @@ class LogInCode(RedirectURLMixin, View):
         try:
             brakes.pay(knocker(request, user.get_username()), at=timezone.now())
         except brakes.TooManyTries as refused:
+            tell_locked_out(request, user.get_username())
             return too_many(self._ask(request, problem=f"Too many tries. Try again in {in_words(refused.pause)}."), refused.pause)
         if second_factor.take(factor, request.POST.get("code", ""), at=timezone.now()):
             user.backend = request.session.pop(HALF_WAY)["backend"]
@@ -139,7 +145,7 @@ def knocker(request: HttpRequest, name: str) -> brakes.Knocker:
         device = mark if known == brakes.plain(name) else ""
     except (signing.BadSignature, ValueError, TypeError):
         pass
-    return brakes.Knocker(name, address.of(request), device)
+    return brakes.Knocker(name, visitor.of(request), device)
 
 
 def half_way(request: HttpRequest) -> User | None:
@@ -149,6 +155,14 @@ def half_way(request: HttpRequest) -> User | None:
         return None
     user = User.objects.filter(pk=state["user"], is_active=True).first()
     return user if user and constant_time_compare(user.get_session_auth_hash(), state["vouched"]) else None
+
+
+def tell_locked_out(request: HttpRequest, name: str) -> None:
+    """The trail, once in a while, that somebody is not listened to. A name that nobody has is not kept: people type passwords there."""
+    known = name.isprintable() and User.objects.filter(username=name).exists()
+    who = Who(address=visitor.of(request))
+    with suppress(DatabaseError):  # who is locked out stays so
+        trail.seen("locked-out", who=who, subject=f"user {name}" if known else "", at=timezone.now())
 
 
 def too_many(answer: HttpResponse, pause: timedelta) -> HttpResponse:

@@ -12,8 +12,9 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 
+from agents.trail import Who
 from calls import roles
-from calls.console import paging
+from calls.console import paging, watched
 from calls.console.doors import console_page, page
 from calls.console.masked import masked, pretty
 from calls.console.rows import calls, messages
@@ -95,6 +96,7 @@ def _address(**asked: str) -> str:
 
 
 @console_page(roles.READ_WORDS)
+@watched.refused_untold
 def one(request: HttpRequest, pk: int) -> HttpResponse:
     """One message, opened."""
     message = _message(request, pk)
@@ -110,6 +112,7 @@ def one(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @console_page(roles.READ_WORDS)
+@watched.refused_untold
 def whole(request: HttpRequest, pk: int) -> HttpResponse:
     """One message as a file, masked as on its page."""
     answer = HttpResponse(pretty(masked(_message(request, pk).body)), content_type="application/json")
@@ -118,4 +121,7 @@ def whole(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _message(request: HttpRequest, pk: int) -> InboxMessage:
-    return get_object_or_404(messages(viewer_of(request.user).sight).defer(None), pk=pk)
+    """With its body, and told to the trail. Raises NotTold."""
+    message = get_object_or_404(messages(viewer_of(request.user).sight).defer(None), pk=pk)
+    watched.message_read(Who.asking(request), message)
+    return message

@@ -8,6 +8,7 @@ from typing import cast
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
@@ -15,6 +16,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
+from agents import trail, visitor
 from calls import brakes, second_factor
 from calls.console.doors import page
 from calls.console.log_in import WRONG_CODE, in_words, knocker, too_many
@@ -40,7 +42,11 @@ def second_factor_page(request: HttpRequest) -> HttpResponse:
     except brakes.TooManyTries as refused:
         answer = _show(request, factor, problem=f"Too many tries. Try again in {in_words(refused.pause)}.")
         return too_many(answer, refused.pause)
-    done = _do(request.POST.get("do", ""), factor, request.POST.get("code", ""), now)
+    with transaction.atomic():
+        done = _do(request.POST.get("do", ""), factor, request.POST.get("code", ""), now)
+        if done:
+            action = "second-factor-removed" if request.POST["do"] == "remove" else "second-factor-added"
+            trail.record(action, actor=user.username, subject=f"user {user.username}", address=visitor.of(request), at=now)
     if not done:
         return _show(request, factor, problem=WRONG_CODE)
     brakes.give_back(who)

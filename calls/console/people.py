@@ -15,10 +15,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
-from agents import trail
+from agents import trail, visitor
 from agents.models import AuditEntry
 from calls import erasure, person, roles, vendor_accounts, vendor_erasures
-from calls.console import address
 from calls.console.doors import console_change, console_page, page
 from calls.console.shown import Item, stamp
 from calls.person import NotAPerson
@@ -57,7 +56,7 @@ def erased(request: HttpRequest) -> HttpResponse:
         messages.warning(request, "Nothing was erased: tick the box that says you are sure.")
         return HttpResponseRedirect(reverse("console:people"))
     now = timezone.now()
-    done = person.erase(number, by=request.user.get_username(), at=now, address=address.of(request))
+    done = person.erase(number, by=request.user.get_username(), at=now, address=visitor.of(request))
     vendor_erasures.ask(vendors=vendor_accounts.vendors(), now=now, asked_for=done.mark, within_s=WAIT_S)
     erasure.leave_no_trace()
     messages.success(request, f"Erased: {counted(done.gone.counts)}.{_still_on(done.unsettled)}")
@@ -72,8 +71,8 @@ def exported(request: HttpRequest) -> HttpResponse:
     except NotAPerson as wrong:
         messages.warning(request, str(wrong))
         return HttpResponseRedirect(reverse("console:people"))
-    subject, where = f"{SUBJECT}{person.mark(number)}", address.of(request)
-    trail.record("export", actor=request.user.get_username(), subject=subject, address=where, at=timezone.now())
+    subject, where = f"{SUBJECT}{person.mark(number)}", visitor.of(request)
+    trail.record("exported", actor=request.user.get_username(), subject=subject, address=where, at=timezone.now())
     answer = HttpResponse("".join(person.handed_over(number)), content_type="application/jsonl")
     answer.headers["Content-Disposition"] = 'attachment; filename="person.jsonl"'
     return answer
@@ -96,7 +95,7 @@ def _page() -> dict[str, Any]:
     """What stands on the page whoever is looked for."""
     waiting = vendor_erasures.waiting()
     for_whom = dict(waiting.exclude(asked_for="").order_by().values_list("asked_for").annotate(n=Count("pk")))
-    entries = AuditEntry.objects.filter(action="erase")[:LATEST]
+    entries = AuditEntry.objects.filter(action="erased")[:LATEST]
     return {
         "latest": [_entry(entry, for_whom) for entry in entries],
         "waiting": [_waiting(row) for row in waiting[:LATEST]],

@@ -80,8 +80,8 @@ def read(query: QueryDict, *, words: bool) -> Search:
     Without `words`, what was said is not searched: finding a call by it would tell.
     """
     search = Search()
-    _look_for(search, _clean(query.get("q", "")), words)
-    zone = _zone(_clean(query.get("zone", "")))
+    _look_for(search, clean(query.get("q", "")), words)
+    zone = zone_named(clean(query.get("zone", "")))
     readers: dict[str, tuple[str, Callable[[str], tuple[str, Q] | None]]] = {
         "status": ("State", STATES.get),
         "outcome": ("Outcome", OUTCOMES.get),
@@ -93,7 +93,7 @@ def read(query: QueryDict, *, words: bool) -> Search:
         "to": ("To", lambda asked: _day(asked, zone, first=False)),
     }
     for name, (label, understand) in readers.items():
-        asked = _clean(query.get(name, ""))
+        asked = clean(query.get(name, ""))
         found = understand(asked) if asked else None
         if found is not None:
             search.narrowings.append(Narrowing(name, label, *found))
@@ -105,7 +105,7 @@ def read(query: QueryDict, *, words: bool) -> Search:
     return search
 
 
-def _clean(asked: str) -> str:
+def clean(asked: str) -> str:
     """One line without control characters (a NUL is an error in PostgreSQL), at most LONGEST characters."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in asked).split())[:LONGEST]
 
@@ -176,7 +176,7 @@ def _agent(asked: str) -> tuple[str, Q] | None:
     return (f"{slug} v{number}", of_agent & Q(version__number=int(number))) if number else (slug, of_agent)
 
 
-def _zone(asked: str) -> ZoneInfo | None:
+def zone_named(asked: str) -> ZoneInfo | None:
     """The viewer's time zone by its name; None, which means UTC, for what is none."""
     if not ZONE.fullmatch(asked):
         return None
@@ -187,12 +187,18 @@ def _zone(asked: str) -> ZoneInfo | None:
 
 
 def _day(asked: str, zone: tzinfo | None, *, first: bool) -> tuple[str, Q] | None:
-    """From the first moment of a day, or to its last, where the viewer is."""
+    moment = edge_of_day(asked, zone, first=first)
+    if moment is None:
+        return None
+    return asked, Q(started_at__gte=moment) if first else Q(started_at__lt=moment)
+
+
+def edge_of_day(asked: str, zone: tzinfo | None, *, first: bool) -> datetime | None:
+    """The first moment of a day, or of the one after it, where the viewer is; None for what is no day."""
     try:
         day = date.fromisoformat(asked) if DAY.fullmatch(asked) else None
     except ValueError:
         return None
     if day is None or day.year not in YEARS:
         return None
-    start = datetime.combine(day if first else day + timedelta(days=1), time(), tzinfo=zone or ZoneInfo("UTC"))
-    return asked, Q(started_at__gte=start) if first else Q(started_at__lt=start)
+    return datetime.combine(day if first else day + timedelta(days=1), time(), tzinfo=zone or ZoneInfo("UTC"))

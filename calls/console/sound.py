@@ -14,8 +14,10 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 
+from agents.trail import Who
 from bridge.errors import TwilioRefused, TwilioUnavailable
 from calls import roles, twilio_account
+from calls.console import watched
 from calls.console.doors import console_page
 from calls.console.viewer import viewer_of
 from calls.models import Recording, RecordingState
@@ -42,6 +44,7 @@ class NotToBeHad(Exception):
 
 
 @console_page(roles.READ_WORDS)
+@watched.refused_untold
 def recording(request: HttpRequest, public_id: UUID, sid: str) -> HttpResponse:
     """A recording of one call as WAV, or one plain sentence that says why not. That of a whole call takes more than a message does."""
     viewer = viewer_of(request.user)
@@ -53,6 +56,7 @@ def recording(request: HttpRequest, public_id: UUID, sid: str) -> HttpResponse:
         wav = _fetched(sound)
     except NotToBeHad as problem:
         return HttpResponse(str(problem), status=problem.status, content_type="text/plain; charset=utf-8")
+    watched.recording_heard(Who.asking(request), sound)
     answer = in_part(wav, request.headers.get("Range", ""))
     answer.headers["Content-Disposition"] = f'inline; filename="{sound.kind}-{public_id.hex[:6]}.wav"'
     return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from calls.console import changes, messages, people, sound, views
+from calls.console import changes, messages, people, sound, trail_page, views
 from calls.console.log_in import LogIn, LogInCode
 from calls.console.own_log_in import second_factor_page
 
@@ -23,6 +23,7 @@ urlpatterns = [
     path("messages/<int:pk>/", messages.one, name="message"),
     path("messages/<int:pk>.json", messages.whole, name="message-whole"),
     path("messages/<int:pk>/again/", changes.message_again, name="message-again"),
+    path("trail/", trail_page.trail_list, name="trail"),
     path("people/", people.people, name="people"),
     path("people/found/", people.found, name="person-found"),
     path("people/export/", people.exported, name="person-export"),

@@ -12,8 +12,9 @@ from django.utils import timezone
 
 from agents.models import PhoneLine, TemplateVersion
 from agents.teams import Sight, seen
+from agents.trail import Who
 from calls import roles
-from calls.console import followups, paging, search, shown
+from calls.console import followups, paging, search, shown, watched
 from calls.console.doors import console_page, page
 from calls.console.reader import CallReader, LiveReader
 from calls.console.rows import callbacks, calls, voicemails
@@ -57,12 +58,17 @@ def call_list(request: HttpRequest) -> HttpResponse:
 
 
 @console_page(roles.SEE_CALLS)
+@watched.refused_untold
 def call(request: HttpRequest, public_id: UUID) -> HttpResponse:
     """One call, live or over: what was said beside what happened."""
-    news = CallReader(public_id, viewer_of(request.user)).read()
+    viewer = viewer_of(request.user)
+    news = CallReader(public_id, viewer).read()
     if news is None:
         raise Http404("There is no such call.")
-    context = {"news": news, "public_id": public_id, "short_id": CallSession(public_id=public_id).short_id}
+    call = CallSession(public_id=public_id)
+    if viewer.words:
+        watched.call_read(Who.asking(request), call)
+    context = {"news": news, "public_id": public_id, "short_id": call.short_id}
     return page(request, "call.html", here="calls", context=context)
 
 

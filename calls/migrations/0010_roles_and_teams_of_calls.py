@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ("calls", "0009_log_in_brakes_and_second_factors"),
-        ("agents", "0005_see_every_team"),
+        ("agents", "0006_trail_by_whom_and_what"),
         ("auth", "0012_alter_user_first_name_max_length"),
         ("contenttypes", "0002_remove_content_type_name"),
     ]

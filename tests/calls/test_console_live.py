@@ -19,6 +19,7 @@ from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
+from agents.models import AuditEntry
 from bridge import live
 from calls import history, reports, roles
 from calls.console import live as console_live
@@ -124,6 +125,21 @@ async def test_behind_https_a_plain_page_of_the_same_host_is_refused(page: Open,
 
 async def test_a_call_that_never_was_is_refused(page: Open) -> None:
     assert await page(f"/ws/console/calls/{uuid.uuid4()}/").connect(5) == (False, 4404)
+
+
+async def test_a_socket_is_told_to_the_trail_with_or_without_its_page(page: Open, call: CallSession) -> None:
+    for _ in range(2):
+        assert (await page(path_of(call)).connect(5))[0]
+    told = AuditEntry.objects.filter(action="call-read").values_list("actor", "subject")
+    assert [entry async for entry in told] == [("olga", call.short_id)]
+
+
+async def test_a_socket_that_the_trail_cannot_note_is_refused(page: Open, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DatabaseError("full")
+
+    monkeypatch.setattr("agents.trail._append", full)
+    assert await page(path_of(call)).connect(5) == (False, 4503)
 
 
 async def test_the_page_gets_what_comes_after_its_cursor(page: Open, call: CallSession) -> None:

@@ -410,7 +410,7 @@ def test_the_command_says_what_went_and_the_trail_knows_it_without_the_number() 
     assert "Erased here: 1 call, 2 lines, 1 message, 1 recording." in said.getvalue()
     assert "Still to be deleted there: 1." in said.getvalue()
     assert "There is no account of this vendor in the settings." in said.getvalue()
-    entry = AuditEntry.objects.get(action="erase")
+    entry = AuditEntry.objects.get(action="erased")
     assert entry.detail["calls"] == 1
     assert not re.search(r"415555", json.dumps([entry.subject, entry.detail, entry.actor]))
     assert everything_said(call)["lines"] == 0

@@ -15,9 +15,9 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
+from agents.visitor import client_address
 from calls import second_factor
 from calls.console import log_in, session
-from calls.console.address import client_address
 from calls.models import SecondFactor
 from tests.builders import at_once
 

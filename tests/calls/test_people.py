@@ -63,7 +63,7 @@ def test_erasing_says_what_went_and_what_the_vendors_have_still_to_do(officer: C
     assert call.erased_at is not None
     VendorErasure.objects.update(done_at=timezone.now())
     assert "nothing left" in officer.get("/people/").content.decode()
-    assert AuditEntry.objects.get(action="erase").actor == "ada"
+    assert AuditEntry.objects.get(action="erased").actor == "ada"
 
 
 def test_a_copy_is_a_file_whose_name_says_nothing_and_the_trail_knows_of_it(officer: Client) -> None:
@@ -72,7 +72,7 @@ def test_a_copy_is_a_file_whose_name_says_nothing_and_the_trail_knows_of_it(offi
     assert answer["Content-Disposition"] == 'attachment; filename="person.jsonl"'
     [told] = map(json.loads, answer.content.decode().splitlines())
     assert told["call_sid"] == call.call_sid
-    assert CALLER not in json.dumps(list(AuditEntry.objects.filter(action="export").values("subject", "detail", "actor")))
+    assert CALLER not in json.dumps(list(AuditEntry.objects.filter(action="exported").values("subject", "detail", "actor")))
 
 
 @pytest.mark.parametrize("door", ["found", "export", "erase"])

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agents import as_code_export
+from supportvoice.management import exported
 
 
 class Command(BaseCommand):
@@ -18,6 +19,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         written = as_code_export.text(as_code_export.document())
+        exported.tell("agents")
         if options["output"] is None:
             self.stdout.write(written)
             return

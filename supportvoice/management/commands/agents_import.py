@@ -16,6 +16,7 @@ from agents import as_code_import
 from agents.as_code import NotImportable
 from agents.forms import NOTE_CHARS
 from agents.tasks import enqueue_premake
+from agents.trail import Who
 
 BY = "agents_import"
 
@@ -41,6 +42,7 @@ class Command(BaseCommand):
                 by=BY,
                 at=timezone.now(),
                 allowed_private=settings.TOOL_ALLOWED_PRIVATE,
+                who=Who.at_the_shell(),
             )
         except NotImportable as wrong:
             lines = [f"{path}: {sentence}" for path, sentence in wrong.problems.items()]

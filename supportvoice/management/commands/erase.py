@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils import timezone
 
+from agents.trail import Who
 from calls import erasure, person, vendor_accounts, vendor_erasures
 from calls.console.people import counted
 from calls.person import NotAPerson
@@ -32,7 +33,7 @@ class Command(BaseCommand):
                 counts = {"calls": held.calls, "lines": held.lines, "messages": held.messages, "recordings": held.recordings}
                 self.stdout.write(f"Would go: {counted(counts)}. This was a dry run: nothing is erased.")
                 return
-            done = person.erase(number, by="", at=timezone.now())
+            done = person.erase(number, by=Who.at_the_shell().actor, at=timezone.now())
         except NotAPerson as wrong:
             raise CommandError(str(wrong), returncode=2) from None
         except DatabaseError as problem:

@@ -10,6 +10,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.timezone import is_naive
 
 from calls import export
+from supportvoice.management import exported
 
 EXAMPLES = "2026-08-03 or 2026-08-03T14:47:00Z"
 
@@ -24,8 +25,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         since, call_sid = _moment(options["since"]), options["call"]
-        if call_sid and not export.calls(call_sid=call_sid).exists():
+        one = export.calls(call_sid=call_sid).first() if call_sid else None
+        if call_sid and one is None:
             raise CommandError("There is no such call.", returncode=2)
+        told = {"format": options["format"], "since": since.isoformat() if since else None}
+        exported.tell(one.short_id if one else "calls", told)
         for line in export.FORMATS[options["format"]](export.calls(since=since, call_sid=call_sid)):
             self.stdout.write(line, ending="")
 

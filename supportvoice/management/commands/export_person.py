@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
 
-from agents import trail
 from calls import person
 from calls.person import NotAPerson
+from supportvoice.management import exported
 
 
 class Command(BaseCommand):
@@ -23,6 +22,6 @@ class Command(BaseCommand):
             number = person.normalised(options["number"])
         except NotAPerson as wrong:
             raise CommandError(str(wrong), returncode=2) from None
-        trail.record("export", actor="", subject=f"person {person.mark(number)}", at=timezone.now())
+        exported.tell(f"person {person.mark(number)}")
         for line in person.handed_over(number):
             self.stdout.write(line, ending="")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -16,6 +17,13 @@ def of(request: HttpRequest) -> str:
         forwarded=request.META.get("HTTP_X_FORWARDED_FOR", ""),
         trusted=settings.TRUSTED_PROXIES,
     )
+
+
+def of_socket(scope: Mapping[str, Any]) -> str:
+    """The same for a WebSocket, by its ASGI scope."""
+    told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    peer, _ = scope.get("client") or ("", 0)
+    return client_address(peer=peer, forwarded=",".join(told), trusted=settings.TRUSTED_PROXIES)
 
 
 def client_address(*, peer: str, forwarded: str, trusted: Iterable[str]) -> str:
