@@ -9,6 +9,7 @@ returns that, so the one who won does what follows: starts a task, tells a page,
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections import Counter
@@ -26,7 +27,7 @@ from agents.models import PhoneLine
 from bridge import live
 from bridge.ports import Closing
 from calls import clock, discretion, ended_reasons, evidence, lifecycle, publisher, unsaid
-from calls.history import NewEvent, keep_line, line_hash, pages_look, record_events
+from calls.history import NewEvent, keep_line, pages_look, record_events
 from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
 from calls.redaction import redact_body
 from calls.sessions import ask_session, finalise, session_ended
@@ -83,7 +84,7 @@ def _answered(row: CallSession, answer: lines.Answer) -> CallSession:
     row.line_id, row.version_id, row.team_id = answer.line_id, answer.version_id, answer.team_id
     row.status = Status.CONNECTING
     if answer.disclosure:
-        row.disclosed_at, row.disclosure_mark = row.started_at, line_hash(answer.disclosure)
+        row.disclosed_at, row.disclosure_mark = row.started_at, hashlib.sha256(answer.disclosure.encode()).hexdigest()
     row.save(force_insert=True)
     events = [NewEvent("call-received", Source.TWILIO, row.started_at)]
     if answer.version_id is not None:  # else people take the call: the stream finds no session and says so

@@ -19,7 +19,7 @@ from agents.visitor import client_address
 from calls import second_factor
 from calls.console import log_in, session
 from calls.models import SecondFactor
-from tests.builders import at_once
+from tests.builders import a_person, at_once
 
 pytestmark = pytest.mark.django_db
 NAME, PASSWORD = "olga", "a-password-1"
@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def olga() -> User:
-    return User.objects.create_user(NAME, password=PASSWORD)
+    return a_person("ops", NAME, password=PASSWORD)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
@@ -12,7 +11,7 @@ from calls.marks import CARD, WORDS
 from calls.models import CallEvent
 from calls.printed import printed
 from calls.templatetags.left_out import with_marks
-from tests.builders import a_call
+from tests.builders import a_call, a_person
 
 
 @pytest.mark.parametrize("mark", WORDS)
@@ -28,7 +27,7 @@ def test_what_is_no_mark_is_no_mark() -> None:
 
 @pytest.mark.django_db
 def test_the_page_shows_it_and_the_printed_and_exported_text_has_it_plain(client: Client) -> None:
-    client.force_login(User.objects.create_user("olga"))
+    client.force_login(a_person())
     call = a_call()
     history.add_line(call=call, vapi_call_id="v", role="user", text="It is 4539 1488 0343 6467.", vendor_ms=1, at=timezone.now(), n=0)
     page = client.get(f"/calls/{call.public_id}/").content.decode()

@@ -17,7 +17,7 @@ from calls.models import CallSession
 from tests.builders import a_call, a_line, a_person, a_team
 
 pytestmark = pytest.mark.django_db
-NAME = "0008_roles_and_teams_of_calls"
+NAME = "0010_roles_and_teams_of_calls"
 
 
 def known() -> set[str]:

@@ -20,7 +20,7 @@ from agents.models import Team, Tool
 from calls import second_factor
 from calls.console.live import PageSocket
 from calls.models import SecondFactor, Status
-from tests.builders import a_call, a_callback, a_recording, a_report, a_target
+from tests.builders import a_call, a_callback, a_person, a_recording, a_report, a_target
 from tests.journeys.test_pages import Shop
 from tests.left_out import chromium
 
@@ -82,7 +82,7 @@ async def come(page: Page, name: str, password: str) -> None:
 
 
 async def a_user(name: str, **more: Any) -> User:
-    return await sync_to_async(User.objects.create_user)(name, password="a-password-1", **more)
+    return await sync_to_async(a_person)("ops", name, password="a-password-1", **more)
 
 
 async def test_somebody_sets_up_an_app_and_logs_in_with_it(page: Page) -> None:

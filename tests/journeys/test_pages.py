@@ -337,7 +337,7 @@ async def test_who_is_logged_out_elsewhere_is_asked_to_log_in(page: Page, monkey
     await page.goto("/")
     await expect(page.locator("[data-connection-words]")).to_have_text("Updating live")
     await User.objects.all().aupdate(is_active=False)
-    await page.wait_for_url("**/login/?next=/")
+    await expect(page.locator("[data-log-in-ended]")).to_be_visible()
 
 
 async def test_a_page_is_made_anew_when_its_users_role_changes(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

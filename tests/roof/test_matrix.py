@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
+from channels.sessions import SessionMiddlewareStack
 from channels.testing import WebsocketCommunicator
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
@@ -26,7 +26,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from agents.models import AssistantTemplate, Team, TemplateVersion, Tool
 from bridge.routing import media_urlpatterns
-from calls import roles
+from calls import roles, second_factor
 from calls.console.routing import websocket_urlpatterns
 from calls.models import Status
 from tests.builders import a_call, a_callback, a_line, a_message, a_person, a_recording, a_report, a_target, a_team
@@ -69,12 +69,19 @@ CONSOLE = {
     "console:message": Door(READ, row="message"),
     "console:message-whole": Door(READ, row="message"),
     "console:message-again": Door(ACT, 302, row="message", post=True),
+    "console:trail": Door(LOOK),
+    "console:people": Door(RULE),
+    "console:person-found": Door(RULE, post=True),
+    "console:person-export": Door(RULE, 302, post=True),
+    "console:person-erase": Door(RULE, 302, post=True),
 }
 OF_NO_ROLE = {  # (method, the answers to a stranger, to somebody without work in the admin, to somebody with)
     "console:login": ("get", 200, 302, 302),
+    "console:log-in-code": ("get", 302, 302, 302),
+    "console:second-factor": ("get", 302, 200, 200),
     "console:logout": ("post", 302, 302, 302),
     "admin:index": ("get", 302, 403, 200),
-    "admin:login": ("get", 200, 200, 302),
+    "admin:login": ("get", 302, 403, 302),
     "admin:logout": ("post", 302, 403, 200),
     "admin:password_change": ("get", 302, 403, 200),
     "admin:password_change_done": ("get", 302, 403, 200),
@@ -86,19 +93,31 @@ OF_NO_ROLE = {  # (method, the answers to a stranger, to somebody without work i
 }
 PROVEN = {  # vendors' doors: nobody's log-in opens them
     *("twilio-call", "twilio-status", "twilio-fallback", "twilio-stream-status", "twilio-resume", "twilio-dial", "twilio-leg"),
-    *("twilio-whisper", "twilio-voicemail", "twilio-callback", "twilio-recording-call", "twilio-recording-voicemail", "vapi-message"),
+    *(
+        "twilio-whisper",
+        "twilio-voicemail",
+        "twilio-callback",
+        "twilio-consent",
+        "twilio-recording-call",
+        "twilio-recording-voicemail",
+        "vapi-message",
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One model in the admin: who sees it, who changes it, the actions of its list, and whether rows are of teams."""
+    """One model in the admin: who sees it, who changes it, the actions of its list, and whether rows are of teams.
+
+    `delete`: who deletes rows, where that is not who changes them.
+    """
 
     view: set[str]
     edit: set[str]
     actions: dict[str, set[str]] = field(default_factory=dict)
     of_teams: bool = True
     more: dict[str, Door] = field(default_factory=dict)  # pages beside Django's five
+    delete: set[str] | None = None
 
 
 def edited(who: set[str]) -> dict[str, set[str]]:
@@ -118,11 +137,14 @@ MODELS = {
     "calls.recording": Rows(LOOK, NOBODY),
     "calls.callbackrequest": Rows(LOOK, NOBODY),
     "calls.vapireport": Rows(LOOK, NOBODY),
+    "calls.secondfactor": Rows(LOOK, NOBODY, edited(RULE), of_teams=False, delete=RULE),
 }
 PAGES = ("changelist", "add", "change", "delete", "history", "old address")
 SOCKETS = {"ws/console/live/": Door(SEE), "ws/console/calls/<uuid:public_id>/": Door(SEE, row="call")}
 PROVEN_SOCKETS = {"webhook/twilio/media", "webhook/twilio/media/"}
-SHELL = {"add_user", "agents_export", "agents_import", "demo", "export_calls", "sandbox", "serve"}  # whoever has a shell on the server
+SHELL = {  # whoever has a shell on the server
+    *("add_user", "agents_export", "agents_import", "audit_verify", "demo", "erase", "export_calls", "export_person", "sandbox", "serve"),
+}
 
 
 @dataclass
@@ -182,6 +204,7 @@ def furnished() -> House:
     del house.rows["agents.team"][""]  # a team belongs to itself
     shared: dict[str, Any] = {"agents.tool": Tool.objects.create(name="look_up", description="Looks up.", url="https://crm.example/x")}
     shared |= {"auth.user": User.objects.create_user("somebody"), "auth.group": Group.objects.create(name="somebodies")}
+    shared["calls.secondfactor"] = second_factor.prepare(user=shared["auth.user"])
     house.rows |= {kind: {"": row} for kind, row in shared.items()}
     for person in house.people:
         if person.user is not None:
@@ -332,6 +355,8 @@ def desk_answer(person: Person, rows: Rows, page: str, place: str) -> int:
     if page == "old address":
         return 302
     may = rows.edit if page in ("add", "delete", "posted change") else rows.view
+    if page == "delete" and rows.delete is not None:
+        may = rows.delete
     if person.role not in may:
         return 403
     return 200 if seen or page in ("changelist", "add") else 404
@@ -417,7 +442,7 @@ def test_what_a_form_finds_while_one_types_is_its_users_own(house: House) -> Non
 
 # -- the sockets -------------------------------------------------------------------------------------------------------
 
-application = AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
+application = SessionMiddlewareStack(URLRouter(websocket_urlpatterns))
 
 
 @sync_to_async

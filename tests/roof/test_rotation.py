@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.http import QueryDict
 from django.test import Client
 from twilio.request_validator import RequestValidator
@@ -24,7 +23,7 @@ from bridge.twilio_http import TwilioProof
 from calls import twilio_account
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, Status
-from tests.builders import FakeVapi
+from tests.builders import FakeVapi, a_person
 from tests.calls import doors
 from tests.calls.doors import ACCOUNT_SID, CALL_SID, PUBLIC_URL, a_line, incoming, knock, signature, tree
 
@@ -122,7 +121,7 @@ def test_the_old_one_opens_nothing_once_it_is_gone(client: Client, settings: Any
 
 
 def test_people_stay_logged_in_while_the_key_is_rotated(client: Client, settings: Any) -> None:
-    User.objects.create_user("olga", password="a-password-1")
+    a_person("ops", "olga", password="a-password-1")
     client.post("/login/", {"username": "olga", "password": "a-password-1"})
     configure(settings, NEW, OLD)
     assert client.get("/").status_code == 200
