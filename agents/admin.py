@@ -18,10 +18,21 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
-from agents import services, signing, tool_request
+from agents import presets, services, signing, tool_request
 from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
-from agents.models import AgentWords, AssistantTemplate, HandoffTarget, PhoneLine, Premade, Team, TemplateVersion, Tool
+from agents.models import (
+    AgentWords,
+    AssistantTemplate,
+    BargeIn,
+    CallersFrom,
+    HandoffTarget,
+    PhoneLine,
+    Premade,
+    Team,
+    TemplateVersion,
+    Tool,
+)
 from agents.tasks import enqueue_premake
 
 if TYPE_CHECKING:  # generic for the type checker only
@@ -32,6 +43,7 @@ else:
 OPENING = ("first_message_mode", "first_message", "first_message_interruptible", "prompt")
 CAN_DO = ("may_transfer", "may_end_call", "end_call_message", "end_call_phrases")
 VOICE = ("voice_provider", "voice_id", "voice_model", "voice_speed")
+CALLERS = ("callers_from", "preset")
 LISTENING = ("language", "keyterms", "denoise", "transcriber_provider", "transcriber_model", "endpointing_ms")
 TURNS = (
     "barge_in",
@@ -42,6 +54,7 @@ TURNS = (
     "backoff_seconds",
     "acknowledgement_phrases",
     "interruption_phrases",
+    "tell_heard",
 )
 MODEL = ("model_provider", "model_name", "temperature", "max_tokens")
 LIMITS = ("max_duration_s", "silence_timeout_s")
@@ -63,6 +76,7 @@ def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tu
         ("What callers hear first, and what the agent knows", {"fields": OPENING}),
         ("What it can do", {"fields": (tools, *CAN_DO)}),
         ("Voice", {"fields": VOICE}),
+        ("Your callers", {"fields": CALLERS}),
         ("Listening", {"fields": LISTENING}),
         ("Taking turns", {"fields": TURNS, "classes": ("collapse",)}),
         ("Model", {"fields": MODEL, "classes": ("collapse",)}),
@@ -70,6 +84,34 @@ def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tu
     )
     shown = lists or {}
     return tuple((title, {**group, "fields": tuple(shown.get(name, name) for name in group["fields"])}) for title, group in groups)
+
+
+def preset_shown(words: AgentWords | None) -> str:
+    """The three choices in words and values, and in what these words differ from their own."""
+    names = [str(AgentWords._meta.get_field(name).verbose_name) for name in presets.FIELDS]  # type: ignore[union-attr]
+    head = format_html_join("", '<th scope="col">{}</th>', ((label,) for label in CallersFrom.labels))
+    means = format_html_join("", "<td>{}</td>", ((presets.PRESETS[name].means,) for name in CallersFrom.values))
+    rows = format_html_join(
+        "",
+        '<tr><th scope="row">{}</th>{}</tr>',
+        ((label, _of_each_preset(name)) for name, label in zip(presets.FIELDS, names, strict=True)),
+    )
+    table = format_html('<table class="desk-presets"><tr><td></td>{}</tr><tr><td></td>{}</tr>{}</table>', head, means, rows)
+    return format_html("<p>{}</p>{}", _differs(words), table)
+
+
+def _of_each_preset(name: str) -> str:
+    words = {None: "the usual", **(dict(BargeIn.choices) if name == "barge_in" else {})}
+    given = (presets.PRESETS[each].values[name] for each in CallersFrom.values)
+    return format_html_join("", "<td>{}</td>", ((words.get(value, value),) for value in given))
+
+
+def _differs(words: AgentWords | None) -> str:
+    if words is None or words.pk is None:
+        return "What each choice fills in:"
+    other = presets.changed({name: getattr(words, name) for name in AgentWords.word_fields()})
+    names = ", ".join(str(AgentWords._meta.get_field(name).verbose_name) for name in other)  # type: ignore[union-attr]
+    return f"Set otherwise here: {names}." if names else "All values are those of this choice."
 
 
 class DeskAdmin(ModelAdmin):
@@ -88,7 +130,7 @@ class AssistantTemplateAdmin(DeskAdmin):
     search_fields, search_help_text = ("name", "prompt", "first_message"), "Name, greeting or any words of the instructions"
     fieldsets = ((None, {"fields": ("state", "name", "slug")}), *words_fieldsets(tools="tools"))
     prepopulated_fields: ClassVar = {"slug": ("name",)}
-    readonly_fields = ("state",)
+    readonly_fields = ("state", "preset")
     actions = ("publish",)
     action_form = PublishForm
     change_form_template = "admin/agents/assistanttemplate/change_form.html"
@@ -106,6 +148,10 @@ class AssistantTemplateAdmin(DeskAdmin):
         if changed := services.changes(template):
             return format_html('{} · <span class="desk-draft">this draft is different: {}</span>', link, ", ".join(changed))
         return format_html("{}, the same as this draft", link)
+
+    @admin.display(description="what that means")
+    def preset(self, template: AssistantTemplate) -> str:
+        return preset_shown(template)
 
     @admin.display(description="phone lines")
     def numbers_answered(self, template: AssistantTemplate) -> str:
@@ -159,7 +205,7 @@ class TemplateVersionAdmin(DeskAdmin):
         (None, {"fields": ("name", "number", "published_at", "published_by", "note", "lines_answered", "preparation")}),
         *words_fieldsets(tools="tools_in_words", lists=PHRASES),
     )
-    readonly_fields = ("lines_answered", "preparation", "tools_in_words", *AgentWords.word_fields(), *PHRASES.values())
+    readonly_fields = ("lines_answered", "preparation", "tools_in_words", "preset", *AgentWords.word_fields(), *PHRASES.values())
     actions = ("prepare",)
     change_form_template = "admin/agents/templateversion/change_form.html"
     when_empty = "No version yet. Open an agent and press “Save and publish”."
@@ -190,6 +236,10 @@ class TemplateVersionAdmin(DeskAdmin):
     @admin.display(description="version", ordering="number")
     def name_and_number(self, version: TemplateVersion) -> str:
         return str(version)
+
+    @admin.display(description="what that means")
+    def preset(self, version: TemplateVersion) -> str:
+        return preset_shown(version)
 
     @admin.display(description="answers")
     def lines_answered(self, version: TemplateVersion) -> str:
