@@ -101,7 +101,7 @@ def preset_shown(words: AgentWords | None) -> str:
 
 
 def _of_each_preset(name: str) -> str:
-    words = {None: "the usual", **(dict(BargeIn.choices) if name == "barge_in" else {})}
+    words: dict[Any, Any] = {None: "the usual", **dict(BargeIn.choices)}
     given = (presets.PRESETS[each].values[name] for each in CallersFrom.values)
     return format_html_join("", "<td>{}</td>", ((words.get(value, value),) for value in given))
 
@@ -110,7 +110,7 @@ def _differs(words: AgentWords | None) -> str:
     if words is None or words.pk is None:
         return "What each choice fills in:"
     other = presets.changed({name: getattr(words, name) for name in AgentWords.word_fields()})
-    names = ", ".join(str(AgentWords._meta.get_field(name).verbose_name) for name in other)  # type: ignore[union-attr]
+    names = "; ".join(str(AgentWords._meta.get_field(name).verbose_name) for name in other)  # type: ignore[union-attr]
     return f"Set otherwise here: {names}." if names else "All values are those of this choice."
 
 

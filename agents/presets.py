@@ -24,7 +24,7 @@ class Preset:
 USUAL = "quiet"
 PRESETS: Mapping[str, Preset] = {
     "quiet": Preset(
-        "Offices and homes. The agent stops at the first sound of the caller.",
+        "The agent stops at the first sound of the caller.",
         {
             "barge_in": "instant",
             "wait_seconds": 0.4,
@@ -35,7 +35,7 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "mobile": Preset(
-        "Streets and cars, now and then a gust or a horn. The agent pauses at a sound, and stops when it is a voice.",
+        "Now and then a gust or a horn. The agent pauses at a sound, and stops when it is a voice.",
         {
             "barge_in": "confirm",
             "wait_seconds": 0.5,

@@ -39,7 +39,7 @@ SAYS: dict[str, vapi.Message] = {
 
 
 class AnyCall(RuleBasedStateMachine):
-    """One call. Nothing is assumed of the order of events; sound of a turn that was cut comes within the 300 ms that make it that turn's."""
+    """One call. Nothing is assumed of the order of events but that sound of a cut turn comes within the 300 ms that make it that turn's."""
 
     @initialize(instant=st.booleans(), greeting=st.booleans(), first=st.booleans(), tell=st.booleans())
     def begins(self, instant: bool, greeting: bool, first: bool, tell: bool) -> None:

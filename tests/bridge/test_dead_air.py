@@ -16,6 +16,7 @@ def after_the_greeting() -> BridgeCore:
     """At 1 s the greeting has been heard to its end."""
     core = a_call()
     out = agent_is_speaking(core, ms=800)
+    run_until(core, 0.8, out)
     out += core.vapi_said(vapi.AgentStopped(), 0.8)
     run_until(core, 1.0, out)
     core.mark_returned("0:800", 1.0)
@@ -108,6 +109,7 @@ def test_a_waiting_sentence_is_no_answer() -> None:
     core.vapi_said(vapi.WordsSpoken("force-say", {}), 3.6)
     core.vapi_said(vapi.AgentStarted(), 3.6)
     core.agent_audio(b"\x77" * 8000, 3.6)
+    run_until(core, 4.6, [])
     core.vapi_said(vapi.AgentStopped(), 4.6)
     assert dead_air_at(core, 30.0, after=4.6) == [8.6, 12.6]
 

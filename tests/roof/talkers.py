@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from bridge.sandbox.alignment import Timed
 from bridge.sandbox.pattern import SILENCE, Spell, TimedEar, turns_in, without_silence
-from bridge.sandbox.script import Scenario, Speak
+from bridge.sandbox.script import End, Scenario, Speak
 from supportvoice.rehearsal import Rehearsed
 
 LONG = ("reset_steps", "another_way")
@@ -58,11 +58,9 @@ def twenty_interruptions(seed: int) -> tuple[Scenario, UnevenVoice]:
     for n in range(20):
         spells.append(Spell(at, at + 0.7, f"breaks in {n % 2}"))
         at += 0.7 + 1.4 + random.uniform(0.3, 6.0)
-    spells.append(Spell(at, at + 0.7, "goodbye"))
-    answers = {f"breaks in {n}": ((Speak(LONG[n]),),) for n in range(2)}
-    opening = (Speak("reset_steps"),)
-    ear = TimedEar(spells)
-    return Scenario("twenty", caller=(), opening=opening, answers=answers, ear=lambda: ear, voice=voice, times=voice.times), voice
+    spells[-1] = replace(spells[-1], what="breaks in at last")
+    answers = {f"breaks in {n}": ((Speak(LONG[n]),),) for n in range(2)} | {"breaks in at last": ((Speak(LONG[0]), End(silent=True)),)}
+    return Scenario("twenty", caller=(), answers=answers, ear=lambda: TimedEar(spells), voice=voice, times=voice.times), voice
 
 
 def words_heard(call: Rehearsed, voice: UnevenVoice) -> list[list[str]]:
