@@ -19,6 +19,7 @@ TELLING = {  # the one detail that says most
     "clip-played": "clip",
     "callback-done": "by",
     "keypad-pressed": "count",
+    "model-told-what-was-heard": "words",
     "dial-refused": "target",
 }
 
