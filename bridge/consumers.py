@@ -21,7 +21,7 @@ from channels.layers import get_channel_layer
 from bridge import live, twilio_media, vapi_messages
 from bridge.actions import Action, AskForPerson, Leave, Noted, TellAgent, ToAgent
 from bridge.audio import Clip
-from bridge.core import STUCK, BridgeCore
+from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
 from bridge.manners import TWILIO, VAPI, Garbage, Manners, OutOfPatience
 from bridge.outbox import Outbox, Send
@@ -408,7 +408,7 @@ class MediaStreamConsumer(AsyncConsumer):
             self._left.set_result(leave)
 
     def _note(self, noted: Noted) -> None:
-        if noted.kind == STUCK:
+        if noted.kind == "audio-stuck":
             log.error("sound is queued and nothing is sent", extra={"call": self._ref.short_id, "ms": noted.detail["ms"]})
         note = Note(kind=noted.kind, source=noted.source, at=self._wall(), now=self._clock(), detail=noted.detail)
         self._ledger.note(self._ref, note)

@@ -32,10 +32,6 @@ from bridge.rules import Rules
 from bridge.uplink import CallerVoice
 from bridge.voice import AgentVoice, FlushCaller
 
-STUCK = "audio-stuck"
-CONFIRMED = "interruption-confirmed"
-
-
 class Turn(Enum):
     SPEAKING = "speaking"  # agent sound may pass; also while nobody speaks
     HOLDING = "holding"
@@ -227,7 +223,7 @@ class BridgeCore:
     def stuck(self, stuck_ms: int) -> list[Action]:
         """Sound waits, here or on its way out, and nothing leaves."""
         self._figures.stuck += 1
-        return [Noted(STUCK, detail={"ms": stuck_ms, "held_ms": ms(self._voice.held_bytes)})]
+        return [Noted("audio-stuck", detail={"ms": stuck_ms, "held_ms": ms(self._voice.held_bytes)})]
 
     def flush(self, now: float) -> list[Action]:
         """Somebody above wants silence now; a protected sentence is spoken all the same."""
@@ -302,7 +298,7 @@ class BridgeCore:
 
     def _interrupted(self, now: float) -> list[Action]:
         self._unprotect_greeting(now)
-        return [] if self._protected else self._flush(now, note=CONFIRMED)
+        return [] if self._protected else self._flush(now, note="interruption-confirmed")
 
     def _flush(self, now: float, *, note: str) -> list[Action]:
         """Vapi may have finished its turn long ago while Twilio still plays it: clear also when nothing is held here."""
@@ -315,7 +311,7 @@ class BridgeCore:
         out += [
             Noted(note),
             Noted("tts-buffer-flushed", detail={"cancelled_ms": ms(cancelled)}),
-            *self._said.cut(now, unheard=cancelled, tell=note == CONFIRMED),
+            *self._said.cut(now, unheard=cancelled, tell=note == "interruption-confirmed"),
         ]
         self._deadlines.pop("confirm", None)
         self._turn = Turn.FLUSHED if self._agent_speaking else Turn.SPEAKING
@@ -361,7 +357,7 @@ class BridgeCore:
         self._dead_air.agent_stopped()
         out: list[Action] = [Noted("agent-speech-stopped", "vapi")]
         if self._turn is Turn.HOLDING and (self._rules.instant or self._caller_has_words):
-            return out + self._flush(now, note=CONFIRMED)
+            return out + self._flush(now, note="interruption-confirmed")
         if self._turn is not Turn.FLUSHED:
             out += self._said.heard_out()
             out += self._voice.end_turn(now)
