@@ -32,6 +32,7 @@ from bridge.rules import Rules
 from bridge.uplink import CallerVoice
 from bridge.voice import AgentVoice, FlushCaller
 
+
 class Turn(Enum):
     SPEAKING = "speaking"  # agent sound may pass; also while nobody speaks
     HOLDING = "holding"
