@@ -20,7 +20,7 @@ NEVER = float("inf")
 
 
 class AgentTurn:
-    """`bytes` of sound since it began; `at` is when `give_up` wants to be called."""
+    """`bytes` of sound since it began; `is_over` when no more is to come; `at` is when `give_up` wants to be called."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -28,11 +28,16 @@ class AgentTurn:
         self._line = ""  # what the vendor says was said
         self._cut_ms = (0, 0)
         self.bytes = 0
+        self.is_over = True
         self.at = NEVER
 
     def begin(self) -> None:
-        self.bytes, self._line = 0, ""
+        self.bytes, self._line, self.is_over = 0, "", False
         self._words.next_turn()
+
+    def sound(self, n_bytes: int) -> None:
+        self.bytes += n_bytes
+        self.is_over = False
 
     def spoken(self, timing: Mapping[str, Any]) -> None:
         """When some of its words are spoken."""
@@ -45,6 +50,7 @@ class AgentTurn:
 
     def over(self) -> None:
         """Vapi has sent all of it. It may be cut all the same, as long as it has not been heard."""
+        self.is_over = True
         self._words.turn_over()
 
     def heard_out(self) -> list[Noted]:

@@ -95,7 +95,7 @@ class BridgeCore:
         self._deadlines.pop("agent", None)
         if self._said.bytes == 0:
             self._first_sound_of_turn(now)
-        self._said.bytes += len(ulaw)
+        self._said.sound(len(ulaw))
         out: list[Action] = [*self._voice.add(ulaw, now)]
         self._dead_air.agent_sound(self._voice.heard_at(now))
         if self._voice.dropped_bytes and not self._overflow_noted:
@@ -315,7 +315,7 @@ class BridgeCore:
             *self._said.cut(now, unheard=cancelled, tell=note == "interruption-confirmed"),
         ]
         self._deadlines.pop("confirm", None)
-        self._turn = Turn.FLUSHED if self._agent_speaking else Turn.SPEAKING
+        self._turn = Turn.SPEAKING if self._said.is_over else Turn.FLUSHED
         return out
 
     def _clear(self, now: float) -> list[Action]:

@@ -43,7 +43,7 @@ class DeadAir:
         self._forced = False
         self._talking = False
         self._ends_are_told = False
-        self._told = False
+        self._told_at: float | None = None
         self._off = False
         self.at = NEVER
 
@@ -83,7 +83,7 @@ class DeadAir:
         self._rest_since = heard_until if self._talking else None
         if not waits_for_tool:
             self._tool_until, self._said = 0.0, ""
-        self._waited, self._told = 0.0, False
+        self._waited, self._told_at = 0.0, None
         self._settle()
 
     def agent_stopped(self) -> None:
@@ -106,8 +106,8 @@ class DeadAir:
             self._answer_since = None
             self._settle()
             return None
-        trouble = Trouble(ms=int((now - since) * 1000), lost=self._told)
-        self._told = True
+        trouble = Trouble(ms=int((now - since) * 1000), lost=self._told_at is not None)
+        self._told_at = now
         self._settle()
         return trouble
 
@@ -133,6 +133,7 @@ class DeadAir:
         if since is None or self._off or self._caller_speaks:
             self.at = NEVER
             return
-        patience = self._rules.lost_after if self._told else self._rules.trouble_after
-        further = self._rules.lost_after - self._rules.trouble_after if self._told else 0.0
-        self.at = max(since + patience, self._tool_until + further)
+        if self._told_at is None:
+            self.at = max(since + self._rules.trouble_after, self._tool_until)
+        else:  # whoever was asked for patience is given the rest of it, also when our own process slept
+            self.at = max(since + self._rules.lost_after, self._told_at + self._rules.lost_after - self._rules.trouble_after)
