@@ -23,10 +23,9 @@ def imported(**keys: Any) -> dict[str, Any]:
 
 def submitted(draft: AssistantTemplate, **typed: Any) -> AgentForm:
     """The desk's form as a browser sends it back: everything as it stood, but for what was typed."""
-    shown = model_to_dict(draft, exclude=["published", "tools"])
-    data = {name: "\n".join(value) if isinstance(value, list) else value for name, value in shown.items() if value is not None}
-    sent = {name: value for name, value in (data | typed).items() if value is not False}
-    return AgentForm(sent, instance=draft)
+    shown = AgentForm(instance=draft)
+    data = {name: shown[name].value() for name in shown.fields} | typed
+    return AgentForm({name: value for name, value in data.items() if value is not None and value is not False}, instance=draft)
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_a_waiting_sentence_is_no_answer() -> None:
     core.vapi_said(vapi.ToolsCalled(), 3.5)
     core.vapi_said(vapi.WordsSpoken("force-say", {}), 3.6)
     core.vapi_said(vapi.AgentStarted(), 3.6)
-    core.agent_audio(b"\x77" * 8000, 3.6)
+    core.agent_audio(b"\x77" * 7920, 3.6)
     run_until(core, 4.6, [])
     core.vapi_said(vapi.AgentStopped(), 4.6)
     assert dead_air_at(core, 30.0, after=4.6) == [8.6, 12.6]
