@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from html import unescape
 from typing import Any
 
 import pytest
 from django.forms.models import model_to_dict
 
 from agents import limits, payload, presets
+from agents.admin import preset_shown
 from agents.as_code import read
 from agents.forms import AgentForm
 from agents.models import AssistantTemplate, CallersFrom
@@ -81,3 +83,11 @@ def test_as_code_the_keys_that_are_left_out_are_the_presets() -> None:
 def test_as_code_another_transcriber_is_told_what_it_can_be_told() -> None:
     ear = {"provider": "openai", "model": "gpt-4o-transcribe"}
     assert imported(callers_from="noisy", transcriber=ear)["endpointing_ms"] is None
+
+
+def test_the_desk_shows_what_each_choice_means_and_in_what_an_agent_differs(draft: AssistantTemplate) -> None:
+    shown = preset_shown(draft)
+    assert all(preset.means in unescape(shown) for preset in presets.PRESETS.values())
+    assert "All values are those of this choice." in shown
+    draft.stop_words = 3
+    assert "Set otherwise here: words that make an interruption" in preset_shown(draft)
