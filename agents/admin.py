@@ -19,10 +19,23 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
-from agents import limits, services, signing, tool_request
+from agents import limits, presets, services, signing, tool_request
 from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
-from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Premade, Rollout, Team, TemplateVersion, Tool
+from agents.models import (
+    AgentWords,
+    AssistantTemplate,
+    BargeIn,
+    CallersFrom,
+    Discretion,
+    HandoffTarget,
+    PhoneLine,
+    Premade,
+    Rollout,
+    Team,
+    TemplateVersion,
+    Tool,
+)
 from agents.tasks import enqueue_premake
 from agents.teams import seen, sight_of
 from agents.trail import Who
@@ -35,6 +48,7 @@ else:
 OPENING = ("first_message_mode", "first_message", "first_message_interruptible", "prompt")
 CAN_DO = ("may_transfer", "may_end_call", "end_call_message", "end_call_phrases")
 VOICE = ("voice_provider", "voice_id", "voice_model", "voice_speed")
+CALLERS = ("callers_from", "preset")
 LISTENING = ("language", "keyterms", "denoise", "transcriber_provider", "transcriber_model", "endpointing_ms")
 TURNS = (
     "barge_in",
@@ -45,6 +59,7 @@ TURNS = (
     "backoff_seconds",
     "acknowledgement_phrases",
     "interruption_phrases",
+    "tell_heard",
 )
 MODEL = ("model_provider", "model_name", "temperature", "max_tokens")
 KEPT: tuple[str, Any] = ("How long things are kept", {"fields": limits.KEPT, "classes": ("collapse",)})
@@ -68,6 +83,7 @@ def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tu
         ("What callers hear first, and what the agent knows", {"fields": OPENING}),
         ("What it can do", {"fields": (tools, *CAN_DO)}),
         ("Voice", {"fields": VOICE}),
+        ("Your callers", {"fields": CALLERS}),
         ("Listening", {"fields": LISTENING}),
         ("Taking turns", {"fields": TURNS, "classes": ("collapse",)}),
         ("Model", {"fields": MODEL, "classes": ("collapse",)}),
@@ -81,6 +97,34 @@ def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tu
 def seen_by(request: HttpRequest, name: str, rows: models.Manager[Any]) -> models.Prefetch[Any]:
     """Related rows for a list, without those of other teams."""
     return models.Prefetch(name, queryset=seen(rows.all(), sight_of(request.user)))
+
+
+def preset_shown(words: AgentWords | None) -> str:
+    """The three choices in words and values, and in what these words differ from their own."""
+    names = [str(AgentWords._meta.get_field(name).verbose_name) for name in presets.FIELDS]  # type: ignore[union-attr]
+    head = format_html_join("", '<th scope="col">{}</th>', ((label,) for label in CallersFrom.labels))
+    means = format_html_join("", "<td>{}</td>", ((presets.PRESETS[name].means,) for name in CallersFrom.values))
+    rows = format_html_join(
+        "",
+        '<tr><th scope="row">{}</th>{}</tr>',
+        ((label, _of_each_preset(name)) for name, label in zip(presets.FIELDS, names, strict=True)),
+    )
+    table = format_html('<table class="desk-presets"><tr><td></td>{}</tr><tr><td></td>{}</tr>{}</table>', head, means, rows)
+    return format_html("<p>{}</p>{}", _differs(words), table)
+
+
+def _of_each_preset(name: str) -> str:
+    words: dict[Any, Any] = {None: "the usual", **dict(BargeIn.choices)}
+    given = (presets.PRESETS[each].values[name] for each in CallersFrom.values)
+    return format_html_join("", "<td>{}</td>", ((words.get(value, value),) for value in given))
+
+
+def _differs(words: AgentWords | None) -> str:
+    if words is None or words.pk is None:
+        return "What each choice fills in:"
+    other = presets.changed({name: getattr(words, name) for name in AgentWords.word_fields()})
+    names = "; ".join(str(AgentWords._meta.get_field(name).verbose_name) for name in other)  # type: ignore[union-attr]
+    return f"Set otherwise here: {names}." if names else "All values are those of this choice."
 
 
 class DeskAdmin(ModelAdmin):
@@ -107,7 +151,7 @@ class AssistantTemplateAdmin(DeskAdmin):
     search_fields, search_help_text = ("name", "prompt", "first_message"), "Name, greeting or any words of the instructions"
     fieldsets = ((None, {"fields": ("state", "name", "slug", "team")}), *words_fieldsets(tools="tools"), KEPT)
     prepopulated_fields: ClassVar = {"slug": ("name",)}
-    readonly_fields = ("state",)
+    readonly_fields = ("state", "preset")
     actions = ("publish",)
     action_form = PublishForm
     change_form_template = "admin/agents/assistanttemplate/change_form.html"
@@ -126,6 +170,10 @@ class AssistantTemplateAdmin(DeskAdmin):
         if changed := services.changes(template):
             return format_html('{} · <span class="desk-draft">this draft is different: {}</span>', link, ", ".join(changed))
         return format_html("{}, the same as this draft", link)
+
+    @admin.display(description="what that means")
+    def preset(self, template: AssistantTemplate) -> str:
+        return preset_shown(template)
 
     @admin.display(description="phone lines")
     def numbers_answered(self, template: AssistantTemplate) -> str:
@@ -185,6 +233,7 @@ class TemplateVersionAdmin(DeskAdmin):
         "lines_answered",
         "preparation",
         "tools_in_words",
+        "preset",
         *AgentWords.word_fields(),
         *Discretion.rule_fields(),
         *PHRASES.values(),
@@ -222,6 +271,10 @@ class TemplateVersionAdmin(DeskAdmin):
     @admin.display(description="version", ordering="number")
     def name_and_number(self, version: TemplateVersion) -> str:
         return str(version)
+
+    @admin.display(description="what that means")
+    def preset(self, version: TemplateVersion) -> str:
+        return preset_shown(version)
 
     @admin.display(description="answers")
     def lines_answered(self, version: TemplateVersion) -> str:

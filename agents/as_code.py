@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from agents import discretion, limits
+from agents import discretion, limits, presets
 from agents.limits import END_CALL, TRANSFER
 from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Team, Tool
 
@@ -158,7 +158,13 @@ KINDS = (  # in the order in which they may refer to each other
 
 
 def default(kind: Kind, key: str, given: Mapping[str, Any]) -> Any:
-    """What a key means that was left out. A model's default belongs to the default provider: another one has its own."""
+    """What a key means that was left out. A model's default belongs to the default provider: another one has its own.
+
+    Where callers call from says how the agent takes turns.
+    """
+    if kind.model is AssistantTemplate and kind.keys[key] in presets.FIELDS:
+        transcriber = given.get("transcriber.provider", limits.USUAL_TRANSCRIBER)
+        return presets.values(str(given.get("callers_from", presets.USUAL)), transcriber=str(transcriber))[kind.keys[key]]
     group, _, last = key.rpartition(".")
     provider = f"{group}.provider"
     if last == "model" and provider in given and given[provider] != kind.field(provider).get_default():

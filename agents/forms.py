@@ -16,7 +16,7 @@ from django.forms.fields import InvalidJSONInput
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from agents import discretion, limits
+from agents import discretion, limits, presets
 from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Team, Tool
 from agents.teams import EVERYTHING, seen
 from bridge.errors import BadMessage
@@ -227,7 +227,9 @@ class AgentForm(OwnForm):
             "voice_id": "The voice's id or name at its provider.",
             "voice_speed": "1 is normal. Most voices take 0.7 to 1.2.",
             "denoise": "Keeps traffic, keyboards and other people's voices from interrupting the agent.",
+            "callers_from": "Choosing another one fills the fields below, but for those you change yourself at the same time.",
             "barge_in": "“Stop at once” feels quick; “pause first” suits noisy lines.",
+            "tell_heard": "So that it does not take for known what the caller never heard.",
             "stop_words": f"{limits.RANGES['stop_words']}. With 0, any speech of the length below interrupts.",
             "may_transfer": "Needs people under “hands over to” of the phone line.",
             "silence_timeout_s": f"{limits.RANGES['silence_timeout_s']}. Empty: Vapi decides.",
@@ -238,8 +240,15 @@ class AgentForm(OwnForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "callers_from" in self.changed_data and "callers_from" in cleaned:
+            cleaned |= self._filled(cleaned)
         _complain(self, limits.word_problems(cleaned) | discretion.rule_problems(cleaned) | limits.keeping_problems(cleaned))
         return cleaned
+
+    def _filled(self, cleaned: Mapping[str, Any]) -> dict[str, Any]:
+        """What the newly chosen preset says of the fields nobody has typed in."""
+        usual = presets.values(cleaned["callers_from"], transcriber=cleaned.get("transcriber_provider", ""))
+        return {name: value for name, value in usual.items() if name not in self.changed_data and name not in self.errors}
 
 
 class ToolForm(ModelForm):

@@ -114,6 +114,7 @@ DEEPGRAM_LANGUAGES = (
 )
 AZURE_LANGUAGES = "en-US en-GB en-AU en-CA en-IE en-IN es-ES es-MX fr-FR fr-CA de-DE de-AT de-CH it-IT pt-PT pt-BR nl-NL nl-BE sv-SE da-DK"
 FLUX = "flux-general-en"
+USUAL_TRANSCRIBER = "deepgram"
 TRANSCRIBERS: Mapping[str, Transcriber] = {
     "deepgram": Transcriber(
         ("nova-3", "nova-3-general", "nova-3-medical", FLUX, "nova-2", "nova-2-general", "nova-2-phonecall"),

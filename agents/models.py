@@ -22,6 +22,14 @@ class BargeIn(models.TextChoices):
     CONFIRM = "confirm", "Pause, and stop once it is really speech"
 
 
+class CallersFrom(models.TextChoices):
+    """What lines of callers are like; `agents.presets` says what follows from it."""
+
+    QUIET = "quiet", "Quiet offices and homes"
+    MOBILE = "mobile", "Mobile phones, on the way"
+    NOISY = "noisy", "Noisy lines"
+
+
 class FirstMessageMode(models.TextChoices):
     AGENT_FIRST = "assistant-speaks-first", "The agent greets with this sentence"
     AGENT_FIRST_GENERATED = "assistant-speaks-first-with-model-generated-message", "The agent greets in its own words"
@@ -64,6 +72,7 @@ class AgentWords(models.Model):
     keyterms = models.JSONField("words to listen for", default=list, blank=True)
     endpointing_ms = models.PositiveIntegerField("pause that ends a word group, in ms", null=True, blank=True)
 
+    callers_from = models.CharField("where your callers call from", max_length=10, choices=CallersFrom.choices, default=CallersFrom.QUIET)
     barge_in = models.CharField("when the caller speaks over the agent", max_length=10, choices=BargeIn.choices, default=BargeIn.INSTANT)
     wait_seconds = models.FloatField("pause before the agent answers, in seconds", default=0.4)
     turn_end = models.CharField("how the end of a sentence is found", max_length=10, choices=TurnEnd.choices, default=TurnEnd.OFF)
@@ -72,6 +81,8 @@ class AgentWords(models.Model):
     backoff_seconds = models.FloatField("silence after an interruption, in seconds", default=1.0)
     acknowledgement_phrases = models.JSONField("phrases that never interrupt", default=list, blank=True)
     interruption_phrases = models.JSONField("phrases that always interrupt", default=list, blank=True)
+
+    tell_heard = models.BooleanField("is told how much of an interrupted sentence was heard", default=True)
 
     silence_timeout_s = models.PositiveIntegerField("hang up after silence, in seconds", null=True, blank=True)
     max_duration_s = models.PositiveIntegerField("longest call, in seconds", default=1800)

@@ -23,7 +23,10 @@ SERVER_MESSAGES = (
     "user-interrupted",
     "hang",
 )
-CLIENT_MESSAGES = ("status-update", "speech-update", "transcript", "model-output", "user-interrupted", "hang")
+CLIENT_MESSAGES = (
+    *("status-update", "speech-update", "transcript", "model-output", "user-interrupted", "hang"),
+    *("assistant.speechStarted", "tool-calls"),  # word times; the agent works and owes nothing yet
+)
 PASS_THROUGH = {"provider": "vapi.websocket", "audioFormat": {"format": "mulaw", "container": "raw", "sampleRate": 8000}}
 RESUMED = "Sorry, we were cut off. Please go on."
 LIVEKIT_WAIT = "200 + 8000 * x"  # ms, x the chance that the caller goes on; LiveKit's own default, said aloud
@@ -74,6 +77,7 @@ class VersionWords:
     language: str
     keyterms: list[str]
     endpointing_ms: int | None
+    callers_from: str
     barge_in: str
     wait_seconds: float
     turn_end: str
@@ -82,6 +86,7 @@ class VersionWords:
     backoff_seconds: float
     acknowledgement_phrases: list[str]
     interruption_phrases: list[str]
+    tell_heard: bool
     silence_timeout_s: int | None
     max_duration_s: int
     denoise: bool

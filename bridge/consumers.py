@@ -41,6 +41,7 @@ from bridge.ports import (
     Wire,
 )
 from bridge.rules import Rules
+from bridge.stuck import Stuck
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._link: Link | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        self._stuck = Stuck(Rules().stuck_after)
         self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         self._conversation_news = asyncio.Event()
         self._command_news = asyncio.Event()
@@ -111,6 +113,7 @@ class MediaStreamConsumer(AsyncConsumer):
             instant=admission.barge_in == "instant",
             greeting_interruptible=admission.greeting_interruptible,
             agent_speaks_first=admission.agent_speaks_first,
+            tell_heard=admission.tell_heard,
         )
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
         await self._carry(send, wire)
@@ -429,6 +432,8 @@ class MediaStreamConsumer(AsyncConsumer):
                     self._leave(action)
         if self._outbox.over:
             self._leave(Leave("stream-lost", "Twilio does not read"))
+        if stuck_ms := self._stuck.look(self._clock(), waits=self._outbox.is_waiting, left=self._outbox.sent):
+            self._do(self._core.stuck(stuck_ms))
         self._arm()
 
     def _leave(self, leave: Leave) -> None:
@@ -436,6 +441,8 @@ class MediaStreamConsumer(AsyncConsumer):
             self._left.set_result(leave)
 
     def _note(self, noted: Noted) -> None:
+        if noted.kind == "audio-stuck":
+            log.error("sound is queued and nothing is sent", extra={"call": self._ref.short_id, "ms": noted.detail["ms"]})
         note = Note(kind=noted.kind, source=noted.source, at=self._wall(), now=self._clock(), detail=noted.detail)
         self._ledger.note(self._ref, note)
 

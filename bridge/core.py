@@ -8,9 +8,10 @@ agent through `CallerVoice`, which leaves no hole. `Pulse` tells a silent line f
     SPEAKING --evidence--> HOLDING --confirmed--> FLUSHED --next agent turn--> SPEAKING
                               `--600 ms without confirmation: it was an "mhm"--> SPEAKING (plays on)
 
-Evidence is "the caller speaks" while agent sound is unheard. Confirmation is Vapi's `user-interrupted`, or the end of
-the agent's turn. One `clear` per interruption: 500 ms must pass from the last clear to the next. Every way out of a call
-(`Leave`) lets the last word be heard first, within a bound.
+Evidence is "the caller speaks" while agent sound is unheard. Confirmation is Vapi's `user-interrupted`, or the end of the
+agent's turn; where a pause comes first (not `instant`) an end proves nothing unless the caller was heard to say a word. One
+`clear` per interruption: 500 ms must pass from the last clear to the next. Every way out of a call (`Leave`) lets the last
+word be heard first, within a bound. What was said and heard of a turn `AgentTurn` knows, what the agent owes `DeadAir`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from enum import Enum
 from typing import Any
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, AskForAgent, Leave, Noted, turn_ended
+from bridge.actions import Action, AskForAgent, Leave, Noted
+from bridge.agent_turn import AgentTurn
 from bridge.audio import FRAME_S, Clip, ms
+from bridge.dead_air import DeadAir
 from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.pulse import LOST, PROBE, Pulse
@@ -47,11 +50,14 @@ class BridgeCore:
         self._caller = CallerVoice(rules, self._figures)
         self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
+        self._dead_air = DeadAir(rules)
+        self._said = AgentTurn(rules)
         self._turn = Turn.SPEAKING
         self._opened_at = now
         self._deadlines: dict[str, float] = {"filler": now + rules.filler_after, "agent": now + rules.agent_within}
         self._agent_speaking = False
         self._caller_speaking = False
+        self._caller_has_words = False  # in what the caller says now
         self._protected = not rules.greeting_interruptible
         self._leaving: Leave | None = None
         self._gone = False
@@ -60,7 +66,6 @@ class BridgeCore:
         self._silence_pending: float | None = None
         self._agent_audio_at: float | None = None
         self._caller_paused_at: float | None = None
-        self._turn_bytes = 0
         self._response = ""
         self._greeted = False
         self._greeting_said = False
@@ -86,13 +91,14 @@ class BridgeCore:
                 self._figures.downlink_late += len(ulaw)
                 return []
             self._turn = Turn.SPEAKING  # a turn nobody announced: better heard than lost
-            self._turn_bytes = 0
+            self._said.bytes = 0
         self._deadlines.pop("filler", None)
         self._deadlines.pop("agent", None)
-        if self._turn_bytes == 0:
+        if self._said.bytes == 0:
             self._first_sound_of_turn(now)
-        self._turn_bytes += len(ulaw)
+        self._said.sound(len(ulaw))
         out: list[Action] = [*self._voice.add(ulaw, now)]
+        self._dead_air.agent_sound(self._voice.heard_at(now))
         if self._voice.dropped_bytes and not self._overflow_noted:
             self._overflow_noted = True  # the figures have the bytes
             out.append(Noted("agent-audio-dropped", detail={"policy": "the newest", "held_ms": ms(self._voice.held_bytes)}))
@@ -117,7 +123,7 @@ class BridgeCore:
             return []
         match message:
             case vapi.AgentStarted():
-                return self._agent_started()
+                return self._agent_started(now)
             case vapi.AgentStopped():
                 return self._agent_stopped(now)
             case vapi.CallerSpoke():
@@ -125,13 +131,25 @@ class BridgeCore:
             case vapi.CallerPaused():
                 self._caller_speaking = False
                 self._caller_paused_at = now
+                self._dead_air.caller_paused(now)
                 return [Noted("user-speech-stopped", "vapi")]
             case vapi.CallerInterrupted():
                 return self._interrupted(now)
             case vapi.ResponseQueued(turn_id) if turn_id != self._response:
                 self._response = turn_id
                 return [Noted("agent-response-queued", "vapi")]
+            case vapi.FinalHeard(role, text) if role != "user":
+                return self._said.said(text)
+            case vapi.FinalHeard(_, text):
+                self._caller_said(text)
+            case vapi.WordsSpoken(source, timing):
+                self._dead_air.agent_speech(source)
+                self._said.spoken(timing)
+            case vapi.ToolsCalled():
+                self._dead_air.tool_called(now)
             case vapi.PartialHeard(role, text):
+                if role == "user":
+                    self._caller_said(text)
                 return [Noted("transcript-partial", "vapi", {"role": role, "text": text})]
             case vapi.SessionEnded(raw):
                 return self.leave_after_last_word("agent-ended", now, raw=raw, wait_for_sentence=False)
@@ -165,6 +183,7 @@ class BridgeCore:
         self._lost = True
         self._agent_speaking = False
         self._caller.disconnected()
+        self._dead_air = DeadAir(self._rules)  # what was owed, nobody owes any more
         out = self._play_on(now) if self._turn is Turn.HOLDING else []
         self._deadlines.clear()
         self._deadlines["agent"] = now + self._rules.agent_within
@@ -195,6 +214,7 @@ class BridgeCore:
         if self._leaving is not None:
             return [] if wait_for_sentence else self._nothing_follows(now)
         self._leaving = Leave(why, raw)
+        self._dead_air.end()
         self._protected = True
         out = self._play_on(now) if self._turn is Turn.HOLDING else []
         speaking = self._agent_speaking or self._voice.unheard(now) > 0
@@ -213,6 +233,11 @@ class BridgeCore:
         self._dismissed = True
         return out + self._apologise("handed-over", now, raw="")
 
+    def stuck(self, stuck_ms: int) -> list[Action]:
+        """Sound waits, here or on its way out, and nothing leaves."""
+        self._figures.stuck += 1
+        return [Noted("audio-stuck", detail={"ms": stuck_ms, "held_ms": ms(self._voice.held_bytes)})]
+
     def flush(self, now: float) -> list[Action]:
         """Somebody above wants silence now; a protected sentence is spoken all the same."""
         return [] if self._protected else self._flush(now, note="flush-asked")
@@ -223,7 +248,8 @@ class BridgeCore:
         """When `tick` wants to run; None when there is nothing to wait for any more."""
         if self._gone:
             return None
-        first, send, fill = min(self._pulse.at, self._keypad.at), self._voice.next_send(), self._caller.fill_at
+        first = min(self._pulse.at, self._keypad.at, self._dead_air.at, self._said.at)
+        send, fill = self._voice.next_send(), self._caller.fill_at
         if send is not None and send < first:
             first = send
         if fill is not None and fill < first:
@@ -234,7 +260,7 @@ class BridgeCore:
         """Do everything that is due."""
         if self._gone:
             return []
-        out: list[Action] = [*self._voice.pace(now)]
+        out: list[Action] = [*self._alarm(now), *self._voice.pace(now)]
         if self._caller.fill_at is not None and self._caller.fill_at <= now:
             out += self._caller.fill(now)
         if self._keypad.at <= now:
@@ -243,6 +269,10 @@ class BridgeCore:
             out += self._pulse.check(now)
             if LOST in out:
                 return self.stream_lost(LOST.why, now, raw=LOST.raw)
+        if self._dead_air.at <= now:
+            out += self._owed(now)
+        if self._said.at <= now:
+            self._said.give_up()
         for name in [name for name, at in self._deadlines.items() if at <= now]:
             if self._deadlines.pop(name, None) is not None:  # an earlier one may have ended everything
                 out += self._due(name, now)
@@ -258,8 +288,10 @@ class BridgeCore:
 
     def _caller_spoke(self, now: float) -> list[Action]:
         out: list[Action] = [] if self._caller_speaking else [Noted("user-speech-started", "vapi")]
+        self._caller_has_words &= self._caller_speaking
         self._caller_speaking = True
         self._caller_paused_at = None
+        self._dead_air.caller_spoke(now)
         self._unprotect_greeting(now)
         if self._protected:
             return out
@@ -272,6 +304,10 @@ class BridgeCore:
         self._voice.pause()
         self._deadlines["confirm"] = now + self._rules.confirm
         return out + (self._clear(now) if self._rules.instant else [])
+
+    def _caller_said(self, text: str) -> None:
+        self._caller_has_words |= bool(text)
+        self._dead_air.caller_said(text)
 
     def _interrupted(self, now: float) -> list[Action]:
         self._unprotect_greeting(now)
@@ -288,11 +324,10 @@ class BridgeCore:
         out += [
             Noted(note),
             Noted("tts-buffer-flushed", detail={"cancelled_ms": ms(cancelled)}),
-            *turn_ended(said=self._turn_bytes, heard=self._turn_bytes - cancelled, interrupted=True),
+            *self._said.cut(now, unheard=cancelled, tell=note == "interruption-confirmed"),
         ]
-        self._turn_bytes = 0
         self._deadlines.pop("confirm", None)
-        self._turn = Turn.FLUSHED if self._agent_speaking else Turn.SPEAKING
+        self._turn = Turn.SPEAKING if self._said.is_over else Turn.FLUSHED
         return out
 
     def _clear(self, now: float) -> list[Action]:
@@ -320,9 +355,10 @@ class BridgeCore:
 
     # -- the agent's turns -----------------------------------------------------------------------------------------
 
-    def _agent_started(self) -> list[Action]:
+    def _agent_started(self, now: float) -> list[Action]:
         self._agent_speaking = True
-        self._turn_bytes = 0
+        self._said.begin()
+        self._dead_air.agent_started(now)
         if self._turn is Turn.FLUSHED:
             self._turn = Turn.SPEAKING
         self._deadlines.pop("last-sentence", None)
@@ -330,11 +366,13 @@ class BridgeCore:
 
     def _agent_stopped(self, now: float) -> list[Action]:
         self._agent_speaking = False
-        if self._turn is Turn.HOLDING:
-            return [Noted("agent-speech-stopped", "vapi"), *self._flush(now, note="interruption-confirmed")]
+        self._said.over()
+        self._dead_air.agent_stopped()
         out: list[Action] = [Noted("agent-speech-stopped", "vapi")]
-        if self._turn is Turn.SPEAKING:
-            out += turn_ended(said=self._turn_bytes, heard=self._turn_bytes, interrupted=False)
+        if self._turn is Turn.HOLDING and (self._rules.instant or self._caller_has_words):
+            return out + self._flush(now, note="interruption-confirmed")
+        if self._turn is not Turn.FLUSHED:
+            out += self._said.heard_out()
             out += self._voice.end_turn(now)
         self._greeting_said = True
         self._unprotect_greeting(now)
@@ -362,9 +400,20 @@ class BridgeCore:
         out += self._play_clip("connecting_colleague", now)
         return out + self.leave_after_last_word(why, now, raw=raw, wait_for_sentence=False)
 
+    def _owed(self, now: float) -> list[Action]:
+        """Dead air: a sentence first; then the agent counts as lost, and whoever takes the caller on then does so now."""
+        trouble = self._dead_air.check(now)
+        if trouble is None:
+            return []
+        noted = Noted("dead-air", detail={"ms": trouble.ms})
+        if trouble.lost:
+            return [noted, *self.agent_lost(now, raw="dead air")]
+        self._figures.dead_air += 1
+        return [noted, *self._play_clip("trouble", now)]
+
     def _play_clip(self, name: str, now: float) -> list[Action]:
         clip = self._clips[name]
-        self._turn = Turn.SPEAKING
+        self._turn, self._said.bytes = Turn.SPEAKING, 0  # it is nobody's turn
         self._figures.clip_bytes += len(clip.ulaw)
         said = Noted("clip-played", detail={"clip": name, "text": clip.text})
         return [said, *self._voice.add(clip.ulaw, now), *self._voice.end_turn(now)]
@@ -403,6 +452,11 @@ class BridgeCore:
             case "drain":
                 return self._leave(self._leaving) if self._leaving else []
         return []  # "heard" and "last-sentence" only wake the check that follows
+
+    def _alarm(self, now: float) -> list[Action]:
+        """Sound is here and may go, and nothing went: our own process did not get to it."""
+        due = self._voice.next_send()
+        return [] if due is None or now - due < self._rules.stuck_after else self.stuck(int((now - due) * 1000))
 
     # -- small things ----------------------------------------------------------------------------------------------
 

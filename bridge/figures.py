@@ -24,6 +24,8 @@ class Figures:
     downlink_late: int = 0  # among the flushed: came when its turn was over
     clip_bytes: int = 0
     keys: int = 0
+    stuck: int = 0  # times that sound waited and nothing was sent
+    dead_air: int = 0  # times that the caller was asked for patience
 
     def as_metrics(self, voice: AgentVoice) -> dict[str, Any]:
         """As CallMetrics names them; `audio` is flat, so that the streams of a call can be added up.
@@ -48,5 +50,7 @@ class Figures:
                 "to_caller": voice.sent_bytes,
                 "to_caller_taken_back": voice.taken_back_bytes,
                 "keys": self.keys,
+                "stuck": self.stuck,
+                "dead_air": self.dead_air,
             },
         }

@@ -35,7 +35,12 @@ class Outbox:
         self._room = asyncio.Event()
         self._room.set()
         self.waiting = 0  # characters
+        self.sent = 0  # messages that have left
         self.overtaken_bytes = 0  # of sound
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._sending or bool(self._queue)
 
     @property
     def full(self) -> bool:
@@ -48,6 +53,7 @@ class Outbox:
     def put(self, text: str, *, sound: int = 0) -> None:
         """`sound`: how many bytes of it the message brings."""
         if self._write is not None and not self._queue and not self._sending and self._write(text):
+            self.sent += 1
             return
         self._queue.append((text, sound))
         self.waiting += len(text)
@@ -84,6 +90,7 @@ class Outbox:
                 try:
                     await send({"type": "websocket.send", "text": text})
                     self._sending = False
+                    self.sent += 1
                 except Exception:  # every server has its own class for "the peer is gone"
                     log.info("Twilio's socket is gone")
                     self._queue.clear()

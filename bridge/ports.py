@@ -30,6 +30,7 @@ class Admission:
     barge_in: str  # "instant" | "confirm"
     greeting_interruptible: bool = True
     agent_speaks_first: bool = True
+    tell_heard: bool = True
 
 
 @dataclass(frozen=True, slots=True)

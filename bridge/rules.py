@@ -23,3 +23,10 @@ class Rules:
     probe_after: float = 1.5  # of no word from Twilio; with `probe_within` the 3 s of LADDER's C8
     probe_within: float = 1.5
     keys_noted_every: float = 1.0
+    tell_heard: bool = True
+    cut_line_within: float = 1.0  # the vendor's line of a cut turn
+    trouble_after: float = 4.0  # of dead air
+    lost_after: float = 8.0
+    tool_within: float = 5.0
+    caller_breath: float = 1.5  # a longer silence before the caller speaks again was a wait for the agent
+    stuck_after: float = 1.0

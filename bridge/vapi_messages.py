@@ -16,6 +16,7 @@ from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 
 MAX_TEXT_BYTES = 1024 * 1024  # conversation-update repeats the whole conversation
+LONGEST_LINE = 20_000
 END_CALL: Mapping[str, Any] = {"type": "end-call"}
 
 
@@ -60,6 +61,27 @@ class PartialHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalHeard:
+    """A whole line: of the caller's, or what the agent really spoke of its own."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WordsSpoken:
+    """Words of the agent on their way to the ear. `timing`: when each of them is spoken, if the voice tells."""
+
+    source: str
+    timing: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsCalled:
+    """The model has asked for a tool: the answer goes by webhook, until then the agent cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEnded:
     """Vapi's call is over; its socket closes next. `raw` is one of some 600 reasons, kept as it is."""
 
@@ -74,7 +96,18 @@ class Other:
 
 
 Message = (
-    AgentStarted | AgentStopped | CallerSpoke | CallerPaused | CallerInterrupted | ResponseQueued | PartialHeard | SessionEnded | Other
+    AgentStarted
+    | AgentStopped
+    | CallerSpoke
+    | CallerPaused
+    | CallerInterrupted
+    | ResponseQueued
+    | PartialHeard
+    | FinalHeard
+    | WordsSpoken
+    | ToolsCalled
+    | SessionEnded
+    | Other
 )
 
 _SPEECH: dict[tuple[str, str], Message] = {
@@ -110,6 +143,13 @@ def understand(message: Mapping[str, Any]) -> Message:
             return ResponseQueued(str(message.get("turnId", ""))[:64])
         case "transcript" if message.get("transcriptType") == "partial":
             return PartialHeard(str(message.get("role", "user"))[:16], str(message.get("transcript", ""))[:2000])
+        case "transcript" if message.get("transcriptType", "final") == "final":
+            return FinalHeard(str(message.get("role", "user"))[:16], str(message.get("transcript", ""))[:LONGEST_LINE])
+        case "assistant.speechStarted":
+            timing = message.get("timing")
+            return WordsSpoken(str(message.get("source", ""))[:16], timing if isinstance(timing, dict) else {})
+        case "tool-calls":
+            return ToolsCalled()
         case "status-update" if message.get("status") == "ended":
             return SessionEnded(str(message.get("endedReason", ""))[:200])
     return Other(kind[:60])
@@ -118,6 +158,13 @@ def understand(message: Mapping[str, Any]) -> Message:
 def say(text: str) -> dict[str, Any]:
     """Have the agent speak a sentence of ours, cutting its own short."""
     return {"type": "say", "content": text, "endCallAfterSpoken": False, "interruptAssistantEnabled": True, "interruptionsEnabled": True}
+
+
+def was_heard(words: str) -> dict[str, Any]:
+    """Let the model know how far its interrupted sentence was heard, without having it answer."""
+    said = f"Of your last sentence they heard only: “{words}”" if words else "They heard nothing of your last sentence."
+    content = f"The caller interrupted you. {said} Do not take the rest as known."
+    return {"type": "add-message", "message": {"role": "system", "content": content}, "triggerResponseEnabled": False}
 
 
 def dump(message: Mapping[str, Any]) -> str:

@@ -90,6 +90,10 @@ class AgentVoice:
         """True when nothing is left to play. A last mark that never returns is given up `grace_s` after its time."""
         return not self._held and (self._played >= self._sent or now >= self._ear_at + grace_s)
 
+    def heard_at(self, now: float) -> float:
+        """When all that is here and at Twilio will have been heard."""
+        return max(now, self._ear_at) + seconds(len(self._held))
+
     def last_given_up_at(self, *, grace_s: float = 1.0) -> float:
         return self._ear_at + seconds(len(self._held)) + grace_s
 

@@ -283,7 +283,8 @@ def mark_heard(*, call: CallSession) -> None:
     if following is not None:
         lines = lines.filter(at__lt=following)
     spoken = list(lines)
-    shares = share_out([line.said for line in spoken], said_ms=turn.detail["said_ms"], heard_ms=turn.detail["heard_ms"])
+    reached = {name: turn.detail.get(name) for name in ("said_ms", "heard_ms", "heard_words")}
+    shares = share_out([line.said for line in spoken], **reached)
     for line, (heard, heard_text) in zip(spoken, shares, strict=True):
         line.heard, line.heard_text = Heard(heard), heard_text
     TranscriptLine.objects.bulk_update(spoken, ["heard", "heard_text"])

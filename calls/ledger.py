@@ -200,6 +200,7 @@ def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: 
         barge_in=call.version.barge_in,
         greeting_interruptible=resumed or call.version.first_message_interruptible,
         agent_speaks_first=resumed or call.version.first_message_mode != FirstMessageMode.CALLER_FIRST,
+        tell_heard=call.version.tell_heard,
     )
 
 

@@ -19,6 +19,7 @@ TELLING = {  # the one detail that says most
     "clip-played": "clip",
     "callback-done": "by",
     "keypad-pressed": "count",
+    "model-told-what-was-heard": "words",
     "dial-refused": "target",
 }
 
@@ -32,6 +33,10 @@ def printed(event: CallEvent, short_id: str) -> str:
 def words(kind: str, detail: dict[str, Any]) -> str:
     """What happened, without when and to whom."""
     match kind:
+        case "caller-hears-silence":
+            return f"caller-hears-silence ({detail.get('ms', 0)}ms after the caller spoke)"
+        case "dead-air" | "audio-stuck":
+            return f"{kind} ({detail.get('ms', 0)}ms)"
         case "tts-buffer-flushed":
             return f"TTS buffer flushed ({detail.get('cancelled_ms', 0)}ms audio cancelled)"
         case "transcript-partial" | "transcript-final":

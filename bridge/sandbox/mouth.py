@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from bridge.sandbox import sound
+from bridge.sandbox.alignment import Timed
 from bridge.sandbox.clips import by_text
 from bridge.sandbox.ear import words_heard
 from bridge.sandbox.faults import Faults
@@ -28,13 +29,15 @@ def voice(words: str) -> bytes:
 
 @dataclass(slots=True)
 class Speech:
-    """Words being spoken. `sent` counts bytes put on the wire; `stopped` ends it at once."""
+    """Words being spoken. `sent` counts bytes put on the wire; `stopped` ends it at once. `times`: when each word is, if that is known."""
 
     text: str
     ulaw: bytes
     turn: int
     interruptible: bool
     started_at: float
+    times: Sequence[Timed] = ()
+    source: str = "model"
     sent: int = 0
     stopped: bool = False
 
@@ -44,6 +47,8 @@ class Speech:
         ms, whole_ms = self.sent // 8, len(self.ulaw) // 8
         if ms >= whole_ms:
             return self.text
+        if self.times:
+            return " ".join(word for word, _, end in self.times if end <= ms + 40)
         return " ".join(self.text.split()[: words_heard(self.text, ms, of_ms=whole_ms)])
 
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bridge.sandbox import noise
 from bridge.sandbox.clips import CLIPS, Clip
 from bridge.sandbox.ear import Final, Recogniser, SpeechStarted
 from bridge.sandbox.playout import Playout, sound_samples
-from bridge.sandbox.script import Caller, HangUp, Press, Say
+from bridge.sandbox.script import Caller, Echo, HangUp, Noise, Press, Say
 from bridge.sandbox.sound import FRAME, FRAME_S, RATE, SILENT_FRAME
 
 BREATHE = 50  # ticks made up for in a row before everybody else gets a turn
@@ -116,6 +117,7 @@ class Phone:
         self._mouth = bytearray()
         self._waiting: list[tuple[str, asyncio.Future[Moment]]] = []
         self._connected = False
+        self._echoes = False
         self.late_s = 0.0  # the longest this phone was kept from a tick: more than a frame or two, and nobody should judge by it
 
     def now(self) -> float:
@@ -184,6 +186,9 @@ class Phone:
         if self._mouth:
             frame = bytes(self._mouth[:FRAME]).ljust(FRAME, b"\xff")
             del self._mouth[:FRAME]
+        if self._echoes:
+            came = self.playout.heard(now - noise.ECHO_S - FRAME_S, now - noise.ECHO_S)
+            frame = noise.together(frame, noise.returned(came))
         self.said += frame
         if self.line is not None:
             await self.line.frame(frame, now)
@@ -210,6 +215,10 @@ class Phone:
                     for digit in digits:
                         if self.line is not None:
                             await self.line.digit(digit, now)
+                case Noise(name):
+                    self.utter(noise.NOISES[name]())
+                case Echo():
+                    self._echoes = True
                 case HangUp():
                     self.hang_up()
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from bridge.sandbox.alignment import TELLING_VOICES
 from bridge.sandbox.dto import CLIENT_DEFAULTS, SERVER_DEFAULTS
 from bridge.sandbox.evidence import Message
 
@@ -34,6 +35,7 @@ class Plan:
     end_message: str = ""
     max_duration_s: float = 600.0
     silence_timeout_s: float | None = None
+    tells_words: bool = False  # the voice knows when it speaks which word
     client_messages: frozenset[str] = frozenset(CLIENT_DEFAULTS)
     server_messages: frozenset[str] = frozenset(SERVER_DEFAULTS)
     tools: Mapping[str, Message] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Plan:
             end_message=render(assistant.get("endCallMessage", "")),
             max_duration_s=assistant.get("maxDurationSeconds", 600),
             silence_timeout_s=assistant.get("silenceTimeoutSeconds"),
+            tells_words=assistant.get("voice", {}).get("provider") in TELLING_VOICES,
             client_messages=frozenset(assistant.get("clientMessages", CLIENT_DEFAULTS)),
             server_messages=frozenset(assistant.get("serverMessages", SERVER_DEFAULTS)),
             tools={tool["function"]["name"]: tool for tool in tools if tool.get("type") == "function"},

@@ -6,10 +6,11 @@ other's script, so a call only goes on while the sound in between arrives. Times
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bridge.sandbox.alignment import Timed
 from bridge.sandbox.ear import Final, Partial, Recogniser, Utterance
 
 # ---- the caller
@@ -30,7 +31,19 @@ class HangUp:
     pass
 
 
-Deed = Say | Press | HangUp
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """One of `noise.NOISES`, around the caller."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """From now on the telephone sends back what it plays, 15 dB softer and 200 ms late."""
+
+
+Deed = Say | Press | HangUp | Noise | Echo
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +192,7 @@ class Agent:
 class Scenario:
     """One telephone conversation. `answers`: clip understood -> the agent's turns.
 
-    Most agents hear and speak as their sandbox does; one may have an `ear` and a `voice` of its own.
+    Most agents hear and speak as their sandbox does; one may have an `ear` and a `voice` of its own, and `times` that go with it.
     """
 
     name: str
@@ -188,6 +201,7 @@ class Scenario:
     answers: Mapping[str, tuple[Turn, ...]] = field(default_factory=dict)
     ear: Callable[[], Recogniser] | None = None
     voice: Callable[[str], bytes] | None = None
+    times: Callable[[str], Sequence[Timed]] | None = None
 
 
 ACCOUNT = CallTool("get_user_account", {"email": "alex@example.com"}, {"locked": "account_locked"}, "tool_failed")
@@ -285,4 +299,31 @@ def _ten_minutes() -> Scenario:
 
 TEN_MINUTES = _ten_minutes()
 
-SCENARIOS: dict[str, Scenario] = {each.name: each for each in (TECHFLOW, PLAIN, THREE_BARGE_INS, PERSON_PLEASE, CUT_OFF, TEN_MINUTES)}
+
+def _with_noise(name: str) -> Scenario:
+    """Noise in the middle of both of the agent's sentences."""
+    steps = (
+        Step(Heard("greeting", into_s=0.6), Noise(name)),
+        Step(Heard("greeting", then_s=1.2), Say("ask_hours")),
+        Step(Heard("opening_hours", into_s=1.0), Noise(name)),
+        Step(Heard("opening_hours", then_s=1.2), Say("no_thanks")),
+    )
+    return Scenario(name=name, caller=steps, answers=ANSWERS)
+
+
+HOLD_MUSIC = _with_noise("hold_music")
+STREET = _with_noise("street")
+ECHO = Scenario(
+    name="echo",
+    caller=(
+        Step(Start(0.0), Echo()),
+        Step(Heard("greeting", then_s=1.2), Say("ask_hours")),
+        Step(Heard("opening_hours", then_s=1.2), Say("no_thanks")),
+    ),
+    answers=ANSWERS,
+)
+NOISY = (HOLD_MUSIC, STREET, ECHO)
+
+SCENARIOS: dict[str, Scenario] = {
+    each.name: each for each in (TECHFLOW, PLAIN, THREE_BARGE_INS, PERSON_PLEASE, CUT_OFF, TEN_MINUTES, *NOISY)
+}

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bridge.sandbox import mouth, tooling
+from bridge.sandbox.alignment import Alignment, Timed, even_times
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.conversation import Conversation
 from bridge.sandbox.ear import Final, Recogniser
@@ -55,10 +56,12 @@ class Turns:
         on_end: Callable[[str], None] = lambda _reason: None,
         end_call_reason: str = "customer-ended-call",
         voice: Callable[[str], bytes] = mouth.voice,
+        times: Callable[[str], Sequence[Timed]] | None = None,
     ) -> None:
         """`post` delivers {"type": …} as a webhook and returns the answer's JSON, or None. `wall` is seconds since 1970.
 
-        `on_end` is told the endedReason once, before anybody else is. `voice` makes the audio of words.
+        `on_end` is told the endedReason once, before anybody else is. `voice` makes the audio of words,
+        `times` says when it speaks which; without it each word is as long as it is written.
         """
         self._pipe = pipe
         self._agent = Agent(scenario)
@@ -69,6 +72,7 @@ class Turns:
         self._on_end = on_end
         self._end_call_reason = end_call_reason
         self._voice = voice
+        self._times = times
         self._teller = Teller(pipe=pipe, post=post, plan=plan, evidence=evidence)
         self._strike = Strike(faults, pipe=pipe, teller=self._teller, rng=rng)
         self._loop = asyncio.get_running_loop()
@@ -78,6 +82,7 @@ class Turns:
         self._turn_no = 0
         self._agent_turn = 0
         self._speech: Speech | None = None
+        self._alignment = Alignment(())
         self._asked: Final | None = None  # what the next turn answers
         self._backoff_until = 0.0
         self._last_word_at = 0.0
@@ -206,6 +211,8 @@ class Turns:
 
     def _understood(self, final: Final) -> None:
         """The caller is done: whatever else was waiting to be said gives way to the answer."""
+        if not final.text and self._plan.stop_words:  # an assistant that wants words takes all else for noise
+            return
         self._last_word_at = self._loop.time()
         self._asked = final
         turn = self._answer(final)
@@ -258,6 +265,7 @@ class Turns:
                 self._say(words, message)
             case {"type": "add-message", "message": {"role": str(role), "content": str(words)}}:
                 self.conversation.remember(role, words, 0.0)
+                await self._teller.tell("conversation-update", **self.conversation.so_far())
             case {"type": "control", "control": "mute-assistant" | "unmute-assistant" as verb}:
                 self._muted = verb.startswith("mute")
             case {"type": "control", "control": "mute-customer" | "unmute-customer" as verb}:
@@ -326,7 +334,7 @@ class Turns:
         if not end.silent:
             await self._speak(words, interruptible=False)
 
-    async def _speak(self, text: str, interruptible: bool) -> bool:
+    async def _speak(self, text: str, interruptible: bool, source: str = "model") -> bool:
         """Speak to the last byte; False when the caller or the end of the call cut it off."""
         if self.over:
             return False
@@ -336,10 +344,9 @@ class Turns:
         for word in text.split():
             await tell("model-output", output=f"{word} ", turnId=turn_id)
         await tell("voice-input", input=text)
-        await tell("assistant.speechStarted", text=text, turn=self._agent_turn, source="model")
+        await tell("assistant.speechStarted", text=text, turn=self._agent_turn, source=source)
         await tell("speech-update", status="started", role="assistant", turn=self._agent_turn)
-        speech = Speech(text, self._voice(text), self._agent_turn, interruptible, self._loop.time())
-        self._speech = speech
+        speech = self._begin_speech(text, interruptible, source)
         await mouth.speak(speech, send=self._send, between=self._between, faults=self._faults, rng=self._rng)
         if speech.stopped or self._teller.closed:
             return False
@@ -349,7 +356,17 @@ class Turns:
             self.end("assistant-said-end-call-phrase")
         return not self.over
 
+    def _begin_speech(self, text: str, interruptible: bool, source: str) -> Speech:
+        ulaw = self._voice(text)
+        times = self._times(text) if self._times is not None else ()
+        self._speech = Speech(text, ulaw, self._agent_turn, interruptible, self._loop.time(), times, source)
+        self._alignment = Alignment((times or even_times(text, len(ulaw) // 8)) if self._plan.tells_words else ())
+        return self._speech
+
     async def _between(self, speech: Speech) -> None:
+        if timing := self._alignment.upto(speech.sent // 8):
+            said = {"text": speech.text, "turn": speech.turn, "source": speech.source, "timing": timing}
+            await self._teller.tell("assistant.speechStarted", **said)
         if self._asked is not None and not speech.sent:
             asked, self._asked = self._asked, None
             decided_ms = round((asked.at - asked.ended_at) * 1000)
@@ -375,6 +392,9 @@ class Turns:
         async def speak(words: str) -> bool:
             return await self._speak(words, interruptible)
 
+        async def wait(words: str) -> bool:
+            return await self._speak(words, interruptible, source="force-say")
+
         tool = self._plan.tools.get(act.name)
         if tool is None:
             self._teller.note("trouble", "no-such-tool", act.name)
@@ -382,7 +402,7 @@ class Turns:
         call = tooling.new_call(act, self._faults, self._rng)
         if "tool-calls" in self._plan.client_messages:
             await self._teller.text(tooling.tool_message(tool, call))
-        answered = await tooling.use(tool, call, teller=self._teller, speak=speak)
+        answered = await tooling.use(tool, call, teller=self._teller, speak=wait)
         if answered is None:
             return False
         self._teller.note("heard", "tool-result", answered.result)

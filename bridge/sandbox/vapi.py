@@ -258,6 +258,7 @@ class VapiSandbox:
             faults=call.faults,
             on_end=lambda reason: self._ended(call, reason),
             voice=call.scenario.voice or mouth.voice,
+            times=call.scenario.times,
         )
 
     async def _hold(self, call: SandboxCall, turns: Turns) -> None:

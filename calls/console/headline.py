@@ -113,7 +113,7 @@ def _figures(call: CallSession, silences_noted: Sequence[float]) -> Mapping[str,
     later = "" if metrics or call.is_over else LATER
     return {
         "first_sound_note": later,
-        "silence": span(max(silences)) if silences else NOTHING,
+        "silence": span(percentile(silences, 50)),
         "silence_note": f"each: {', '.join(span(ms) for ms in silences)}" if len(silences) > 1 else "",
         "turn": span(percentile(turns, 50)),
         "turn_note": f"slowest {span(max(turns))}, {len(turns)} turns" if len(turns) > 1 else later,

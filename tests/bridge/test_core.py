@@ -18,7 +18,11 @@ from bridge.pulse import PROBE
 from bridge.rules import Rules
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
-CLIPS = {"one_moment": Clip("One moment.", b"\x10" * 1600), "connecting_colleague": Clip("A colleague.", b"\x20" * 3200)}
+CLIPS = {
+    "one_moment": Clip("One moment.", b"\x10" * 1600),
+    "trouble": Clip("Please hold.", b"\x30" * 1600),
+    "connecting_colleague": Clip("A colleague.", b"\x20" * 3200),
+}
 CHUNKS = (743, 371, 186, 557, 170, 185, 372, 558)  # what Vapi was seen to send
 
 

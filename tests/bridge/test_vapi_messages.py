@@ -22,6 +22,9 @@ ACTED_ON: dict[str, type] = {
     "user-interrupted": vapi.CallerInterrupted,
     "model-output": vapi.ResponseQueued,
     "transcript.partial": vapi.PartialHeard,
+    "transcript.final": vapi.FinalHeard,
+    "assistant.speechStarted": vapi.WordsSpoken,
+    "tool-calls": vapi.ToolsCalled,
     "status-update.ended": vapi.SessionEnded,
 }
 

@@ -30,6 +30,8 @@ AT = datetime(2026, 3, 1, 14, 47, 3, 892_999, tzinfo=UTC)
         ("dial-result", {"target": "tier2", "status": "busy"}, "dial-result: tier2 busy"),
         ("call-ended", {"reason": "agent_ended"}, "call-ended: agent_ended"),
         ("greeting-heard", {"ms": 900}, "greeting-heard"),
+        ("caller-hears-silence", {"ms": 104}, "caller-hears-silence (104ms after the caller spoke)"),
+        ("dead-air", {"ms": 4000}, "dead-air (4000ms)"),
     ],
 )
 def test_an_event_is_one_line(kind: str, detail: dict[str, Any], line: str) -> None:

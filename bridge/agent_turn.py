@@ -1,0 +1,82 @@
+"""The agent's present turn: how much sound it had, in which words, and how much of it was heard.
+
+When it is cut, the model is told what was heard; without that it believes it said everything. With word times it is told at
+once. Else the vendor's own line of the cut turn is waited for, which says what was spoken until then; when none comes in time,
+nothing is told. Pure: `now` is seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bridge import vapi_messages as vapi
+from bridge.actions import Action, Noted, TellAgent, turn_ended
+from bridge.audio import ms
+from bridge.heard import TimedWords, even_words
+from bridge.rules import Rules
+
+NEVER = float("inf")
+
+
+class AgentTurn:
+    """`bytes` of sound since it began; `is_over` when no more is to come; `at` is when `give_up` wants to be called."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._words = TimedWords()
+        self._line = ""  # what the vendor says was said
+        self._cut_ms = (0, 0)
+        self.bytes = 0
+        self.is_over = True
+        self.at = NEVER
+
+    def begin(self) -> None:
+        self.bytes, self._line, self.is_over = 0, "", False
+        self._words.next_turn()
+
+    def sound(self, n_bytes: int) -> None:
+        self.bytes += n_bytes
+        self.is_over = False
+
+    def spoken(self, timing: Mapping[str, Any]) -> None:
+        """When some of its words are spoken."""
+        self._words.told(timing)
+
+    def said(self, line: str) -> list[Action]:
+        """The vendor's line of what the agent said, up to where it was cut."""
+        self._line = f"{self._line} {line}".strip()
+        return self._share() if self.at != NEVER and self._line else []
+
+    def over(self) -> None:
+        """Vapi has sent all of it. It may be cut all the same, as long as it has not been heard."""
+        self.is_over = True
+        self._words.turn_over()
+
+    def heard_out(self) -> list[Noted]:
+        return turn_ended(said=self.bytes, heard=self.bytes, interrupted=False)
+
+    def cut(self, now: float, *, unheard: int, tell: bool) -> list[Action]:
+        """The rest is not heard any more: `unheard` bytes. `tell`: it was the caller who cut it."""
+        said_ms, heard_ms = ms(self.bytes), ms(max(0, self.bytes - unheard))
+        heard = self._words.heard(heard_ms) if self._words else None
+        count = None if heard is None else len(heard)
+        out: list[Action] = [*turn_ended(said=self.bytes, heard=self.bytes - unheard, interrupted=True, heard_words=count)]
+        self.bytes, self.at = 0, NEVER
+        if not tell or not self._rules.tell_heard or heard_ms >= said_ms:
+            return out
+        if heard is not None:
+            return out + _tell(heard)
+        self._cut_ms, self.at = (said_ms, heard_ms), now + self._rules.cut_line_within
+        return out + (self._share() if self._line else [])  # it was spoken to its end, and not yet heard
+
+    def give_up(self) -> None:
+        self.at = NEVER
+
+    def _share(self) -> list[Action]:
+        words, (said_ms, heard_ms), self.at = self._line.split(), self._cut_ms, NEVER
+        return _tell(words[: even_words(words, said_ms=said_ms, heard_ms=heard_ms)])
+
+
+def _tell(heard: Sequence[str]) -> list[Action]:
+    return [TellAgent(vapi.was_heard(" ".join(heard))), Noted("model-told-what-was-heard", detail={"words": len(heard)})]

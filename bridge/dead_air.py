@@ -1,0 +1,139 @@
+"""Dead air: the agent owes the caller something, and nothing is heard.
+
+Owed is an answer, once the caller has finished a sentence or a tool was asked, and the rest of a turn that was begun and not
+ended. Only sound pays a debt: a vendor that is in trouble may go on to say that it speaks. Nothing is owed to a caller who was
+asked and thinks, who asked for a moment, who only hummed, or whose line is noisy; and a tool has the time it has.
+A caller's "hello?" does not start the wait again. Pure: `now` is seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bridge.rules import Rules
+
+NEVER = float("inf")
+HUMS = frozenset(["mm", "mhm", "mm-hm", "mmhm", "hm", "hmm", "uh-huh", "uhuh", "ah", "oh", "okay", "ok", "right", "thanks", "thank", "you"])
+WANTS_TIME = re.compile(
+    r"\b(?:(?:hold|hang) on|(?:one|a|just a|another) (?:moment|second|sec|minute)|bear with me|give me (?:a|one)|wait"
+    r"|let me (?:check|look|see|find|get|think|grab|ask|try))\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is due: a sentence that asks for patience, or (`lost`) the end of it. `ms`: how long nothing was heard."""
+
+    ms: int
+    lost: bool
+
+
+class DeadAir:
+    """One agent's debts. `at` is when `check` wants to be called."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._answer_since: float | None = None
+        self._rest_since: float | None = None
+        self._waited = 0.0  # before the caller spoke again
+        self._tool_until = 0.0
+        self._caller_speaks = False
+        self._said = ""
+        self._forced = False
+        self._talking = False
+        self._ends_are_told = False
+        self._told_at: float | None = None
+        self._off = False
+        self.at = NEVER
+
+    # -- the caller
+
+    def caller_spoke(self, now: float) -> None:
+        since = self._answer_since
+        if not self._caller_speaks and since is not None:  # a breath between two words is no wait
+            self._waited = now - since if now - since >= self._rules.caller_breath else 0.0
+        self._caller_speaks, self._answer_since = True, None
+        self._settle()
+
+    def caller_said(self, text: str) -> None:
+        """Words of the caller, partial or final: until there are some it was noise."""
+        self._said = text
+
+    def caller_paused(self, now: float) -> None:
+        self._caller_speaks, self._answer_since = False, now - self._waited
+        self._settle()
+
+    # -- the agent
+
+    def agent_started(self, now: float) -> None:
+        self._talking = True
+        if self._answer_since is None:
+            self._rest_since = now
+        self._settle()
+
+    def agent_speech(self, source: str) -> None:
+        """Whose words the agent is about to say: a tool's waiting sentence is forced on it, and no answer."""
+        self._forced = source == "force-say"
+
+    def agent_sound(self, heard_until: float) -> None:
+        """Sound of the agent's, all of which will have been heard at that moment."""
+        waits_for_tool = self._forced and self._tool_until > 0
+        self._answer_since = heard_until if waits_for_tool else None
+        self._rest_since = heard_until if self._talking else None
+        if not waits_for_tool:
+            self._tool_until, self._said = 0.0, ""
+        self._waited, self._told_at = 0.0, None
+        self._settle()
+
+    def agent_stopped(self) -> None:
+        self._talking, self._rest_since, self._ends_are_told = False, None, True
+        self._settle()
+
+    def tool_called(self, now: float) -> None:
+        self._tool_until = now + self._rules.tool_within
+        self._answer_since = now if self._answer_since is None else self._answer_since
+        self._settle()
+
+    # -- time
+
+    def check(self, now: float) -> Trouble | None:
+        """What is due, if anything is after all."""
+        since, until = self._since(), self.at
+        if since is None or now < until:
+            return None
+        if not self._is_owed():
+            self._answer_since = None
+            self._settle()
+            return None
+        trouble = Trouble(ms=int((now - since) * 1000), lost=self._told_at is not None)
+        self._told_at = now
+        self._settle()
+        return trouble
+
+    def end(self) -> None:
+        """The call is being left: nothing is owed any more."""
+        self._off, self.at = True, NEVER
+
+    # -- inside
+
+    def _since(self) -> float | None:
+        rest = self._rest_since if self._ends_are_told else None  # a vendor that never told an end proves nothing by telling none
+        return min((since for since in (self._answer_since, rest) if since is not None), default=None)
+
+    def _is_owed(self) -> bool:
+        if self._tool_until or (self._rest_since is not None and self._ends_are_told):
+            return True
+        said = self._said.lower()
+        words = re.findall(r"[\w'-]+", said)
+        return any(word not in HUMS for word in words) and not WANTS_TIME.search(said)
+
+    def _settle(self) -> None:
+        since = self._since()
+        if since is None or self._off or self._caller_speaks:
+            self.at = NEVER
+            return
+        if self._told_at is None:
+            self.at = max(since + self._rules.trouble_after, self._tool_until)
+        else:  # whoever was asked for patience is given the rest of it, also when our own process slept
+            self.at = max(since + self._rules.lost_after, self._told_at + self._rules.lost_after - self._rules.trouble_after)

@@ -1,0 +1,250 @@
+"""Whole calls in one process and in no time: the real consumer between both vendors' sandboxes, on a clock that jumps.
+
+Nobody is called and nothing is stored; what an agent's words make of a conversation can be measured in a moment. The assistant
+is the one Vapi would be given: the sandbox decides by its plans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from agents import presets, services
+from agents.models import AssistantTemplate, FirstMessageMode
+from agents.payload import ServerAddress, VersionWords, assistant
+from bridge.audio import load_clips
+from bridge.consumers import MediaStreamConsumer
+from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
+from bridge.sandbox import virtual
+from bridge.sandbox.clips import CLIPS, spoken_by
+from bridge.sandbox.ear import Ear, Recogniser
+from bridge.sandbox.media import MediaSide
+from bridge.sandbox.memory import MemoryClient, MemoryLink
+from bridge.sandbox.mouth import voice
+from bridge.sandbox.phone import Phone
+from bridge.sandbox.script import ANSWERS, Caller, Heard, Say, Scenario, Step
+from bridge.sandbox.sound import FRAME_S
+from bridge.sandbox.turns import Evidence, Faults, Message, Plan, Turns
+from bridge.sandbox.virtual import MemoryPipe
+
+OUR_CLIPS = load_clips(Path(__file__).parent.parent / "bridge" / "clips")
+NOWHERE = ServerAddress(url="https://rehearsal.invalid/webhook/vapi", secret="")
+LONGEST_S = 3600.0
+BREAKS_IN = "already_tried"
+BREAK_IN_AT = (1.7, 2.4, 3.2, 4.1, 5.0, 6.2, 7.3)  # seconds into a long sentence
+
+
+@dataclass
+class Rehearsed:
+    """What outside observers saw of a call, and what the bridge noted of it."""
+
+    phone: Phone
+    evidence: Evidence
+    notes: list[Note] = field(default_factory=list)
+    closing: Closing | None = None
+    ended_at: float = 0.0  # on the clock of all its times
+    said_at_vapi: list[Message] = field(default_factory=list)  # as its report tells it
+
+    def details(self, kind: str) -> list[Mapping[str, Any]]:
+        return [note.detail for note in self.notes if note.kind == kind]
+
+    @property
+    def sentences_cut(self) -> int:
+        """Sentences of the agent's that the caller did not hear to their end."""
+        return sum(not final.complete for final in self.phone.heard if final.clip_name is not None)
+
+
+def words(preset: str, **other: Any) -> VersionWords:
+    """An agent as the desk would begin it, for callers from there."""
+    draft = AssistantTemplate(prompt="-", first_message=CLIPS["greeting"].text, voice_id="-", callers_from=preset)
+    filled = presets.values(preset, transcriber=draft.transcriber_provider)
+    return VersionWords(name="rehearsal", slug="rehearsal", number=1, tools=[], **{**services.words_of(draft), **filled, **other})
+
+
+def rehearse(
+    scenario: Scenario, agent: VersionWords, *, seed: int = 1, faults: Faults | None = None, hears: Recogniser | None = None
+) -> Rehearsed:
+    """One call with this agent, from the stream's start to its end. `hears` is the caller's ear, if not the usual one."""
+    return virtual.run(_call(scenario, agent, seed, faults or Faults(), hears or Ear(spoken_by("agent"))))
+
+
+def time_to_silence_ms(preset: str, *, moments: Sequence[float] = BREAK_IN_AT) -> int:
+    """From the caller's first sound over the agent to the agent's last one, at the caller's ear; the median over these moments."""
+    return round(median(_silence_after(rehearse(_breaks_in(at), words(preset))) for at in moments))
+
+
+def _breaks_in(at: float) -> Scenario:
+    steps = (
+        Step(Heard("greeting"), Say("cannot_log_in")),
+        Step(Heard("reset_steps", into_s=at), Say(BREAKS_IN)),
+        Step(Heard("ask_email"), Say("no_thanks")),
+    )
+    return Scenario("breaks_in", caller=steps, answers=ANSWERS)
+
+
+def _silence_after(call: Rehearsed) -> float:
+    """To the last frame with sound before the agent's next turn, in ms."""
+    broke_in = next(moment.at for moment in call.phone.timeline if moment.what == "caller-says" and moment.detail["clip"] == BREAKS_IN)
+    starts = (entry.at for entry in call.evidence.entries if entry.way == "out" and _agent_starts(entry.detail))
+    at = next(start for start in starts if start > broke_in)
+    while at > broke_in and not call.phone.playout.sound_ms(at - FRAME_S, at):
+        at -= FRAME_S
+    return (at - broke_in) * 1000
+
+
+def _agent_starts(message: Any) -> bool:
+    match message:
+        case {"type": "speech-update", "role": "assistant", "status": "started"}:
+            return True
+    return False
+
+
+class _Alone(MediaStreamConsumer):
+    """A consumer that nobody gives hints to."""
+
+    async def _hear_hints(self) -> None:
+        return
+
+
+class _Stream(MemoryPipe):
+    """The media socket: the sandbox's end is the pipe itself, ours are ASGI's receive and send."""
+
+    _welcomed = False
+
+    async def to_us(self) -> Mapping[str, Any]:
+        if not self._welcomed:
+            self._welcomed = True
+            return {"type": "websocket.connect"}
+        text = await self.server.receive()
+        return {"type": "websocket.disconnect", "code": 1000} if text is None else {"type": "websocket.receive", "text": text}
+
+    async def from_us(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "websocket.send":
+            await self.server.send(message["text"])
+        elif message["type"] == "websocket.close":
+            await self.server.close(message["code"])
+
+
+class _Link:
+    """Our end of Vapi's audio socket."""
+
+    dropped_bytes = 0
+
+    def __init__(self, client: MemoryClient) -> None:
+        self._client = client
+
+    def send_audio(self, ulaw: bytes) -> None:
+        self._client.send(ulaw)
+
+    def send_control(self, message: Mapping[str, Any]) -> None:
+        self._client.send(json.dumps(dict(message)))
+
+    async def receive(self) -> bytes | str:
+        message = await self._client.receive()
+        if message is None:
+            raise LinkClosed(self._client.close_code or 1006)
+        return message
+
+    async def close(self) -> None:
+        self._client.close()
+
+
+class _Notebook:
+    """A ledger that writes into what was rehearsed."""
+
+    def __init__(self, call: Rehearsed, agent: VersionWords) -> None:
+        self._call, self._agent = call, agent
+
+    async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
+        return Admission(
+            CallRef(call_sid, 0, "rehearsal"),
+            barge_in=self._agent.barge_in,
+            greeting_interruptible=self._agent.first_message_interruptible,
+            agent_speaks_first=self._agent.first_message_mode != FirstMessageMode.CALLER_FIRST,
+            tell_heard=self._agent.tell_heard,
+        )
+
+    async def conversation(self, ref: CallRef) -> Conversation | None:
+        return Conversation(0, "live", "rehearsal", "ws://in-memory")
+
+    async def claim(self, ref: CallRef, n: int) -> None:
+        return
+
+    async def resume(self, ref: CallRef, *, raw: str) -> bool:
+        return False
+
+    def note(self, ref: CallRef, note: Note) -> None:
+        self._call.notes.append(note)
+
+    def heartbeat(self, ref: CallRef) -> None:
+        return
+
+    def person_asked(self, ref: CallRef) -> None:
+        return
+
+    async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
+        return []
+
+    def done(self, ref: CallRef, command_id: int) -> None:
+        return
+
+    async def ended(self, ref: CallRef, closing: Closing) -> None:
+        self._call.closing = closing
+
+
+async def _no_tools(message: Message) -> Message | None:
+    return None
+
+
+async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faults, hears: Recogniser) -> Rehearsed:
+    loop = asyncio.get_running_loop()
+    stream, vapi = _Stream(), MemoryLink()
+    call = Rehearsed(Phone(Caller(scenario.caller), hears), Evidence())
+    talk: list[Turns] = []
+    running: list[asyncio.Task[str]] = []
+
+    class InMemory:
+        async def open(self, socket_url: str) -> _Link:
+            engine = Turns(
+                pipe=vapi,
+                post=_no_tools,
+                scenario=scenario,
+                ear=scenario.ear() if scenario.ear else Ear(spoken_by("caller")),
+                plan=Plan.of(assistant(agent, server=NOWHERE)),
+                rng=random.Random(seed),  # noqa: S311
+                wall=loop.time,
+                evidence=call.evidence,
+                faults=faults,
+                voice=scenario.voice or voice,
+                times=scenario.times,
+            )
+            talk.append(engine)
+            running.append(asyncio.create_task(engine.run()))
+            return _Link(vapi.client)
+
+    consumer = _Alone(
+        ledger=_Notebook(call, agent),
+        conversations=InMemory(),
+        proof=lambda *, path, headers: True,
+        clips=OUR_CLIPS,
+        clock=loop.time,
+        wall=loop.time,
+    )
+    twilio = MediaSide(stream, call.phone, stream_sid="MZ1", call_sid="CA1", account_sid="AC1", parameters={"token": "-"})
+    served = asyncio.create_task(consumer({"type": "websocket", "path": "/", "headers": []}, stream.to_us, stream.from_us))
+    ticking = asyncio.create_task(call.phone.run())
+    call.phone.connected()
+    async with asyncio.timeout(LONGEST_S):
+        await asyncio.gather(twilio.run(), served)
+    ticking.cancel()
+    call.ended_at = loop.time()
+    call.phone.last_words()
+    await asyncio.gather(*running)
+    call.said_at_vapi = [message for engine in talk for message in engine.conversation.in_turns()]
+    return call

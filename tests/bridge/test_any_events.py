@@ -1,0 +1,195 @@
+"""The core between a telephone and a vendor that do whatever they like, in any order, and a process that sleeps too long.
+
+The telephone is the sandbox's playout model: it keeps what it is sent, plays it by the clock, and returns marks, or loses them.
+Sound of the agent's carries the number of its turn in every byte, so what is played can be told from what was cut.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bridge import vapi_messages as vapi
+from bridge.actions import Action, Leave, Noted, ToAgent
+from bridge.audio import BYTES_PER_S
+from bridge.core import BridgeCore
+from bridge.pulse import PROBE
+from bridge.rules import Rules
+from bridge.sandbox.playout import Playout
+from bridge.voice import FlushCaller, MarkCaller, ToCaller
+from tests.bridge.test_core import CLIPS
+
+LEAD_S, FRAME_S = 0.3, 0.02
+HELD_MOST = 62 * BYTES_PER_S  # a minute, and what a clear takes back
+OURS = {clip.ulaw[0] for clip in CLIPS.values()}
+TURNS = [number for number in range(64, 250) if number not in OURS]
+SAYS: dict[str, vapi.Message] = {
+    "caller spoke": vapi.CallerSpoke(),
+    "caller paused": vapi.CallerPaused(),
+    "interrupted": vapi.CallerInterrupted(),
+    "partial": vapi.PartialHeard("user", "what about"),
+    "final": vapi.FinalHeard("user", "what about my account"),
+    "agent's line": vapi.FinalHeard("assistant", "I am looking at it now"),
+    "tool": vapi.ToolsCalled(),
+    "forced": vapi.WordsSpoken("force-say", {}),
+    "words": vapi.WordsSpoken("model", {"type": "word-alignment", "words": ["so"], "wordsStartTimesMs": [0], "wordsEndTimesMs": [90]}),
+    "queued": vapi.ResponseQueued("turn"),
+}
+
+
+class AnyCall(RuleBasedStateMachine):
+    """One call. Nothing is assumed of the order of events but that sound of a cut turn comes within the 300 ms that make it that turn's."""
+
+    @initialize(instant=st.booleans(), greeting=st.booleans(), first=st.booleans(), tell=st.booleans())
+    def begins(self, instant: bool, greeting: bool, first: bool, tell: bool) -> None:
+        rules = Rules(instant=instant, greeting_interruptible=greeting, agent_speaks_first=first, tell_heard=tell)
+        self.now = 100.0
+        self.core = BridgeCore(rules, clips=CLIPS, now=self.now)
+        self.phone = Playout(self.now)
+        self.turn = 0
+        self.cut: set[int] = set()
+        self.sounded = False
+        self.sound_at = self.now
+        self.left: Leave | None = None
+        self.loses_marks = False
+        self.kept_waiting = 0.0
+
+    # -- what the core asks for
+
+    def do(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case ToCaller(ulaw):
+                    assert not self.cut & set(ulaw), "sound of a turn that was cut"
+                    self.phone.play(ulaw, self.now)
+                case MarkCaller(name):
+                    self.phone.mark(name, self.now)
+                case FlushCaller():
+                    self.marks_back(list(self.phone.clear(self.now).marks))
+                case Noted("tts-buffer-flushed") if self.sounded:
+                    self.cut.add(TURNS[self.turn])
+                case ToAgent(ulaw):
+                    assert len(ulaw) <= Rules().backlog_limit
+                case Leave() as left:
+                    assert self.left is None, "a call is left once"
+                    self.left = left
+
+    def marks_back(self, names: list[str]) -> None:
+        for name in names:
+            if not self.loses_marks or name == PROBE:
+                self.do(self.core.mark_returned(name, self.now))
+
+    # -- time
+
+    @rule(seconds=st.sampled_from([0.02, 0.1, 0.35, 0.7, 2.0, 5.0]))
+    def passes(self, seconds: float) -> None:
+        """Time goes by and the process is there at each deadline."""
+        until = self.now + seconds
+        while (at := self.core.next_deadline()) is not None and at <= until:
+            self.now = max(self.now, at)
+            self.wakes()
+        self.now = until
+        self.wakes()
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 30.0]))
+    def sleeps(self, seconds: float) -> None:
+        """The process is not there for a while, and then finds everything due at once."""
+        self.now += seconds
+        self.wakes()
+
+    def wakes(self) -> None:
+        self.marks_back(self.phone.due(self.now))
+        self.do(self.core.tick(self.now))
+        self.marks_back(self.phone.due(self.now))  # a probe comes back at once
+        at = self.core.next_deadline()
+        assert at is None or at > self.now, "a deadline is still in the past"
+        assert (at is None) == (self.left is not None), "waits for nothing, and is not over"
+
+    # -- the vendor
+
+    @rule(says=st.sampled_from(sorted(SAYS)))
+    def vapi_says(self, says: str) -> None:
+        self.do(self.core.vapi_said(SAYS[says], self.now))
+
+    @precondition(lambda self: self.turn < len(TURNS) - 1)
+    @rule()
+    def a_turn_starts(self) -> None:
+        self.turn, self.sounded = self.turn + 1, False
+        self.do(self.core.vapi_said(vapi.AgentStarted(), self.now))
+
+    @precondition(lambda self: self.turn < len(TURNS) - 1)
+    @rule()
+    def a_turn_stops(self) -> None:
+        self.do(self.core.vapi_said(vapi.AgentStopped(), self.now))
+        if TURNS[self.turn] in self.cut:
+            self.turn, self.sounded = self.turn + 1, False  # sound that follows all the same is nobody's we know
+
+    @precondition(lambda self: self.turn < len(TURNS) - 1)
+    @rule(size=st.sampled_from([1, 170, 371, 743, 8000, 48_000]))
+    def sound(self, size: int) -> None:
+        if self.now - self.sound_at >= Rules().new_turn_after_gap and TURNS[self.turn] in self.cut:
+            self.turn += 1  # a turn nobody announced
+        self.sound_at, self.sounded = self.now, True
+        self.do(self.core.agent_audio(bytes([TURNS[self.turn]]) * size, self.now))
+
+    @rule()
+    def agent_connects(self) -> None:
+        self.do(self.core.agent_connected(self.now))
+
+    @rule(how=st.sampled_from(["lost", "none", "ended"]))
+    def agent_goes(self, how: str) -> None:
+        if how == "ended":
+            self.do(self.core.vapi_said(vapi.SessionEnded("x"), self.now))
+        else:
+            self.do(self.core.agent_lost(self.now) if how == "lost" else self.core.no_agent(self.now))
+
+    # -- the caller and the house
+
+    @rule()
+    def caller_sounds(self) -> None:
+        self.do(self.core.caller_audio(b"\x11" * 160, self.now))
+
+    @rule(person=st.booleans())
+    def a_key(self, person: bool) -> None:
+        self.do(self.core.key_pressed(self.now, asks_for_person=person))
+
+    @rule(waits=st.booleans())
+    def is_led_away(self, waits: bool) -> None:
+        self.do(self.core.leave_after_last_word("handed-over", self.now, wait_for_sentence=waits))
+
+    @rule(how=st.sampled_from(["at once", "silence"]))
+    def somebody_above(self, how: str) -> None:
+        self.do(self.core.hand_over_now(self.now) if how == "at once" else self.core.flush(self.now))
+
+    @rule()
+    def marks_get_lost(self) -> None:
+        self.loses_marks = True
+
+    # -- what holds whatever happens
+
+    @invariant()
+    def holds_no_more_than_its_bound(self) -> None:
+        if hasattr(self, "core"):
+            assert self.core._voice.held_bytes <= HELD_MOST
+            assert len(self.core._caller._backlog) <= Rules().backlog_limit
+            at_twilio = self.phone.play(b"", self.now) - self.now
+            assert at_twilio <= LEAD_S + FRAME_S + 1e-6
+
+    def teardown(self) -> None:
+        """Whatever went before, a call that is being left ends, within its bounds; and one that is over asks for nothing."""
+        if not hasattr(self, "core"):
+            return
+        self.do(self.core.agent_lost(self.now))
+        deadline = self.now + Rules().drain_within + 1.0
+        while self.left is None and (at := self.core.next_deadline()) is not None:
+            assert at <= deadline, "nobody is kept longer than that"
+            self.now = max(self.now, at)
+            self.wakes()
+        assert self.left is not None
+        assert self.core.next_deadline() is None
+        assert self.core.tick(self.now + 100) == []
+
+
+TestAnyCall = AnyCall.TestCase
+TestAnyCall.settings = settings(max_examples=300, stateful_step_count=50, deadline=None, derandomize=True)

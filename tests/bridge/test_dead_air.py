@@ -1,0 +1,155 @@
+"""Nobody waits in silence for an agent that owes them something, and nobody is hurried who only thinks."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge import vapi_messages as vapi
+from bridge.actions import Action, Leave
+from bridge.core import BridgeCore
+from tests.bridge.test_core import CLIPS, a_call, agent_is_speaking, noted, played, run_until
+
+ASKS = vapi.PartialHeard("user", "What are your opening hours")
+
+
+def after_the_greeting() -> BridgeCore:
+    """At 1 s the greeting has been heard to its end."""
+    core = a_call()
+    out = agent_is_speaking(core, ms=800)
+    run_until(core, 0.8, out)
+    out += core.vapi_said(vapi.AgentStopped(), 0.8)
+    run_until(core, 1.0, out)
+    core.mark_returned("0:800", 1.0)
+    return core
+
+
+def caller_says(core: BridgeCore, words: str, *, at: float = 2.0, until: float = 3.0) -> list[Action]:
+    out = core.vapi_said(vapi.CallerSpoke(), at)
+    if words:
+        out += core.vapi_said(vapi.PartialHeard("user", words), until - 0.1)
+    return out + core.vapi_said(vapi.CallerPaused(), until)
+
+
+def dead_air_at(core: BridgeCore, until: float, *, after: float = 3.0) -> list[float]:
+    """The moments at which it is noted, in tenths of a second."""
+    moments, out = [], list[Action]()
+    for tenth in range(int(after * 10), int(until * 10) + 1):
+        seen = len(noted(out, "dead-air"))
+        run_until(core, tenth / 10, out)
+        moments += [tenth / 10] * (len(noted(out, "dead-air")) - seen)
+    return moments
+
+
+def test_after_4_s_the_caller_is_asked_for_patience_and_after_8_the_agent_counts_as_lost() -> None:
+    core = after_the_greeting()
+    caller_says(core, "what are your opening hours")
+    out: list[Action] = []
+    run_until(core, 6.9, out)
+    assert played(out) == b""
+    run_until(core, 7.5, out)
+    assert played(out) == CLIPS["trouble"].ulaw
+    run_until(core, 20.0, out)
+    assert CLIPS["connecting_colleague"].ulaw in played(out)
+    assert out[-1] == Leave("agent-lost", "dead air")
+    assert [note.detail["ms"] for note in noted(out, "dead-air")] == [4000, 8000]
+
+
+def test_an_answer_that_comes_after_the_sentence_is_heard_and_the_call_goes_on() -> None:
+    core = after_the_greeting()
+    caller_says(core, "what are your opening hours")
+    out: list[Action] = []
+    run_until(core, 8.0, out)
+    out = core.vapi_said(vapi.AgentStarted(), 8.0) + core.agent_audio(b"\x77" * 8000, 8.0) + core.vapi_said(vapi.AgentStopped(), 9.0)
+    run_until(core, 40.0, out)
+    assert played(out).endswith(b"\x77" * 8000)
+    assert not any(isinstance(action, Leave) for action in out)
+    assert core.figures()["audio"]["dead_air"] == 1
+
+
+@pytest.mark.parametrize("words", ["", "Mm-hm.", "okay thank you", "Hold on, please.", "Let me check that.", "just a second"])
+def test_nothing_is_owed_to_a_caller_who_hums_wants_time_or_is_a_noise(words: str) -> None:
+    core = after_the_greeting()
+    caller_says(core, words)
+    assert dead_air_at(core, 30.0) == []
+
+
+def test_a_caller_who_was_asked_may_think_as_long_as_they_like() -> None:
+    assert dead_air_at(after_the_greeting(), 60.0) == []
+
+
+def test_a_caller_who_asks_whether_anybody_is_there_does_not_wait_anew() -> None:
+    core = after_the_greeting()
+    caller_says(core, "what are your opening hours")
+    out: list[Action] = []
+    run_until(core, 6.0, out)
+    caller_says(core, "hello", at=6.0, until=6.5)
+    assert dead_air_at(core, 20.0, after=6.5) == [7.5, 11.5]
+
+
+def test_breaths_between_two_words_are_no_wait() -> None:
+    core, out = after_the_greeting(), list[Action]()
+    for second in range(2, 12):
+        run_until(core, second, out)
+        out += caller_says(core, "and then I", at=second, until=second + 0.4)
+    assert noted(out, "dead-air") == []
+
+
+def test_a_tool_has_its_time_and_then_the_same_patience_as_anybody() -> None:
+    core = after_the_greeting()
+    caller_says(core, "my address is alex at example dot com")
+    out = core.vapi_said(vapi.ToolsCalled(), 3.5)
+    assert dead_air_at(core, 30.0, after=3.5) == [8.5, 12.5]
+    assert not any(isinstance(action, Leave) for action in out)
+
+
+def test_a_waiting_sentence_is_no_answer() -> None:
+    core = after_the_greeting()
+    caller_says(core, "my address is alex at example dot com")
+    core.vapi_said(vapi.ToolsCalled(), 3.5)
+    core.vapi_said(vapi.WordsSpoken("force-say", {}), 3.6)
+    core.vapi_said(vapi.AgentStarted(), 3.6)
+    core.agent_audio(b"\x77" * 7920, 3.6)
+    run_until(core, 4.6, [])
+    core.vapi_said(vapi.AgentStopped(), 4.6)
+    assert dead_air_at(core, 30.0, after=4.6) == [8.6, 12.6]
+
+
+def test_the_answer_to_a_tool_pays_the_debt_although_the_tool_still_had_time() -> None:
+    core = after_the_greeting()
+    caller_says(core, "my address is alex at example dot com")
+    core.vapi_said(vapi.ToolsCalled(), 3.5)
+    core.vapi_said(vapi.WordsSpoken("model", {}), 4.0)
+    core.vapi_said(vapi.AgentStarted(), 4.0)
+    core.agent_audio(b"\x77" * 8000, 4.0)
+    core.vapi_said(vapi.AgentStopped(), 5.0)
+    assert dead_air_at(core, 30.0, after=5.0) == []
+
+
+def test_an_agent_that_stops_in_the_middle_of_a_word_owes_the_rest() -> None:
+    core = after_the_greeting()
+    caller_says(core, "what are your opening hours")
+    agent_is_speaking(core, ms=1000, at=4.0)
+    assert dead_air_at(core, 30.0, after=4.0) == [9.0, 13.0]
+
+
+def test_a_vendor_that_never_tells_the_end_of_a_turn_proves_nothing_by_not_telling_it() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=800)
+    assert dead_air_at(core, 30.0, after=0.5) == []
+
+
+def test_an_agent_whose_messages_come_without_a_voice_pays_nothing_by_them() -> None:
+    core = after_the_greeting()
+    caller_says(core, "what are your opening hours")
+    core.vapi_said(vapi.AgentStarted(), 4.0)
+    core.vapi_said(vapi.AgentStopped(), 6.0)
+    assert dead_air_at(core, 30.0, after=6.0) == [7.0, 11.0]
+
+
+def test_a_caller_on_the_way_to_a_person_is_not_told_to_hold() -> None:
+    core = after_the_greeting()
+    caller_says(core, "I want to talk to a person")
+    out = core.leave_after_last_word("handed-over", 3.1)
+    run_until(core, 30.0, out)
+    assert noted(out, "dead-air") == []
+    assert out[-1] == Leave("handed-over")
