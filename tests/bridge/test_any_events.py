@@ -137,12 +137,17 @@ class AnyCall(RuleBasedStateMachine):
     def agent_connects(self) -> None:
         self.do(self.core.agent_connected(self.now))
 
-    @rule(how=st.sampled_from(["lost", "none", "ended"]))
+    @rule(how=st.sampled_from(["lost", "none", "no other", "ended"]))
     def agent_goes(self, how: str) -> None:
-        if how == "ended":
-            self.do(self.core.vapi_said(vapi.SessionEnded("x"), self.now))
-        else:
-            self.do(self.core.agent_lost(self.now) if how == "lost" else self.core.no_agent(self.now))
+        match how:
+            case "ended":
+                self.do(self.core.vapi_said(vapi.SessionEnded("x"), self.now))
+            case "lost":
+                self.do(self.core.agent_lost(self.now))
+            case "no other":
+                self.do(self.core.no_other_agent(self.now))
+            case _:
+                self.do(self.core.no_agent(self.now))
 
     # -- the caller and the house
 
@@ -181,6 +186,7 @@ class AnyCall(RuleBasedStateMachine):
         if not hasattr(self, "core"):
             return
         self.do(self.core.agent_lost(self.now))
+        self.do(self.core.no_other_agent(self.now))
         deadline = self.now + Rules().drain_within + 1.0
         while self.left is None and (at := self.core.next_deadline()) is not None:
             assert at <= deadline, "nobody is kept longer than that"

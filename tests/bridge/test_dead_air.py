@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, Leave
+from bridge.actions import Action, AskForAgent, Leave
 from bridge.core import BridgeCore
 from tests.bridge.test_core import CLIPS, a_call, agent_is_speaking, noted, played, run_until
 
@@ -48,6 +48,9 @@ def test_after_4_s_the_caller_is_asked_for_patience_and_after_8_the_agent_counts
     assert played(out) == b""
     run_until(core, 7.5, out)
     assert played(out) == CLIPS["trouble"].ulaw
+    run_until(core, 11.5, out)
+    assert AskForAgent("dead air") in out
+    out += core.no_other_agent(11.5, raw="dead air")
     run_until(core, 20.0, out)
     assert CLIPS["connecting_colleague"].ulaw in played(out)
     assert out[-1] == Leave("agent-lost", "dead air")
