@@ -263,14 +263,19 @@ class MediaStreamConsumer(AsyncConsumer):
         self._do(self._core.agent_connected(self._clock()))
         try:
             while True:
-                self._on_vapi(await self._link.receive())
-                if self._outbox.full and not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
+                await self._link.carry(self._hear_agent)
+                if not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
                     return self._leave(Leave("stream-lost", "Twilio does not read"))
         except LinkClosed as closed:
             self._do(self._core.agent_lost(self._clock(), raw=f"socket closed with {closed.code}"))
         except OutOfPatience:
             self._do(self._core.agent_lost(self._clock(), raw="bad messages on Vapi's socket"))
             await self._end_conversation()
+
+    def _hear_agent(self, message: bytes | str | Garbage) -> bool:
+        """One message, and whether Twilio takes more. Raises OutOfPatience."""
+        self._on_vapi(message)
+        return not self._outbox.full
 
     def _on_vapi(self, message: bytes | str | Garbage) -> None:
         """One message. Raises OutOfPatience."""

@@ -120,8 +120,11 @@ class Link(Protocol):
 
     def send_control(self, message: Mapping[str, Any]) -> None: ...
 
-    async def receive(self) -> bytes | str | Garbage:
-        """The next message: agent audio or a control text. Raises LinkClosed."""
+    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool]) -> None:
+        """Call this with each message, agent audio or a control text, as it comes, until it says False: the next one waits.
+
+        Raises LinkClosed, and whatever `on_message` raises.
+        """
 
     async def close(self) -> None: ...
 

@@ -84,11 +84,11 @@ class VapiPipe:
     def send_control(self, message: Mapping[str, Any]) -> None:
         self._client.send(json.dumps(dict(message)))
 
-    async def receive(self) -> bytes | str:
-        message = await self._client.receive()
-        if message is None:
-            raise LinkClosed(self._client.close_code or 1006)
-        return message
+    async def carry(self, on_message: Callable[[bytes | str], bool]) -> None:
+        while (message := await self._client.receive()) is not None:
+            if not on_message(message):
+                return
+        raise LinkClosed(self._client.close_code or 1006)
 
     async def close(self) -> None:
         self._client.close()
