@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 START_WITHIN_S = 5.0
 CLAIM_AFTER_S = 1.0
 CONVERSATION_POLL_S = 0.1
-COMMAND_POLL_S = 2.0
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
 ASKS_FOR_PERSON = "0"
@@ -316,18 +315,17 @@ class MediaStreamConsumer(AsyncConsumer):
     async def _obey(self) -> None:
         """Commands are rows; a hint makes us look at once, a lost hint costs 2 s. So does the news that the call is no longer ours."""
         last = 0
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(COMMAND_POLL_S):
-                    await self._command_news.wait()
-            self._command_news.clear()
-            with suppress(LedgerAway):
-                for command in await self._ledger.commands(self._ref, after=last):
-                    last = command.id
-                    self._carry_out(command)
-                    self._ledger.done(self._ref, command.id)
-                if await self._ledger.conversation(self._ref) is None:  # over, or another epoch has taken it
-                    self._do(self._core.caller_left(self._clock()))
+        with self._ledger.watching(self._ref, self._command_news.set):
+            while True:
+                await self._command_news.wait()
+                self._command_news.clear()
+                with suppress(LedgerAway):
+                    for command in await self._ledger.commands(self._ref, after=last):
+                        last = command.id
+                        self._carry_out(command)
+                        self._ledger.done(self._ref, command.id)
+                    if await self._ledger.conversation(self._ref) is None:  # over, or another epoch has taken it
+                        self._do(self._core.caller_left(self._clock()))
 
     def _carry_out(self, command: Command) -> None:
         now = self._clock()
@@ -422,5 +420,10 @@ class MediaStreamConsumer(AsyncConsumer):
         self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._tick)
 
     def _tick(self) -> None:
+        """Most of the time what we were to wake for has been put off: a frame comes every 20 ms."""
         self._timer, self._timer_at = None, float("inf")
-        self._do(self._core.tick(self._clock()))
+        now, at = self._clock(), self._core.next_deadline()
+        if at is not None and at <= now:
+            self._do(self._core.tick(now))
+        else:
+            self._arm()

@@ -7,6 +7,7 @@ Times called `now` are monotonic seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,6 +100,9 @@ class Ledger(Protocol):
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         """Commands with an id above `after` that are not done, oldest first."""
+
+    def watching(self, ref: CallRef, look: Callable[[], None]) -> AbstractContextManager[None]:
+        """Inside, `look` is called within 2 s of a command, or of the news that the call is no longer ours, also if its hint is lost."""
 
     def done(self, ref: CallRef, command_id: int) -> None:
         """A command was carried out."""

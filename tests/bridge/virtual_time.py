@@ -10,7 +10,8 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,19 @@ class Notebook:
     def person_asked(self, ref: CallRef) -> None:
         self.asked_for_a_person += 1
         self.waiting.append(Command(100 + self.asked_for_a_person, "hand-over", {"at_once": True}))
+
+    @contextmanager
+    def watching(self, ref: CallRef, look: Callable[[], None]) -> Iterator[None]:
+        async def keep_looking() -> None:
+            while True:
+                await asyncio.sleep(2.0)
+                look()
+
+        looking = asyncio.create_task(keep_looking())
+        try:
+            yield
+        finally:
+            looking.cancel()
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         return [command for command in self.waiting if command.id > after and "agent-speech-started" in self.kinds()]
