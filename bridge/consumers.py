@@ -235,12 +235,13 @@ class MediaStreamConsumer(AsyncConsumer):
             event = twilio_media.read(text, self._stream_sid)
         except BadMessage as error:
             return self._twilio.bad(error.kind, now)
-        what = "sound" if isinstance(event, twilio_media.Media) else "other"
-        if not isinstance(event, twilio_media.Stop) and not self._twilio.keeps_pace(what, now):
+        if isinstance(event, twilio_media.Media):
+            if self._twilio.keeps_pace("sound", now):
+                self._do(self._core.caller_audio(event.ulaw, now))
+            return None
+        if not isinstance(event, twilio_media.Stop) and not self._twilio.keeps_pace("other", now):
             return None
         match event:
-            case twilio_media.Media(ulaw):
-                self._do(self._core.caller_audio(ulaw, now))
             case twilio_media.Mark(name):
                 self._do(self._core.mark_returned(name, now))
             case twilio_media.Stop():
