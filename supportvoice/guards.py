@@ -242,8 +242,7 @@ class GuardedSocket(WebSocketsSansIOProtocol):
 
     def message_goes_on(self, unfinished: bool) -> None:
         if not unfinished:
-            if self._message_timer is not None:
-                self._message_done()
+            self._message_done()
         elif self._message_timer is None:
             self._message_timer = self.loop.call_later(MESSAGE_SECONDS, self._message_late)
 

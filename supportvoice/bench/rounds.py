@@ -92,7 +92,10 @@ async def measure(
             for name, running in started.items():
                 calls = min(plan.calls, running.most_calls)
                 ground.say(f"round {number} of {plan.rounds}: {name}, {calls} calls for {plan.seconds:g} s")
-                runs[name].append(await generate(ground, running, calls=running.rows(calls), seconds=plan.seconds))
+                run = await generate(ground, running, calls=running.rows(calls), seconds=plan.seconds)
+                runs[name].append(run)
+                if run["why_not"]:
+                    ground.say(f"that run does not count: {run['why_not']}{ground.complaints(name)}")
         if "ours" in started:
             ground.say(f"once more, watched: ours, {plan.calls} calls for {plan.seconds:g} s")
             stalls = await _watched(ground, started["ours"], idle, plan)
@@ -111,7 +114,7 @@ async def _watched(ground: Ground, running: Running, idle: Idle, plan: Plan) -> 
 async def soak(ground: Ground, ours: Subject, calls: int) -> dict[str, Any]:
     """Many short calls: what is there after the first 500, and what after the last."""
     async with ours(ground) as running:
-        await asyncio.to_thread(asked, running)
+        await generate(ground, running, calls=running.rows(WARM_CALLS), seconds=WARM_S, warm_s=0.5)
         born = await _state(running)
         first = min(SOAK_WARM_CALLS, calls // 2)
         runs = [await _soaked(ground, running, first, f"soak: the first {first} calls")]

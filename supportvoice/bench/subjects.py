@@ -74,6 +74,11 @@ class Ground:
     def vapi_url(self) -> str:
         return f"ws://127.0.0.1:{self.vapi.getsockname()[1]}"
 
+    def complaints(self, name: str) -> str:
+        """The last lines of a subject's log, each on a line of its own."""
+        log = self.directory / f"{name}.log"
+        return "".join(f"\n  {name}| {line}" for line in log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+
 
 Subject = Callable[[Ground], Any]  # an async context manager of Running
 
