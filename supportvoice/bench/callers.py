@@ -22,6 +22,7 @@ from supportvoice.bench.pattern import BYTES_PER_S, FRAME, WIDE_FRAME, WIDER, Ea
 from supportvoice.bench.wheel import Wheel
 
 FRAME_MS = 20
+BEGIN_AFTER_MS = 300.0  # both ends know by then that the socket is open
 SIZES = (170, 185, 186, 371, 372, 557, 558, 743)  # bytes; about 46 ms of sound in the mean
 WEIGHTS = (1, 2, 3, 5, 5, 2, 1, 1)
 TURN_MS = 2000.0
@@ -74,7 +75,7 @@ class Call:
     def begin(self) -> None:
         """Vapi's socket is open."""
         self.begun.set()
-        first = self.wheel.now_ms // FRAME_MS * FRAME_MS + 2 * FRAME_MS + self.phase_ms
+        first = (self.wheel.now_ms + BEGIN_AFTER_MS) // FRAME_MS * FRAME_MS + self.phase_ms
         self.wheel.at(first, lambda: self.twilio.speak(first))
         self.wheel.at(first + FRAME_MS / 2, self.vapi.begin_turn)
 

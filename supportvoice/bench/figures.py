@@ -25,18 +25,18 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def combined(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One subject's figures: the median of each over the runs that count, the sum of the frames of all."""
+    """One subject's figures over the runs that count (all, when none does): the median of each, and the sum of the frames."""
     counted = [run for run in runs if not run["why_not"]]
     figures: dict[str, Any] = {
         "kept_up": bool(counted),
         "why_not": sorted({run["why_not"] for run in runs if run["why_not"]}),
         "runs": len(runs),
         "runs_counted": len(counted),
-        "right": all(run["right"] for run in runs),
+        "right": all(run["right"] for run in counted or runs),
         "calls": runs[0]["calls"],
-        "interruptions_unanswered": sum(run["interruptions_unanswered"] for run in runs),
+        "interruptions_unanswered": sum(run["interruptions_unanswered"] for run in counted or runs),
     }
-    figures["frames"] = {way: _summed([run["frames"][way] for run in runs]) for way in ("up", "down")}
+    figures["frames"] = {way: _summed([run["frames"][way] for run in counted or runs]) for way in ("up", "down")}
     if not counted:
         return figures
     figures["cpu_ms_per_call_second"] = median(run["cpu_ms_per_call_second"] for run in counted)

@@ -99,6 +99,7 @@ async def measure(order: Order, vendors: Vendors) -> dict[str, Any]:
     await asyncio.sleep(SETTLE_S)
     for call in calls:
         call.twilio.stop()
+        await asyncio.sleep(OPENED_APART_S)
     await _all([call.over for call in calls], END_WITHIN_S)
     frames = {way: Counts() for way in ("up", "down")}
     for call in calls:

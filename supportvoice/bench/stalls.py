@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ class StallWatch:
     def __init__(self) -> None:
         self._spans: deque[tuple[float, float, str]] = deque(maxlen=2000)
         self._open: dict[tuple[str, int], float] = {}
+        self._numbers = itertools.count()
         self._stalls: list[tuple[float, str]] = []
         self._longest_ms = 0.0
 
@@ -62,7 +64,7 @@ class StallWatch:
     @contextmanager
     def during(self, what: str) -> Iterator[None]:
         began = time.monotonic()
-        mine = (what, id(object()))
+        mine = (what, next(self._numbers))
         self._open[mine] = began
         try:
             yield

@@ -32,14 +32,14 @@ async def run_of(subject: Subject, directory: Path) -> Mapping[str, Any]:
 async def test_frames_that_a_relay_swaps_are_found(tmp_path: Path) -> None:
     run = await run_of(relay("swapping", module="tests.bench.swapping"), tmp_path)
     assert run["frames"]["up"]["reordered"] >= 4
-    assert run["frames"]["down"]["reordered"] == run["frames"]["up"]["lost"] == 0
+    assert run["frames"]["down"]["reordered"] == 0
     assert not run["right"]
 
 
 async def test_frames_that_a_relay_drops_are_found(tmp_path: Path) -> None:
     run = await run_of(relay("dropping", module="tests.bench.dropping"), tmp_path)
     assert run["frames"]["up"]["lost"] >= 4
-    assert run["frames"]["up"]["reordered"] == run["frames"]["down"]["lost"] == 0
+    assert run["frames"]["up"]["reordered"] == 0
     assert not run["right"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def test_the_middle_run_counts_and_one_that_did_not_keep_up_does_not() -> None:
     assert figures["cpu_ms_per_call_second"] == 3.0
     assert figures["why_not"] == ["it fell behind"]
     assert (figures["runs"], figures["runs_counted"], figures["kept_up"]) == (4, 3, True)
-    assert figures["frames"]["up"] == {"sent": 20, "lost": 4}
+    assert figures["frames"]["up"] == {"sent": 15, "lost": 3}
     assert figures["rss_per_call_kib"] == 9.0
 
 
@@ -48,8 +49,9 @@ def test_a_subject_that_never_kept_up_has_no_cost() -> None:
     assert "cpu_ms_per_call_second" not in figures
 
 
-def test_wrong_sound_in_one_run_is_wrong_altogether() -> None:
+def test_wrong_sound_in_one_run_that_counts_is_wrong_altogether() -> None:
     assert not combined([a_run(1.0), a_run(1.0, right=False)])["right"]
+    assert combined([a_run(1.0), a_run(1.0, right=False, why_not="the generator itself was late")])["right"]
 
 
 def test_a_ratio_pairs_the_runs_of_a_round_and_leaves_out_rounds_that_do_not_count() -> None:
@@ -89,3 +91,11 @@ def test_a_stall_is_laid_to_what_overlaps_it_also_when_that_is_not_over() -> Non
     with watch.during("redis"):
         assert watch._cause(0.0, 1e12) == "database and redis"
     assert watch._cause(1e11, 1e12) == NOTHING
+
+
+def test_many_at_once_leave_their_spans_and_nothing_breaks() -> None:
+    watch = StallWatch()
+    with ExitStack() as open_now:
+        for _ in range(3):
+            open_now.enter_context(watch.during("database"))
+    assert watch._cause(0.0, 1e12) == "database"
