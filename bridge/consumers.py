@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 START_WITHIN_S = 5.0
 CLAIM_AFTER_S = 1.0
 CONVERSATION_POLL_S = 0.1
-COMMAND_POLL_S = 2.0
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
 ASKS_FOR_PERSON = "0"
@@ -240,12 +239,13 @@ class MediaStreamConsumer(AsyncConsumer):
             event = twilio_media.read(text, self._stream_sid)
         except BadMessage as error:
             return self._twilio.bad(error.kind, now)
-        what = "sound" if isinstance(event, twilio_media.Media) else "other"
-        if not isinstance(event, twilio_media.Stop) and not self._twilio.keeps_pace(what, now):
+        if isinstance(event, twilio_media.Media):
+            if self._twilio.keeps_pace("sound", now):
+                self._do(self._core.caller_audio(event.ulaw, now))
+            return None
+        if not isinstance(event, twilio_media.Stop) and not self._twilio.keeps_pace("other", now):
             return None
         match event:
-            case twilio_media.Media(ulaw):
-                self._do(self._core.caller_audio(ulaw, now))
             case twilio_media.Mark(name):
                 self._do(self._core.mark_returned(name, now))
             case twilio_media.Stop():
@@ -288,8 +288,8 @@ class MediaStreamConsumer(AsyncConsumer):
     async def _listen_to_agent(self, link: Link) -> bool:
         try:
             while True:
-                self._on_vapi(await link.receive())
-                if self._outbox.full and not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
+                await link.carry(self._hear_agent)
+                if not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
                     self._leave(Leave("stream-lost", "Twilio does not read"))
                     return False
         except LinkClosed as closed:
@@ -305,6 +305,11 @@ class MediaStreamConsumer(AsyncConsumer):
             return await self._ledger.resume(self._ref, raw=raw)
         except LedgerAway:
             return False
+
+    def _hear_agent(self, message: bytes | str | Garbage) -> bool:
+        """One message, and whether Twilio takes more. Raises OutOfPatience."""
+        self._on_vapi(message)
+        return not self._outbox.full
 
     def _on_vapi(self, message: bytes | str | Garbage) -> None:
         """One message. Raises OutOfPatience."""
@@ -345,18 +350,17 @@ class MediaStreamConsumer(AsyncConsumer):
     async def _obey(self) -> None:
         """Commands are rows; a hint makes us look at once, a lost hint costs 2 s. So does the news that the call is no longer ours."""
         last = 0
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(COMMAND_POLL_S):
-                    await self._command_news.wait()
-            self._command_news.clear()
-            with suppress(LedgerAway):
-                for command in await self._ledger.commands(self._ref, after=last):
-                    last = command.id
-                    self._carry_out(command)
-                    self._ledger.done(self._ref, command.id)
-                if await self._ledger.conversation(self._ref) is None:  # over, or another epoch has taken it
-                    self._do(self._core.caller_left(self._clock()))
+        with self._ledger.watching(self._ref, self._command_news.set):
+            while True:
+                await self._command_news.wait()
+                self._command_news.clear()
+                with suppress(LedgerAway):
+                    for command in await self._ledger.commands(self._ref, after=last):
+                        last = command.id
+                        self._carry_out(command)
+                        self._ledger.done(self._ref, command.id)
+                    if await self._ledger.conversation(self._ref) is None:  # over, or another epoch has taken it
+                        self._do(self._core.caller_left(self._clock()))
 
     def _carry_out(self, command: Command) -> None:
         now = self._clock()
@@ -428,6 +432,9 @@ class MediaStreamConsumer(AsyncConsumer):
                     self._ledger.person_asked(self._ref)
                 case AskForAgent(raw):
                     self._lost = raw
+                    if self._link is not None:  # it may be there and say nothing
+                        self._link.send_control(vapi_messages.END_CALL)
+                        self._link.drop()
                 case Leave():
                     self._leave(action)
         if self._outbox.over:
@@ -457,5 +464,10 @@ class MediaStreamConsumer(AsyncConsumer):
         self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._tick)
 
     def _tick(self) -> None:
+        """Most of the time what we were to wake for has been put off: a frame comes every 20 ms."""
         self._timer, self._timer_at = None, float("inf")
-        self._do(self._core.tick(self._clock()))
+        now, at = self._clock(), self._core.next_deadline()
+        if at is not None and at <= now:
+            self._do(self._core.tick(now))
+        else:
+            self._arm()

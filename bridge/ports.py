@@ -7,6 +7,7 @@ Times called `now` are monotonic seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,6 +105,9 @@ class Ledger(Protocol):
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         """Commands with an id above `after` that are not done, oldest first."""
 
+    def watching(self, ref: CallRef, look: Callable[[], None]) -> AbstractContextManager[None]:
+        """Inside, `look` is called within 2 s of a command, or of the news that the call is no longer ours, also if its hint is lost."""
+
     def done(self, ref: CallRef, command_id: int) -> None:
         """A command was carried out."""
 
@@ -124,8 +128,14 @@ class Link(Protocol):
 
     def send_control(self, message: Mapping[str, Any]) -> None: ...
 
-    async def receive(self) -> bytes | str | Garbage:
-        """The next message: agent audio or a control text. Raises LinkClosed."""
+    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool]) -> None:
+        """Call this with each message, agent audio or a control text, as it comes, until it says False: the next one waits.
+
+        Raises LinkClosed, and whatever `on_message` raises.
+        """
+
+    def drop(self) -> None:
+        """Be gone at once, whatever the peer says; `carry` then raises LinkClosed."""
 
     async def close(self) -> None: ...
 

@@ -1,15 +1,16 @@
 """The outgoing audio socket to Vapi: binary is sound, text is JSON, both ways.
 
 Sends never wait and both directions are bounded. Towards Vapi, sound that would pile up behind a slow socket is dropped
-and counted, control messages never are. From Vapi, reading pauses while the bridge is behind, so a burst is no error; a
-message no sane Vapi would send is thrown away here, before anybody copies or parses it.
+and counted, control messages never are. From Vapi, each message is a plain call to whoever listens; while nobody does it
+waits, and reading pauses when many wait, so a burst is no error. A message no sane Vapi would send is thrown away here,
+before anybody copies or parses it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import picows
@@ -28,6 +29,8 @@ SOUND_LIMIT = 60 * 8000  # one minute: no more is ever held for a caller
 TEXT_LIMIT = 256 * 1024  # a hundred times the largest that we ask for
 FRAGMENT_LIMIT = 64
 CLOSED_ABNORMALLY = 1006
+TEXT, BINARY = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY
+CONTINUATION, CLOSE = picows.WSMsgType.CONTINUATION, picows.WSMsgType.CLOSE
 
 
 class VapiConversations:
@@ -76,7 +79,8 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         self.dropped_bytes = 0
         self._inbox: deque[bytes | str | Garbage] = deque()
         self._unread_bytes = 0
-        self._arrived = asyncio.Event()
+        self._on_message: Callable[[bytes | str | Garbage], bool] | None = None
+        self._heard_out: asyncio.Future[None]  # while somebody listens
         self._reading = True
         self._closed: int | None = None
         self._parts: list[bytes] = []
@@ -91,15 +95,18 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         kind = frame.msg_type
-        if kind is picows.WSMsgType.CLOSE:
+        if kind is BINARY and frame.fin and 0 < frame.payload_size <= SOUND_LIMIT and not self._parts:  # nearly every one
+            self._put(frame.get_payload_as_bytes())
+            return
+        if kind is CLOSE:
             self._closed = int(frame.get_close_code())
             transport.send_close(self._closed if self._closed >= 1000 else 1000)
             transport.disconnect()
             return
-        if kind not in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):
+        if kind not in (BINARY, TEXT, CONTINUATION):
             return
-        if kind is not picows.WSMsgType.CONTINUATION:
-            self._parts_are_text = kind is picows.WSMsgType.TEXT
+        if kind is not CONTINUATION:
+            self._parts_are_text = kind is TEXT
         self._add_part(frame)
         if len(self._parts) > FRAGMENT_LIMIT:
             transport.disconnect(graceful=False)
@@ -109,7 +116,9 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         if self._closed is None:
             self._closed = CLOSED_ABNORMALLY
-        self._arrived.set()
+        if self._on_message is not None:
+            self._on_message = None
+            self._heard_out.set_exception(LinkClosed(self._closed))
 
     # -- the bridge calls these --------------------------------------------------------------------------------------
 
@@ -119,26 +128,28 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         if self._transport.underlying_transport.get_write_buffer_size() > UNSENT_LIMIT:
             self.dropped_bytes += len(ulaw)
             return
-        self._transport.send(picows.WSMsgType.BINARY, ulaw)
+        self._transport.send(BINARY, ulaw)
 
     def send_control(self, message: Mapping[str, Any]) -> None:
         if self._transport is not None and self._closed is None:
-            self._transport.send(picows.WSMsgType.TEXT, vapi_messages.dump(message).encode())
+            self._transport.send(TEXT, vapi_messages.dump(message).encode())
 
-    async def receive(self) -> bytes | str | Garbage:
-        """The next message, also those that arrived before the socket closed. Raises LinkClosed."""
-        while not self._inbox:
-            if self._closed is not None:
-                raise LinkClosed(self._closed)
-            self._arrived.clear()
-            await self._arrived.wait()
-        message = self._inbox.popleft()
-        if not isinstance(message, Garbage):
-            self._unread_bytes -= len(message)
-        if not self._reading and self._caught_up() and self._transport is not None:
-            self._reading = True
-            self._transport.underlying_transport.resume_reading()
-        return message
+    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool]) -> None:
+        """See `bridge.ports.Link`. What arrived before the socket closed is told first."""
+        while self._inbox:
+            if not on_message(self._next()):
+                return
+        if self._closed is not None:
+            raise LinkClosed(self._closed)
+        self._on_message, self._heard_out = on_message, asyncio.get_running_loop().create_future()
+        try:
+            await self._heard_out
+        finally:
+            self._on_message = None
+
+    def drop(self) -> None:
+        if self._transport is not None and self._closed is None:
+            self._transport.disconnect(graceful=False)
 
     async def close(self) -> None:
         """Say goodbye and be gone within a second."""
@@ -175,13 +186,34 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
             return Garbage("not-text")
 
     def _put(self, message: bytes | str | Garbage) -> None:
+        """To the one who listens; else it waits, and beyond a limit so does the network."""
+        if self._on_message is not None:
+            self._tell(self._on_message, message)
+            return
         self._inbox.append(message)
         if not isinstance(message, Garbage):
             self._unread_bytes += len(message)
-        self._arrived.set()
         if self._reading and self._behind() and self._transport is not None:
             self._reading = False
             self._transport.underlying_transport.pause_reading()
+
+    def _tell(self, on_message: Callable[[bytes | str | Garbage], bool], message: bytes | str | Garbage) -> None:
+        try:
+            if on_message(message):
+                return
+            self._heard_out.set_result(None)
+        except Exception as error:  # whoever awaits `carry` has it
+            self._heard_out.set_exception(error)
+        self._on_message = None
+
+    def _next(self) -> bytes | str | Garbage:
+        message = self._inbox.popleft()
+        if not isinstance(message, Garbage):
+            self._unread_bytes -= len(message)
+        if not self._reading and self._caught_up() and self._transport is not None:
+            self._reading = True
+            self._transport.underlying_transport.resume_reading()
+        return message
 
     def _behind(self) -> bool:
         return len(self._inbox) >= UNREAD_LIMIT or self._unread_bytes >= UNREAD_BYTES

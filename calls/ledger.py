@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +28,7 @@ from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
 from calls import evidence, inbox, publisher, resuming, services, sessions, tasks
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
+from calls.lookout import Lookout
 from calls.models import CallSession, OutboxCommand, Role, Source, VapiSession
 from calls.writer import BoundedWriter
 
@@ -104,6 +106,7 @@ class DatabaseLedger:
         self.writer: BoundedWriter[Entry] = BoundedWriter(
             write=_write, spill=_spill, is_away=inbox.is_away, idle=connections.close_all, name="ledger-writer"
         )
+        self._lookout = Lookout(self._ask)
         atexit.register(self.close)
 
     # -- asked and awaited -----------------------------------------------------------------------------------------
@@ -130,6 +133,9 @@ class DatabaseLedger:
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         return await self._ask(partial(_commands, ref, after))
+
+    def watching(self, ref: CallRef, look: Callable[[], None]) -> AbstractContextManager[None]:
+        return self._lookout.watching(ref, look)
 
     async def ended(self, ref: CallRef, closing: Closing) -> None:
         """LedgerAway means not stored *yet*: it stays with the writer. A caller who is to be rescued waits for it no longer than 300 ms."""

@@ -6,6 +6,7 @@ import argparse
 import socket
 import threading
 
+from asgiref.typing import ASGI3Application
 from django.conf import settings
 
 from supportvoice.asgi import application, duty, remember_lines
@@ -13,7 +14,7 @@ from supportvoice.lifeline import die_with_parent
 from supportvoice.server import serve_as_child
 
 
-def main() -> None:
+def main(app: ASGI3Application = application) -> None:
     parser = argparse.ArgumentParser()
     for name in ("--listening", "--lifeline", "--parent"):
         parser.add_argument(name, type=int, required=True)
@@ -21,7 +22,7 @@ def main() -> None:
     die_with_parent(given.parent)
     threading.Thread(target=remember_lines, name="lines", daemon=True).start()  # nobody waits for a database that is away
     serve_as_child(
-        application,
+        app,
         duty=duty,
         listening=socket.socket(fileno=given.listening),
         lifeline=socket.socket(fileno=given.lifeline),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -145,11 +146,15 @@ class _Link:
     def send_control(self, message: Mapping[str, Any]) -> None:
         self._client.send(json.dumps(dict(message)))
 
-    async def receive(self) -> bytes | str:
-        message = await self._client.receive()
-        if message is None:
-            raise LinkClosed(self._client.close_code or 1006)
-        return message
+    async def carry(self, on_message: Callable[[bytes | str], bool]) -> None:
+        while (message := await self._client.receive()) is not None:
+            if not on_message(message):
+                return
+        raise LinkClosed(self._client.close_code or 1006)
+
+    def drop(self) -> None:
+        self._client.close()
+        self._client.put(None)
 
     async def close(self) -> None:
         self._client.close()
@@ -190,6 +195,10 @@ class _Notebook:
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         return []
+
+    @contextmanager
+    def watching(self, ref: CallRef, look: Callable[[], None]) -> Iterator[None]:
+        yield  # there is nothing to look for
 
     def done(self, ref: CallRef, command_id: int) -> None:
         return

@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, web
 
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.manners import Garbage
-from bridge.ports import LinkClosed
+from bridge.ports import Link, LinkClosed
 from bridge.vapi_link import UNREAD_LIMIT, VapiConversations
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -32,6 +32,18 @@ async def vapi(handler: Handler) -> AsyncIterator[str]:
         yield f"ws://127.0.0.1:{runner.addresses[0][1]}/transport"
     finally:
         await runner.cleanup()
+
+
+async def the_next(link: Link) -> bytes | str | Garbage:
+    """One message, and no more. Raises LinkClosed."""
+    got: list[bytes | str | Garbage] = []
+
+    def hear(message: bytes | str | Garbage) -> bool:
+        got.append(message)
+        return False
+
+    await link.carry(hear)
+    return got.pop()
 
 
 def resident_bytes() -> int:
@@ -55,11 +67,11 @@ async def test_sound_and_texts_pass_both_ways_in_order() -> None:
 
     async with vapi(talk) as url:
         link = await VapiConversations(api_key="key").open(url)
-        assert [await link.receive(), await link.receive()] == [b"\x01" * 371, '{"type":"hang"}']
+        assert [await the_next(link), await the_next(link)] == [b"\x01" * 371, '{"type":"hang"}']
         link.send_audio(b"\xff" * 160)
         link.send_control({"type": "end-call"})
         with pytest.raises(LinkClosed) as closed:
-            await link.receive()
+            await the_next(link)
     assert closed.value.code == 1000
     assert got == [b"\xff" * 160, '{"type":"end-call"}']
 
@@ -75,7 +87,7 @@ async def test_the_code_of_a_close_is_told(code: int) -> None:
     async with vapi(leave) as url:
         link = await VapiConversations(api_key="").open(url)
         with pytest.raises(LinkClosed) as closed:
-            await link.receive()
+            await the_next(link)
     assert closed.value.code == code
 
 
@@ -90,7 +102,7 @@ async def test_a_connection_that_breaks_is_1006() -> None:
     async with vapi(vanish) as url:
         link = await VapiConversations(api_key="").open(url)
         with pytest.raises(LinkClosed) as closed:
-            await link.receive()
+            await the_next(link)
     assert closed.value.code == 1006
 
 
@@ -139,12 +151,71 @@ async def test_a_burst_is_no_error_and_reading_pauses_while_nobody_listens() -> 
 
     async with vapi(burst) as url:
         link = await VapiConversations(api_key="").open(url)
-        first = await link.receive()
+        first = await the_next(link)
         await asyncio.sleep(0)
-        got = [first, *[await link.receive() for _ in range(messages - 1)]]
+        got = [first, *[await the_next(link) for _ in range(messages - 1)]]
         link.send_control({"type": "end-call"})
         await link.close()
     assert [int.from_bytes(each[:2], "big") for each in got if isinstance(each, bytes)] == list(range(messages))
+
+
+async def test_who_has_heard_enough_gets_no_more_and_what_it_raises_is_raised_where_it_listens() -> None:
+    async def talk(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for number in range(6):
+            await asyncio.sleep(0.01)
+            await socket.send_str(str(number))
+        await socket.close()
+        return socket
+
+    got: list[object] = []
+
+    def hear(message: object) -> bool:
+        got.append(message)
+        if message == "3":
+            raise ValueError("three")
+        return message != "1"
+
+    async with vapi(talk) as url:
+        link = await VapiConversations(api_key="").open(url)
+        await link.carry(hear)
+        assert got == ["0", "1"]
+        with pytest.raises(ValueError, match="three"):
+            await link.carry(hear)
+        assert got == ["0", "1", "2", "3"]
+        with pytest.raises(LinkClosed):
+            await link.carry(hear)
+    assert got == ["0", "1", "2", "3", "4", "5"]
+
+
+async def test_who_stops_listening_is_told_nothing_more() -> None:
+    said = asyncio.Event()
+
+    async def talk(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await said.wait()
+        await socket.send_str("late")
+        await socket.receive()
+        return socket
+
+    got: list[object] = []
+
+    def hear(message: object) -> bool:
+        got.append(message)
+        return True
+
+    async with vapi(talk) as url:
+        link = await VapiConversations(api_key="").open(url)
+        listening = asyncio.create_task(link.carry(hear))
+        await asyncio.sleep(0)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        said.set()
+        assert await the_next(link) == "late"
+        await link.close()
+    assert got == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +235,7 @@ async def test_a_message_no_sane_vapi_would_send_is_thrown_away(kind: str, messa
 
     async with vapi(garble) as url:
         link = await VapiConversations(api_key="").open(url)
-        assert [await link.receive() for _ in range(4)] == [Garbage(kind)] * 3 + ['{"type":"hang"}']
+        assert [await the_next(link) for _ in range(4)] == [Garbage(kind)] * 3 + ['{"type":"hang"}']
         await link.close()
 
 
@@ -180,7 +251,7 @@ async def test_text_that_is_no_text_is_thrown_away_and_fragments_are_put_togethe
 
     async with vapi(garble) as url:
         link = await VapiConversations(api_key="").open(url)
-        assert [await link.receive(), await link.receive()] == [Garbage("not-text"), "{} "]
+        assert [await the_next(link), await the_next(link)] == [Garbage("not-text"), "{} "]
         await link.close()
 
 
@@ -196,7 +267,7 @@ async def test_a_message_in_endless_fragments_ends_the_socket() -> None:
     async with vapi(garble) as url:
         link = await VapiConversations(api_key="").open(url)
         with pytest.raises(LinkClosed):
-            await link.receive()
+            await the_next(link)
 
 
 async def test_a_hundred_megabytes_of_garbage_leave_no_memory_behind() -> None:
@@ -213,7 +284,7 @@ async def test_a_hundred_megabytes_of_garbage_leave_no_memory_behind() -> None:
     async with vapi(garble) as url:
         link = await VapiConversations(api_key="").open(url)
         before = resident_bytes()
-        while await link.receive() != "{}":
+        while await the_next(link) != "{}":
             pass
         assert resident_bytes() - before < 60_000_000
         await link.close()

@@ -10,7 +10,8 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,15 @@ class VapiPipe:
     def send_control(self, message: Mapping[str, Any]) -> None:
         self._client.send(json.dumps(dict(message)))
 
-    async def receive(self) -> bytes | str:
-        message = await self._client.receive()
-        if message is None:
-            raise LinkClosed(self._client.close_code or 1006)
-        return message
+    async def carry(self, on_message: Callable[[bytes | str], bool]) -> None:
+        while (message := await self._client.receive()) is not None:
+            if not on_message(message):
+                return
+        raise LinkClosed(self._client.close_code or 1006)
+
+    def drop(self) -> None:
+        self._client.close()
+        self._client.put(None)
 
     async def close(self) -> None:
         self._client.close()
@@ -134,6 +139,19 @@ class Notebook:
     def person_asked(self, ref: CallRef) -> None:
         self.asked_for_a_person += 1
         self.waiting.append(Command(100 + self.asked_for_a_person, "hand-over", {"at_once": True}))
+
+    @contextmanager
+    def watching(self, ref: CallRef, look: Callable[[], None]) -> Iterator[None]:
+        async def keep_looking() -> None:
+            while True:
+                await asyncio.sleep(2.0)
+                look()
+
+        looking = asyncio.create_task(keep_looking())
+        try:
+            yield
+        finally:
+            looking.cancel()
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         return [command for command in self.waiting if command.id > after and "agent-speech-started" in self.kinds()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,11 +50,16 @@ class BadLink:
     def send_control(self, message: Mapping[str, Any]) -> None:
         """Nobody listens."""
 
-    async def receive(self) -> bytes | str:
+    async def carry(self, on_message: Callable[[bytes | str], bool]) -> None:
         await asyncio.sleep(0.02)
-        if not self._said:
-            raise LinkClosed(1006)
-        return self._said.pop(0)
+        while self._said:
+            if not on_message(self._said.pop(0)):
+                return
+            await asyncio.sleep(0.02)
+        raise LinkClosed(1006)
+
+    def drop(self) -> None:
+        self._said.clear()
 
     async def close(self) -> None:
         self._said.clear()

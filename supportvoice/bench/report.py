@@ -1,0 +1,153 @@
+"""What one run of the bench says: one JSON for the record, one table for whoever waits. docs/bench.md explains every key."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from supportvoice.bench.figures import combined, flat, ratios, stalls_by_cause
+
+PACKAGES = ("django", "channels", "daphne", "uvicorn", "uvloop", "picows", "websockets", "orjson")
+UP_DOWN_P50_MS, UP_DOWN_P99_MS, CLEAR_P99_MS, RSS_KIB, STALL_MS = 1.0, 5.0, 10.0, 300.0, 10.0
+WS_VERSION = "require('ws/package.json').version"
+OUR_CAUSES = ("gc", "database", "redis")
+BACK_AT_START = ("tasks", "descriptors", "sockets", "threads", "open_streams")
+
+
+def machine() -> dict[str, Any]:
+    return {"cpu": _cpu_model(), "cores": os.cpu_count(), "kernel": platform.release(), "system": platform.system()}
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return found | {
+        name: said for name, said in {"node": _said("node", "--version"), "ws": _said("node", "-p", WS_VERSION)}.items() if said
+    }
+
+
+def commit(home: Path) -> str:
+    """The commit that was measured, with a + when files had been changed since."""
+    head = _said("git", "-C", str(home), "rev-parse", "--short=12", "HEAD")
+    return head + ("+" if head and _said("git", "-C", str(home), "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def document(
+    *,
+    about: Mapping[str, Any],
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    left_out: Mapping[str, str],
+    stalls: Mapping[str, Mapping[str, Any]],
+    soak: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Everything, ready to be kept. `about`: when, what and where."""
+    found: dict[str, Any] = {
+        **about,
+        "subjects": {name: combined(of_subject) for name, of_subject in runs.items()},
+        "left_out": dict(left_out),
+        "ratios": ratios(runs),
+        "stalls": {name: _stalls(seen) for name, seen in stalls.items()},
+        "soak": soaked(soak) if soak is not None else None,
+        "runs": {name: list(of_subject) for name, of_subject in runs.items()},
+    }
+    found["goals"] = list(goals(found))
+    return found
+
+
+def soaked(soak: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether anything is left behind by calls that are over."""
+    early, late = soak["after_first"], soak["at_end"]
+    grown = late["rss_kib"] / early["rss_kib"] - 1
+    back = all(late[name] <= early[name] for name in BACK_AT_START)
+    return {**soak, "rss_grown": grown, "flat": flat(early["rss_kib"], late["rss_kib"]), "back_at_start": back}
+
+
+def goals(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The project's goals that this run can judge, and whether they are reached."""
+    for name, ratio in found["ratios"].items():
+        yield _goal(f"CPU at most {ratio['goal']} x {name}", ratio["ours_over_it"], ratio["goal"])
+    ours = found["subjects"].get("ours", {})
+    if ours.get("kept_up"):
+        for way in ("up_ms", "down_ms"):
+            yield _goal(f"added delay {way[:-3]}, p50 ms", ours[way]["p50"], UP_DOWN_P50_MS)
+            yield _goal(f"added delay {way[:-3]}, p99 ms", ours[way]["p99"], UP_DOWN_P99_MS)
+        yield _goal("interruption to clear, p99 ms", ours["clear_ms"]["p99"], CLEAR_P99_MS)
+        yield _goal("memory of a live call, KiB", ours["rss_per_call_kib"], RSS_KIB)
+        wrong = sum(ours["frames"][way][what] for way in ("up", "down") for what in ("lost", "doubled", "reordered", "garbled", "stale"))
+        yield _goal("frames lost, doubled, reordered, garbled or stale", wrong, 0)
+        beside = found["stalls"]["ours"]["by_cause"].items()
+        ours_ms = max((cause["max_ms"] for name, cause in beside if any(each in name for each in OUR_CAUSES)), default=0.0)
+        yield _goal("longest stall beside gc, database or Redis, ms", ours_ms, STALL_MS)
+    if found["soak"] is not None:
+        yield _goal("memory grown over the soak", found["soak"]["rss_grown"], 0.02)
+        yield _goal("left behind by the soak's calls", 0 if found["soak"]["back_at_start"] else 1, 0)
+
+
+def table(found: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a terminal."""
+    head = (
+        "",
+        "calls",
+        "CPU ms",
+        "calls/core",
+        "up ms p50/p99",
+        "down ms p50/p99",
+        "clear ms p50/p99",
+        "silence p99",
+        "KiB/call",
+        "kept up",
+    )
+    rows = [head, *(_row(name, figures) for name, figures in found["subjects"].items())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    for name, why in found["left_out"].items():
+        yield f"{name}: left out, {why}"
+    for name, figures in found["subjects"].items():
+        if figures.get("generator"):
+            generator = figures["generator"]
+            yield f"generator beside {name}: {generator['cores']:.2f} cores, late by {_pair(generator['late_ms'])} ms"
+    for name, seen in found["stalls"].items():
+        causes = ", ".join(f"{each['count']} beside {cause} (max {each['max_ms']:.0f})" for cause, each in seen["by_cause"].items())
+        counted = f"{seen['count']}, longest {seen['longest_ms']:.1f} ms"
+        yield f"stalls over {STALL_MS:.0f} ms, {name}: {counted}{': ' + causes if causes else ''}"
+    for goal in found["goals"]:
+        yield f"{'ok    ' if goal['reached'] else 'MISSED'} {goal['goal']}: {goal['measured']:.4g} (goal {goal['limit']:g})"
+
+
+def _row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
+    kept = "yes" if figures["kept_up"] and figures["right"] else "no: " + "; ".join(figures["why_not"] or ["frames were lost or doubled"])
+    if not figures["kept_up"]:
+        return (name, str(figures["calls"]), *("-",) * 7, kept)
+    cost = (f"{figures['cpu_ms_per_call_second']:.2f}", str(figures["calls_per_core"]))
+    delays = tuple(_pair(figures[what]) for what in ("up_ms", "down_ms", "clear_ms"))
+    return (name, str(figures["calls"]), *cost, *delays, f"{figures['silence_ms']['p99']:.1f}", f"{figures['rss_per_call_kib']:.0f}", kept)
+
+
+def _pair(spread: Mapping[str, float]) -> str:
+    return f"{spread['p50']:.2f} / {spread['p99']:.2f}"
+
+
+def _goal(goal: str, measured: float, limit: float) -> dict[str, Any]:
+    return {"goal": goal, "measured": measured, "limit": limit, "reached": measured <= limit}
+
+
+def _stalls(seen: Mapping[str, Any]) -> dict[str, Any]:
+    return {"count": len(seen["stalls"]), "longest_ms": seen["longest_ms"], "by_cause": stalls_by_cause(seen["stalls"])}
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _said(*command: str) -> str:
+    """What a program says; empty when it is not there or will not."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
