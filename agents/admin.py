@@ -32,7 +32,7 @@ else:
 OPENING = ("first_message_mode", "first_message", "first_message_interruptible", "prompt")
 CAN_DO = ("may_transfer", "may_end_call", "end_call_message", "end_call_phrases")
 VOICE = ("voice_provider", "voice_id", "voice_model", "voice_speed")
-LISTENING = ("language", "keyterms", "denoise", "transcriber_provider", "transcriber_model", "endpointing_ms")
+LISTENING = ("language", "keyterms", "denoise", "sound", "transcriber_provider", "transcriber_model", "endpointing_ms")
 TURNS = (
     "barge_in",
     "wait_seconds",
@@ -43,6 +43,7 @@ TURNS = (
     "acknowledgement_phrases",
     "interruption_phrases",
 )
+KEYPAD = ("keypad", "keypad_digits", "keypad_end")
 MODEL = ("model_provider", "model_name", "temperature", "max_tokens")
 LIMITS = ("max_duration_s", "silence_timeout_s")
 
@@ -65,6 +66,7 @@ def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tu
         ("Voice", {"fields": VOICE}),
         ("Listening", {"fields": LISTENING}),
         ("Taking turns", {"fields": TURNS, "classes": ("collapse",)}),
+        ("Keypad", {"fields": KEYPAD, "classes": ("collapse",)}),
         ("Model", {"fields": MODEL, "classes": ("collapse",)}),
         ("Limits of a call", {"fields": LIMITS, "classes": ("collapse",)}),
     )
@@ -242,7 +244,7 @@ class PhoneLineAdmin(DeskAdmin):
     search_fields, search_help_text = ("number", "name", "team__name", "template__name"), "Number, name, team or agent"
     fieldsets = (
         (None, {"fields": ("number", "name", "team", "template", "answered_with")}),
-        ("When a person is needed", {"fields": ("handoff", "voicemail", "callback_hours")}),
+        ("When a person is needed", {"fields": ("handoff", "zero_for_person", "voicemail", "callback_hours")}),
         ("Announcement and recording", {"fields": ("disclosure", "record_calls")}),
     )
     readonly_fields = ("answered_with",)

@@ -139,7 +139,7 @@ KINDS = (  # in the order in which they may refer to each other
         "line",
         PhoneLine,
         "number",
-        _keys("number", "name", "voicemail", "callback_hours", "disclosure", "record_calls"),
+        _keys("number", "name", "zero_for_person", "voicemail", "callback_hours", "disclosure", "record_calls"),
         lambda line, _: limits.line_problems(line),
         {
             "template": Reference("templates", needed=True),

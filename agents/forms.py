@@ -178,6 +178,10 @@ class AgentForm(ModelForm):
             "denoise": "Keeps traffic, keyboards and other people's voices from interrupting the agent.",
             "barge_in": "“Stop at once” feels quick; “pause first” suits noisy lines.",
             "stop_words": f"{limits.RANGES['stop_words']}. With 0, any speech of the length below interrupts.",
+            "sound": "Telephone is right for nearly all agents and costs the least. Wideband adds nothing the phone did not carry; "
+            "some transcribers and voices work better with it.",
+            "keypad": "What callers type, like a customer number, is told to the agent and kept nowhere else. Say in the instructions what it is for.",
+            "keypad_digits": f"{limits.RANGES['keypad_digits']}. With so many the entry is complete; three seconds without a key complete it too.",
             "may_transfer": "Needs people under “hands over to” of the phone line.",
             "silence_timeout_s": f"{limits.RANGES['silence_timeout_s']}. Empty: Vapi decides.",
         }
@@ -263,13 +267,17 @@ class LineForm(ModelForm):
 
     class Meta:
         model = PhoneLine
-        fields: ClassVar = ["number", "name", "team", "template", "handoff", "voicemail", "callback_hours", "disclosure", "record_calls"]
+        fields: ClassVar = [
+            *("number", "name", "team", "template", "handoff", "zero_for_person", "voicemail", "callback_hours", "disclosure"),
+            "record_calls",
+        ]
         widgets: ClassVar = {"disclosure": AdminTextareaWidget(attrs={"rows": 2})}
         labels: ClassVar = {"disclosure": "Announcement", "record_calls": "Records calls, once the announcement has been said"}
         help_texts: ClassVar = {
             "name": "For you and your colleagues.",
             "team": "Whose line this is. You may leave it open.",
             "template": "Callers hear its published version.",
+            "zero_for_person": "For callers who do not want to talk to an AI. If the agent listens to the keypad, a 0 alone counts.",
             "callback_hours": f"{limits.CALLBACK_HOURS}. What a caller is told when nobody can talk and they ask to be called back.",
             "disclosure": "Said before the agent speaks. Many countries require that callers are told. Empty: nothing is said.",
             "record_calls": "Twilio records both sides. The announcement above is said first, so it must say that calls are recorded.",

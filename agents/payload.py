@@ -24,7 +24,10 @@ SERVER_MESSAGES = (
     "hang",
 )
 CLIENT_MESSAGES = ("status-update", "speech-update", "transcript", "model-output", "user-interrupted", "hang")
-PASS_THROUGH = {"provider": "vapi.websocket", "audioFormat": {"format": "mulaw", "container": "raw", "sampleRate": 8000}}
+AUDIO_FORMATS: Mapping[str, Mapping[str, Any]] = {
+    "telephone": {"format": "mulaw", "container": "raw", "sampleRate": 8000},  # Twilio's own: the bytes pass through
+    "wideband": {"format": "pcm_s16le", "container": "raw", "sampleRate": 16_000},
+}
 LIVEKIT_WAIT = "200 + 8000 * x"  # ms, x the chance that the caller goes on; LiveKit's own default, said aloud
 
 
@@ -73,6 +76,10 @@ class VersionWords:
     backoff_seconds: float
     acknowledgement_phrases: list[str]
     interruption_phrases: list[str]
+    sound: str
+    keypad: bool
+    keypad_digits: int
+    keypad_end: str
     silence_timeout_s: int | None
     max_duration_s: int
     denoise: bool
@@ -122,6 +129,7 @@ def call_request(
     inline: Mapping[str, Any] | None = None,
     variables: Mapping[str, str] | None = None,
     recording: bool = False,
+    sound: str = "telephone",
 ) -> dict[str, Any]:
     """The body of `POST /call` for the n-th Vapi session of a phone call: a stored assistant by id, or one `inline`.
 
@@ -136,7 +144,7 @@ def call_request(
     return {
         **({"assistantId": assistant_id} if assistant_id else {"assistant": dict(inline or {})}),
         "name": name,
-        "transport": PASS_THROUGH,
+        "transport": {"provider": "vapi.websocket", "audioFormat": dict(AUDIO_FORMATS[sound])},
         "assistantOverrides": {
             "variableValues": dict(variables or {}),
             "metadata": {"call_sid": call_sid, "epoch": epoch, "n": n},

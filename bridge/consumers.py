@@ -51,7 +51,6 @@ CONVERSATION_POLL_S = 0.1
 COMMAND_POLL_S = 2.0
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
-ASKS_FOR_PERSON = "0"
 OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
 DUTIES_END_WITHIN_S = 1.0
 CLOSE_WITHIN_S = 1.0
@@ -109,7 +108,11 @@ class MediaStreamConsumer(AsyncConsumer):
             instant=admission.barge_in == "instant",
             greeting_interruptible=admission.greeting_interruptible,
             agent_speaks_first=admission.agent_speaks_first,
+            zero_for_person=admission.zero_for_person,
+            keypad_digits=admission.keypad_digits,
+            keypad_end=admission.keypad_end,
         )
+        self._wideband = admission.wideband
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
         await self._carry(send, wire)
 
@@ -247,7 +250,7 @@ class MediaStreamConsumer(AsyncConsumer):
             case twilio_media.Stop():
                 self._do(self._core.caller_left(now))
             case twilio_media.Dtmf(digit):
-                self._do(self._core.key_pressed(now, asks_for_person=digit == ASKS_FOR_PERSON))
+                self._do(self._core.key_pressed(digit, now))
             case _:
                 self._twilio.bad("said-twice", now)
         return None
@@ -256,7 +259,7 @@ class MediaStreamConsumer(AsyncConsumer):
         """Find the call's Vapi session, connect, and carry what it says until it is gone."""
         try:
             conversation = await self._await_conversation()
-            self._link = await self._conversations.open(conversation.socket_url)
+            self._link = await self._conversations.open(conversation.socket_url, wideband=self._wideband)
         except VapiError as error:
             return self._do(self._core.no_agent(self._clock(), raw=str(error)))
         self._note(Noted("vapi-connected", "bridge", {"n": conversation.n}))

@@ -109,7 +109,7 @@ class BridgeCore:
         else:
             self._deadlines.pop("filler", None)
             self._deadlines.pop("agent", None)
-        return self._caller.connected(now)
+        return self._caller.connected(now) + self._keypad.connected()
 
     def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
         if self._dismissed:
@@ -151,11 +151,10 @@ class BridgeCore:
         self._unprotect_greeting(now)
         return out + self._check_drained(now)
 
-    def key_pressed(self, now: float, *, asks_for_person: bool) -> list[Action]:
-        """A key of the caller's telephone; which one it was has no place here."""
+    def key_pressed(self, key: str, now: float) -> list[Action]:
+        """A key of the caller's telephone; which one it was is the keypad's secret."""
         self._pulse.heard_at = now
-        out = self._keypad.pressed(now)
-        return out + self._keypad.ask_for_person() if asks_for_person and self._leaving is None else out
+        return self._keypad.pressed(key, now, is_leaving=self._leaving is not None)
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
         """Vapi's socket closed without an end of the session, or could not be opened again."""
@@ -227,7 +226,7 @@ class BridgeCore:
         if self._caller.fill_at is not None and self._caller.fill_at <= now:
             out += self._caller.fill(now)
         if self._keypad.at <= now:
-            out += self._keypad.tell(now)
+            out += self._keypad.tick(now)
         if self._pulse.at <= now:
             out += self._pulse.check(now)
             if LOST in out:

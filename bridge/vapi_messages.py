@@ -6,6 +6,7 @@ and server-url/events.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from bridge.untrusted import parse_untrusted
 
 MAX_TEXT_BYTES = 1024 * 1024  # conversation-update repeats the whole conversation
 END_CALL: Mapping[str, Any] = {"type": "end-call"}
+TYPED = "The caller typed on the keypad: {}. Never say these digits aloud."
+TYPED_BEFORE = re.compile(r"(The caller typed on the keypad: )[0-9*#]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,16 @@ def understand(message: Mapping[str, Any]) -> Message:
 def say(text: str) -> dict[str, Any]:
     """Have the agent speak a sentence of ours, cutting its own short."""
     return {"type": "say", "content": text, "endCallAfterSpoken": False, "interruptAssistantEnabled": True, "interruptionsEnabled": True}
+
+
+def typed(keys: str) -> dict[str, Any]:
+    """Tell the model what the caller typed, and have it answer. As `system`: what the caller *said* has no keys in it."""
+    return {"type": "add-message", "message": {"role": "system", "content": TYPED.format(keys)}, "triggerResponseEnabled": True}
+
+
+def without_keys(text: str) -> str:
+    """A text without what `typed` told in it, for whoever stores what Vapi sends: it repeats our message in its own."""
+    return TYPED_BEFORE.sub(r"\1•••", text)
 
 
 def dump(message: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("supportvoice", "calls", "agents", "bridge")  # from the roof down; imports go to the right only
 PURE = (
     *("core", "actions", "figures", "keypad", "manners", "pulse", "rules", "uplink"),
-    *("voice", "audio", "twilio_media", "vapi_messages", "untrusted", "errors"),
+    *("voice", "audio", "pcm", "tone", "twilio_media", "vapi_messages", "untrusted", "errors"),
 )
 PURE_MAY_IMPORT = {
     "__future__",
@@ -24,6 +24,7 @@ PURE_MAY_IMPORT = {
     "binascii",
     "pathlib",
     "orjson",
+    "re",
     "numpy",
     "bridge",
 }

@@ -455,7 +455,7 @@ def test_a_line_whose_carrier_sends_no_sound_is_not_half_open(word: str) -> None
         elif MarkCaller(PROBE) in out and word == "sound":
             core.caller_audio(b"\x11" * 160, at + 1.4)
         elif MarkCaller(PROBE) in out:
-            core.key_pressed(at + 0.7, asks_for_person=False)
+            core.key_pressed("5", at + 0.7)
     assert left == []
 
 
@@ -492,7 +492,7 @@ def test_keys_are_counted_and_a_long_number_is_told_once_a_second() -> None:
     out: list[Action] = []
     for n in range(16):
         run_until(core, n * 0.2, out)
-        out += core.key_pressed(n * 0.2, asks_for_person=False)
+        out += core.key_pressed("5", n * 0.2)
     run_until(core, 6.0, out)
     assert [note.detail["count"] for note in noted(out, "keypad-pressed")] == [1, 5, 10, 15, 16]
     assert core.figures()["audio"]["keys"] == 16
@@ -501,7 +501,7 @@ def test_keys_are_counted_and_a_long_number_is_told_once_a_second() -> None:
 
 def test_0_asks_for_a_person_once() -> None:
     core = a_call()
-    out = [action for n in range(5) for action in core.key_pressed(n * 0.3, asks_for_person=n != 1)]
+    out = [action for n in range(5) for action in core.key_pressed("05"[n == 1], n * 0.3)]
     assert out.count(AskForPerson()) == 1
 
 
@@ -509,7 +509,7 @@ def test_a_caller_on_the_way_to_a_person_cannot_ask_for_one() -> None:
     core = a_call()
     agent_is_speaking(core, ms=1000)
     core.leave_after_last_word("handed-over", 0.1)
-    assert AskForPerson() not in core.key_pressed(0.2, asks_for_person=True)
+    assert AskForPerson() not in core.key_pressed("0", 0.2)
 
 
 def test_who_pressed_0_does_not_have_to_hear_the_agent_out() -> None:

@@ -7,7 +7,7 @@ from pytest_django import Settings
 
 from bridge.sandbox.script import PLAIN, TECHFLOW, TEN_MINUTES, THREE_BARGE_INS, Scenario
 from bridge.sandbox.turns import Faults
-from tests.bridge.virtual_time import OneCall, carry_a_call
+from tests.bridge.virtual_time import Notebook, OneCall, carry_a_call
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,32 @@ def test_after_a_clear_at_most_40_ms_of_the_interrupted_turn_are_played() -> Non
     flushed = [note for note in call.notebook.notes if note.kind == "tts-buffer-flushed"]
     assert len(flushed) == 3
     assert all(100 <= note.detail["cancelled_ms"] <= 800 for note in flushed)
+
+
+WIDE = {"wideband": True}
+
+
+def test_the_call_of_the_article_in_wide_sound() -> None:
+    call = carry_a_call(TECHFLOW, notebook=Notebook(admission=WIDE))
+    assert call.facts.violations == []
+    assert [(final.text, final.complete) for final in call.evidence.understood][1] == ("I already tried that", True)
+    assert call.notebook.closing is not None
+    assert call.notebook.closing.why == "agent-ended"
+    heard = [(final.clip_name, final.complete) for final in call.phone.heard]
+    assert heard == [("greeting", True), ("reset_steps", False), ("ask_email", True), ("account_locked", True), ("goodbye", True)]
+    assert len(call.facts.clears) == 1
+    assert call.phone.playout.sound_ms(call.facts.clears[0], call.facts.clears[0] + 0.9) <= 40
+
+
+@pytest.mark.parametrize("odd_sizes", [False, True])
+def test_wide_sound_loses_nothing_and_is_counted_as_the_telephones(odd_sizes: bool) -> None:
+    call = carry_a_call(PLAIN, notebook=Notebook(admission=WIDE), faults=Faults(odd_sizes=odd_sizes))
+    audio = figures(call)
+    assert audio["from_agent"] == len(call.evidence.downlink) == audio["to_caller"] == call.facts.audio_bytes
+    to_vapi = len(call.evidence.uplink) - audio["silence_to_agent"]
+    assert 0 <= len(call.uplink) - to_vapi < 8000  # the last second passed while the goodbye was heard
+    assert [final.complete for final in call.phone.heard] == [True] * 3
+    assert [final.complete for final in call.evidence.understood] == [True] * 2
 
 
 def test_ten_minutes_of_talk_leave_nothing_behind() -> None:
