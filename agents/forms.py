@@ -180,8 +180,9 @@ class AgentForm(ModelForm):
             "stop_words": f"{limits.RANGES['stop_words']}. With 0, any speech of the length below interrupts.",
             "sound": "Telephone is right for nearly all agents and costs the least. Wideband adds nothing the phone did not carry; "
             "some transcribers and voices work better with it.",
-            "keypad": "What callers type, like a customer number, is told to the agent and kept nowhere else. Say in the instructions what it is for.",
-            "keypad_digits": f"{limits.RANGES['keypad_digits']}. With so many the entry is complete; three seconds without a key complete it too.",
+            "keypad": "What callers type, like a customer number, is told to the agent and kept nowhere else. "
+            "Say in the instructions what it is for.",
+            "keypad_digits": f"{limits.RANGES['keypad_digits']}. With so many it is complete; three seconds without a key complete it too.",
             "may_transfer": "Needs people under “hands over to” of the phone line.",
             "silence_timeout_s": f"{limits.RANGES['silence_timeout_s']}. Empty: Vapi decides.",
         }

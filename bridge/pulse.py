@@ -30,7 +30,7 @@ class Pulse:
         if self._probed_at is not None and self.heard_at < self._probed_at:
             self.at = float("inf")
             return [LOST]
-        if now - self.heard_at >= self._rules.probe_after:
+        if now >= self.heard_at + self._rules.probe_after:  # the very sum that `at` was: a difference may round below it for ever
             self._probed_at, self.at = now, now + self._rules.probe_within
             return [MarkCaller(PROBE)]
         self._probed_at, self.at = None, self.heard_at + self._rules.probe_after
