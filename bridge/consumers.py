@@ -204,9 +204,12 @@ class MediaStreamConsumer(AsyncConsumer):
         figures = self._core.figures()
         bad = self._twilio.counts.total() + self._vapi.counts.total()
         figures["audio"]["to_caller_overtaken"] = self._outbox.overtaken_bytes
+        figures["audio"]["to_caller_overtaken_frames"] = self._outbox.overtaken_frames
+        figures["audio"]["to_caller_held_most"] = self._outbox.held_most
         figures["audio"] |= {**self._twilio.as_figures("from_twilio"), **self._vapi.as_figures("from_vapi"), "bad_messages": bad}
         if self._link is not None:
             figures["audio"]["to_agent_dropped"] = self._link.dropped_bytes
+            figures["audio"]["to_agent_dropped_frames"] = self._link.dropped_frames
         return figures
 
     async def _end_conversation(self) -> None:

@@ -77,6 +77,7 @@ class BridgeCore:
     def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Re-framed and paced; dropped while it belongs to an interrupted turn."""
         self._figures.downlink_bytes += len(ulaw)
+        self._figures.downlink_frames += 1
         gap = None if self._agent_audio_at is None else now - self._agent_audio_at
         self._agent_audio_at = now
         if self._turn is Turn.FLUSHED or self._dismissed:

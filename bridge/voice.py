@@ -67,6 +67,8 @@ class AgentVoice:
         # Over all generations, for the call's counters. What came in and was taken back went out, was dropped or let go, or is held.
         self.dropped_bytes = 0
         self.sent_bytes = 0
+        self.sent_frames = 0
+        self.held_most = 0
         self.taken_back_bytes = 0
         self.let_go_bytes = 0
 
@@ -103,6 +105,7 @@ class AgentVoice:
             ulaw = ulaw[:room]
         self._turn_over = False
         self._held += ulaw
+        self.held_most = max(self.held_most, len(self._held))
         if self._ear_at <= now and self._filling_since is None:
             self._filling_since = now
         return self.pace(now)
@@ -213,6 +216,7 @@ class AgentVoice:
     def _send(self, chunk: bytes, now: float) -> None:
         self._sent += len(chunk)
         self.sent_bytes += len(chunk)
+        self.sent_frames += 1
         self._tail += chunk
         if len(self._tail) > TAIL_LIMIT:  # marks that never return must not grow it
             del self._tail[:-TAIL_LIMIT]

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 
+from agents.models import TemplateVersion
 from bridge.errors import BadMessage
-from calls import vapi_events
+from calls import masking, vapi_events
 from calls.models import CallSession, InboxMessage, Source, VapiSession
 from calls.redaction import redact_body
 from calls.vapi_events import NEED_THE_ID, VapiMessage
@@ -107,7 +108,13 @@ def _of_vapi(message: VapiMessage, session: VapiSession | None, at: datetime) ->
     """Vapi's first webhooks may be faster than the answer that tells us its id; whose they are is said later then."""
     kept, call_id = message.kept(), session.call_id if session and session.vapi_call_id else None
     told = {"source": Source.VAPI, "kind": message.kind, "vapi_call_id": message.vapi_call_id}
-    return {**told, "key": message.key(kept), "body": kept, "at": at, "call_id": call_id}
+    body = masking.without_digits_in_arguments(kept) if message.holds_arguments and _listens(session) else kept
+    return {**told, "key": message.key(kept), "body": body, "at": at, "call_id": call_id}
+
+
+def _listens(session: VapiSession | None) -> bool:
+    """Whether the agent is told what the caller types, and may ask its tools with it. So it is taken to be while nobody knows."""
+    return session is None or TemplateVersion.objects.filter(calls=session.call_id, keypad=True).exists()
 
 
 def process(*, pk: int, at: datetime) -> bool:

@@ -2,7 +2,7 @@
 
 A tool call's id is unique, so it is run once and its first answer stays its answer, whichever process is asked. Whether it
 may do anything is one conditional UPDATE of the call: the agent is still on it, and its budget is not used up. Secrets and
-card numbers are kept nowhere; a repeat is therefore answered without them.
+card numbers are kept nowhere, nor is any digit asked with by an agent that listens to the keypad; a repeat is therefore answered without them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from calls.history import NewEvent, record_events
-from calls.masking import masked, masked_text
+from calls.masking import masked, masked_text, without_digits
 from calls.models import CallSession, CallSessionQuerySet, Source, Status, ToolRun
 from calls.redaction import redact_body
 
@@ -29,7 +29,8 @@ WITH_AGENT = (Status.RECEIVED, Status.WAITING, Status.CONNECTING, Status.STREAMI
 
 def begin_tool(*, call: CallSession, tool_call_id: str, name: str, arguments: Any, at: datetime) -> tuple[ToolRun, bool]:
     """Enter a tool call of the model. The flag is True for the one who is to run it; all others wait for, or read, its result."""
-    kept, name = _kept(arguments), name[:64]
+    listens = call.version is not None and call.version.keypad
+    kept, name = _kept(without_digits(arguments) if listens else arguments), name[:64]
     try:
         with transaction.atomic():
             run = ToolRun.objects.create(call=call, tool_call_id=tool_call_id, name=name, arguments=kept, started_at=at)

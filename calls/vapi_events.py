@@ -85,6 +85,11 @@ class VapiMessage:
         return hashlib.sha256(b"|".join((b"vapi", self.vapi_call_id.encode(), self.kind.encode(), own))).hexdigest()
 
     @property
+    def holds_arguments(self) -> bool:
+        """Whether it may tell with what a model asked its tools."""
+        return self.kind == REPORT or not MASKED.isdisjoint(self.body)
+
+    @property
     def is_only_counted(self) -> bool:
         partial = self.kind == TRANSCRIPT and self.body.get("transcriptType") != "final"
         return partial or deed(self.kind) is Deed.COUNTED
