@@ -26,6 +26,7 @@ from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.pulse import LOST, PROBE, Pulse
 from bridge.rules import Rules
+from bridge.tone import TONE
 from bridge.uplink import CallerVoice
 from bridge.voice import AgentVoice, FlushCaller
 
@@ -41,7 +42,7 @@ class BridgeCore:
 
     def __init__(self, rules: Rules, *, clips: Mapping[str, Clip], now: float) -> None:
         self._rules = rules
-        self._clips = clips
+        self._clips = {**clips, "tone": TONE}
         self._figures = Figures()
         self._voice = AgentVoice()
         self._caller = CallerVoice(rules, self._figures)
@@ -104,6 +105,8 @@ class BridgeCore:
 
     def agent_connected(self, now: float) -> list[Action]:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
+        if not self._voice.sent_bytes:
+            self._deadlines["sign"] = self._opened_at + self._rules.filler_after
         if self._rules.agent_speaks_first:
             self._deadlines["agent"] = now + self._rules.agent_within
             self._deadlines["filler"] = max(now + self._rules.first_sound_after, self._deadlines.get("filler", 0.0))
@@ -358,6 +361,12 @@ class BridgeCore:
         said = Noted("clip-played", detail={"clip": name, "text": clip.text})
         return [said, *self._voice.add(clip.ulaw, now), *self._voice.end_turn(now)]
 
+    def _sign_of_life(self, now: float) -> list[Action]:
+        """The agent is there and nobody has heard anything yet: its first words at once if they wait for more, else a tone."""
+        if self._voice.sent_bytes:
+            return []
+        return [*self._voice.hurry(now)] if self._voice.held_bytes else self._play_clip("tone", now)
+
     def _nothing_follows(self, now: float) -> list[Action]:
         """No more sound of the agent will come: what is here is played to its end, then the call is left."""
         self._agent_speaking = False
@@ -387,6 +396,8 @@ class BridgeCore:
                 return self._play_on(now) if self._turn is Turn.HOLDING else []
             case "filler":
                 return self._play_clip("one_moment", now)
+            case "sign":
+                return self._sign_of_life(now)
             case "agent":
                 return self.no_agent(now, raw="no sound of an agent in time")
             case "drain":

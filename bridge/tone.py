@@ -9,7 +9,7 @@ from bridge.audio import Clip
 
 RATE = 8000
 HERTZ = 440
-LOUDNESS = 1800  # of 32,767: about as loud as a ringing tone, softer than speech
+LOUDNESS = 340  # of 32,767: 20 dB below speech, so that nobody takes it for a word, and well above the noise of a line
 LASTS_S = 0.2
 EDGE_S = 0.04  # it comes and goes gently: a hard edge is a click
 

@@ -115,6 +115,11 @@ class AgentVoice:
         self._turn_over = True
         return self.pace(now)
 
+    def hurry(self, now: float) -> list[Playing]:
+        """Send what is here without waiting for a cushion."""
+        self._filling_since = None
+        return self.pace(now)
+
     def pace(self, now: float) -> list[Playing]:
         """Send what may be sent now. Call again at `next_send()`."""
         out: list[Playing] = []

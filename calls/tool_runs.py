@@ -2,7 +2,8 @@
 
 A tool call's id is unique, so it is run once and its first answer stays its answer, whichever process is asked. Whether it
 may do anything is one conditional UPDATE of the call: the agent is still on it, and its budget is not used up. Secrets and
-card numbers are kept nowhere, nor is any digit asked with by an agent that listens to the keypad; a repeat is therefore answered without them.
+card numbers are kept nowhere, nor are the digits with which an agent asks that listens to the keypad; a repeat is therefore
+answered without them.
 """
 
 from __future__ import annotations

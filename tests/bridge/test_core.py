@@ -16,6 +16,7 @@ from bridge.audio import Clip
 from bridge.core import BridgeCore
 from bridge.pulse import PROBE
 from bridge.rules import Rules
+from bridge.tone import TONE
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
 CLIPS = {"one_moment": Clip("One moment.", b"\x10" * 1600), "connecting_colleague": Clip("A colleague.", b"\x20" * 3200)}
@@ -395,16 +396,43 @@ def test_an_agent_that_is_connected_but_mute_does_not_leave_the_caller_in_silenc
     core = a_call()
     out: list[Action] = []
     run_until(core, 10.0, out)
-    assert played(out).startswith(CLIPS["one_moment"].ulaw)
+    assert played(out).startswith(TONE.ulaw + CLIPS["one_moment"].ulaw)
     assert isinstance(out[-1], Leave)
     assert out[-1].why == "no-agent"
 
 
-def test_an_agent_that_lets_the_caller_speak_first_is_waited_for() -> None:
+def test_an_agent_that_lets_the_caller_speak_first_is_waited_for_with_a_tone_that_it_is_there() -> None:
     core = a_call(agent_speaks_first=False)
     out: list[Action] = []
-    run_until(core, 10.0, out)
+    run_until(core, 0.89, out)
     assert played(out) == b""
+    run_until(core, 10.0, out)
+    assert played(out) == TONE.ulaw
+
+
+def test_an_agent_that_is_there_but_has_not_spoken_within_a_second_is_announced_by_a_tone() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    core.agent_connected(0.5)
+    out: list[Action] = []
+    run_until(core, 0.95, out)
+    out += core.agent_audio(b"\x55" * 4000, 1.05)
+    run_until(core, 3.0, out)
+    assert played(out) == TONE.ulaw + b"\x55" * 4000
+
+
+def test_first_words_that_wait_for_their_cushion_are_heard_within_the_second() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    core.agent_connected(0.3)
+    assert core.agent_audio(b"\x55" * 400, 0.89) == []
+    assert played(core.tick(0.9)) == b"\x55" * 320
+
+
+def test_who_has_heard_something_is_told_nothing_by_a_tone() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    core.agent_connected(0.1)
+    out = core.agent_audio(b"\x55" * 4000, 0.7)
+    run_until(core, 5.0, out)
+    assert played(out) == b"\x55" * 4000
 
 
 def test_the_same_interruption_told_late_by_webhook_does_not_unsay_what_was_cut() -> None:

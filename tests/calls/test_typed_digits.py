@@ -36,7 +36,9 @@ def everybody_repeats_it(call: CallSession) -> None:
     webhook(call, "conversation-update", messages=spoken, messagesOpenAIFormatted=[{"role": "system", "content": content}])
     webhook(call, "tool-calls", toolCallList=asked, toolCalls=asked)
     webhook(call, "end-of-call-report", artifact={"messages": spoken, "transcript": content, "toolCalls": asked}, transcript=content)
-    tool_runs.begin_tool(call=call, tool_call_id="call_1", name="find", arguments={"customer": TYPED, "how": ["47 11 08"]}, at=timezone.now())
+    tool_runs.begin_tool(
+        call=call, tool_call_id="call_1", name="find", arguments={"customer": TYPED, "how": ["47 11 08"]}, at=timezone.now()
+    )
 
 
 def test_what_was_typed_is_in_no_column_whoever_repeats_it() -> None:
