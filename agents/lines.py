@@ -132,8 +132,16 @@ def conversation_request(
     chosen = _chosen(line_id, version_id)
     stored = chosen.assistant_id
     inline = None if stored else payload.assistant(chosen.words, server=server)
-    whose = {"call_sid": call_sid, "n": n, "epoch": epoch, "assistant_id": stored, "sound": chosen.words.sound}
-    return payload.call_request(**whose, server=server, inline=inline, variables=variables)
+    return payload.call_request(
+        call_sid=call_sid,
+        n=n,
+        epoch=epoch,
+        server=server,
+        assistant_id=stored,
+        inline=inline,
+        variables=variables,
+        sound=chosen.words.sound,
+    )
 
 
 def _chosen(line_id: int | None, version_id: int) -> Candidate:

@@ -47,7 +47,8 @@ def _code_of_each() -> NDArray[np.uint8]:
     size = np.minimum(np.abs(sample), LOUDEST) + BIAS
     exponent = np.log2(size).astype(np.int64) - 7
     bits = np.where(sample < 0, 0x80, 0) | exponent << 4 | size >> exponent + 3 & 0x0F
-    return (~bits & 0xFF).astype(np.uint8)
+    codes: NDArray[np.uint8] = (~bits & 0xFF).astype(np.uint8)
+    return codes
 
 
 SIDE_TAPS = _half_band()

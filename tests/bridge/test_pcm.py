@@ -25,7 +25,8 @@ MOST_DELAY_S = 0.002
 
 
 def tone(hertz: int, rate: int, seconds: float = 1.0) -> pcm.Numbers:
-    return np.rint(LOUD * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate + 0.3))
+    samples: pcm.Numbers = np.rint(LOUD * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate + 0.3))
+    return samples
 
 
 def rest_db(heard: pcm.Numbers, hertz: int, rate: int) -> float:

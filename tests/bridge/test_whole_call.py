@@ -89,6 +89,23 @@ def test_wide_sound_loses_nothing_and_is_counted_as_the_telephones(odd_sizes: bo
     assert [final.complete for final in call.evidence.understood] == [True] * 2
 
 
+@pytest.mark.parametrize("wants", [{}, WIDE], ids=["telephone", "wideband"])
+def test_every_hop_counts_what_was_seen_at_its_two_ends_and_the_hops_add_up(wants: dict[str, bool]) -> None:
+    call = carry_a_call(THREE_BARGE_INS, notebook=Notebook(admission=wants))
+    audio, at_vapi = figures(call), call.evidence
+    assert 0 <= len(call.uplink) - audio["from_caller"] <= 3 * 160  # what comes after the call was left is counted by nobody
+    assert audio["from_caller_frames"] == audio["from_caller"] // 160
+    assert (audio["from_agent"], audio["to_caller"]) == (len(at_vapi.downlink), call.facts.audio_bytes)
+    assert audio["to_caller_frames"] == call.facts.media_received
+    assert 0 <= audio["to_agent_frames"] - at_vapi.uplink_messages < 50  # Vapi listens until it ends, a second before we know
+    assert audio["from_agent_frames"] >= len(at_vapi.chunks)  # wide ones are now and then cut in two
+    assert audio["from_agent_held_most"] > 0
+    unheard = audio["from_caller_dropped"] + audio["from_caller_left"]
+    assert audio["to_agent"] == audio["from_caller"] + audio["silence_to_agent"] - unheard
+    unsent = audio["from_agent_dropped"] + audio["from_agent_let_go"] + audio["from_agent_left"]
+    assert audio["to_caller"] == audio["from_agent"] + audio["clips"] + audio["to_caller_taken_back"] - unsent
+
+
 def test_ten_minutes_of_talk_leave_nothing_behind() -> None:
     call = carry_a_call(TEN_MINUTES)
     assert call.seconds >= 600
