@@ -34,6 +34,7 @@ def everybody_repeats_it(call: CallSession) -> None:
     spoken = [{"role": "system", "message": content, "time": 1}, {"role": "user", "message": "Hello.", "time": 2}]
     asked = [{"id": "call_1", "type": "function", "function": {"name": "find", "arguments": {"customer": TYPED, "count": 471108}}}]
     webhook(call, "conversation-update", messages=spoken, messagesOpenAIFormatted=[{"role": "system", "content": content}])
+    webhook(call, "transcript", transcriptType="final", role="assistant", transcript=content)
     webhook(call, "tool-calls", toolCallList=asked, toolCalls=asked)
     webhook(call, "end-of-call-report", artifact={"messages": spoken, "transcript": content, "toolCalls": asked}, transcript=content)
     tool_runs.begin_tool(
