@@ -49,7 +49,7 @@ OPENING = ("first_message_mode", "first_message", "first_message_interruptible",
 CAN_DO = ("may_transfer", "may_end_call", "end_call_message", "end_call_phrases")
 VOICE = ("voice_provider", "voice_id", "voice_model", "voice_speed")
 CALLERS = ("callers_from", "preset")
-LISTENING = ("language", "keyterms", "denoise", "transcriber_provider", "transcriber_model", "endpointing_ms")
+LISTENING = ("language", "keyterms", "denoise", "sound", "transcriber_provider", "transcriber_model", "endpointing_ms")
 TURNS = (
     "barge_in",
     "wait_seconds",
@@ -61,6 +61,7 @@ TURNS = (
     "interruption_phrases",
     "tell_heard",
 )
+KEYPAD = ("keypad", "keypad_digits", "keypad_end")
 MODEL = ("model_provider", "model_name", "temperature", "max_tokens")
 KEPT: tuple[str, Any] = ("How long things are kept", {"fields": limits.KEPT, "classes": ("collapse",)})
 LIMITS = ("max_duration_s", "silence_timeout_s")
@@ -86,6 +87,7 @@ def words_fieldsets(*, tools: str, lists: Mapping[str, Any] | None = None) -> tu
         ("Your callers", {"fields": CALLERS}),
         ("Listening", {"fields": LISTENING}),
         ("Taking turns", {"fields": TURNS, "classes": ("collapse",)}),
+        ("Keypad", {"fields": KEYPAD, "classes": ("collapse",)}),
         ("Model", {"fields": MODEL, "classes": ("collapse",)}),
         ("Limits of a call", {"fields": LIMITS, "classes": ("collapse",)}),
         ("What is left out before anything is stored", {"fields": LEFT_OUT}),
@@ -329,7 +331,7 @@ class PhoneLineAdmin(DeskAdmin):
     search_fields, search_help_text = ("number", "name", "team__name", "template__name"), "Number, name, team or agent"
     fieldsets = (
         (None, {"fields": ("number", "name", "team", "template", "answered_with")}),
-        ("When a person is needed", {"fields": ("handoff", "voicemail", "callback_hours")}),
+        ("When a person is needed", {"fields": ("handoff", "zero_for_person", "voicemail", "callback_hours")}),
         ("Announcement and recording", {"fields": ("disclosure", "record_calls", "all_party_consent")}),
         KEPT,
     )

@@ -146,7 +146,17 @@ KINDS = (  # in the order in which they may refer to each other
         "line",
         PhoneLine,
         "number",
-        _keys("number", "name", "voicemail", "callback_hours", "disclosure", "record_calls", "all_party_consent", *limits.KEPT),
+        _keys(
+            "number",
+            "name",
+            "zero_for_person",
+            "voicemail",
+            "callback_hours",
+            "disclosure",
+            "record_calls",
+            "all_party_consent",
+            *limits.KEPT,
+        ),
         lambda line, _: limits.line_problems(line) | limits.keeping_problems(line),
         {
             "template": Reference("templates", needed=True),

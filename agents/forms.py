@@ -231,6 +231,11 @@ class AgentForm(OwnForm):
             "barge_in": "“Stop at once” feels quick; “pause first” suits noisy lines.",
             "tell_heard": "So that it does not take for known what the caller never heard.",
             "stop_words": f"{limits.RANGES['stop_words']}. With 0, any speech of the length below interrupts.",
+            "sound": "Telephone is right for nearly all agents and costs the least. Wideband adds nothing the phone did not carry; "
+            "some transcribers and voices work better with it.",
+            "keypad": "What callers type, like a customer number, is told to the agent and kept nowhere else. "
+            "Say in the instructions what it is for.",
+            "keypad_digits": f"{limits.RANGES['keypad_digits']}. With so many it is complete; three seconds without a key complete it too.",
             "may_transfer": "Needs people under “hands over to” of the phone line.",
             "silence_timeout_s": f"{limits.RANGES['silence_timeout_s']}. Empty: Vapi decides.",
             "redact_cards": "Written or spoken, also in parts. In their place stands [card], and nobody can get them back.",
@@ -332,6 +337,7 @@ class LineForm(OwnForm):
             "team",
             "template",
             "handoff",
+            "zero_for_person",
             "voicemail",
             "callback_hours",
             "disclosure",
@@ -345,6 +351,7 @@ class LineForm(OwnForm):
             "name": "For you and your colleagues.",
             "team": "Whose line this is. Its members see its calls.",
             "template": "Callers hear its published version.",
+            "zero_for_person": "For callers who do not want to talk to an AI. If the agent listens to the keypad, a 0 alone counts.",
             "callback_hours": f"{limits.CALLBACK_HOURS}. What a caller is told when nobody can talk and they ask to be called back.",
             "disclosure": "Said before the agent speaks. Many countries require that callers are told. Empty: nothing is said.",
             **KEEPING_HELP,

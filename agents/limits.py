@@ -63,6 +63,7 @@ RANGES: Mapping[str, Range] = {
     "stop_words": Range(0, 10, "words"),
     "stop_voice_seconds": Range(0, 0.5, "seconds"),
     "backoff_seconds": Range(0, 10, "seconds"),
+    "keypad_digits": Range(1, 32, "digits"),
     "silence_timeout_s": Range(10, 3600, "seconds"),
     "max_duration_s": Range(10, 43_200, "seconds"),
 }

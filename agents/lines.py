@@ -138,7 +138,16 @@ def conversation_request(
     inline = None if stored else payload.assistant(chosen.words, server=server)
     if inline is not None and so_far is not None:
         inline = payload.resumed(inline, so_far)
-    return payload.call_request(call_sid=call_sid, n=n, epoch=epoch, server=server, assistant_id=stored, inline=inline, variables=variables)
+    return payload.call_request(
+        call_sid=call_sid,
+        n=n,
+        epoch=epoch,
+        server=server,
+        assistant_id=stored,
+        inline=inline,
+        variables=variables,
+        sound=chosen.words.sound,
+    )
 
 
 def _chosen(line_id: int | None, version_id: int) -> Candidate:

@@ -44,6 +44,19 @@ class TurnEnd(models.TextChoices):
     VAPI = "vapi", "By meaning (other languages)"
 
 
+class Sound(models.TextChoices):
+    """What the caller's and the agent's sound are to each other on Vapi's socket (CALL.md section 3)."""
+
+    TELEPHONE = "telephone", "Telephone: exactly as the line carries it"
+    WIDEBAND = "wideband", "Wideband: 16 kHz, for transcribers and voices that want it"
+
+
+class KeypadEnd(models.TextChoices):
+    HASH = "#", "The # key"
+    STAR = "*", "The * key"
+    NONE = "none", "No key: a pause of three seconds"
+
+
 class AgentWords(models.Model):
     """Everything a manager can say about an agent; shared by the draft and by every published version."""
 
@@ -83,6 +96,10 @@ class AgentWords(models.Model):
     interruption_phrases = models.JSONField("phrases that always interrupt", default=list, blank=True)
 
     tell_heard = models.BooleanField("is told how much of an interrupted sentence was heard", default=True)
+    sound = models.CharField("sound quality towards the AI", max_length=10, choices=Sound.choices, default=Sound.TELEPHONE)
+    keypad = models.BooleanField("listens to the caller's keypad", default=False)
+    keypad_digits = models.PositiveIntegerField("most digits of one entry", default=20)
+    keypad_end = models.CharField("key that ends an entry", max_length=4, choices=KeypadEnd.choices, default=KeypadEnd.HASH)
 
     silence_timeout_s = models.PositiveIntegerField("hang up after silence, in seconds", null=True, blank=True)
     max_duration_s = models.PositiveIntegerField("longest call, in seconds", default=1800)
@@ -265,6 +282,7 @@ class PhoneLine(Keeping):
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="lines")
     template = models.ForeignKey(AssistantTemplate, on_delete=models.PROTECT, related_name="lines", verbose_name="answered by")
     handoff = models.ManyToManyField(HandoffTarget, blank=True, related_name="lines", verbose_name="hands over to")
+    zero_for_person = models.BooleanField("pressing 0 calls a person", default=True)
     voicemail = models.BooleanField("offers voicemail when nobody can talk", default=True)
     callback_hours = models.PositiveIntegerField("promises to call back within, in hours", default=4)
     disclosure = models.CharField("said before the agent speaks (empty: nothing)", max_length=500, blank=True, default=DISCLOSURE)

@@ -27,7 +27,10 @@ CLIENT_MESSAGES = (
     *("status-update", "speech-update", "transcript", "model-output", "user-interrupted", "hang"),
     *("assistant.speechStarted", "tool-calls"),  # word times; the agent works and owes nothing yet
 )
-PASS_THROUGH = {"provider": "vapi.websocket", "audioFormat": {"format": "mulaw", "container": "raw", "sampleRate": 8000}}
+AUDIO_FORMATS: Mapping[str, Mapping[str, Any]] = {
+    "telephone": {"format": "mulaw", "container": "raw", "sampleRate": 8000},  # Twilio's own: the bytes pass through
+    "wideband": {"format": "pcm_s16le", "container": "raw", "sampleRate": 16_000},
+}
 RESUMED = "Sorry, we were cut off. Please go on."
 LIVEKIT_WAIT = "200 + 8000 * x"  # ms, x the chance that the caller goes on; LiveKit's own default, said aloud
 
@@ -87,6 +90,10 @@ class VersionWords:
     acknowledgement_phrases: list[str]
     interruption_phrases: list[str]
     tell_heard: bool
+    sound: str
+    keypad: bool
+    keypad_digits: int
+    keypad_end: str
     silence_timeout_s: int | None
     max_duration_s: int
     denoise: bool
@@ -144,6 +151,7 @@ def call_request(
     inline: Mapping[str, Any] | None = None,
     variables: Mapping[str, str] | None = None,
     recording: bool = False,
+    sound: str = "telephone",
 ) -> dict[str, Any]:
     """The body of `POST /call` for the n-th Vapi session of a phone call: a stored assistant by id, or one `inline`.
 
@@ -158,7 +166,7 @@ def call_request(
     return {
         **({"assistantId": assistant_id} if assistant_id else {"assistant": dict(inline or {})}),
         "name": name,
-        "transport": PASS_THROUGH,
+        "transport": {"provider": "vapi.websocket", "audioFormat": dict(AUDIO_FORMATS[sound])},
         "assistantOverrides": {
             "variableValues": dict(variables or {}),
             "metadata": {"call_sid": call_sid, "epoch": epoch, "n": n},

@@ -17,9 +17,9 @@ class ToAgent:
 
 @dataclass(frozen=True, slots=True)
 class TellAgent:
-    """A control message for Vapi's socket."""
+    """A control message for Vapi's socket. What is in it may be what a caller typed: it is never printed."""
 
-    message: Mapping[str, Any]
+    message: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,6 @@ CLAIM_AFTER_S = 1.0
 CONVERSATION_POLL_S = 0.1
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
-ASKS_FOR_PERSON = "0"
 OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
 DUTIES_END_WITHIN_S = 1.0
 CLOSE_WITHIN_S = 1.0
@@ -92,7 +91,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._conversation_news = asyncio.Event()
         self._command_news = asyncio.Event()
         self._lost: str | None = None  # how the agent was lost, until another one is asked for
-        self._dropped_to_agent = 0  # bytes, by the links before this one
+        self._links_before: list[Link] = []  # of agents that were lost
         self._twilio, self._vapi = Manners(TWILIO), Manners(VAPI)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -113,7 +112,11 @@ class MediaStreamConsumer(AsyncConsumer):
             greeting_interruptible=admission.greeting_interruptible,
             agent_speaks_first=admission.agent_speaks_first,
             tell_heard=admission.tell_heard,
+            zero_for_person=admission.zero_for_person,
+            keypad_digits=admission.keypad_digits,
+            keypad_end=admission.keypad_end,
         )
+        self._wideband = admission.wideband
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
         await self._carry(send, wire)
 
@@ -205,8 +208,13 @@ class MediaStreamConsumer(AsyncConsumer):
         figures = self._core.figures()
         bad = self._twilio.counts.total() + self._vapi.counts.total()
         figures["audio"]["to_caller_overtaken"] = self._outbox.overtaken_bytes
+        figures["audio"]["to_caller_overtaken_frames"] = self._outbox.overtaken_frames
+        figures["audio"]["to_caller_held_most"] = self._outbox.held_most
         figures["audio"] |= {**self._twilio.as_figures("from_twilio"), **self._vapi.as_figures("from_vapi"), "bad_messages": bad}
-        figures["audio"]["to_agent_dropped"] = self._dropped_to_agent + (self._link.dropped_bytes if self._link else 0)
+        links = [*self._links_before, *([self._link] if self._link else [])]
+        if links:
+            figures["audio"]["to_agent_dropped"] = sum(link.dropped_bytes for link in links)
+            figures["audio"]["to_agent_dropped_frames"] = sum(link.dropped_frames for link in links)
         return figures
 
     async def _end_conversation(self) -> None:
@@ -251,7 +259,7 @@ class MediaStreamConsumer(AsyncConsumer):
             case twilio_media.Stop():
                 self._do(self._core.caller_left(now))
             case twilio_media.Dtmf(digit):
-                self._do(self._core.key_pressed(now, asks_for_person=digit == ASKS_FOR_PERSON))
+                self._do(self._core.key_pressed(digit, now))
             case _:
                 self._twilio.bad("said-twice", now)
         return None
@@ -263,7 +271,7 @@ class MediaStreamConsumer(AsyncConsumer):
             if raw is None:  # the core is leaving: nobody is missed
                 return
             if self._link is not None:
-                self._dropped_to_agent += self._link.dropped_bytes
+                self._links_before.append(self._link)
                 self._link = None
             if not await self._another_agent(raw):
                 self._do(self._core.no_other_agent(self._clock(), raw=raw))
@@ -277,7 +285,7 @@ class MediaStreamConsumer(AsyncConsumer):
             self._do(self._core.no_agent(self._clock(), raw=str(error)))
             return False
         try:
-            self._link = await self._conversations.open(conversation.socket_url)
+            self._link = await self._conversations.open(conversation.socket_url, wideband=self._wideband)
         except VapiError as error:
             self._do(self._core.agent_lost(self._clock(), raw=str(error)))
             return True

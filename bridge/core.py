@@ -29,6 +29,7 @@ from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.pulse import LOST, PROBE, Pulse
 from bridge.rules import Rules
+from bridge.tone import TONE
 from bridge.uplink import CallerVoice
 from bridge.voice import AgentVoice, FlushCaller
 
@@ -44,7 +45,7 @@ class BridgeCore:
 
     def __init__(self, rules: Rules, *, clips: Mapping[str, Clip], now: float) -> None:
         self._rules = rules
-        self._clips = clips
+        self._clips = {**clips, "tone": TONE}
         self._figures = Figures()
         self._voice = AgentVoice()
         self._caller = CallerVoice(rules, self._figures)
@@ -83,6 +84,7 @@ class BridgeCore:
     def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Re-framed and paced; dropped while it belongs to an interrupted turn."""
         self._figures.downlink_bytes += len(ulaw)
+        self._figures.downlink_frames += 1
         gap = None if self._agent_audio_at is None else now - self._agent_audio_at
         self._agent_audio_at = now
         if self._turn is Turn.FLUSHED or self._dismissed:
@@ -110,13 +112,15 @@ class BridgeCore:
 
     def agent_connected(self, now: float) -> list[Action]:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
+        if not self._voice.sent_bytes:
+            self._deadlines["sign"] = self._opened_at + self._rules.filler_after
         if self._rules.agent_speaks_first or self._lost:
             self._deadlines["agent"] = now + self._rules.agent_within
             self._deadlines["filler"] = max(now + self._rules.first_sound_after, self._deadlines.get("filler", 0.0))
         else:
             self._deadlines.pop("filler", None)
             self._deadlines.pop("agent", None)
-        return self._caller.connected(now)
+        return self._caller.connected(now) + self._keypad.connected()
 
     def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
         if self._dismissed:
@@ -170,11 +174,10 @@ class BridgeCore:
         self._unprotect_greeting(now)
         return out + self._check_drained(now)
 
-    def key_pressed(self, now: float, *, asks_for_person: bool) -> list[Action]:
-        """A key of the caller's telephone; which one it was has no place here."""
+    def key_pressed(self, key: str, now: float) -> list[Action]:
+        """A key of the caller's telephone; which one it was is the keypad's secret."""
         self._pulse.heard_at = now
-        out = self._keypad.pressed(now)
-        return out + self._keypad.ask_for_person() if asks_for_person and self._leaving is None else out
+        return self._keypad.pressed(key, now, is_leaving=self._leaving is not None)
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
         """Vapi's socket closed without an end of the session, or could not be opened: another agent may go on where this one was."""
@@ -264,7 +267,7 @@ class BridgeCore:
         if self._caller.fill_at is not None and self._caller.fill_at <= now:
             out += self._caller.fill(now)
         if self._keypad.at <= now:
-            out += self._keypad.tell(now)
+            out += self._keypad.tick(now)
         if self._pulse.at <= now:
             out += self._pulse.check(now)
             if LOST in out:
@@ -418,6 +421,12 @@ class BridgeCore:
         said = Noted("clip-played", detail={"clip": name, "text": clip.text})
         return [said, *self._voice.add(clip.ulaw, now), *self._voice.end_turn(now)]
 
+    def _sign_of_life(self, now: float) -> list[Action]:
+        """The agent is there and nobody has heard anything yet: its first words at once if they wait for more, else a tone."""
+        if self._voice.sent_bytes:
+            return []
+        return [*self._voice.hurry(now)] if self._voice.held_bytes else self._play_clip("tone", now)
+
     def _nothing_follows(self, now: float) -> list[Action]:
         """No more sound of the agent will come: what is here is played to its end, then the call is left."""
         self._agent_speaking = False
@@ -447,6 +456,8 @@ class BridgeCore:
                 return self._play_on(now) if self._turn is Turn.HOLDING else []
             case "filler":
                 return self._play_clip("one_moment", now)
+            case "sign":
+                return self._sign_of_life(now)
             case "agent":
                 return self.no_agent(now, raw="no sound of an agent in time")
             case "drain":

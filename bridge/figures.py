@@ -1,25 +1,34 @@
-"""The figures of one stream, as the history keeps them."""
+"""The figures of one stream, as the history keeps them: what came in, went out, was held and was dropped at each hop, and why."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.voice import AgentVoice
 
+MOST = "_most"  # ends the names of those that are not sums
+
 
 @dataclass(slots=True)
 class Figures:
-    """Counters of one stream, in bytes unless the name says otherwise."""
+    """Counters of one stream, in bytes unless the name says otherwise. A frame is one message on a socket."""
 
     first_audio_ms: int | None = None
     interruptions: int = 0
     time_to_silence_ms: list[int] = field(default_factory=list)
     turn_latency_ms: list[int] = field(default_factory=list)
     uplink_bytes: int = 0
+    uplink_frames: int = 0
     uplink_dropped: int = 0
+    uplink_held: int = 0  # now
+    uplink_held_most: int = 0
+    uplink_sent: int = 0
+    uplink_sent_frames: int = 0
     uplink_filled: int = 0
     downlink_bytes: int = 0
+    downlink_frames: int = 0
     downlink_flushed: int = 0
     downlink_late: int = 0  # among the flushed: came when its turn was over
     clip_bytes: int = 0
@@ -28,10 +37,11 @@ class Figures:
     dead_air: int = 0  # times that the caller was asked for patience
 
     def as_metrics(self, voice: AgentVoice) -> dict[str, Any]:
-        """As CallMetrics names them; `audio` is flat, so that the streams of a call can be added up.
+        """As CallMetrics names them; `audio` is flat, so that the streams of a call can be added up (`together`).
 
         `from_agent_flushed` is what the caller did not hear, as far as marks and clock tell. The others are exact: what came from
-        the agent, of clips and back from Twilio is what went to Twilio, was dropped or let go.
+        the caller, and the silence put into its holes, went to the agent, was dropped or is left; what came from the agent, of
+        clips and back from Twilio went to Twilio, was dropped, let go or is left.
         """
         return {
             "first_audio_ms": self.first_audio_ms,
@@ -40,17 +50,37 @@ class Figures:
             "turn_latency_ms": list(self.turn_latency_ms),
             "audio": {
                 "from_caller": self.uplink_bytes,
+                "from_caller_frames": self.uplink_frames,
                 "from_caller_dropped": self.uplink_dropped,
+                "from_caller_held_most": self.uplink_held_most,
+                "from_caller_left": self.uplink_held,
                 "silence_to_agent": self.uplink_filled,
+                "to_agent": self.uplink_sent,
+                "to_agent_frames": self.uplink_sent_frames,
                 "from_agent": self.downlink_bytes,
+                "from_agent_frames": self.downlink_frames,
                 "from_agent_flushed": self.downlink_flushed,
                 "from_agent_dropped": voice.dropped_bytes,
                 "from_agent_let_go": voice.let_go_bytes + self.downlink_late,
+                "from_agent_held_most": voice.held_most,
+                "from_agent_left": voice.held_bytes,
                 "clips": self.clip_bytes,
                 "to_caller": voice.sent_bytes,
+                "to_caller_frames": voice.sent_frames,
                 "to_caller_taken_back": voice.taken_back_bytes,
                 "keys": self.keys,
                 "stuck": self.stuck,
                 "dead_air": self.dead_air,
             },
         }
+
+
+def together(before: Mapping[str, int], then: Mapping[str, int]) -> dict[str, int]:
+    """The counters of a call's streams in one; a most is the larger, zeros are left out."""
+    names = dict.fromkeys((*before, *then))
+    added = {name: (max if name.endswith(MOST) else _sum)(before.get(name, 0), then.get(name, 0)) for name in names}
+    return {name: value for name, value in added.items() if value}
+
+
+def _sum(one: int, other: int) -> int:
+    return one + other

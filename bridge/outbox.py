@@ -36,7 +36,8 @@ class Outbox:
         self._room.set()
         self.waiting = 0  # characters
         self.sent = 0  # messages that have left
-        self.overtaken_bytes = 0  # of sound
+        self.overtaken_bytes = self.overtaken_frames = 0  # of sound
+        self.held_bytes = self.held_most = 0  # of sound that waits, and how much ever did
 
     @property
     def is_waiting(self) -> bool:
@@ -57,15 +58,18 @@ class Outbox:
             return
         self._queue.append((text, sound))
         self.waiting += len(text)
+        self.held_bytes += sound
+        self.held_most = max(self.held_most, self.held_bytes)
         self._empty.clear()
         self._news.set()
         if self.waiting > FULL:
             self._room.clear()
 
     def put_clear(self, text: str) -> None:
-        self.overtaken_bytes += sum(sound for _, sound in self._queue)
+        self.overtaken_bytes += self.held_bytes
+        self.overtaken_frames += sum(sound > 0 for _, sound in self._queue)
         self._queue.clear()
-        self.waiting = 0
+        self.waiting = self.held_bytes = 0
         self._room.set()
         self.put(text)
 
@@ -82,8 +86,9 @@ class Outbox:
             await self._news.wait()
             self._news.clear()
             while self._queue:
-                text, _ = self._queue.popleft()
+                text, sound = self._queue.popleft()
                 self.waiting -= len(text)
+                self.held_bytes -= sound
                 if self.waiting < FULL // 2:
                     self._room.set()
                 self._sending = True
@@ -94,7 +99,7 @@ class Outbox:
                 except Exception:  # every server has its own class for "the peer is gone"
                     log.info("Twilio's socket is gone")
                     self._queue.clear()
-                    self.waiting = 0
+                    self.waiting = self.held_bytes = 0
                     self._empty.set()
                     self._room.set()
                     return

@@ -32,6 +32,10 @@ class Admission:
     greeting_interruptible: bool = True
     agent_speaks_first: bool = True
     tell_heard: bool = True
+    wideband: bool = False  # Vapi was asked for 16-bit sound at 16 kHz; else it hears and speaks Twilio's own
+    zero_for_person: bool = True
+    keypad_digits: int = 0  # 0: the agent is not told what the caller types
+    keypad_end: str = "#"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +124,13 @@ class LedgerAway(Exception):
 
 
 class Link(Protocol):
-    """An open Vapi audio socket. Sends never wait: queues are bounded, the oldest caller audio is dropped and counted."""
+    """An open Vapi audio socket. Sends never wait: queues are bounded, caller audio that finds no room is dropped and counted."""
 
-    dropped_bytes: int
+    @property
+    def dropped_bytes(self) -> int: ...
+
+    @property
+    def dropped_frames(self) -> int: ...
 
     def send_audio(self, ulaw: bytes) -> None: ...
 
@@ -149,8 +157,8 @@ class LinkClosed(Exception):
 
 
 class Conversations(Protocol):
-    async def open(self, socket_url: str) -> Link:
-        """Connect within 2 s. Raises VapiUnavailable or VapiRefused."""
+    async def open(self, socket_url: str, *, wideband: bool = False) -> Link:
+        """Connect within 2 s. The link gives and takes telephone sound, whatever Vapi does. Raises VapiUnavailable or VapiRefused."""
 
 
 WIRE = "supportvoice.wire"  # in a scope's extensions: {"wire": Wire} once the socket is accepted

@@ -10,6 +10,10 @@ class Rules:
     instant: bool = True
     greeting_interruptible: bool = True
     agent_speaks_first: bool = True
+    zero_for_person: bool = True
+    keypad_digits: int = 0  # what the caller types is told to the agent, so many digits at once; 0: it is not
+    keypad_end: str = "#"  # the key that ends an entry
+    keypad_pause: float = 3.0  # so does this long without a key
     debounce: float = 0.5
     confirm: float = 0.6
     filler_after: float = 0.9

@@ -7,7 +7,7 @@ Pure: `now` is seconds of a monotonic clock.
 from __future__ import annotations
 
 from bridge.actions import Action, ToAgent
-from bridge.audio import FRAME_S, SILENT_FRAME
+from bridge.audio import BYTES_PER_S, FRAME_S, SILENT_FRAME
 from bridge.figures import Figures
 from bridge.rules import Rules
 
@@ -22,22 +22,27 @@ class CallerVoice:
 
     def add(self, ulaw: bytes, now: float) -> list[Action]:
         """Before the agent is there the newest 5 s are kept, the oldest dropped and counted."""
-        self._figures.uplink_bytes += len(ulaw)
+        figures = self._figures
+        figures.uplink_bytes += len(ulaw)
+        figures.uplink_frames += 1
         if self.fill_at is not None:
             self.fill_at = now + self._rules.fill_gap_after
-            return [ToAgent(ulaw)]
+            return [self._to_agent(ulaw)]
         self._backlog += ulaw
         excess = len(self._backlog) - self._rules.backlog_limit
         if excess > 0:
             del self._backlog[:excess]
-            self._figures.uplink_dropped += excess
+            figures.uplink_dropped += excess
+        figures.uplink_held = len(self._backlog)
+        figures.uplink_held_most = max(figures.uplink_held_most, figures.uplink_held)
         return []
 
     def connected(self, now: float) -> list[Action]:
-        """The agent listens from now on: first what the caller said so far."""
+        """The agent listens from now on: first what the caller said so far, a second in a message."""
         self.fill_at = now + FRAME_S
-        backlog, self._backlog = bytes(self._backlog), bytearray()
-        return [ToAgent(backlog)] if backlog else self.fill(now)
+        backlog, self._backlog, self._figures.uplink_held = bytes(self._backlog), bytearray(), 0
+        seconds = [backlog[start : start + BYTES_PER_S] for start in range(0, len(backlog), BYTES_PER_S)]
+        return [self._to_agent(second) for second in seconds] or self.fill(now)
 
     def disconnected(self) -> None:
         self.fill_at = None
@@ -45,4 +50,9 @@ class CallerVoice:
     def fill(self, now: float) -> list[Action]:
         self.fill_at = now + FRAME_S
         self._figures.uplink_filled += len(SILENT_FRAME)
-        return [ToAgent(SILENT_FRAME)]
+        return [self._to_agent(SILENT_FRAME)]
+
+    def _to_agent(self, ulaw: bytes) -> ToAgent:
+        self._figures.uplink_sent += len(ulaw)
+        self._figures.uplink_sent_frames += 1
+        return ToAgent(ulaw)

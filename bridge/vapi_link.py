@@ -18,10 +18,11 @@ import picows
 from bridge import vapi_messages
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.manners import Garbage
-from bridge.ports import LinkClosed
+from bridge.ports import Link, LinkClosed
+from bridge.wideband import WIDER, Wideband
 
 CONNECT_WITHIN_S = 2.0
-UNSENT_LIMIT = 32 * 1024  # 4 s of sound; Vapi's own advice is to watch above 32 KB
+UNSENT_LIMIT = 32 * 1024  # 4 s of telephone sound; Vapi's own advice is to watch above 32 KB
 UNREAD_LIMIT = 400  # messages: about 20 s of agent sound in the vendor's chunk sizes
 UNREAD_BYTES = 512 * 1024
 FRAME_LIMIT = 16 * 1024 * 1024  # a larger frame ends the socket; up to here it is only thrown away
@@ -39,11 +40,11 @@ class VapiConversations:
     def __init__(self, *, api_key: str) -> None:
         self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "supportvoice"} if api_key else {"User-Agent": "supportvoice"}
 
-    async def open(self, socket_url: str) -> VapiLink:
+    async def open(self, socket_url: str, *, wideband: bool = False) -> Link:
         """Connected within 2 s. Raises VapiUnavailable, or VapiRefused when Vapi answered no."""
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
-                link = VapiLink()
+                link = VapiLink(wider=WIDER if wideband else 1)
                 transport, _ = await picows.ws_connect(
                     lambda: link,
                     socket_url,
@@ -64,7 +65,7 @@ class VapiConversations:
         if transport.response.headers.get("Sec-WebSocket-Protocol"):  # none was offered: RFC 6455 §4.1 has us fail
             transport.disconnect(graceful=False)
             raise VapiUnavailable("Vapi's audio socket speaks a protocol that was not offered.")
-        return link
+        return Wideband(link) if wideband else link
 
 
 def _status(error: picows.WSInvalidStatusError) -> int | None:
@@ -73,10 +74,11 @@ def _status(error: picows.WSInvalidStatusError) -> int | None:
 
 
 class VapiLink(picows.WSListener):  # type: ignore[misc]
-    """One open socket; see `bridge.ports.Link`."""
+    """One open socket; see `bridge.ports.Link`. `wider`: how many bytes it has for one of the telephone's."""
 
-    def __init__(self) -> None:
-        self.dropped_bytes = 0
+    def __init__(self, *, wider: int = 1) -> None:
+        self.dropped_bytes = self.dropped_frames = 0
+        self._unsent_limit, self._sound_limit = wider * UNSENT_LIMIT, wider * SOUND_LIMIT
         self._inbox: deque[bytes | str | Garbage] = deque()
         self._unread_bytes = 0
         self._on_message: Callable[[bytes | str | Garbage], bool] | None = None
@@ -95,7 +97,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         kind = frame.msg_type
-        if kind is BINARY and frame.fin and 0 < frame.payload_size <= SOUND_LIMIT and not self._parts:  # nearly every one
+        if kind is BINARY and frame.fin and 0 < frame.payload_size <= self._sound_limit and not self._parts:  # nearly every one
             self._put(frame.get_payload_as_bytes())
             return
         if kind is CLOSE:
@@ -125,8 +127,9 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
     def send_audio(self, ulaw: bytes) -> None:
         if self._transport is None or self._closed is not None:
             return
-        if self._transport.underlying_transport.get_write_buffer_size() > UNSENT_LIMIT:
+        if self._transport.underlying_transport.get_write_buffer_size() > self._unsent_limit:
             self.dropped_bytes += len(ulaw)
+            self.dropped_frames += 1
             return
         self._transport.send(BINARY, ulaw)
 
@@ -166,7 +169,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
 
     @property
     def _limit(self) -> int:
-        return TEXT_LIMIT if self._parts_are_text else SOUND_LIMIT
+        return TEXT_LIMIT if self._parts_are_text else self._sound_limit
 
     def _add_part(self, frame: picows.WSFrame) -> None:
         """Of a message that is too long only its length is kept."""

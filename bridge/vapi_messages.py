@@ -6,6 +6,7 @@ and server-url/events.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from bridge.untrusted import parse_untrusted
 MAX_TEXT_BYTES = 1024 * 1024  # conversation-update repeats the whole conversation
 LONGEST_LINE = 20_000
 END_CALL: Mapping[str, Any] = {"type": "end-call"}
+TYPED = "The caller typed on the keypad: {}. Never say these digits aloud."
+TYPED_BEFORE = re.compile(r"(The caller typed on the keypad: )[0-9*#]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,16 @@ def was_heard(words: str) -> dict[str, Any]:
     said = f"Of your last sentence they heard only: “{words}”" if words else "They heard nothing of your last sentence."
     content = f"The caller interrupted you. {said} Do not take the rest as known."
     return {"type": "add-message", "message": {"role": "system", "content": content}, "triggerResponseEnabled": False}
+
+
+def typed(keys: str) -> dict[str, Any]:
+    """Tell the model what the caller typed, and have it answer. As `system`: what the caller *said* has no keys in it."""
+    return {"type": "add-message", "message": {"role": "system", "content": TYPED.format(keys)}, "triggerResponseEnabled": True}
+
+
+def without_keys(text: str) -> str:
+    """A text without what `typed` told in it, for whoever stores what Vapi sends: it repeats our message in its own."""
+    return TYPED_BEFORE.sub(r"\1•••", text)
 
 
 def dump(message: Mapping[str, Any]) -> str:

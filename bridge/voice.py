@@ -67,6 +67,8 @@ class AgentVoice:
         # Over all generations, for the call's counters. What came in and was taken back went out, was dropped or let go, or is held.
         self.dropped_bytes = 0
         self.sent_bytes = 0
+        self.sent_frames = 0
+        self.held_most = 0
         self.taken_back_bytes = 0
         self.let_go_bytes = 0
 
@@ -107,6 +109,7 @@ class AgentVoice:
             ulaw = ulaw[:room]
         self._turn_over = False
         self._held += ulaw
+        self.held_most = max(self.held_most, len(self._held))
         if self._ear_at <= now and self._filling_since is None:
             self._filling_since = now
         return self.pace(now)
@@ -114,6 +117,11 @@ class AgentVoice:
     def end_turn(self, now: float) -> list[Playing]:
         """No more sound follows: the remainder of a frame goes too, and a last mark tells when it was heard."""
         self._turn_over = True
+        return self.pace(now)
+
+    def hurry(self, now: float) -> list[Playing]:
+        """Send what is here without waiting for a cushion."""
+        self._filling_since = None
         return self.pace(now)
 
     def pace(self, now: float) -> list[Playing]:
@@ -217,6 +225,7 @@ class AgentVoice:
     def _send(self, chunk: bytes, now: float) -> None:
         self._sent += len(chunk)
         self.sent_bytes += len(chunk)
+        self.sent_frames += 1
         self._tail += chunk
         if len(self._tail) > TAIL_LIMIT:  # marks that never return must not grow it
             del self._tail[:-TAIL_LIMIT]

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 
+from agents.models import TemplateVersion
 from bridge.errors import BadMessage
-from calls import unsaid, vapi_events, vapi_report
+from calls import masking, unsaid, vapi_events, vapi_report
 from calls.discretion import rules_of
 from calls.models import CallSession, InboxMessage, Source, VapiSession
 from calls.redaction import redact_body
@@ -118,7 +119,13 @@ def _of_vapi(message: VapiMessage, session: VapiSession | None, at: datetime, un
     kept = message.kept()
     kept = unsaid.body(kept) if session and session.call_id in unkept else _as_stored(message.kind, kept, session)
     told = {"source": Source.VAPI, "kind": message.kind, "vapi_call_id": message.vapi_call_id}
-    return {**told, "key": message.key(kept), "body": kept, "at": at, "call_id": call_id}
+    body = masking.without_digits_in_arguments(kept) if message.holds_arguments and _listens(session) else kept
+    return {**told, "key": message.key(kept), "body": body, "at": at, "call_id": call_id}
+
+
+def _listens(session: VapiSession | None) -> bool:
+    """Whether the agent is told what the caller types, and may ask its tools with it. So it is taken to be while nobody knows."""
+    return session is None or TemplateVersion.objects.filter(calls=session.call_id, keypad=True).exists()
 
 
 def _as_stored(kind: str, body: Any, session: VapiSession | None) -> Any:

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
 
-from agents.models import FirstMessageMode
+from agents.models import FirstMessageMode, Sound
 from bridge import stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
@@ -196,17 +196,22 @@ def _in_thread(job: Callable[[], R]) -> R:
 def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
     if not services.admit_stream(call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at):
         return None
-    call = CallSession.objects.select_related("version").get(call_sid=call_sid)
+    call = CallSession.objects.select_related("version", "line").get(call_sid=call_sid)
     ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
     resumed = epoch > 0
+    zero_for_person = call.line is not None and call.line.zero_for_person
     if call.version is None:
-        return Admission(ref=ref, barge_in="instant")
+        return Admission(ref=ref, barge_in="instant", zero_for_person=zero_for_person)
     return Admission(
         ref=ref,
         barge_in=call.version.barge_in,
         greeting_interruptible=resumed or call.version.first_message_interruptible,
         agent_speaks_first=resumed or call.version.first_message_mode != FirstMessageMode.CALLER_FIRST,
         tell_heard=call.version.tell_heard,
+        wideband=call.version.sound == Sound.WIDEBAND,
+        zero_for_person=zero_for_person,
+        keypad_digits=call.version.keypad_digits if call.version.keypad else 0,
+        keypad_end=call.version.keypad_end,
     )
 
 

@@ -35,6 +35,8 @@ SIGNED = re.compile(
 )
 KEY = re.compile(r"\bsk[-_][A-Za-z0-9_-]{12,}", re.IGNORECASE)
 DIGITS = re.compile(r"(?<![0-9])[0-9]+(?:[ -][0-9]+)*(?![0-9])")
+DIGITS_AT_ALL = re.compile(r"[0-9]+(?:[ .-][0-9]+)*")
+ARGUMENTS = frozenset(("arguments", "parameters"))
 SHORTEST_CARD, LONGEST_CARD = 13, 19
 DOUBLED = dict(zip("0123456789", (0, 2, 4, 6, 8, 1, 3, 5, 7, 9), strict=True))  # the sum of the digits of twice a digit
 
@@ -67,6 +69,30 @@ def masked_text(text: str) -> str:
 def without_looks(text: str) -> str:
     """A text without what looks like a secret wherever it stands; the one look that is quick for a text of any length."""
     return KEY.sub(MASK, SIGNED.sub(rf"\g<before>{MASK}", BEARER.sub(MASK, text)))
+
+
+def without_digits(value: Any) -> Any:
+    """A JSON value without any digit, names apart: for what may hold a number that the caller typed."""
+    match value:
+        case dict():
+            return {key: without_digits(inner) for key, inner in value.items()}
+        case list():
+            return [without_digits(inner) for inner in value]
+        case str():
+            return DIGITS_AT_ALL.sub(MASK, value)
+        case int() | float() if not isinstance(value, bool):
+            return MASK
+    return value
+
+
+def without_digits_in_arguments(value: Any) -> Any:
+    """A message of Vapi's whose tool calls have no digit in their arguments; their ids have."""
+    match value:
+        case dict():
+            return {key: (without_digits if key in ARGUMENTS else without_digits_in_arguments)(part) for key, part in value.items()}
+        case list():
+            return [without_digits_in_arguments(part) for part in value]
+    return value
 
 
 def is_secret(name: str) -> bool:

@@ -450,7 +450,7 @@ class CallMetrics(models.Model):
     interruptions = models.PositiveIntegerField(default=0)
     time_to_silence_ms = models.JSONField(default=list)
     turn_latency_ms = models.JSONField(default=list)
-    audio = models.JSONField(default=dict)  # counters of the bridge, bytes and messages per hop
+    audio = models.JSONField(default=dict)  # counters of the bridge, bytes and messages per hop: docs/sound.md
     cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
 
     def __str__(self) -> str:

@@ -25,6 +25,7 @@ from django.db.models import F
 from agents import lines
 from agents.models import PhoneLine
 from bridge import live
+from bridge.figures import together
 from bridge.ports import Closing
 from calls import clock, discretion, ended_reasons, evidence, lifecycle, publisher, unsaid
 from calls.history import NewEvent, keep_line, pages_look, record_events
@@ -282,7 +283,7 @@ def _keep_figures(call: CallSession, figures: Mapping[str, Any]) -> None:
     metrics.interruptions += figures.get("interruptions", 0)
     metrics.time_to_silence_ms = [*metrics.time_to_silence_ms, *figures.get("time_to_silence_ms", [])]
     metrics.turn_latency_ms = [*metrics.turn_latency_ms, *figures.get("turn_latency_ms", [])]
-    metrics.audio = dict(Counter(metrics.audio) + Counter(figures.get("audio", {})))
+    metrics.audio = together(metrics.audio, figures.get("audio", {}))
     metrics.save(update_fields=["first_audio_ms", "interruptions", "time_to_silence_ms", "turn_latency_ms", "audio"])
 
 

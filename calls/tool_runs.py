@@ -2,7 +2,8 @@
 
 A tool call's id is unique, so it is run once and its first answer stays its answer, whichever process is asked. Whether it
 may do anything is one conditional UPDATE of the call: the agent is still on it, and its budget is not used up. Secrets and
-card numbers are kept nowhere; a repeat is therefore answered without them.
+card numbers are kept nowhere, nor are the digits with which an agent asks that listens to the keypad; a repeat is therefore
+answered without them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from django.db.models import F
 from calls import unsaid
 from calls.discretion import rules_of
 from calls.history import NewEvent, record_events
-from calls.masking import masked, masked_text
+from calls.masking import masked, masked_text, without_digits
 from calls.models import CallSession, CallSessionQuerySet, Source, Status, ToolRun
 from calls.redaction import Rules, redact, redact_body
 
@@ -32,7 +33,9 @@ WITH_AGENT = (Status.RECEIVED, Status.WAITING, Status.CONNECTING, Status.STREAMI
 def begin_tool(*, call: CallSession, tool_call_id: str, name: str, arguments: Any, at: datetime) -> tuple[ToolRun, bool]:
     """Enter a tool call of the model. The flag is True for the one who is to run it; all others wait for, or read, its result."""
     rules = rules_of(call.version_id)
-    kept, name = {} if unsaid.among({call.pk}) else _kept(arguments, rules), redact(name[:64], rules)
+    listens = call.version is not None and call.version.keypad
+    told = without_digits(arguments) if listens else arguments
+    kept, name = {} if unsaid.among({call.pk}) else _kept(told, rules), redact(name[:64], rules)
     try:
         with transaction.atomic():
             run = ToolRun.objects.create(call=call, tool_call_id=tool_call_id, name=name, arguments=kept, started_at=at)

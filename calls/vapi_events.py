@@ -86,6 +86,11 @@ class VapiMessage:
         return salted_hmac("calls.inbox", told, algorithm="sha256").hexdigest()
 
     @property
+    def holds_arguments(self) -> bool:
+        """Whether it may tell with what a model asked its tools."""
+        return self.kind == REPORT or not MASKED.isdisjoint(self.body)
+
+    @property
     def is_only_counted(self) -> bool:
         partial = self.kind == TRANSCRIPT and self.body.get("transcriptType") != "final"
         return partial or deed(self.kind) is Deed.COUNTED

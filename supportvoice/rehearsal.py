@@ -135,7 +135,7 @@ class _Stream(MemoryPipe):
 class _Link:
     """Our end of Vapi's audio socket."""
 
-    dropped_bytes = 0
+    dropped_bytes = dropped_frames = 0
 
     def __init__(self, client: MemoryClient) -> None:
         self._client = client
@@ -219,7 +219,7 @@ async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faul
     running: list[asyncio.Task[str]] = []
 
     class InMemory:
-        async def open(self, socket_url: str) -> _Link:
+        async def open(self, socket_url: str, *, wideband: bool = False) -> _Link:
             engine = Turns(
                 pipe=vapi,
                 post=_no_tools,

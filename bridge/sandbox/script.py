@@ -174,6 +174,10 @@ class Agent:
     def opening(self) -> Turn:
         return self._scenario.opening
 
+    def told(self, words: str) -> Turn:
+        """The turn after a message nobody spoke, by what is in it."""
+        return next((turn for sign, turn in self._scenario.told.items() if sign in words), ())
+
     def answer(self, heard: Final) -> Turn:
         """The turn after an utterance. Words that were not understood are asked for again, twice; then not any more."""
         turns = self._scenario.answers.get(heard.clip_name or "")
@@ -190,7 +194,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One telephone conversation. `answers`: clip understood -> the agent's turns.
+    """One telephone conversation. `answers`: clip understood -> the agent's turns; `told`: part of a message -> the turn.
 
     Most agents hear and speak as their sandbox does; one may have an `ear` and a `voice` of its own, and `times` that go with it.
     """
@@ -199,6 +203,7 @@ class Scenario:
     caller: tuple[Step, ...]
     opening: Turn = (Speak("greeting"),)
     answers: Mapping[str, tuple[Turn, ...]] = field(default_factory=dict)
+    told: Mapping[str, Turn] = field(default_factory=dict)
     ear: Callable[[], Recogniser] | None = None
     voice: Callable[[str], bytes] | None = None
     times: Callable[[str], Sequence[Timed]] | None = None
@@ -271,6 +276,17 @@ CUT_OFF = Scenario(
 )
 
 
+TYPES_A_NUMBER = Scenario(
+    name="types_a_number",
+    caller=(
+        Step(Heard("greeting"), Press("471108#")),
+        Step(Heard("account_locked", then_s=0.6), Say("thanks_goodbye")),
+    ),
+    answers=ANSWERS,
+    told={"471108": (Speak("account_locked"),)},
+)
+
+
 def misspoken(scenario: Scenario, *, instead_of: str, clip: str) -> Scenario:
     """The same conversation with a caller who says another clip than the one expected."""
     steps = (replace(step, do=Say(clip)) if step.do == Say(instead_of) else step for step in scenario.caller)
@@ -325,5 +341,5 @@ ECHO = Scenario(
 NOISY = (HOLD_MUSIC, STREET, ECHO)
 
 SCENARIOS: dict[str, Scenario] = {
-    each.name: each for each in (TECHFLOW, PLAIN, THREE_BARGE_INS, PERSON_PLEASE, CUT_OFF, TEN_MINUTES, *NOISY)
+    each.name: each for each in (TECHFLOW, PLAIN, THREE_BARGE_INS, PERSON_PLEASE, CUT_OFF, TYPES_A_NUMBER, TEN_MINUTES, *NOISY)
 }

@@ -264,7 +264,7 @@ class Turns:
             case {"type": "say", "content": str(words)}:
                 self._say(words, message)
             case {"type": "add-message", "message": {"role": str(role), "content": str(words)}}:
-                self.conversation.remember(role, words, 0.0)
+                self._told(role, words, triggers=message.get("triggerResponseEnabled", True))
                 await self._teller.tell("conversation-update", **self.conversation.so_far())
             case {"type": "control", "control": "mute-assistant" | "unmute-assistant" as verb}:
                 self._muted = verb.startswith("mute")
@@ -277,6 +277,13 @@ class Turns:
             case _:
                 return False
         return True
+
+    def _told(self, role: str, words: str, *, triggers: bool) -> None:
+        """Words for the model that nobody spoke; it may answer to them as to the caller's."""
+        self.conversation.remember(role, words, 0.0)
+        turn = self._agent.told(words) if triggers else ()
+        if turn:
+            self._take_turn(turn, wait_s=0.0, interruptible=True)
 
     def _say(self, words: str, message: Message) -> None:
         if message.get("interruptAssistantEnabled") and self._speech is not None:

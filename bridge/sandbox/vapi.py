@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from bridge.sandbox import liquid, mouth
+from bridge.sandbox import liquid, mouth, wideband
 from bridge.sandbox.clips import spoken_by
 from bridge.sandbox.ear import Ear, Recogniser
 from bridge.sandbox.evidence import Message, Posted
@@ -247,7 +247,7 @@ class VapiSandbox:
     def _turns(self, call: SandboxCall, pipe: SocketPipe) -> Turns:
         values = {"customer": call.public.get("customer", {}), "call": call.public, "transport": call.public["transport"], **call.variables}
         return Turns(
-            pipe=pipe,
+            pipe=wideband.WidePipe(pipe) if wideband.format_of(call.request) is wideband.WIDE else pipe,
             post=lambda message: self.deliver(call, message),
             scenario=call.scenario,
             ear=(call.scenario.ear or self._ear_factory)(),

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from bridge.sandbox import dto, malformed
+from bridge.sandbox import dto, malformed, wideband
 from bridge.sandbox.evidence import Message
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.report import OVER
@@ -123,9 +123,8 @@ class Calls:
             return "Couldn't Get Phone Number. Need Either `phoneNumberId` Or `phoneNumber`.", {}
         if "phoneNumberId" in body or "phoneNumber" in body:
             return "transport.provider vapi.websocket does not take a phone number.", {}
-        audio = body["transport"].get("audioFormat", {"format": "pcm_s16le", "sampleRate": 16_000})
-        if (audio["format"], audio["sampleRate"]) != ("mulaw", 8000):
-            return "The sandbox speaks mulaw at 8000 only.", {}
+        if wideband.format_of(body) is None:
+            return "The sandbox speaks mulaw at 8000 and pcm_s16le at 16000 only.", {}
         if ("assistantId" in body) == ("assistant" in body):
             return "Need Either `assistantId` Or `assistant`.", {}
         stored = self._assistants.get(body["assistantId"]) if "assistantId" in body else body["assistant"]

@@ -15,17 +15,29 @@ from calls.models import CallSession, Recording, RecordingState, VapiReport, Vap
 BYTES_PER_MS = 8  # 8 kHz mu-law
 AUDIO = {
     "from_caller": ("Caller → us", "what Twilio sent us"),
-    "from_caller_dropped": ("… dropped", "the agent's side did not take it in time"),
-    "silence_to_agent": ("Silence → agent", "filled in while the caller's sound paused"),
+    "from_caller_held_most": ("… held, at most", "kept at once until the agent was there"),
+    "from_caller_dropped": ("… dropped", "older than the five seconds we keep until the agent is there"),
+    "from_caller_left": ("… left", "kept for an agent who never came"),
+    "to_agent": ("Us → agent", "what we sent to Vapi, the silence below among it"),
+    "silence_to_agent": ("… silence", "filled in while the caller's sound paused"),
+    "to_agent_dropped": ("… dropped", "Vapi did not read in time"),
     "from_agent": ("Agent → us", "what Vapi sent us"),
+    "from_agent_held_most": ("… held, at most", "waited here at once for its turn to be heard"),
     "from_agent_flushed": ("… flushed", "cancelled because the caller spoke"),
     "from_agent_dropped": ("… dropped", "more than we keep waiting"),
-    "from_agent_let_go": ("… let go", "not sent on, because the caller spoke"),
+    "from_agent_let_go": ("… let go", "not sent on, because the caller spoke or left"),
+    "from_agent_left": ("… left", "waited here when the stream ended"),
     "clips": ("Our own words", "clips the bridge itself played"),
     "to_caller": ("Us → caller", "what we sent to Twilio"),
+    "to_caller_held_most": ("… held, at most", "waited at once because Twilio did not read"),
     "to_caller_overtaken": ("… overtaken", "not on the wire yet when a clear came"),
     "to_caller_taken_back": ("… taken back", "cleared at Twilio; played again if it was no interruption"),
 }
+MESSAGES = {
+    "keys": ("Keys", "pressed by the caller; which ones is kept nowhere"),
+    "bad_messages": ("Bad messages", "of either side, thrown away; by their kind below"),
+}
+FRAMES = "_frames"  # after the name of a counter: the same in messages
 PASSED = {"true": "passed", "false": "not passed"}  # the vendor's words of its pass-or-fail evaluation
 SOUND_TONES = {RecordingState.IN_PROGRESS: "live", RecordingState.FAILED: "bad", RecordingState.COMPLETED: "good"}
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[_-]")
@@ -147,20 +159,30 @@ def session(vapi: VapiSession) -> Item:
 
 
 def counters(call: CallSession) -> list[Item]:
-    """What each hop of the bridge carried. Counters without words here are shown under their own names."""
+    """What each hop of the bridge carried. Counters without words here are messages, shown under their own names."""
     metrics = metrics_of(call)
     stored = metrics.audio if metrics and isinstance(metrics.audio, dict) else {}
-    known = [name for name in AUDIO if name in stored]
-    found = []
-    for place, name in enumerate([*known, *(name for name in stored if name not in AUDIO)]):
-        hop, meaning = AUDIO.get(name, (str(name).replace("_", " "), ""))
-        value = stored[name]
-        counted = isinstance(value, int) and not isinstance(value, bool)
-        slots = {
-            "what": hop,
-            "meaning": meaning,
-            "value": f"{value:,}" if counted else str(value),
-            "time": span(value / BYTES_PER_MS) if counted and name in AUDIO else "",
-        }
-        found.append(Item(id=f"audio-{place}", order=(place,), slots=slots))
-    return found
+    rows = [name for name in stored if name.removesuffix(FRAMES) not in AUDIO]
+    rows = [*(name for name in AUDIO if name in stored), *sorted(rows, key=lambda name: name not in MESSAGES)]
+    return [Item(id=f"audio-{place}", order=(place,), slots=_counted(name, stored)) for place, name in enumerate(rows)]
+
+
+def _counted(name: str, stored: Mapping[str, Any]) -> dict[str, str]:
+    value = stored[name]
+    what, meaning = (AUDIO | MESSAGES).get(name, (str(name).replace("_", " "), ""))
+    sound = name in AUDIO
+    return {
+        "what": what,
+        "meaning": meaning,
+        "time": span(value / BYTES_PER_MS) if sound and _is_count(value) else "",
+        "value": _shown(value) if sound else "",
+        "frames": _shown(stored.get(f"{name}{FRAMES}", "")) if sound else _shown(value),
+    }
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if _is_count(value) else str(value)

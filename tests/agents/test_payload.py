@@ -180,6 +180,12 @@ def test_a_call_is_named_after_the_phone_call_and_carries_no_number() -> None:
     assert {"phoneNumber", "phoneNumberId", "customer", "customerId"} & set(body) == set()
 
 
+def test_wide_sound_is_asked_for_in_the_transport_and_nowhere_else() -> None:
+    wide = {"format": "pcm_s16le", "container": "raw", "sampleRate": 16_000}
+    assert request_of(sound="wideband")["transport"] == {"provider": "vapi.websocket", "audioFormat": wide}
+    assert {**request_of(sound="wideband"), "transport": None} == {**request_of(), "transport": None}
+
+
 def test_messages_are_chosen_aloud() -> None:
     for body in (inline(), request_of()["assistantOverrides"]):
         assert {"tool-calls", "status-update", "end-of-call-report", 'transcript[transcriptType="final"]'} <= set(body["serverMessages"])

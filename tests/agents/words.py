@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agents import limits
-from agents.models import BargeIn, FirstMessageMode, TurnEnd
+from agents.models import BargeIn, FirstMessageMode, KeypadEnd, Sound, TurnEnd
 from agents.payload import ServerAddress, VersionWords
 
 SERVER = ServerAddress(url="https://support.example.com/webhook/vapi", secret="hook-secret")
@@ -53,6 +53,10 @@ PLAIN: dict[str, Any] = {
     "acknowledgement_phrases": [],
     "interruption_phrases": [],
     "tell_heard": True,
+    "sound": Sound.TELEPHONE.value,
+    "keypad": False,
+    "keypad_digits": 20,
+    "keypad_end": KeypadEnd.HASH.value,
     "silence_timeout_s": None,
     "max_duration_s": 1800,
     "denoise": True,

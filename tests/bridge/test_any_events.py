@@ -155,9 +155,9 @@ class AnyCall(RuleBasedStateMachine):
     def caller_sounds(self) -> None:
         self.do(self.core.caller_audio(b"\x11" * 160, self.now))
 
-    @rule(person=st.booleans())
-    def a_key(self, person: bool) -> None:
-        self.do(self.core.key_pressed(self.now, asks_for_person=person))
+    @rule(key=st.sampled_from("015*#"))
+    def a_key(self, key: str) -> None:
+        self.do(self.core.key_pressed(key, self.now))
 
     @rule(waits=st.booleans())
     def is_led_away(self, waits: bool) -> None:

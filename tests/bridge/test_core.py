@@ -16,6 +16,7 @@ from bridge.audio import Clip
 from bridge.core import BridgeCore
 from bridge.pulse import PROBE
 from bridge.rules import Rules
+from bridge.tone import TONE
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
 CLIPS = {
@@ -424,16 +425,43 @@ def test_an_agent_that_is_connected_but_mute_does_not_leave_the_caller_in_silenc
     core = a_call()
     out: list[Action] = []
     run_until(core, 10.0, out)
-    assert played(out).startswith(CLIPS["one_moment"].ulaw)
+    assert played(out).startswith(TONE.ulaw + CLIPS["one_moment"].ulaw)
     assert isinstance(out[-1], Leave)
     assert out[-1].why == "no-agent"
 
 
-def test_an_agent_that_lets_the_caller_speak_first_is_waited_for() -> None:
+def test_an_agent_that_lets_the_caller_speak_first_is_waited_for_with_a_tone_that_it_is_there() -> None:
     core = a_call(agent_speaks_first=False)
     out: list[Action] = []
-    run_until(core, 10.0, out)
+    run_until(core, 0.89, out)
     assert played(out) == b""
+    run_until(core, 10.0, out)
+    assert played(out) == TONE.ulaw
+
+
+def test_an_agent_that_is_there_but_has_not_spoken_within_a_second_is_announced_by_a_tone() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    core.agent_connected(0.5)
+    out: list[Action] = []
+    run_until(core, 0.95, out)
+    out += core.agent_audio(b"\x55" * 4000, 1.05)
+    run_until(core, 3.0, out)
+    assert played(out) == TONE.ulaw + b"\x55" * 4000
+
+
+def test_first_words_that_wait_for_their_cushion_are_heard_within_the_second() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    core.agent_connected(0.3)
+    assert core.agent_audio(b"\x55" * 400, 0.89) == []
+    assert played(core.tick(0.9)) == b"\x55" * 320
+
+
+def test_who_has_heard_something_is_told_nothing_by_a_tone() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    core.agent_connected(0.1)
+    out = core.agent_audio(b"\x55" * 4000, 0.7)
+    run_until(core, 5.0, out)
+    assert played(out) == b"\x55" * 4000
 
 
 def test_the_same_interruption_told_late_by_webhook_does_not_unsay_what_was_cut() -> None:
@@ -484,7 +512,7 @@ def test_a_line_whose_carrier_sends_no_sound_is_not_half_open(word: str) -> None
         elif MarkCaller(PROBE) in out and word == "sound":
             core.caller_audio(b"\x11" * 160, at + 1.4)
         elif MarkCaller(PROBE) in out:
-            core.key_pressed(at + 0.7, asks_for_person=False)
+            core.key_pressed("5", at + 0.7)
     assert left == []
 
 
@@ -521,7 +549,7 @@ def test_keys_are_counted_and_a_long_number_is_told_once_a_second() -> None:
     out: list[Action] = []
     for n in range(16):
         run_until(core, n * 0.2, out)
-        out += core.key_pressed(n * 0.2, asks_for_person=False)
+        out += core.key_pressed("5", n * 0.2)
     run_until(core, 6.0, out)
     assert [note.detail["count"] for note in noted(out, "keypad-pressed")] == [1, 5, 10, 15, 16]
     assert core.figures()["audio"]["keys"] == 16
@@ -530,7 +558,7 @@ def test_keys_are_counted_and_a_long_number_is_told_once_a_second() -> None:
 
 def test_0_asks_for_a_person_once() -> None:
     core = a_call()
-    out = [action for n in range(5) for action in core.key_pressed(n * 0.3, asks_for_person=n != 1)]
+    out = [action for n in range(5) for action in core.key_pressed("05"[n == 1], n * 0.3)]
     assert out.count(AskForPerson()) == 1
 
 
@@ -538,7 +566,7 @@ def test_a_caller_on_the_way_to_a_person_cannot_ask_for_one() -> None:
     core = a_call()
     agent_is_speaking(core, ms=1000)
     core.leave_after_last_word("handed-over", 0.1)
-    assert AskForPerson() not in core.key_pressed(0.2, asks_for_person=True)
+    assert AskForPerson() not in core.key_pressed("0", 0.2)
 
 
 def test_who_pressed_0_does_not_have_to_hear_the_agent_out() -> None:

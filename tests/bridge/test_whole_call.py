@@ -7,7 +7,7 @@ from pytest_django import Settings
 
 from bridge.sandbox.script import PLAIN, TECHFLOW, TEN_MINUTES, THREE_BARGE_INS, Scenario
 from bridge.sandbox.turns import Faults
-from tests.bridge.virtual_time import OneCall, carry_a_call
+from tests.bridge.virtual_time import Notebook, OneCall, carry_a_call
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,49 @@ def test_after_a_clear_at_most_40_ms_of_the_interrupted_turn_are_played() -> Non
     flushed = [note for note in call.notebook.notes if note.kind == "tts-buffer-flushed"]
     assert len(flushed) == 3
     assert all(100 <= note.detail["cancelled_ms"] <= 800 for note in flushed)
+
+
+WIDE = {"wideband": True}
+
+
+def test_the_call_of_the_article_in_wide_sound() -> None:
+    call = carry_a_call(TECHFLOW, notebook=Notebook(admission=WIDE))
+    assert call.facts.violations == []
+    assert [(final.text, final.complete) for final in call.evidence.understood][1] == ("I already tried that", True)
+    assert call.notebook.closing is not None
+    assert call.notebook.closing.why == "agent-ended"
+    heard = [(final.clip_name, final.complete) for final in call.phone.heard]
+    assert heard == [("greeting", True), ("reset_steps", False), ("ask_email", True), ("account_locked", True), ("goodbye", True)]
+    assert len(call.facts.clears) == 1
+    assert call.phone.playout.sound_ms(call.facts.clears[0], call.facts.clears[0] + 0.9) <= 40
+
+
+@pytest.mark.parametrize("odd_sizes", [False, True])
+def test_wide_sound_loses_nothing_and_is_counted_as_the_telephones(odd_sizes: bool) -> None:
+    call = carry_a_call(PLAIN, notebook=Notebook(admission=WIDE), faults=Faults(odd_sizes=odd_sizes))
+    audio = figures(call)
+    assert audio["from_agent"] == len(call.evidence.downlink) == audio["to_caller"] == call.facts.audio_bytes
+    to_vapi = len(call.evidence.uplink) - audio["silence_to_agent"]
+    assert 0 <= len(call.uplink) - to_vapi < 8000  # the last second passed while the goodbye was heard
+    assert [final.complete for final in call.phone.heard] == [True] * 3
+    assert [final.complete for final in call.evidence.understood] == [True] * 2
+
+
+@pytest.mark.parametrize("wants", [{}, WIDE], ids=["telephone", "wideband"])
+def test_every_hop_counts_what_was_seen_at_its_two_ends_and_the_hops_add_up(wants: dict[str, bool]) -> None:
+    call = carry_a_call(THREE_BARGE_INS, notebook=Notebook(admission=wants))
+    audio, at_vapi = figures(call), call.evidence
+    assert 0 <= len(call.uplink) - audio["from_caller"] <= 3 * 160  # what comes after the call was left is counted by nobody
+    assert audio["from_caller_frames"] == audio["from_caller"] // 160
+    assert (audio["from_agent"], audio["to_caller"]) == (len(at_vapi.downlink), call.facts.audio_bytes)
+    assert audio["to_caller_frames"] == call.facts.media_received
+    assert 0 <= audio["to_agent_frames"] - at_vapi.uplink_messages < 50  # Vapi listens until it ends, a second before we know
+    assert audio["from_agent_frames"] >= len(at_vapi.chunks)  # wide ones are now and then cut in two
+    assert audio["from_agent_held_most"] > 0
+    unheard = audio["from_caller_dropped"] + audio["from_caller_left"]
+    assert audio["to_agent"] == audio["from_caller"] + audio["silence_to_agent"] - unheard
+    unsent = audio["from_agent_dropped"] + audio["from_agent_let_go"] + audio["from_agent_left"]
+    assert audio["to_caller"] == audio["from_agent"] + audio["clips"] + audio["to_caller_taken_back"] - unsent
 
 
 def test_ten_minutes_of_talk_leave_nothing_behind() -> None:

@@ -21,7 +21,7 @@ import pytest
 from agents.payload import RESUMED
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
-from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, LinkClosed, Note
+from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Link, LinkClosed, Note
 from bridge.sandbox import virtual
 from bridge.sandbox.clips import spoken_by
 from bridge.sandbox.ear import Ear
@@ -31,6 +31,8 @@ from bridge.sandbox.phone import Phone
 from bridge.sandbox.script import Caller, Scenario
 from bridge.sandbox.turns import Evidence, Faults, Plan, Turns
 from bridge.sandbox.virtual import MemoryPipe
+from bridge.sandbox.wideband import WidePipe
+from bridge.wideband import Wideband
 
 BRIDGE_CLIPS = load_clips(Path(__file__).parents[2] / "bridge" / "clips")
 
@@ -78,7 +80,7 @@ class VapiPipe:
 
     def __init__(self, client: MemoryClient) -> None:
         self._client = client
-        self.dropped_bytes = 0
+        self.dropped_bytes = self.dropped_frames = 0
 
     def send_audio(self, ulaw: bytes) -> None:
         self._client.send(ulaw)
@@ -114,11 +116,13 @@ class Notebook:
     asked_for_a_person: int = 0
     agents: int = 1  # how many Vapi sessions may be had, one after the other
     lost: list[str] = field(default_factory=list)
+    admission: dict[str, Any] = field(default_factory=dict)  # what the call's agent and line want otherwise
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
         if self.away:
             raise LedgerAway
-        return Admission(CallRef(call_sid, 0, "call-test00"), barge_in="instant") if token == "right" else None
+        ref = CallRef(call_sid, 0, "call-test00")
+        return Admission(ref, **{"barge_in": "instant", **self.admission}) if token == "right" else None
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
         return Conversation(len(self.lost), self.state, "vapi-1", "ws://in-memory")
@@ -227,12 +231,12 @@ async def _call(
         return {"results": results}
 
     class InMemory:
-        async def open(self, socket_url: str) -> VapiPipe:
+        async def open(self, socket_url: str, *, wideband: bool = False) -> Link:
             is_first = not turns
             pipe = vapi if is_first else MemoryLink()
             before = () if is_first else tuple(final.text.lower() for final in evidence.understood)
             engine = Turns(
-                pipe=pipe,
+                pipe=WidePipe(pipe) if wideband else pipe,
                 post=answer_tools,
                 scenario=scenario,
                 ear=Ear(spoken_by("caller")),
@@ -243,7 +247,8 @@ async def _call(
                 faults=faults if faults.sessions is None or len(turns) < faults.sessions else Faults(),
             )
             turns.append(asyncio.create_task(engine.run()))
-            return VapiPipe(pipe.client)
+            link = VapiPipe(pipe.client)
+            return Wideband(link) if wideband else link
 
     consumer = MediaStreamConsumer(
         ledger=notebook,
@@ -284,7 +289,7 @@ def refused_with(twilio: TwilioPipe, notebook: Notebook) -> int:
 
 async def _refused_with(twilio: TwilioPipe, notebook: Notebook) -> int:
     class Nobody:
-        async def open(self, socket_url: str) -> VapiPipe:
+        async def open(self, socket_url: str, *, wideband: bool = False) -> VapiPipe:
             raise AssertionError("a refused stream has no business at Vapi")
 
     consumer = MediaStreamConsumer(ledger=notebook, conversations=Nobody(), proof=lambda *, path, headers: True, clips=BRIDGE_CLIPS)

@@ -41,7 +41,7 @@ class BadLink:
     """A Vapi socket that says these things, 20 ms apart, and closes."""
 
     def __init__(self, said: list[bytes | str]) -> None:
-        self.dropped_bytes = 0
+        self.dropped_bytes = self.dropped_frames = 0
         self._said = said
 
     def send_audio(self, ulaw: bytes) -> None:
@@ -69,7 +69,7 @@ class OneLink:
     def __init__(self, said: list[bytes | str]) -> None:
         self._link = BadLink(said)
 
-    async def open(self, socket_url: str) -> BadLink:
+    async def open(self, socket_url: str, *, wideband: bool = False) -> BadLink:
         return self._link
 
 

@@ -13,10 +13,10 @@ def heard(call: Rehearsed) -> list[str | None]:
 
 def test_an_agent_that_never_answers_again_costs_the_caller_eight_seconds_and_leads_to_a_person() -> None:
     call = rehearse(PLAIN, words("quiet"), faults=Faults(falls_silent=True, strikes_after_s=0.0))
-    assert heard(call) == ["greeting", "trouble", "connecting_colleague"]
+    assert heard(call) == ["greeting", "trouble", "one_moment", "connecting_colleague"]  # and there is no other agent
     assert call.closing is not None
     assert (call.closing.why, call.closing.raw) == ("agent-lost", "dead air")
-    asked, sorry = (final.started_at for final in call.phone.heard[1:])
+    asked, sorry, _ = (final.started_at for final in call.phone.heard[1:])
     finished = [note.at for note in call.notes if note.kind == "user-speech-stopped"][-1]
     assert 3.9 <= asked - finished <= 4.2
     assert 7.9 <= sorry - finished <= 8.2

@@ -143,7 +143,19 @@ PAGES = ("changelist", "add", "change", "delete", "history", "old address")
 SOCKETS = {"ws/console/live/": Door(SEE), "ws/console/calls/<uuid:public_id>/": Door(SEE, row="call")}
 PROVEN_SOCKETS = {"webhook/twilio/media", "webhook/twilio/media/"}
 SHELL = {  # whoever has a shell on the server
-    *("add_user", "agents_export", "agents_import", "audit_verify", "demo", "erase", "export_calls", "export_person", "sandbox", "serve"),
+    *(
+        "add_user",
+        "agents_export",
+        "agents_import",
+        "audit_verify",
+        "bench",
+        "demo",
+        "erase",
+        "export_calls",
+        "export_person",
+        "sandbox",
+        "serve",
+    ),
 }
 
 

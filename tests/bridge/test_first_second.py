@@ -1,0 +1,164 @@
+"""The first seconds of a call, whatever becomes of `POST /call`: something to hear within one, and nothing said is lost.
+
+The client that creates is the real one; its courier plays the sandbox's faults without a network, and time is virtual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, cast
+
+import orjson
+import pytest
+from pytest_django import Settings
+
+from bridge.deadline import Answer, Courier, NoAnswer
+from bridge.errors import VapiError
+from bridge.ports import CallRef, Conversation
+from bridge.sandbox import malformed
+from bridge.sandbox.faults import CREATE, Faults
+from bridge.sandbox.script import ANSWERS, Heard, Say, Scenario, Start, Step
+from bridge.vapi_http import VapiClient
+from tests.bridge.virtual_time import Notebook, OneCall, carry_a_call
+
+BASE = "https://api.vapi.ai"
+SOCKET = "wss://api.vapi.ai/one/transport"
+CREATED: dict[str, Any] = {
+    "id": "one",
+    "transport": {"provider": "vapi.websocket", "websocketCallUrl": SOCKET},
+    "monitor": {"controlUrl": "https://api.vapi.ai/one/control"},
+    "subscriptionLimits": {"concurrencyBlocked": False},
+}
+DRIPS_S = 1.0
+EARLY = Scenario(
+    "early",
+    caller=(
+        Step(Start(0.2), Say("ask_hours")),
+        Step(Heard("opening_hours"), Say("no_thanks")),
+    ),
+    opening=(),
+    answers=ANSWERS,
+)
+SILENT = Scenario("silent", caller=())
+ENDS = Faults(close_after_s=8.0, close_code=1000)  # nobody else ends a call in which nobody speaks
+
+
+@pytest.fixture(autouse=True)
+def no_channel_layer(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {}
+
+
+@dataclass
+class PlayedCourier:
+    """Answers as the faults say; waiting for an answer, or for another try, only moves `now`."""
+
+    faults: Faults
+    now: float = 0.0
+    asked: int = 0
+
+    def post(self, url: str, *, body: bytes, headers: Mapping[str, str], within: float, max_bytes: int) -> Answer:
+        if url.endswith("/control"):
+            return Answer(200, b"{}", whole=True)
+        self.asked += 1
+        faults = self.faults
+        wait = float("inf") if faults.create_tls_half else faults.create_delay_s
+        text = b"".join(islice(self._body(), 8))[: max_bytes + 1]
+        if faults.create_drips:
+            wait += len(text) * DRIPS_S
+        if wait > within:
+            self.now += within
+            raise NoAnswer(sent=True, late=True)
+        self.now += wait
+        refused = faults.create_status is not None and (faults.create_times is None or self.asked <= faults.create_times)
+        if refused and faults.create_status is not None:
+            return Answer(faults.create_status, b"{}", whole=True, retry_after=faults.retry_after)
+        if faults.line_limit == "refused":
+            return Answer(400, b"{}", whole=True)
+        return Answer(201, text[:max_bytes], whole=len(text) <= max_bytes)
+
+    def _body(self) -> Iterator[bytes]:
+        blocked = {"subscriptionLimits": {"concurrencyBlocked": self.faults.line_limit == "blocked"}}
+        if self.faults.create_malformed:
+            return malformed.KINDS[self.faults.create_malformed].body(CREATED, "two")
+        return iter((orjson.dumps(CREATED | blocked),))
+
+
+@dataclass
+class Created(Notebook):
+    """The session of a call that somebody began to create when the stream opened."""
+
+    faults: Faults = field(default_factory=Faults)
+    creating: asyncio.TimerHandle | None = None
+
+    async def conversation(self, ref: CallRef) -> Conversation | None:
+        if self.creating is None:
+            self.state = "claimed"
+            self._create()
+        return await super().conversation(ref)
+
+    def _create(self) -> None:
+        played = PlayedCourier(self.faults)
+        client = VapiClient(base_url=BASE, api_key="key", courier=cast(Courier, played), jitter=lambda: 0.5)
+
+        def pause(seconds: float) -> None:
+            played.now += seconds
+
+        try:
+            client.create_call({}, pause=pause, clock=lambda: played.now)
+            state = "live"
+        except VapiError:
+            state = "failed"
+        self.creating = asyncio.get_running_loop().call_later(played.now, self._became, state)
+
+    def _became(self, state: str) -> None:
+        self.state = state
+
+
+def first_heard_s(call: OneCall) -> float:
+    at = call.phone.playout.first_sound(call.facts.started_at)
+    assert at is not None
+    return at - call.facts.started_at
+
+
+@pytest.mark.parametrize("name", CREATE)
+def test_something_is_heard_within_a_second_whatever_becomes_of_the_create(name: str) -> None:
+    faults = CREATE[name].switches()
+    call = carry_a_call(SILENT, faults=ENDS, notebook=Created(faults=faults))
+    assert first_heard_s(call) < 1.0
+    heard = [final.clip_name for final in call.phone.heard]
+    assert heard[-1] == "connecting_colleague"
+    assert ("greeting" in heard) == (call.notebook.state == "live")
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.89, 0.9, 1.0, 1.5, 2.5, 2.95])
+@pytest.mark.parametrize("wideband", [False, True])
+@pytest.mark.parametrize("agent_speaks_first", [False, True])
+def test_something_is_heard_within_a_second_however_long_a_create_takes(delay_s: float, wideband: bool, agent_speaks_first: bool) -> None:
+    wants = {"wideband": wideband, "agent_speaks_first": agent_speaks_first}
+    call = carry_a_call(SILENT, faults=ENDS, notebook=Created(faults=Faults(create_delay_s=delay_s), admission=wants))
+    assert first_heard_s(call) < 1.0
+    assert "greeting" in [final.clip_name for final in call.phone.heard]
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 1.0, 2.0, 2.95])
+@pytest.mark.parametrize("wideband", [False, True])
+def test_what_the_caller_said_before_the_agent_was_there_is_understood(delay_s: float, wideband: bool) -> None:
+    wants = {"wideband": wideband, "agent_speaks_first": False}
+    call = carry_a_call(EARLY, notebook=Created(faults=Faults(create_delay_s=delay_s), admission=wants))
+    assert [final.clip_name for final in call.evidence.understood] == ["ask_hours", "no_thanks"]
+    assert all(final.complete for final in call.evidence.understood)
+    assert call.notebook.closing is not None
+    audio = call.notebook.closing.figures["audio"]
+    assert audio["from_caller_dropped"] == 0
+    assert audio["from_caller_held_most"] >= (delay_s - 0.2) * 8000
+
+
+def test_what_was_said_to_an_agent_who_never_came_is_counted_as_left() -> None:
+    call = carry_a_call(SILENT, notebook=Created(faults=CREATE["create-slow-60"].switches()))
+    assert call.notebook.closing is not None
+    audio = call.notebook.closing.figures["audio"]
+    assert audio["from_caller_held_most"] == audio["from_caller_left"] <= 5 * 8000
+    assert audio["from_caller"] == audio["from_caller_dropped"] + audio["from_caller_left"]
