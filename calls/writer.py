@@ -1,8 +1,9 @@
 """One thread that writes what others must not wait for.
 
-`put` never blocks: the queue is bounded, and what does not fit is dropped and counted. The thread takes everything that
-waits, up to a batch, and writes it at once, so a slow database makes larger batches and not a longer wait. When the
-database is away it tries again for `patience_s`; after that, what it holds goes to `spill`, the place of the later spool.
+`put` never blocks: the queue is bounded, and what does not fit is dropped and counted. The thread gathers for a moment, unless
+something is urgent, then writes everything that waits, up to a batch, at once: a transaction a note would cost more than the
+sound of a call, and a slow database makes larger batches and not a longer wait. When the database is away it tries again for
+`patience_s`; after that, what it holds goes to `spill`, the place of the later spool.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class BoundedWriter(Generic[T]):
         batch: int = 200,
         patience_s: float = 5.0,
         idle_after_s: float = 1.0,
+        gather_s: float = 0.1,
         name: str = "writer",
     ) -> None:
         self.counts = Counts()
@@ -60,6 +62,8 @@ class BoundedWriter(Generic[T]):
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._gather = gather_s
+        self._urgent = threading.Event()
         self._away_since: float | None = None
         self._name = name
 
@@ -71,6 +75,8 @@ class BoundedWriter(Generic[T]):
             self.counts.dropped += 1
             return False
         self._queue.put(item)
+        if urgent:
+            self._urgent.set()
         if self._thread is None:
             self._start()
         return True
@@ -78,6 +84,7 @@ class BoundedWriter(Generic[T]):
     def stop(self, *, within_s: float = 2.0) -> bool:
         """Write what waits and end the thread. False when that took longer; a database that is away is waited for no more."""
         self._stopping.set()
+        self._urgent.set()
         if self._thread is None:
             return True
         self._queue.put(None)
@@ -108,6 +115,8 @@ class BoundedWriter(Generic[T]):
             item = self._queue.get(timeout=self._idle_after)
         except queue.Empty:
             return []
+        if item is not None and self._urgent.wait(self._gather) and not self._stopping.is_set():
+            self._urgent.clear()  # whatever set it is in the queue by now
         batch: list[T] = []
         while item is not None:
             batch.append(item)

@@ -1,7 +1,7 @@
 """One call as both vendors see it: its telephone at Twilio, its agent at Vapi, and an ear at either end.
 
 The caller speaks all the time. The agent speaks in turns, in the sizes of message that live calls of Vapi's were seen to have,
-and every two seconds the caller interrupts it. Twilio's playout is a model: sound is heard at 8000 bytes a second from when it
+and every five seconds the caller interrupts it. Twilio's playout is a model: sound is heard at 8000 bytes a second from when it
 came, a mark returns when all before it was heard, and a clear forgets the rest.
 """
 
@@ -25,7 +25,7 @@ FRAME_MS = 20
 BEGIN_AFTER_MS = 300.0  # both ends know by then that the socket is open
 SIZES = (170, 185, 186, 371, 372, 557, 558, 743)  # bytes; about 46 ms of sound in the mean
 WEIGHTS = (1, 2, 3, 5, 5, 2, 1, 1)
-TURN_MS = 2000.0
+TURN_MS = 5000.0
 PAUSE_MS = 300.0  # between an interruption and the next turn
 CUT_S = 0.25  # a bridge may hold so much back, and drop it
 SETTLED_FRAMES = 15  # from here on no turn's first cushion delays a frame

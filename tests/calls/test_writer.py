@@ -131,3 +131,16 @@ def wait_for(truth: Callable[[], bool], within_s: float = 5.0) -> None:
     while not truth():
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def test_what_comes_within_a_moment_is_one_batch_and_an_urgent_thing_ends_the_moment(store: Store) -> None:
+    gathering = BoundedWriter(
+        write=store.write, spill=store.spill, is_away=lambda _: False, idle=store.idled.set, idle_after_s=0.05, gather_s=60.0
+    )
+    for number in range(10):
+        gathering.put(number)
+    assert not store.idled.wait(0.2)
+    gathering.put(10, urgent=True)
+    assert store.idled.wait(10)
+    assert store.batches == [11]
+    assert gathering.stop()

@@ -15,6 +15,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from supportvoice import server
+from supportvoice.duty import Duty
+
 HOME = Path(__file__).resolve().parents[2]
 
 
@@ -130,3 +133,20 @@ async def test_children_that_never_start_end_the_parent_with_a_sentence() -> Non
     _, said = await asyncio.wait_for(parent.communicate(), 100)
     assert parent.returncode == 1
     assert b"The serving processes do not start" in said
+
+
+async def test_what_the_first_call_loads_is_set_aside_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = 0
+
+    def count() -> None:
+        nonlocal times
+        times += 1
+
+    monkeypatch.setattr(server, "set_aside_what_stays", count)
+    duty = Duty()
+    carrying = server.CallServer(server.configured(print), duty=duty, drain_s=1.0)
+    seen = []
+    for duty.streams in (0, 1, 2, 0, 0, 1, 0):
+        assert not await carrying.on_tick(1)
+        seen.append(times)
+    assert seen == [0, 0, 0, 1, 1, 1, 2]
