@@ -17,7 +17,7 @@ from calls import ledger  # noqa: E402
 from calls.publisher import Publisher  # noqa: E402
 from calls.writer import BoundedWriter  # noqa: E402
 from supportvoice import child  # noqa: E402
-from supportvoice.asgi import application  # noqa: E402
+from supportvoice.asgi import application, duty  # noqa: E402
 from supportvoice.bench.stalls import StallWatch  # noqa: E402
 
 
@@ -42,7 +42,7 @@ class Watched:
 
 def followed() -> StallWatch:
     """A watch that knows of collections, of the threads that use the database and of the one that talks to Redis."""
-    watch = StallWatch()
+    watch = StallWatch(busy=lambda: duty.streams > 0)
     watch.follow_gc()
     ledger._in_thread = watch.timed("database", ledger._in_thread)
     BoundedWriter._store = watch.timed("database", BoundedWriter._store)  # type: ignore[method-assign]

@@ -25,9 +25,10 @@ NOTHING = "nothing of ours"
 
 
 class StallWatch:
-    """`run` in the loop that is watched; `stalls` are (ms, cause) since the last `take`."""
+    """`run` in the loop that is watched; `stalls` are (ms, cause) since the last `take`. Nobody minds one while it is not `busy`."""
 
-    def __init__(self) -> None:
+    def __init__(self, busy: Callable[[], bool] = lambda: True) -> None:
+        self._busy = busy
         self._spans: deque[tuple[float, float, str]] = deque(maxlen=2000)
         self._open: dict[tuple[str, int], float] = {}
         self._numbers = itertools.count()
@@ -40,6 +41,8 @@ class StallWatch:
             await asyncio.sleep(LOOK_S)
             until = time.monotonic()
             late_ms = (until - slept_from - LOOK_S) * 1000
+            if not self._busy():
+                continue
             self._longest_ms = max(self._longest_ms, late_ms)
             if late_ms > STALL_MS:
                 self._stalls.append((late_ms, self._cause(slept_from + LOOK_S, until)))
