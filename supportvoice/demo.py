@@ -27,7 +27,7 @@ from bridge.sandbox.turns import Faults
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
 from bridge.sandbox.twilio_rest import TwilioRestSandbox
 from bridge.sandbox.vapi import VapiSandbox
-from calls.models import OVER, CallSession, VapiState
+from calls.models import OVER, CallSession, Heard, TranscriptLine, VapiState
 from calls.printed import printed
 from supportvoice.stack import Stack
 from supportvoice.verdict import Check, Evidence, Remembered, judge
@@ -236,10 +236,14 @@ def _remembered(call_sid: str) -> Remembered:
         status=call.status,
         end_reason=call.end_reason,
         session_states=tuple(call.vapi_sessions.values_list("state", flat=True)),
-        lines=tuple((line.role, line.said, line.heard) for line in call.lines.all()),
+        lines=tuple((line.role, line.said, _heard_of(line)) for line in call.lines.all()),
         events=tuple((event.kind, event.detail) for event in call.events.all()),
         tool_results=tuple(call.tool_runs.values_list("name", "result")),
     )
+
+
+def _heard_of(line: TranscriptLine) -> str:
+    return {Heard.FULL: line.said, Heard.PART: line.heard_text, Heard.NONE: ""}[Heard(line.heard)]
 
 
 @sync_to_async

@@ -30,7 +30,7 @@ class Remembered:
     status: str = ""
     end_reason: str = ""
     session_states: tuple[str, ...] = ()
-    lines: tuple[tuple[str, str, str], ...] = ()  # (role, said, heard)
+    lines: tuple[tuple[str, str, str], ...] = ()  # (role, said, what of it was heard)
     events: tuple[tuple[str, dict[str, Any]], ...] = ()  # (kind, detail)
     tool_results: tuple[tuple[str, str], ...] = ()  # (name, result)
 
@@ -113,8 +113,14 @@ def _tool(seen: Evidence) -> Iterator[Check]:
 def _transcript(seen: Evidence) -> Iterator[Check]:
     lines = seen.remembered.said("user")
     yield Check(f'the caller\'s line is exactly "{EXACT_LINE}"', lines.count(EXACT_LINE) == 1, f"the caller's lines: {lines}")
-    cut = [said for role, said, heard in seen.remembered.lines if role == "assistant" and heard != "full"]
-    yield Check("one line of the agent is marked as heard in part", len(cut) == 1, f"not fully heard: {cut}")
+    explained = seen.heard("reset_steps")
+    truly = explained.text.split() if explained else []
+    marked = [heard for role, said, heard in seen.remembered.lines if role == "assistant" and truly and said.split()[:2] == truly[:2]]
+    yield Check(
+        "of the interrupted line is marked as heard what the caller heard, within a word",
+        len(marked) == 1 and _same_words(marked[0].split(), truly),
+        f"marked {marked}, the caller heard {' '.join(truly)!r}",
+    )
 
 
 def _ending(seen: Evidence) -> Iterator[Check]:
@@ -149,6 +155,12 @@ def _no_complaints(seen: Evidence) -> Iterator[Check]:
 
 Look = Callable[[Evidence], Iterator[Check]]
 LOOKS: Sequence[Look] = (_greeting, _interruption, _tool, _transcript, _ending, _both_directions, _no_complaints)
+
+
+def _same_words(some: Sequence[str], others: Sequence[str]) -> bool:
+    """True when one of them is the beginning of the other, and at most a word shorter."""
+    shorter, longer = sorted((some, others), key=len)
+    return len(longer) - len(shorter) <= 1 and [*longer[: len(shorter)]] == [*shorter]
 
 
 def _cut(final: Final | None) -> str:

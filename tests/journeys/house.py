@@ -210,6 +210,12 @@ class House:
         found = self.rows(f"SELECT r.role, r.said, r.heard FROM calls_transcriptline r {OF_CALL} ORDER BY r.n, r.vendor_ms, r.id", call_sid)
         return [(role, said, heard) for role, said, heard in found]
 
+    def heard_of(self, call_sid: str, *, said: str) -> str:
+        """What the caller heard of the agent's line that begins so, by our own record."""
+        query = f"SELECT r.said, r.heard, r.heard_text FROM calls_transcriptline r {OF_CALL} AND r.role = 'assistant'"
+        [(text, heard, part)] = [row for row in self.rows(query, call_sid) if row[0].startswith(said)]
+        return str({"full": text, "part": part, "none": ""}[heard])
+
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted((self.directory / "log").glob("*.log")))
 

@@ -16,7 +16,8 @@ SID = "CA" + "1" * 32
 
 
 def heard(clip: str | None, at: float = 0.0, *, complete: bool = True, to_ms: int = 1000) -> Final:
-    return Final(clip, clip or "", at, at, at, 1.0, heard_to_ms=to_ms, complete=complete)
+    text = "No problem. To reset your" if clip == "reset_steps" else clip or ""
+    return Final(clip, text, at, at, at, 1.0, heard_to_ms=to_ms, complete=complete)
 
 
 def good() -> Any:
@@ -42,7 +43,7 @@ def good() -> Any:
         "status": "ended",
         "end_reason": "agent_ended",
         "session_states": ("ended",),
-        "lines": (("user", EXACT_LINE, "full"), ("assistant", "No problem.", "part")),
+        "lines": (("user", EXACT_LINE, EXACT_LINE), ("assistant", "No problem. To reset your pass", "No problem. To reset")),
         "events": (("greeting-heard", {"ms": 900}), ("tts-buffer-flushed", {"cancelled_ms": 340})),
         "tool_results": ((TOOL, '{"status": "locked"}'),),
     }
@@ -85,7 +86,9 @@ def hears(change: Callable[[list[Final]], list[Final]]) -> Callable[[Any], None]
         (lambda seen: setattr(seen.phone, "sound_after_clears_ms", []), "at most 40 ms"),
         (spoil(tool_results=((TOOL, "error: no such account"),)), "answers from its result"),
         (lambda seen: setattr(seen.agent, "webhooks", lambda kind: [{}, {}]), "tool get_user_account is called once"),
-        (spoil(lines=(("user", "I already tried", "full"), ("assistant", "No", "part"))), "exactly"),
+        (spoil(lines=(("user", "I already tried", "I already tried"), ("assistant", "No problem. To", "No problem. To"))), "exactly"),
+        (spoil(lines=(("user", EXACT_LINE, EXACT_LINE), ("assistant", "No problem. To reset your", "No problem. To"))), "within a word"),
+        (spoil(lines=(("user", EXACT_LINE, EXACT_LINE), ("assistant", "No problem. To reset", "No problem. You"))), "within a word"),
         (hears(lambda finals: [*finals[:-1], heard("goodbye", complete=False)]), "goodbye is played to its end"),
         (lambda seen: setattr(seen.phone.streams[0], "end", "hung-up"), "goodbye is played to its end"),
         (spoil(end_reason="caller_hung_up"), "agent_ended"),
