@@ -103,7 +103,7 @@ def _vapi(says: str, **switches: Any) -> Fault:
 
 
 def _in_vain(says: str, *, after: str = "caller-says", patient_s: float = PATIENT_S, **switches: Any) -> Fault:
-    """Nobody may ever end such a call, so the caller gives up in the end, as people do: `patient_s` after that moment."""
+    """Such a call may never end by itself, so the caller gives up in the end, as people do: `patient_s` after that moment."""
     return Fault(f"{says} The caller gives up after {patient_s:.0f} s.", Faults(**switches), leave=Leaving(after, patient_s))
 
 
@@ -172,18 +172,23 @@ SOCKET: Mapping[str, Fault] = {
         2, "closes with 1011 in the middle of the agent's second turn, and so in the next session; the third one is sound"
     ),
     "dies-reset": _mid_sentence(RESET, "is reset (SO_LINGER 0)"),
-    "dies-in-greeting": _vapi("The audio socket closes with 1011 in the middle of the greeting.", strikes_in_turn=1, dies_with=1011),
+    "dies-in-greeting": _vapi(
+        "The audio socket closes with 1011 in the middle of the greeting; the next session is sound.",
+        sessions=1,
+        strikes_in_turn=1,
+        dies_with=1011,
+    ),
     "mute": _in_vain("From the second turn on Vapi answers pings and sends nothing else.", strikes_after_s=0.0, falls_silent=True),
     "mute-from-the-start": _vapi("Vapi takes the socket, answers pings and never sends anything.", strikes_in_turn=0, falls_silent=True),
     "voice-dies": _in_vain("The agent stops in the middle of a word; pings are answered, nothing else comes.", falls_silent=True),
-    "frozen": _vapi("In the second turn Vapi stops reading and sending, pings included; the connection stays open.", freezes=True),
+    "frozen": _in_vain("In the second turn Vapi stops reading and sending, pings included; the connection stays open.", freezes=True),
     "voiceless": _vapi("The agent's messages come, its audio does not.", mute=True),
     "deaf": _in_vain("The caller's audio does not reach the agent.", deaf=True),
     "swapped": _in_vain("Both directions are crossed: everybody hears themselves.", after="stream-started", swapped=True),
     "garbage-bad-json": _vapi("Thirty texts on the socket are no messages: broken JSON, wrong types, deep nesting.", garbage="bad-json"),
     "garbage-huge-text": _vapi("One text on the socket has more than a megabyte.", garbage="huge-text"),
     "garbage-unknown": _vapi("Messages on the socket have types nobody knows.", garbage="unknown"),
-    "garbage-flood": _vapi("A thousand messages a second come for three seconds.", garbage="flood"),
+    "garbage-flood": _in_vain("A thousand messages a second come for three seconds.", patient_s=2 * PATIENT_S, garbage="flood"),
     "garbage-giant-audio": _vapi("One audio message has 10 MB of noise.", garbage="giant-audio"),
     "garbage-empty": _vapi("A hundred messages on the socket are empty.", garbage="empty"),
     "odd-sizes": _vapi("Audio comes in messages of odd and tiny sizes, single bytes among them.", odd_sizes=True),

@@ -42,6 +42,7 @@ HANDFUL = (
 )
 WANTED = os.environ.get("FAULTS", "")
 CHOSEN = tuple(NAMED) if WANTED == "all" else tuple(WANTED.split(",")) if WANTED else HANDFUL
+GREETED_AGAIN = {"dies-in-greeting"}
 RESUMED = {"dies-once", "dies-twice", "half-open"}
 HARMLESS = {  # nobody on the line may notice them
     *(name for name in NAMED if name.startswith(("webhooks-", "finals-", "callbacks-", "report-", "lines-", "tool-", "twilio-", "odd-"))),
@@ -56,8 +57,10 @@ PERSON_COMES = (
     }
     - {"dies-1000"}
     - RESUMED
+    - GREETED_AGAIN
 )
 CALLER_LEFT = {name for name in NAMED if name.startswith("leaves-")}
+EXPECTED = HARMLESS | PERSON_COMES | CALLER_LEFT | RESUMED | GREETED_AGAIN
 COMES = Human(rings_s=0.5, talks_s=1.0)
 NOBODY = Human(outcome="no-answer", rings_s=0.5)
 PRESS_ONE: Scenario = replace(PERSON_PLEASE, caller=(*PERSON_PLEASE.caller, Step(Heard("voicemail_prompt", then_s=0.3), Press("1"))))
@@ -122,6 +125,16 @@ def test_a_fault_after_which_the_agent_goes_on_with_what_was_said(house: House, 
     assert len(house.at_vapi(phone.call_sid)) == 1 + house.kinds(phone.call_sid).count("conversation-lost")
 
 
+@pytest.mark.parametrize("name", [name for name in CHOSEN if name in GREETED_AGAIN])
+def test_an_agent_lost_while_it_greets_is_followed_by_one_that_helps(house: House, look: Look, name: str) -> None:
+    phone = look(name)
+    assert phone.violations == []
+    assert [clip for clip, _ in heard(phone)][-2:] == ["account_locked", "goodbye"]
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["outcome"], row["rung"]) == ("agent_ended", "resolved", "R1")
+    assert len(house.at_vapi(phone.call_sid)) == 2
+
+
 @pytest.mark.parametrize("name", [name for name in CHOSEN if name in CALLER_LEFT])
 def test_a_caller_may_leave_at_each_point(house: House, look: Look, name: str) -> None:
     phone = look(name)
@@ -130,7 +143,7 @@ def test_a_caller_may_leave_at_each_point(house: House, look: Look, name: str) -
     assert house.kinds(phone.call_sid).count("call-ended") == 1
 
 
-@pytest.mark.parametrize("name", [name for name in CHOSEN if name not in HARMLESS | PERSON_COMES | CALLER_LEFT | RESUMED])
+@pytest.mark.parametrize("name", [name for name in CHOSEN if name not in EXPECTED])
 def test_whatever_goes_wrong_a_call_comes_to_an_end_that_is_told(house: House, look: Look, name: str) -> None:
     phone = look(name)
     assert house.row(phone.call_sid)["end_reason"]
