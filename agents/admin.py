@@ -5,7 +5,7 @@ A manager edits a draft and publishes it; what callers hear is always a publishe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -263,11 +263,13 @@ class TemplateVersionAdmin(DeskAdmin):
         return bool(request.user.has_perm("agents.change_assistanttemplate"))
 
     def get_urls(self) -> list[URLPattern]:
-        again = path("<int:pk>/prepare/", self.admin_site.admin_view(self.prepare_one), name="agents_templateversion_prepare")
-        return [again, *super().get_urls()]
+        return [
+            path(f"<int:pk>/{name}/", self.admin_site.admin_view(view), name=f"agents_templateversion_{name}")
+            for name, view in (("prepare", self.prepare_one), ("restore", self.restore_one))
+        ] + super().get_urls()
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        may = {"may_prepare": self.has_prepare_permission(request)}
+        may = {"may_act": self.has_prepare_permission(request)}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
 
     @admin.display(description="version", ordering="number")
@@ -309,17 +311,30 @@ class TemplateVersionAdmin(DeskAdmin):
         said = "They are being prepared; look again in a few seconds." if queued else "They were all ready."
         self.message_user(request, said, messages.INFO)
 
-    def prepare_one(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """The button on a version's page."""
-        return require_POST(self._prepare_one)(request, pk)
+    def restore(self, request: HttpRequest, queryset: models.QuerySet[TemplateVersion]) -> None:
+        """Callers hear the version again; its draft is left alone."""
+        for version in queryset.select_related("template"):
+            restored = services.restore(version=version, at=timezone.now(), who=Who.asking(request))
+            if restored:
+                self.log_change(request, version.template, f"Restored version {version.number}.")
+            said = "New calls use it at once; the draft is as it was." if restored else "Callers hear it already."
+            self.message_user(request, f"“{version}”: {said}", messages.SUCCESS if restored else messages.INFO)
 
-    def _prepare_one(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def prepare_one(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """A button on a version's page."""
+        return require_POST(self._act)(request, pk, self.prepare)
+
+    def restore_one(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """A button on a version's page."""
+        return require_POST(self._act)(request, pk, self.restore)
+
+    def _act(self, request: HttpRequest, pk: int, act: Callable[[HttpRequest, models.QuerySet[TemplateVersion]], None]) -> HttpResponse:
         versions = self.get_queryset(request).filter(pk=pk)
         if not self.has_prepare_permission(request):
             raise PermissionDenied
         if not versions.exists():
             raise Http404
-        self.prepare(request, versions)
+        act(request, versions)
         return HttpResponseRedirect(reverse("admin:agents_templateversion_change", args=[pk]))
 
 

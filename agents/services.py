@@ -1,4 +1,4 @@
-"""Every change to what callers hear: publish a draft, prepare it at Vapi, seed the first agent.
+"""Every change to what callers hear: publish a draft, restore an older version, prepare it at Vapi, seed the first agent.
 
 A version is written once. Publishing is one transaction, so a call meets the old words or the new ones, never half.
 Whoever publishes enqueues `agents.tasks.premake_version` after the commit; until it is done calls carry the words inline.
@@ -113,11 +113,30 @@ def _publish(template: AssistantTemplate, note: str, by: str, at: datetime, who:
         **words_of(template),
         **rules_of(template),
     )
+    _answer_with(version)
+    trail.record("published", actor=who.actor, address=who.address, subject=f"agent {template.slug} v{version.number}", at=at)
+    return version
+
+
+@transaction.atomic
+def restore(*, version: TemplateVersion, at: datetime, who: Who) -> bool:
+    """Every line of the template answers with this version from now on, word for word. False: callers hear it already.
+
+    The draft stays as it is, and the version keeps its number.
+    """
+    template = version.template
+    if not AssistantTemplate.objects.filter(pk=template.pk).exclude(published=version).exists():
+        return False
+    _answer_with(version)
+    trail.record("restored", actor=who.actor, address=who.address, subject=f"agent {template.slug} v{version.number}", at=at)
+    return True
+
+
+def _answer_with(version: TemplateVersion) -> None:
+    template = version.template
     AssistantTemplate.objects.filter(pk=template.pk).update(published=version)  # not save(): the draft did not change
     Rollout.objects.filter(line__template=template).delete()
     Rollout.objects.bulk_create(Rollout(line=line, version=version, share=100) for line in template.lines.all())
-    trail.record("published", actor=who.actor, address=who.address, subject=f"agent {template.slug} v{version.number}", at=at)
-    return version
 
 
 def settle_line(*, line_pk: int) -> None:

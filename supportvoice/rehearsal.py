@@ -106,34 +106,27 @@ def _agent_starts(message: Any) -> bool:
     return False
 
 
-class _Alone(MediaStreamConsumer):
-    """A consumer that nobody gives hints to."""
-
-    async def _hear_hints(self) -> None:
-        return
-
-
-class _Stream(MemoryPipe):
-    """The media socket: the sandbox's end is the pipe itself, ours are ASGI's receive and send."""
+class StreamPipe(MemoryPipe):
+    """The media socket: the sandbox's Pipe at one end, ASGI's receive and send at the other."""
 
     _welcomed = False
 
-    async def to_us(self) -> Mapping[str, Any]:
+    async def asgi_receive(self) -> Mapping[str, Any]:
         if not self._welcomed:
             self._welcomed = True
             return {"type": "websocket.connect"}
         text = await self.server.receive()
         return {"type": "websocket.disconnect", "code": 1000} if text is None else {"type": "websocket.receive", "text": text}
 
-    async def from_us(self, message: Mapping[str, Any]) -> None:
+    async def asgi_send(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "websocket.send":
             await self.server.send(message["text"])
         elif message["type"] == "websocket.close":
             await self.server.close(message["code"])
 
 
-class _Link:
-    """Our end of Vapi's audio socket."""
+class VapiPipe:
+    """The bridge's Link, on the sandbox's in-memory socket."""
 
     dropped_bytes = dropped_frames = 0
 
@@ -158,6 +151,13 @@ class _Link:
 
     async def close(self) -> None:
         self._client.close()
+
+
+class _Alone(MediaStreamConsumer):
+    """A consumer that nobody gives hints to."""
+
+    async def _hear_hints(self) -> None:
+        return
 
 
 class _Notebook:
@@ -213,13 +213,13 @@ async def _no_tools(message: Message) -> Message | None:
 
 async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faults, hears: Recogniser) -> Rehearsed:
     loop = asyncio.get_running_loop()
-    stream, vapi = _Stream(), MemoryLink()
+    stream, vapi = StreamPipe(), MemoryLink()
     call = Rehearsed(Phone(Caller(scenario.caller), hears), Evidence())
     talk: list[Turns] = []
     running: list[asyncio.Task[str]] = []
 
     class InMemory:
-        async def open(self, socket_url: str, *, wideband: bool = False) -> _Link:
+        async def open(self, socket_url: str, *, wideband: bool = False) -> VapiPipe:
             engine = Turns(
                 pipe=vapi,
                 post=_no_tools,
@@ -235,7 +235,7 @@ async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faul
             )
             talk.append(engine)
             running.append(asyncio.create_task(engine.run()))
-            return _Link(vapi.client)
+            return VapiPipe(vapi.client)
 
     consumer = _Alone(
         ledger=_Notebook(call, agent),
@@ -246,7 +246,7 @@ async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faul
         wall=loop.time,
     )
     twilio = MediaSide(stream, call.phone, stream_sid="MZ1", call_sid="CA1", account_sid="AC1", parameters={"token": "-"})
-    served = asyncio.create_task(consumer({"type": "websocket", "path": "/", "headers": []}, stream.to_us, stream.from_us))
+    served = asyncio.create_task(consumer({"type": "websocket", "path": "/", "headers": []}, stream.asgi_receive, stream.asgi_send))
     ticking = asyncio.create_task(call.phone.run())
     call.phone.connected()
     async with asyncio.timeout(LONGEST_S):

@@ -13,6 +13,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from agents import services
 from agents.forms import AgentForm
@@ -166,6 +167,23 @@ def test_a_version_that_could_not_be_prepared_says_why_and_can_be_tried_again(de
     assert "Prepare again" not in said
     version.refresh_from_db()
     assert version.premade == Premade.READY
+
+
+def test_an_older_version_answers_again_at_the_press_of_a_button(desk: Client) -> None:
+    older = a_version()
+    template = older.template
+    template.prompt = "Newer words."
+    template.save()
+    newer = services.publish(template=template, note="", by="ann", at=timezone.now())
+    address = f"{DESK}/templateversion/{older.pk}"
+    assert "Let callers hear this version" in text_of(desk.get(f"{address}/change/"))
+    assert "Let callers hear this version" not in text_of(desk.get(f"{DESK}/templateversion/{newer.pk}/change/"))
+    assert desk.get(f"{address}/restore/").status_code == 405
+    assert "New calls use it at once; the draft is as it was." in text_of(desk.post(f"{address}/restore/", follow=True))
+    template.refresh_from_db()
+    assert (template.published, template.prompt) == (older, "Newer words.")
+    assert "this draft is different: instructions" in text_of(desk.get(f"{DESK}/assistanttemplate/{template.pk}/change/"))
+    assert "Callers hear it already." in text_of(desk.post(f"{address}/restore/", follow=True))
 
 
 def test_versions_are_prepared_again_from_the_list(desk: Client) -> None:
@@ -477,10 +495,11 @@ def test_people_without_a_log_in_are_asked_for_one(client: Client) -> None:
         assert client.post(f"{DESK}/{page}").status_code == 302
 
 
-def test_somebody_who_may_only_look_cannot_publish_or_prepare(client: Client) -> None:
+def test_somebody_who_may_only_look_cannot_publish_restore_or_prepare(client: Client) -> None:
     version = a_version()
     client.force_login(User.objects.create_user("bob", password="long-enough-1", is_staff=True))
-    assert client.post(f"{DESK}/templateversion/{version.pk}/prepare/").status_code == 403
+    for act in ("prepare", "restore"):
+        assert client.post(f"{DESK}/templateversion/{version.pk}/{act}/").status_code == 403
     assert client.post(f"{DESK}/assistanttemplate/", {"action": "publish", "_selected_action": [version.template.pk]}).status_code == 403
     assert TemplateVersion.objects.count() == 1
 

@@ -9,7 +9,18 @@ from celery import current_app
 from django.utils import timezone
 
 from agents import account, lines, services, tasks
-from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Premade, Rollout, TemplateVersion, Tool, VersionIsPublished
+from agents.models import (
+    AssistantTemplate,
+    AuditEntry,
+    HandoffTarget,
+    PhoneLine,
+    Premade,
+    Rollout,
+    TemplateVersion,
+    Tool,
+    VersionIsPublished,
+)
+from agents.trail import Who
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from tests.agents.words import EMAIL_TOOL, SERVER
 from tests.bridge.http_server import Server, reply
@@ -39,6 +50,14 @@ def a_draft(**words: Any) -> AssistantTemplate:
 
 def published(template: AssistantTemplate, note: str = "") -> TemplateVersion:
     return services.publish(template=template, note=note, by="ann", at=timezone.now())
+
+
+def answers_now() -> int:
+    """The version the next caller hears."""
+    found = lines.answer(LINE, draw=0.0)
+    assert found is not None
+    assert found.version is not None
+    return found.version.words.number
 
 
 def test_publishing_freezes_the_words_and_the_tools() -> None:
@@ -100,6 +119,18 @@ def test_people_who_publish_at_once_all_get_a_version_of_their_own() -> None:
     assert sorted(version.number for version in versions) == [1, 2, 3, 4]
     template.refresh_from_db()
     assert template.published is not None
+
+
+def test_a_restored_version_answers_the_next_call_and_the_next_publish_is_a_new_number() -> None:
+    template = a_draft()
+    PhoneLine.objects.create(number=LINE, template=template)
+    first, second = published(template), published(template)
+    assert services.restore(version=first, at=timezone.now(), who=Who("ann"))
+    assert answers_now() == first.number
+    assert not services.restore(version=first, at=timezone.now(), who=Who("ann"))
+    assert [entry.subject for entry in AuditEntry.objects.filter(action="restored")] == [f"agent {template.slug} v{first.number}"]
+    assert published(template).number == second.number + 1
+    assert answers_now() == second.number + 1
 
 
 def test_a_prepared_version_is_used_by_id() -> None:

@@ -21,7 +21,7 @@ import pytest
 from agents.payload import RESUMED
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
-from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Link, LinkClosed, Note
+from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Link, Note
 from bridge.sandbox import virtual
 from bridge.sandbox.clips import spoken_by
 from bridge.sandbox.ear import Ear
@@ -30,15 +30,15 @@ from bridge.sandbox.memory import MemoryClient, MemoryLink
 from bridge.sandbox.phone import Phone
 from bridge.sandbox.script import Caller, Scenario
 from bridge.sandbox.turns import Evidence, Faults, Plan, Turns
-from bridge.sandbox.virtual import MemoryPipe
 from bridge.sandbox.wideband import WidePipe
 from bridge.wideband import Wideband
+from supportvoice.rehearsal import StreamPipe, VapiPipe
 
 BRIDGE_CLIPS = load_clips(Path(__file__).parents[2] / "bridge" / "clips")
 
 
-class TwilioPipe(MemoryPipe):
-    """The media socket: the sandbox's Pipe at one end, ASGI's receive and send at the other."""
+class TwilioPipe(StreamPipe):
+    """A media socket that can be listened in on, and lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,6 @@ class TwilioPipe(MemoryPipe):
         self.deaf_and_dumb = False  # half-open: nothing arrives any more, in either direction, and nobody is told
         self.read_on = asyncio.Event()  # cleared: the server's buffer is full, and stays full
         self.read_on.set()
-        self._welcomed = False
 
     async def send(self, text: str) -> None:
         if self.deaf_and_dumb:
@@ -56,50 +55,14 @@ class TwilioPipe(MemoryPipe):
             self.uplink += base64.b64decode(message["media"]["payload"])
         await super().send(text)
 
-    async def asgi_receive(self) -> Mapping[str, Any]:
-        if not self._welcomed:
-            self._welcomed = True
-            return {"type": "websocket.connect"}
-        text = await self.server.receive()
-        return {"type": "websocket.disconnect", "code": 1000} if text is None else {"type": "websocket.receive", "text": text}
-
     async def asgi_send(self, message: Mapping[str, Any]) -> None:
         await self.read_on.wait()
-        if message["type"] == "websocket.send" and not self.deaf_and_dumb:
-            await self.server.send(message["text"])
-        elif message["type"] == "websocket.close":
-            await self.server.close(message["code"])
+        if message["type"] == "websocket.close" or not self.deaf_and_dumb:
+            await super().asgi_send(message)
 
 
 Meddle = Callable[[TwilioPipe], Awaitable[None]]
 Spoil = Callable[[MemoryClient], Awaitable[None]]
-
-
-class VapiPipe:
-    """The bridge's Link, on the sandbox's in-memory socket."""
-
-    def __init__(self, client: MemoryClient) -> None:
-        self._client = client
-        self.dropped_bytes = self.dropped_frames = 0
-
-    def send_audio(self, ulaw: bytes) -> None:
-        self._client.send(ulaw)
-
-    def send_control(self, message: Mapping[str, Any]) -> None:
-        self._client.send(json.dumps(dict(message)))
-
-    async def carry(self, on_message: Callable[[bytes | str], bool]) -> None:
-        while (message := await self._client.receive()) is not None:
-            if not on_message(message):
-                return
-        raise LinkClosed(self._client.close_code or 1006)
-
-    def drop(self) -> None:
-        self._client.close()
-        self._client.put(None)
-
-    async def close(self) -> None:
-        self._client.close()
 
 
 @dataclass

@@ -25,7 +25,7 @@ OPENS = {"socket_url", "control_url", "claim", "token", "session_data", "session
 NO_ACTIONS = ("nonsense", "\0", "")
 LOOKUPS = ("", "__in", "__range", "__gte", "__year", "__regex")  # six, so that seven values meet each of them
 OF_LISTS = ("q", "p", "o", "e", "all", "_popup", "_to_field", "_facets", "pk", "pk__in", "nothing__nowhere", "__", "\0")
-PAGES = ("change", "delete", "history", "password", "prepare")
+PAGES = ("change", "delete", "history", "password", "prepare", "restore")
 FIELD = re.compile(r'<(?:input|textarea|select)[^>]*? name="([^"]+)"')
 
 

@@ -126,7 +126,9 @@ def edited(who: set[str]) -> dict[str, set[str]]:
 
 MODELS = {
     "agents.assistanttemplate": Rows(DESK, WRITE, {"publish": WRITE, **edited(WRITE)}),
-    "agents.templateversion": Rows(DESK, NOBODY, {"prepare": WRITE}, more={"prepare": Door(WRITE, 302, post=True)}),
+    "agents.templateversion": Rows(
+        DESK, NOBODY, {"prepare": WRITE}, more={name: Door(WRITE, 302, post=True) for name in ("prepare", "restore")}
+    ),
     "agents.phoneline": Rows(DESK, WRITE, edited(WRITE)),
     "agents.handofftarget": Rows(DESK, WRITE, edited(WRITE)),
     "agents.tool": Rows(DESK, WRITE, edited(WRITE), of_teams=False),
