@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from agents.models import TemplateVersion
 from supportvoice.bench.rounds import Plan, generate, idle_loop, measure
 from supportvoice.bench.subjects import Ground, Subject, relay
 from supportvoice.server import listen
@@ -93,11 +92,12 @@ def test_a_soak_says_what_its_calls_left_behind(tmp_path: Path) -> None:
     assert documented == {path for path in keys({"soak": soak}) if not path.startswith(("soak.at_start.", "soak.at_end."))}
 
 
-def test_a_sound_this_build_does_not_have_is_refused_in_one_sentence() -> None:
-    if "sound" in {field.name for field in TemplateVersion._meta.get_fields()}:
-        pytest.skip("this build has it")
-    with pytest.raises(CommandError, match=r"^[^.]+\.$"):
-        call_command("bench", "--pcm")
+def test_wideband_sound_is_measured_alone(tmp_path: Path) -> None:
+    record = tmp_path / "wide.json"
+    call_command("bench", *SMALL, "--pcm", "--json", str(record), stdout=StringIO(), stderr=StringIO())
+    found = json.loads(record.read_text())
+    assert (found["plan"]["sound"], list(found["subjects"])) == ("pcm16", ["ours"])
+    assert found["subjects"]["ours"]["interruptions_unanswered"] == 0
 
 
 @pytest.mark.parametrize("wrong", [("--calls", "0"), ("--seconds", "0"), ("--soak", "-1")])
