@@ -4,7 +4,8 @@ A hint from the channel layer only says "look now"; without any, the socket look
 layer that is away altogether, costs two seconds and never a row. Nothing the browser sends is read.
 
 What its user may see is asked again every `LOOK_AGAIN_S`, before the next row is told: who may see other things than when the
-page was made has to load it anew, and who may see nothing any more is sent to the log-in.
+page was made has to load it anew, and who may see nothing any more is sent to the log-in. What the page was made for, it says itself
+(`?sees=`): a role may change between the page and its socket.
 """
 
 from __future__ import annotations
@@ -105,6 +106,9 @@ class PageSocket:
         viewer = await _in_thread(self._viewer)
         if isinstance(viewer, int):
             return await self._close(viewer)
+        if self._asked("sees") not in ("", viewer.mark):
+            await self._send({"type": "websocket.accept"})
+            return await self._close(LOAD_AGAIN)
         reader = self.reader(viewer)
         if not await _in_thread(reader.exists):
             return await self._close(NO_SUCH_CALL)
@@ -212,6 +216,10 @@ class PageSocket:
         self.scope["user"] = user_of(self.scope["session"].session_key)
         return self.scope["user"] is not None
 
+    def _asked(self, name: str) -> str:
+        values: list[str] = parse_qs(self.scope.get("query_string", b"").decode("latin-1")).get(name, [""])
+        return values[0]
+
     async def _tell(self, message: dict[str, Any]) -> None:
         await self._send({"type": "websocket.send", "text": orjson.dumps(message).decode()})
 
@@ -246,5 +254,5 @@ class CallSocket(PageSocket):
 
     def _cursor(self, name: str) -> int:
         """Zero, the beginning, for what is no plain number: a page then gets more than it needs, never less."""
-        values = parse_qs(self.scope.get("query_string", b"").decode("latin-1")).get(name, ["0"])
-        return int(values[0]) if values[0].isascii() and values[0].isdigit() and len(values[0]) < 10 else 0
+        asked = self._asked(name)
+        return int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else 0

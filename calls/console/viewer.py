@@ -22,6 +22,11 @@ class Viewer:
     words: bool
     listens: bool
 
+    @property
+    def mark(self) -> str:
+        """The same for two views exactly if they show the same: a page tells its socket by it what it was made for."""
+        return f"{self.words:d}{self.listens:d}{self.sight.everything:d}-{'.'.join(map(str, sorted(self.sight.teams)))}"
+
     def may_hear(self, sound: Recording) -> bool:
         return self.words if sound.kind == RecordingKind.VOICEMAIL else self.listens
 

@@ -27,7 +27,7 @@ from calls.console.live import PageSocket
 from calls.console.reader import CallReader
 from calls.console.routing import websocket_urlpatterns
 from calls.console.session import BEGAN
-from calls.console.viewer import EVERYTHING
+from calls.console.viewer import EVERYTHING, viewer_of
 from calls.models import CallSession, Role, Status, TranscriptLine, VapiSession
 from supportvoice.sessions import SessionStore
 from tests.builders import a_call, a_message, a_person, a_report, a_team, session_of
@@ -299,6 +299,23 @@ async def test_what_is_taken_from_somebody_takes_the_open_page_before_another_wo
         while (message := await socket.receive_output(5))["type"] != "websocket.close":
             assert "not for them" not in message["text"]
     assert message["code"] == code
+
+
+@pytest.mark.parametrize("path", ["/ws/console/live/", ""])
+@pytest.mark.parametrize("what", ["words", "team"])
+async def test_a_page_made_just_before_its_users_rights_changed_is_loaded_anew(page: Open, call: CallSession, path: str, what: str) -> None:
+    made_for = await sync_to_async(lambda: viewer_of(User.objects.get()).mark)()
+    await _taken(what)
+    socket = page(f"{path or path_of(call)}?sees={made_for}")
+    await socket.connect(5)
+    assert await socket.receive_output(5) == {"type": "websocket.close", "code": 4410}
+
+
+async def test_a_page_whose_user_sees_what_it_was_made_for_is_kept_up_to_date(page: Open, call: CallSession) -> None:
+    made_for = await sync_to_async(lambda: viewer_of(User.objects.get()).mark)()
+    socket = page(path_of(call, f"?sees={made_for}"))
+    await socket.connect(5)
+    await next_news(socket)
 
 
 def test_a_right_that_is_gone_is_used_for_three_seconds_at_most() -> None:

@@ -134,7 +134,8 @@ async function whatBecameOfUs() {
 function connect() {
   const address = new URL(main.dataset.socket, location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-  if (main.dataset.after) address.search = new URLSearchParams({ after: main.dataset.after, line: main.dataset.line });
+  const { sees, after, line } = main.dataset;
+  address.search = new URLSearchParams(after ? { sees, after, line } : { sees });
   heardAt = Date.now();
   socket = new WebSocket(address);
   socket.onmessage = ({ data }) => {
