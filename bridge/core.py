@@ -84,6 +84,13 @@ class BridgeCore:
         self._pulse.heard_at = now
         return self._caller.add(ulaw, now)
 
+    def relays_caller(self, n_bytes: int, now: float) -> bool:
+        """`caller_audio` for so much sound, without a list: True when all there is to do is to hand it on. Else nothing is done."""
+        if not self._caller.relays(n_bytes, now):
+            return False
+        self._pulse.heard_at = now
+        return True
+
     def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Re-framed and paced; dropped while it belongs to an interrupted turn."""
         self._figures.downlink_bytes += len(ulaw)
@@ -254,13 +261,11 @@ class BridgeCore:
         """When `tick` wants to run; None when there is nothing to wait for any more."""
         if self._gone:
             return None
-        first = min(self._pulse.at, self._keypad.at, self._dead_air.at, self._said.at)
         send, fill = self._voice.next_send(), self._caller.fill_at
+        first = min(self._pulse.at, self._keypad.at, self._dead_air.at, self._said.at, *self._deadlines.values())
         if send is not None and send < first:
             first = send
-        if fill is not None and fill < first:
-            first = fill
-        return min(first, *self._deadlines.values()) if self._deadlines else first
+        return fill if fill is not None and fill < first else first
 
     def tick(self, now: float) -> list[Action]:
         """Do everything that is due."""

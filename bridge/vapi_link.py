@@ -52,6 +52,7 @@ class VapiConversations:
                     websocket_handshake_timeout=CONNECT_WITHIN_S,
                     max_frame_size=FRAME_LIMIT,
                     max_redirects=0,
+                    use_aiofastnet=socket_url.startswith("wss:"),
                     enable_auto_ping=True,
                     auto_ping_idle_timeout=10,
                     auto_ping_reply_timeout=10,
