@@ -190,6 +190,12 @@ def hang_up() -> str:
     return str(twiml)
 
 
+def ask_at(url: str) -> str:
+    twiml = VoiceResponse()
+    twiml.redirect(url, method="POST")
+    return str(twiml)
+
+
 def nothing() -> str:
     """The answer to a status callback: heard, and nothing to do."""
     return str(VoiceResponse())

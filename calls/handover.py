@@ -9,6 +9,7 @@ A number is checked again before it is rung: a row may have been changed behind 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
@@ -29,16 +30,24 @@ UNKNOWN = "unknown"  # nobody told us how it went
 WHISPER = "A caller from the support line."
 
 
-def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = False) -> ladder.Step:
+@dataclass(frozen=True, slots=True)
+class AskAnew:
+    """The stream that was asked about is long over, and the call goes on: the door of this epoch knows what is next."""
+
+    epoch: int
+
+
+def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = False) -> ladder.Step | AskAnew:
     """What Twilio shall do with a caller whose stream, or whose talk with a person, is over; the rows say so afterwards.
 
-    `only_down`: not to the AI again, for the way to it is what failed. Asked again by a retry it gives the same answer. Any
-    other stale epoch, or an unknown call, hangs up.
+    `only_down`: not to the AI again, for the way to it is what failed. Asked again by a retry it gives the same answer. Who
+    asks for an older epoch may have been led out of the newest stream by a late redirect, or repeat an old request: that is
+    told to ask anew, and changes nothing. An unknown call, or one that is over, hangs up.
     """
     with transaction.atomic():
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None:
-            return ladder.Resume() if resuming.is_resumed(call_sid=call_sid, epoch=epoch) else ladder.HangUp()
+            return ladder.Resume() if resuming.is_resumed(call_sid=call_sid, epoch=epoch) else _asked_late(call_sid, epoch)
         facts = _facts(call, _may_be_rung(call, at), at, resumable=not only_down)
         step = ladder.decide(facts)
         match step:
@@ -56,6 +65,11 @@ def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = Fals
                 reason = EndReason.HUMAN_ENDED if facts.talked else lifecycle.STREAM_ENDS.get(facts.closed_why, EndReason.AGENT_ENDED)
                 services.end_call(call_sid=call_sid, at=at, reason=reason)
     return step
+
+
+def _asked_late(call_sid: str, epoch: int) -> ladder.Step | AskAnew:
+    later = CallSession.objects.live().filter(call_sid=call_sid, epoch__gt=epoch).values_list("epoch", flat=True).first()
+    return ladder.HangUp() if later is None else AskAnew(later)
 
 
 def dial_result(*, call_sid: str, epoch: int, target: str, status: str, bridged: bool = True, at: datetime) -> bool:

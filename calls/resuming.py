@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from calls import evidence, ladder, services, sessions
+from calls import evidence, guards, ladder, services, sessions
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Rung, Source, Status, VapiState
 
@@ -62,8 +62,7 @@ def elsewhere(call: CallSession, *, at: datetime) -> bool:
 
 def is_resumed(*, call_sid: str, epoch: int) -> bool:
     """True when the stream after this epoch is awaited: who asks again what is next gets the same answer."""
-    awaited = CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch + 1, stream_epoch__lte=epoch)
-    return awaited.filter(status=Status.CONNECTING).exists()
+    return CallSession.objects.filter(guards.awaited_after(epoch), call_sid=call_sid).exists()
 
 
 def _next_session(call: CallSession, *, raw: str, at: datetime) -> int:

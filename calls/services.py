@@ -27,7 +27,7 @@ from agents.models import PhoneLine
 from bridge import live
 from bridge.figures import together
 from bridge.ports import Closing
-from calls import clock, discretion, ended_reasons, evidence, lifecycle, publisher, unsaid
+from calls import clock, discretion, ended_reasons, evidence, guards, lifecycle, publisher, unsaid
 from calls.history import NewEvent, keep_line, pages_look, record_events
 from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
 from calls.redaction import redact_body
@@ -150,7 +150,7 @@ def transition(*, call_sid: str, to: Status, epoch: int, reason: str = "", at: d
         return end_call(call_sid=call_sid, at=at, reason=EndReason(reason), epoch=epoch)
     calls = CallSession.objects.filter(call_sid=call_sid, epoch=epoch)
     with transaction.atomic():
-        if calls.filter(status__in=lifecycle.sources(to)).update(status=to) == 1:
+        if calls.filter(guards.may_become(to, epoch)).update(status=to) == 1:
             pages_look(call_sid=call_sid)
             return True
     status = calls.values_list("status", flat=True).first()
@@ -172,7 +172,7 @@ def end_call(
     """
     live_call = CallSession.objects.live().filter(call_sid=call_sid)
     if epoch is not None:
-        live_call = live_call.filter(epoch=epoch)
+        live_call = live_call.filter(guards.owner(epoch))
     if last_seen is not None:
         live_call = live_call.filter(last_seen_at=last_seen)
     with transaction.atomic():
@@ -208,13 +208,7 @@ def lower_rung(*, call_sid: str, rung: Rung, why: str, at: datetime) -> bool:
 
 def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> bool:
     """Use up the token of an epoch and let its stream in. True once per epoch, for the stream that came first."""
-    unused = CallSession.objects.filter(
-        call_sid=call_sid,
-        account_sid=account_sid,
-        epoch=epoch,
-        stream_epoch__lt=epoch,
-        status__in=lifecycle.sources(Status.STREAMING),
-    )
+    unused = CallSession.objects.filter(guards.token_unused(epoch), call_sid=call_sid, account_sid=account_sid)
     with transaction.atomic():
         if unused.update(stream_epoch=epoch, stream_sid=stream_sid, status=Status.STREAMING, last_seen_at=at) == 0:
             return False
@@ -224,12 +218,12 @@ def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int
 
 def next_epoch(*, call_sid: str, epoch: int) -> bool:
     """From now on the stream that is to come owns this call, and whoever has the one of `epoch` writes nothing. True once."""
-    return CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).update(epoch=F("epoch") + 1) == 1
+    return CallSession.objects.filter(guards.live_owner(epoch), call_sid=call_sid).update(epoch=F("epoch") + 1) == 1
 
 
 def heartbeat(*, call_sid: str, epoch: int, at: datetime) -> bool:
     """The stream of this epoch is alive. False when the call is over or another epoch owns it."""
-    return CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).update(last_seen_at=at) == 1
+    return CallSession.objects.filter(guards.live_owner(epoch), call_sid=call_sid).update(last_seen_at=at) == 1
 
 
 def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, now: float | None = None) -> bool:
@@ -241,7 +235,7 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
     if closing.why == "agent-ended" and OutboxCommand.objects.filter(key=hand_over_key(call_sid, epoch)).exists():
         closing = replace(closing, why="handed-over")  # said goodbye in the same moment: a person was asked for all the same
     reason = _end_reason(closing)
-    mine = CallSession.objects.filter(call_sid=call_sid, epoch=epoch, closed_epoch__lt=epoch)
+    mine = CallSession.objects.filter(guards.stream_not_closed(epoch), call_sid=call_sid)
     with transaction.atomic():
         why = closing.why if reason is not None or closing.why not in lifecycle.STREAM_ENDS else "agent-lost"
         if mine.update(closed_epoch=epoch, closed_why=why, last_seen_at=at) == 0:

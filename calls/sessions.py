@@ -25,7 +25,7 @@ from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import VapiCall
-from calls import erasure, evidence, memory, publisher
+from calls import erasure, evidence, guards, memory, publisher
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiSession, VapiState
 
@@ -61,8 +61,8 @@ def claim_session(*, pk: int, by: str, at: datetime) -> uuid.UUID | None:
     """Win the right to create this session at Vapi; `by` is worker or consumer. None: somebody else did, or its stream is over."""
     claim = uuid.uuid4()
     # Not by a join: PostgreSQL would look at the joined row as it was, and two could win (it re-reads the row itself only).
-    wanting = CallSession.objects.live().filter(closed_epoch__lt=F("epoch"))
-    asked = VapiSession.objects.filter(pk=pk, state=VapiState.ASKED, call__in=wanting)
+    wanting = CallSession.objects.filter(guards.AGENT_WANTED)
+    asked = VapiSession.objects.filter(guards.UNCLAIMED, pk=pk, call__in=wanting)
     won = asked.update(state=VapiState.CLAIMED, claim=claim, claimed_by=by, claimed_at=at)
     return claim if won else None
 
@@ -75,7 +75,7 @@ def session_live(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime
     mine = VapiSession.objects.select_related("call").get(pk=pk)
     with transaction.atomic():
         evidence.hold(call_sid=mine.call.call_sid, at=at)
-        claimed = VapiSession.objects.filter(pk=pk, claim=claim, state=VapiState.CLAIMED)
+        claimed = VapiSession.objects.filter(guards.claimed_with(claim), pk=pk)
         won = claimed.update(
             state=VapiState.LIVE,
             vapi_call_id=vapi_call.id,
@@ -100,7 +100,7 @@ def session_failed(*, pk: int, claim: uuid.UUID, why: str, at: datetime, maybe_c
     mine = VapiSession.objects.select_related("call").get(pk=pk)
     with transaction.atomic():
         evidence.hold(call_sid=mine.call.call_sid, at=at)
-        claimed = VapiSession.objects.filter(pk=pk, claim=claim, state=VapiState.CLAIMED)
+        claimed = VapiSession.objects.filter(guards.claimed_with(claim), pk=pk)
         if claimed.update(state=VapiState.FAILED, failure=why[:200], maybe_created=maybe_created, ended_at=at) == 0:
             return False
         detail = {"n": mine.n, "by": mine.claimed_by, "why": why[:200]}
@@ -166,7 +166,7 @@ def end_session(*, pk: int, client: Vapi, at: datetime) -> bool:
 
     One that is being created right now is left to its creator. Raises VapiUnavailable: try again.
     """
-    if VapiSession.objects.filter(pk=pk, state=VapiState.ASKED).update(state=VapiState.ENDED, ended_at=at):
+    if VapiSession.objects.filter(guards.UNCLAIMED, pk=pk).update(state=VapiState.ENDED, ended_at=at):
         asked = VapiSession.objects.select_related("call").get(pk=pk)
         _note_unused(asked, at)
         finalise(call_sid=asked.call.call_sid)
@@ -330,7 +330,7 @@ def _end_quietly(client: Vapi, vapi_call: VapiCall) -> bool:
 
 def _ended(sessions: QuerySet[VapiSession], *, at: datetime, **reason: str) -> bool:
     """Close rows that are live; whoever has the two URLs of an ended session has nothing."""
-    still_live = sessions.filter(ended_at=None)
+    still_live = sessions.filter(guards.SESSION_OPEN)
     return still_live.update(state=VapiState.ENDED, ended_at=at, socket_url="", control_url="", **reason) == 1
 
 

@@ -66,6 +66,11 @@ def step(what: ladder.Step, call: CallSession | None) -> str:
     return twilio_http.hang_up()
 
 
+def ask_anew(epoch: int) -> str:
+    """Whoever is still on the line asks at the door of the newest stream; a repeat of an old request does not."""
+    return twilio_http.ask_at(_url("twilio-resume", epoch))
+
+
 def voicemail(call: CallSession, *, offer: bool) -> str:
     """The tone, with the `offer` to be called back instead."""
     return _voicemail(call.epoch, f"Or press 1, and we will call you back within {_hours(call)}." if offer else "")

@@ -227,6 +227,8 @@ def _next(knock: Knock, epoch: int, *, only_down: bool = False) -> HttpResponse:
     step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, only_down=only_down)
     if isinstance(step, ladder.Resume):
         return twiml(_to_the_agent(CallSession.objects.select_related("line").get(call_sid=knock.call_sid)))
+    if isinstance(step, handover.AskAnew):
+        return twiml(spoken.ask_anew(step.epoch))
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
     return twiml(spoken.step(step, call))
 
