@@ -18,7 +18,6 @@ from bridge.sandbox.web import LINGER_0
 
 CHUNK = 16 * 1024
 STEP_S = 0.02  # how soon a change of the weather is felt
-HIGH_WATER = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,6 @@ class Proxy:
 
     async def _pass(self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, both: _Both) -> None:
         """One direction, to its end. Raises OSError when the connection is to be reset."""
-        writer.transport.set_write_buffer_limits(high=HIGH_WATER)
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=256)
         reading = asyncio.create_task(self._read(reader, pieces))
@@ -131,12 +129,12 @@ class Proxy:
             await asyncio.sleep(len(piece) / self.weather.bytes_per_s)
 
     async def _read(self, reader: asyncio.StreamReader, pieces: asyncio.Queue[tuple[float, bytes]]) -> None:
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time
         try:
             while piece := await reader.read(int(min(CHUNK, self.weather.bytes_per_s or CHUNK)) or 1):
-                await pieces.put((loop.time(), piece))
+                await pieces.put((now(), piece))
         finally:
-            await pieces.put((loop.time(), b""))
+            await pieces.put((now(), b""))
 
 
 @dataclass(slots=True)
