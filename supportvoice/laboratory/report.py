@@ -73,6 +73,22 @@ def _row(calls: Sequence[Placed]) -> dict[str, Any]:
             for call in calls
             for each in call.verdicts
         ],
+        "lost_calls": [_seen(call) for call in calls if call.verdicts],
+    }
+
+
+def _seen(call: Placed) -> dict[str, Any]:
+    """One lost call as Twilio saw it, for whoever looks for the reason. Clips are the sandbox's own, by name."""
+    origin = call.phone.phone.origin
+    told = ("clip", "how", "code", "to", "attempt", "status")
+    return {
+        "call_sid": call.call_sid,
+        "struck_at_s": None if call.struck_at is None else round(call.struck_at - origin, 1),
+        "timeline": [
+            [round(each.at - origin, 1), each.what, *(str(each.detail[name]) for name in told if name in each.detail)]
+            for each in call.phone.timeline
+            if each.what != "hears-speech"
+        ],
     }
 
 

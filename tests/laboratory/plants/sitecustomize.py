@@ -28,7 +28,7 @@ def no_claim(ledger: ModuleType) -> None:
     async def claim(self: Any, ref: Any, n: int) -> None:
         return
 
-    ledger.Ledger.claim = claim
+    ledger.DatabaseLedger.claim = claim
 
 
 def no_epoch(services: ModuleType) -> None:
