@@ -179,7 +179,9 @@ def test_a_file_that_cannot_be_read_is_told_in_a_sentence() -> None:
     assert done.stderr == "The file of SECRET_KEY_FILE cannot be read: No such file or directory.\n"
 
 
-@pytest.mark.parametrize("command", ["demo --once", "sandbox serve", "sandbox call", "sandbox seed --tool-url https://x.example/x"])
+@pytest.mark.parametrize(
+    "command", ["demo --once", "sandbox serve", "sandbox call", "sandbox faults", "sandbox seed --tool-url https://x.example/x"]
+)
 def test_the_sandbox_stays_out_of_production_unless_told(command: str) -> None:
     done = run(f"manage.py {command}", **PRODUCTION)
     assert done.returncode == 2
@@ -188,7 +190,7 @@ def test_the_sandbox_stays_out_of_production_unless_told(command: str) -> None:
 
 
 def test_the_sandbox_runs_in_production_when_told() -> None:
-    done = run("manage.py sandbox faults", **PRODUCTION, ALLOW_INSECURE="1")
+    done = run("manage.py sandbox faults --list", **PRODUCTION, ALLOW_INSECURE="1")
     assert done.returncode == 0, done.stderr
 
 
