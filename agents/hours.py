@@ -10,13 +10,17 @@ when it jumps. `spans` finds those moments by looking at every one at which the 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol
 from zoneinfo import ZoneInfo
+
+log = logging.getLogger(__name__)
 
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 MONTHS = (
@@ -77,6 +81,25 @@ def _read(hours: tuple[str, ...], holidays: tuple[str, ...], zone: str) -> Hours
                 week[(day + 1) % 7].append((0, end - MIDNIGHT))
             week[day].append((begin, min(end, MIDNIGHT)))
     return Hours(tuple(tuple(sorted(day)) for day in week), frozenset(map(_holiday, holidays)), zone_of(zone))
+
+
+class Line(Protocol):
+    """What a phone line says of its people."""
+
+    hours: list[str]
+    holidays: list[str]
+    time_zone: str
+
+
+def of(line: Line | None) -> Hours:
+    """When somebody is at work for a line. An entry that came past the desk and cannot be read keeps nobody from being rung."""
+    if line is None:
+        return ALWAYS
+    try:
+        return read(line.hours, line.holidays, line.time_zone)
+    except (NotUnderstood, TypeError, AttributeError):
+        log.error("The hours of a line cannot be read, so somebody counts as being at work")
+        return ALWAYS
 
 
 def zone_of(name: str) -> ZoneInfo | None:
@@ -169,6 +192,17 @@ def after(hours: Hours, at: datetime, within: timedelta) -> datetime:
             return begin + left
         left -= end - begin
     return at + within
+
+
+def said(moment: datetime, now: datetime, zone: tzinfo | None) -> str:
+    """A moment as people say it on the line's clock: `3 pm today`, `9:30 am tomorrow`, `9 am on Monday`, `9 am on 28 December`."""
+    there, today = moment.astimezone(zone or UTC), now.astimezone(zone or UTC).date()
+    days = (there.date() - today).days
+    minutes = f":{there.minute:02}" if there.minute else ""
+    clock = f"{there.hour % 12 or 12}{minutes} {'am' if there.hour < 12 else 'pm'}"
+    if days in (0, 1):
+        return f"{clock} {('today', 'tomorrow')[days]}"
+    return f"{clock} on {there:%A}" if 0 < days < 7 else f"{clock} on {there.day} {there:%B}"
 
 
 def spans(hours: Hours, at: datetime) -> Iterator[tuple[datetime, datetime]]:
