@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import available_timezones
 
 from django import forms
 from django.conf import settings
@@ -301,12 +302,13 @@ class TargetForm(OwnForm):
 
     class Meta:
         model = HandoffTarget
-        fields: ClassVar = ["name", "slug", "team", "number", "order", "ring_seconds"]
+        fields: ClassVar = ["name", "slug", "team", "number", "order", "ring_seconds", "talk_minutes"]
         help_texts: ClassVar = {
             "name": "Who picks up: a person or a group.",
             "slug": "What the model calls it; it never sees the number.",
             "order": "The smallest is called first. The list of colleagues lets you change all of them at once.",
             "ring_seconds": f"{limits.RING_SECONDS}. Then the next one is called.",
+            "talk_minutes": f"{limits.TALK_MINUTES}. Then Twilio ends the call, however good the talk is.",
         }
 
     def clean_number(self) -> str:
@@ -328,6 +330,17 @@ class LineForm(OwnForm):
         label="Hands over to",
         help_text="Called one after the other, by their numbers here, when the agent hands over or cannot answer.",
     )
+    hours = Phrases(
+        required=False,
+        label="Hours",
+        help_text="Days and times, one a line, like Mon-Fri 9:00-17:00 or Sat 10-12, 13-15. Outside them nobody is rung: the agent says so "
+        "and promises a call back for when you are there. Empty: somebody is always there.",
+    )
+    holidays = Phrases(
+        required=False,
+        label="Holidays",
+        help_text="Days nobody works, one a line: 2026-12-24 is that day, 25 December every year's. A remark may follow.",
+    )
 
     class Meta:
         model = PhoneLine
@@ -340,12 +353,18 @@ class LineForm(OwnForm):
             "zero_for_person",
             "voicemail",
             "callback_hours",
+            "time_zone",
+            "hours",
+            "holidays",
             "disclosure",
             "record_calls",
             "all_party_consent",
             *limits.KEPT,
         ]
-        widgets: ClassVar = {"disclosure": AdminTextareaWidget(attrs={"rows": 2})}
+        widgets: ClassVar = {
+            "disclosure": AdminTextareaWidget(attrs={"rows": 2}),
+            "time_zone": Suggestions(sorted(available_timezones())),
+        }
         labels: ClassVar = {"disclosure": "Announcement", "record_calls": "Records calls, once the announcement has been said"}
         help_texts: ClassVar = {
             "name": "For you and your colleagues.",
@@ -353,6 +372,7 @@ class LineForm(OwnForm):
             "template": "Callers hear its published version.",
             "zero_for_person": "For callers who do not want to talk to an AI. If the agent listens to the keypad, a 0 alone counts.",
             "callback_hours": f"{limits.CALLBACK_HOURS}. What a caller is told when nobody can talk and they ask to be called back.",
+            "time_zone": "Whose clock the hours mean, like Europe/Berlin. With one, callers are promised a time of day.",
             "disclosure": "Said before the agent speaks. Many countries require that callers are told. Empty: nothing is said.",
             **KEEPING_HELP,
             "all_party_consent": "Callers are asked to press 1. Whoever does not is helped all the same, and not recorded.",

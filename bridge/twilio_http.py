@@ -113,7 +113,17 @@ def connect_stream(
     return str(twiml)
 
 
-def dial_human(*, sentence: str, number: str, whisper_url: str, leg_url: str, action_url: str, caller_id: str, ring_seconds: int) -> str:
+def dial_human(
+    *,
+    sentence: str,
+    number: str,
+    whisper_url: str,
+    leg_url: str,
+    action_url: str,
+    caller_id: str,
+    ring_seconds: int,
+    talk_s: int = HUMAN_TIME_LIMIT_S,
+) -> str:
     """Ring one person; they hear `whisper_url` before they hear the caller, who hears the ringing go on meanwhile.
 
     `leg_url` is told each state of the person's leg, `action_url` how it all went.
@@ -126,7 +136,7 @@ def dial_human(*, sentence: str, number: str, whisper_url: str, leg_url: str, ac
         method="POST",
         timeout=ring_seconds,
         answer_on_bridge=True,
-        time_limit=HUMAN_TIME_LIMIT_S,
+        time_limit=min(talk_s, HUMAN_TIME_LIMIT_S),
         caller_id=caller_id or None,
     )
     dial.number(

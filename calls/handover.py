@@ -14,7 +14,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from agents import limits
+from agents import hours, limits
 from agents.models import HandoffTarget
 from calls import evidence, ladder, lifecycle, resuming, services
 from calls.history import NewEvent, record_events
@@ -27,6 +27,7 @@ LEG_STATES = {"in-progress": evidence.PICKED_UP}  # the other states of a leg ke
 LEG_WORDS = frozenset({"queued", "initiated", "ringing", "in-progress", "completed", "busy", "failed", "no-answer", "canceled"})
 NOT_PUT_THROUGH = "hung up before the caller was put through"
 UNKNOWN = "unknown"  # nobody told us how it went
+CLOSED = "closed-hours"
 WHISPER = "A caller from the support line."
 
 
@@ -50,7 +51,12 @@ def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = Fals
             return ladder.Resume() if resuming.is_resumed(call_sid=call_sid, epoch=epoch) else _asked_late(call_sid, epoch)
         facts = _facts(call, _may_be_rung(call, at), at, resumable=not only_down)
         step = ladder.decide(facts)
+        if facts.targets and not facts.is_open and isinstance(step, ladder.TakeBack | ladder.Voicemail):
+            note_closed(call, at)
         match step:
+            case ladder.TakeBack():
+                why = "nobody-answered" if facts.is_open else CLOSED
+                return step if resuming.taken_back(call, why=why, at=at) else ladder.HangUp()
             case ladder.Resume():
                 return step if resuming.elsewhere(call, at=at) else ladder.HangUp()
             case ladder.DialHuman(target):
@@ -123,6 +129,26 @@ def lost_dial(*, call_sid: str, epoch: int, target: str, at: datetime) -> bool:
     return dial_result(call_sid=call_sid, epoch=epoch, target=target, status=status, at=at)
 
 
+def note_closed(call: CallSession, at: datetime) -> None:
+    """A person was needed while nobody is at work; once for each stream."""
+    if not call.events.filter(kind=CLOSED, detail__epoch=call.epoch).exists():
+        record_events(call_sid=call.call_sid, events=[NewEvent(CLOSED, Source.SYSTEM, at, {"epoch": call.epoch})])
+
+
+def tried(call: CallSession) -> frozenset[str]:
+    """Those of whom Twilio told, on this call, how ringing them went."""
+    return frozenset(command.detail["target"] for command in call.commands.filter(verb="dial", done_at__isnull=False))
+
+
+def dial_refused(*, call_sid: str, at: datetime) -> bool:
+    """Twilio could not even ring whom it was told to ring: the next one is tried. True when there was somebody."""
+    call = CallSession.objects.filter(call_sid=call_sid).first()
+    rung = call.commands.filter(verb="dial", done_at=None).last() if call else None
+    if call is None or rung is None:
+        return False
+    return dial_result(call_sid=call_sid, epoch=call.epoch, target=rung.detail["target"], status="failed", at=at)
+
+
 def is_allowed(*, slug: str, number: str) -> bool:
     """False for a number nobody may be handed to, which is an alarm: the desk takes no such number."""
     if limits.target_number_problem(number):
@@ -146,18 +172,25 @@ def _may_be_rung(call: CallSession, at: datetime) -> list[HandoffTarget]:
 def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, resumable: bool) -> ladder.Facts:
     done = [command for command in call.commands.filter(verb="dial") if command.done_at is not None]
     wanted = call.commands.filter(verb="hand-over").last()
+    wish = call.commands.filter(key=services.hand_over_key(call.call_sid, call.epoch)).first()
+    closed_why = call.closed_why if call.closed_epoch == call.epoch else ""
     return ladder.Facts(
         is_over=call.is_over,
-        closed_why=call.closed_why if call.closed_epoch == call.epoch else "",
+        closed_why=closed_why,
         targets=tuple(ladder.Target(target.slug, target.ring_seconds) for target in targets),
         wanted=wanted.detail.get("target", "") if wanted else "",
-        tried=frozenset(command.detail["target"] for command in done),
+        tried=tried(call),
         talked=any(not command.problem for command in done),
         sent_on=call.status in (Status.TRANSFERRING, Status.VOICEMAIL),
         at_voicemail=call.status == Status.VOICEMAIL,
         voicemail=bool(call.line and call.line.voicemail),
         losses=resuming.losses(call, at),
         resumable=resumable and resuming.may_be_resumed(call),
+        is_open=hours.is_open(hours.of(call.line), at),
+        by_wish=wish is not None or closed_why == "handed-over",
+        message_wanted=wish is not None and wish.detail.get("to") == "voicemail",
+        agent_at_hand=resumable and resuming.agent_at_hand(call),
+        taken_back=call.events.filter(kind=resuming.TAKEN_BACK).count(),
     )
 
 

@@ -1,7 +1,8 @@
 """Which rung next, when the stream of a call is over and the caller may still be there. Pure.
 
 The ladder is entered at the highest healthy rung and only gone down: AI, the same AI resumed, a backup, a person, voicemail.
-(R2 will be a further `Step`: until there is a backup, the AI is resumed twice.) Asked twice with the same facts it gives the
+(R2 will be a further `Step`: until there is a backup, the AI is resumed twice.) One step leads up: a caller whom the AI sent to
+people none of whom came goes back to the AI, which offers what there is instead. Asked twice with the same facts it gives the
 same answer.
 """
 
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from calls.lifecycle import STREAM_ENDS
 
 RESUMES = 2  # losses within a minute of each other that lead back to the AI
+TAKEN_BACK = 1  # so often, where a message can be left instead ...
+TAKEN_BACK_AT_MOST = 3  # ... and where the only other way is to hang up
 NOT_RESUMED = ("handed-over", "no-agent")  # a stream that ended so: a person was promised, or no agent can be had
 
 
@@ -30,6 +33,9 @@ class Facts:
     `closed_why` is the bridge's word on the stream (`bridge.ports.Closing.why`), empty when it could not give one;
     `sent_on`: the caller has been sent to a person or to the voicemail since, and what is told of the stream comes late.
     `wanted` is the target the agent asked for, `tried` those that did not come to talk, `talked` that one did.
+    `is_open`: somebody is at work, so people may be rung. `by_wish`: it is for the wish of the agent, or of the caller, that
+    this stream is over, not for want of an agent; `message_wanted`: it was for the voicemail. `agent_at_hand`: the AI can have
+    the caller again; `taken_back`: so often it had them already, after nobody came.
     `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
     them; `resumable`: an agent answers this call and nobody asked for a person.
     """
@@ -45,11 +51,21 @@ class Facts:
     voicemail: bool = False
     losses: int = 0
     resumable: bool = False
+    is_open: bool = True
+    by_wish: bool = False
+    message_wanted: bool = False
+    agent_at_hand: bool = False
+    taken_back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
     """The AI again, on a stream of its own, with the conversation so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """The AI again, on a stream of its own, to say that nobody came and what can be done instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,7 @@ class Voicemail:
     pass
 
 
-Step = Resume | HangUp | DialHuman | Voicemail
+Step = Resume | TakeBack | HangUp | DialHuman | Voicemail
 
 
 def decide(facts: Facts) -> Step:
@@ -78,9 +94,11 @@ def decide(facts: Facts) -> Step:
         return HangUp()
     if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED and may_resume(facts.losses):
         return Resume()
-    target = None if facts.at_voicemail else next_target(facts)
+    target = next_target(facts)
     if target is not None:
         return DialHuman(target)
+    if may_be_taken_back(facts):
+        return TakeBack()
     return Voicemail() if facts.voicemail else HangUp(sorry=True)
 
 
@@ -89,7 +107,19 @@ def may_resume(losses: int) -> bool:
     return losses <= RESUMES
 
 
+def may_be_taken_back(facts: Facts) -> bool:
+    """A caller who came for want of an agent stays down, and so does one who is at the voicemail or wants it."""
+    if facts.at_voicemail or facts.message_wanted or not (facts.by_wish and facts.agent_at_hand):
+        return False
+    return facts.taken_back < (TAKEN_BACK if facts.voicemail else TAKEN_BACK_AT_MOST)
+
+
 def next_target(facts: Facts) -> Target | None:
-    """The one the agent asked for first, then the others in their order; nobody is rung twice."""
+    """The one the agent asked for first, then the others in their order; nobody is rung twice, and nobody who is not at work.
+
+    Who wants to leave a message, or is about to, does not want to be rung through.
+    """
+    if facts.at_voicemail or not facts.is_open or (facts.message_wanted and facts.voicemail):
+        return None
     untried = [target for target in facts.targets if target.slug not in facts.tried]
     return next((target for target in untried if target.slug == facts.wanted), untried[0] if untried else None)

@@ -283,6 +283,8 @@ class CallbackRequest(models.Model):
     call = models.OneToOneField(CallSession, on_delete=models.CASCADE, related_name="callback")
     asked_at = models.DateTimeField()
     due_at = models.DateTimeField()
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    claimed_by = models.CharField(max_length=150, blank=True)  # who says that they will call
     done_at = models.DateTimeField(null=True, blank=True)
     done_by = models.CharField(max_length=150, blank=True)
     note = models.CharField(max_length=500, blank=True)

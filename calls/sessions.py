@@ -25,7 +25,7 @@ from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import VapiCall
-from calls import erasure, evidence, guards, memory, publisher
+from calls import erasure, evidence, guards, memory, publisher, taking_back
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiSession, VapiState
 
@@ -303,6 +303,7 @@ def _request(session: VapiSession) -> dict[str, Any]:
         server=account.server(),
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
         so_far=memory.so_far(call) if session.n else None,
+        taken_back=taking_back.words(session),
     )
 
 

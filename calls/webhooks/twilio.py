@@ -18,7 +18,7 @@ from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
-from calls import consent, endings, handover, ladder, publisher, services, tasks
+from calls import callbacks, consent, endings, handover, ladder, publisher, services, tasks
 from calls.models import CallSession, RecordingKind, Status
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock, twilio_door
@@ -26,6 +26,7 @@ from calls.webhooks.knock import Knock, twilio_door
 RECORDING_SID = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
 ERROR_CODE = re.compile(r"[0-9]{5}", re.ASCII)
 NOT_HAD = "112"  # the first digits of Twilio's codes for a document that could not be had; all others blame the document
+NOT_RUNG = "132"  # of its codes for a <Dial> it could not carry out, an invalid number among them
 CALL_ME_BACK = "1"
 I_AGREE = "1"
 
@@ -93,7 +94,7 @@ def callback(knock: Knock, epoch: int) -> HttpResponse:
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
     if call is None:
         return twiml(twilio_http.hang_up())
-    if knock.get("Digits") != CALL_ME_BACK or not spoken.may_be_called(call):
+    if knock.get("Digits") != CALL_ME_BACK or not callbacks.may_be_called(call):
         return twiml(twilio_http.hang_up() if _end_if_over(knock) or call.is_over else spoken.voicemail(call, offer=False))
     endings.callback_asked(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
     return twiml(spoken.promised(call))
@@ -119,7 +120,7 @@ def fallback(knock: Knock) -> HttpResponse:
         return _go_on(knock, door, parts)
     except DatabaseError:
         rung = str(parts.get("target", ""))
-        return twiml(spoken.from_memory(call_sid=knock.call_sid, to_number=knock.get("To"), rung=rung))
+        return twiml(spoken.from_memory(call_sid=knock.call_sid, to_number=knock.get("To"), rung=rung, at=knock.at))
 
 
 def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
@@ -141,9 +142,11 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
             handover.lost_dial(call_sid=call.call_sid, epoch=call.epoch, target=parts["target"], at=knock.at)
         case "twilio-voicemail":  # what was recorded is told by the recording itself
             return twiml(twilio_http.say_and_hang_up(spoken.THANK_YOU))
-        case "twilio-callback" if spoken.may_be_called(call):  # one key is offered there, so that is what was pressed
+        case "twilio-callback" if callbacks.may_be_called(call):  # one key is offered there, so that is what was pressed
             endings.callback_asked(call_sid=call.call_sid, epoch=call.epoch, at=knock.at)
             return twiml(spoken.promised(call))
+    if code.startswith(NOT_RUNG):
+        handover.dial_refused(call_sid=call.call_sid, at=knock.at)
     answer = _next(knock, call.epoch, only_down=True)
     publisher.task(tasks.end_sessions, call.call_sid)  # after: whoever is creating one now must see that it is of no use
     return answer
@@ -225,7 +228,7 @@ def _to_the_agent(call: CallSession, *, is_greeted: bool = False) -> str:
 
 def _next(knock: Knock, epoch: int, *, only_down: bool = False) -> HttpResponse:
     step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, only_down=only_down)
-    if isinstance(step, ladder.Resume):
+    if isinstance(step, ladder.Resume | ladder.TakeBack):
         return twiml(_to_the_agent(CallSession.objects.select_related("line").get(call_sid=knock.call_sid)))
     if isinstance(step, handover.AskAnew):
         return twiml(spoken.ask_anew(step.epoch))
