@@ -15,7 +15,7 @@ from django.db import transaction
 
 from agents import limits
 from agents.models import HandoffTarget
-from calls import evidence, ladder, lifecycle, resuming, services
+from calls import accounts, evidence, ladder, lifecycle, resuming, services
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status
 
@@ -43,7 +43,7 @@ def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = Fals
         step = ladder.decide(facts)
         match step:
             case ladder.Resume():
-                return step if resuming.elsewhere(call, at=at) else ladder.HangUp()
+                return step if resuming.elsewhere(call, step, at=at) else ladder.HangUp()
             case ladder.DialHuman(target):
                 _ask_to_dial(call, target.slug, at)
                 _move(call, Status.TRANSFERRING, call.closed_why, at)
@@ -132,6 +132,8 @@ def _may_be_rung(call: CallSession, at: datetime) -> list[HandoffTarget]:
 def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, resumable: bool) -> ladder.Facts:
     done = [command for command in call.commands.filter(verb="dial") if command.done_at is not None]
     wanted = call.commands.filter(verb="hand-over").last()
+    resumable = resumable and resuming.may_be_resumed(call)
+    left = accounts.left(call, at=at) if resumable else accounts.Left(main=False, backup=False)
     return ladder.Facts(
         is_over=call.is_over,
         closed_why=call.closed_why if call.closed_epoch == call.epoch else "",
@@ -143,7 +145,9 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         at_voicemail=call.status == Status.VOICEMAIL,
         voicemail=bool(call.line and call.line.voicemail),
         losses=resuming.losses(call, at),
-        resumable=resumable and resuming.may_be_resumed(call),
+        resumable=resumable,
+        main=left.main,
+        backup=left.backup,
     )
 
 
