@@ -64,6 +64,10 @@ class Refused(Exception):
     """This is not a stream we carry; the sentence says why, for the log."""
 
 
+class EndedFirst(VapiError):
+    """A session that was over before it was connected to."""
+
+
 class MediaStreamConsumer(AsyncConsumer):
     """Carries one phone call. `clock` is monotonic seconds, `wall` seconds since 1970."""
 
@@ -295,11 +299,14 @@ class MediaStreamConsumer(AsyncConsumer):
         """Find the call's Vapi session, connect, and carry what it says until it is gone. False when the stream is done with agents."""
         try:
             conversation = await self._await_conversation()
+        except EndedFirst as error:
+            self._do(self._core.agent_lost(self._clock(), raw=str(error)))
+            return True
         except VapiError as error:
             self._do(self._core.no_agent(self._clock(), raw=str(error)))
             return False
         try:
-            self._link = await self._conversations.open(conversation.socket_url, wideband=self._wideband)
+            self._link = await self._conversations.open(conversation.socket_url, wideband=self._wideband, account=conversation.account)
         except VapiError as error:
             self._do(self._core.agent_lost(self._clock(), raw=str(error)))
             return True
@@ -353,17 +360,19 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _await_conversation(self) -> Conversation:
         """The live session; asked for again at every hint and every 100 ms. Raises VapiError when there will be none."""
-        opened, claimed = self._clock(), False
+        opened, claimed = self._clock(), -1
         while True:
             self._conversation_news.clear()
             with suppress(LedgerAway):
                 conversation = await self._ledger.conversation(self._ref)
-                if conversation is None or conversation.state in ("failed", "ended"):
+                if conversation is None or conversation.state == "failed":
                     raise VapiError("There is no Vapi session for this call.")
+                if conversation.state == "ended":
+                    raise EndedFirst("Vapi ended the call before it was heard.")
                 if conversation.state == "live":
                     return conversation
-                if conversation.state == "asked" and not claimed and self._clock() - opened >= CLAIM_AFTER_S:
-                    claimed = True
+                if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= CLAIM_AFTER_S:
+                    claimed = conversation.n
                     await self._ledger.claim(self._ref, conversation.n)
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONVERSATION_POLL_S):

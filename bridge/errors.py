@@ -16,11 +16,15 @@ class BadMessage(BridgeError):
 
 
 class VapiError(BridgeError):
-    """Vapi did not do what was asked. `status` is the HTTP status, or None when there was no answer."""
+    """Vapi did not do what was asked. `status` is the HTTP status, or None when there was no answer.
 
-    def __init__(self, sentence: str, *, status: int | None = None) -> None:
+    `limit`: the whole account is refused, for its key, its credit or its lines; empty when that is not what Vapi said.
+    """
+
+    def __init__(self, sentence: str, *, status: int | None = None, limit: str = "") -> None:
         super().__init__(sentence)
         self.status = status
+        self.limit = limit
 
 
 class VapiUnavailable(VapiError):
@@ -30,8 +34,10 @@ class VapiUnavailable(VapiError):
     `retry_after_s`: how long Vapi wants us to wait, when it says so.
     """
 
-    def __init__(self, sentence: str, *, status: int | None = None, sent: bool = False, retry_after_s: float | None = None) -> None:
-        super().__init__(sentence, status=status)
+    def __init__(
+        self, sentence: str, *, status: int | None = None, sent: bool = False, retry_after_s: float | None = None, limit: str = ""
+    ) -> None:
+        super().__init__(sentence, status=status, limit=limit)
         self.sent = sent
         self.retry_after_s = retry_after_s
 

@@ -177,7 +177,7 @@ class VapiClient:
         try:
             call = vapi_answers.created(answer, self._hosts)
             if vapi_answers.is_blocked(answer):
-                raise VapiUnavailable("Vapi's line limit is reached.", status=201, sent=True)
+                raise VapiUnavailable("Vapi's line limit is reached.", status=201, sent=True, limit="lines")
         except VapiError:
             with contextlib.suppress(VapiError):  # it runs at Vapi all the same, or keeps a line busy
                 self.end_call(vapi_answers.control_url(answer, self._hosts), deadline_s=LET_GO_S)
@@ -193,7 +193,7 @@ def _success(answer: Answer) -> bytes:
     if status >= 500:
         raise VapiUnavailable("Vapi failed.", status=status, sent=True)
     if not 200 <= status < 300:
-        raise VapiRefused(f"Vapi refused with {status}.", status=status)
+        raise VapiRefused(f"Vapi refused with {status}.", status=status, limit=vapi_answers.limit(status, answer.body))
     if not answer.whole:
         raise VapiRefused("Vapi's answer is too long.", status=status)
     return answer.body

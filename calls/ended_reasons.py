@@ -78,6 +78,11 @@ FINER: tuple[tuple[str, str], ...] = (
     (r"^voicemail$", "Vapi took the caller for an answering machine."),
     (r"forwarding\.(no-answer|operator-busy)", "Nobody answered where Vapi wanted to pass the caller on."),
 )
+LIMITS = (
+    (r"^call\.start\.error-subscription-concurrency-limit", "lines"),
+    (r"^call\.start\.error-subscription-(insufficient-credits|frozen|upgrade-failed|wallet)", "credit"),
+)
+_LIMITS = tuple((re.compile(pattern), found) for pattern, found in LIMITS)
 _FINER = tuple((re.compile(pattern), sentence) for pattern, sentence in FINER)
 
 PARTS: tuple[tuple[str, str], ...] = (
@@ -108,6 +113,11 @@ def end_reason(raw: str) -> EndReason:
     if raw == "exceeded-max-duration":
         return EndReason.MAX_DURATION
     return EndReason.AGENT_ENDED if group(raw) in ORDINARY else EndReason.FAILED
+
+
+def limit(raw: str) -> str:
+    """Which limit of our whole account a value tells of: credit, lines, or none. An account of the agent's providers is not ours."""
+    return next((found for pattern, found in _LIMITS if pattern.search(raw)), "")
 
 
 def plain(raw: str) -> str:

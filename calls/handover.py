@@ -16,7 +16,7 @@ from django.db import transaction
 
 from agents import hours, limits
 from agents.models import HandoffTarget
-from calls import evidence, ladder, lifecycle, resuming, services
+from calls import accounts, evidence, ladder, lifecycle, resuming, services
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status
 
@@ -58,7 +58,7 @@ def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = Fals
                 why = "nobody-answered" if facts.is_open else CLOSED
                 return step if resuming.taken_back(call, why=why, at=at) else ladder.HangUp()
             case ladder.Resume():
-                return step if resuming.elsewhere(call, at=at) else ladder.HangUp()
+                return step if resuming.elsewhere(call, step, at=at) else ladder.HangUp()
             case ladder.DialHuman(target):
                 _ask_to_dial(call, target.slug, at)
                 _move(call, Status.TRANSFERRING, call.closed_why, at)
@@ -174,6 +174,9 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
     wanted = call.commands.filter(verb="hand-over").last()
     wish = call.commands.filter(key=services.hand_over_key(call.call_sid, call.epoch)).first()
     closed_why = call.closed_why if call.closed_epoch == call.epoch else ""
+    again = resumable and resuming.may_be_resumed(call)
+    back = resumable and resuming.agent_at_hand(call)
+    left = accounts.left(call, at=at) if again or back else accounts.Left(main=False, backup=False)
     return ladder.Facts(
         is_over=call.is_over,
         closed_why=closed_why,
@@ -185,11 +188,13 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         at_voicemail=call.status == Status.VOICEMAIL,
         voicemail=bool(call.line and call.line.voicemail),
         losses=resuming.losses(call, at),
-        resumable=resumable and resuming.may_be_resumed(call),
+        resumable=again,
+        main=left.main,
+        backup=left.backup,
         is_open=hours.is_open(hours.of(call.line), at),
         by_wish=wish is not None or closed_why == "handed-over",
         message_wanted=wish is not None and wish.detail.get("to") == "voicemail",
-        agent_at_hand=resumable and resuming.agent_at_hand(call),
+        agent_at_hand=back and (left.main or left.backup),
         taken_back=call.events.filter(kind=resuming.TAKEN_BACK).count(),
     )
 

@@ -1,9 +1,8 @@
 """Which rung next, when the stream of a call is over and the caller may still be there. Pure.
 
 The ladder is entered at the highest healthy rung and only gone down: AI, the same AI resumed, a backup, a person, voicemail.
-(R2 will be a further `Step`: until there is a backup, the AI is resumed twice.) One step leads up: a caller whom the AI sent to
-people none of whom came goes back to the AI, which offers what there is instead. Asked twice with the same facts it gives the
-same answer.
+One step leads up: a caller whom the AI sent to people none of whom came goes back to the AI, which offers what there is instead.
+Asked twice with the same facts it gives the same answer.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ class Facts:
     the caller again; `taken_back`: so often it had them already, after nobody came.
     `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
     them; `resumable`: an agent answers this call and nobody asked for a person.
+    `main`, `backup`: that account at Vapi may be asked for an agent now.
     """
 
     is_over: bool
@@ -56,11 +56,15 @@ class Facts:
     message_wanted: bool = False
     agent_at_hand: bool = False
     taken_back: int = 0
+    main: bool = True
+    backup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The AI again, on a stream of its own, with the conversation so far."""
+    """The AI again, on a stream of its own, with the conversation so far; made at the backup account, or at the main one."""
+
+    backup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,10 @@ def decide(facts: Facts) -> Step:
     """The highest rung this caller can stand on now."""
     if facts.is_over or facts.talked or (facts.closed_why in STREAM_ENDS and not facts.sent_on):
         return HangUp()
-    if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED and may_resume(facts.losses):
-        return Resume()
+    if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED:
+        again = next_agent(losses=facts.losses, main=facts.main, backup=facts.backup)
+        if again is not None:
+            return again
     target = next_target(facts)
     if target is not None:
         return DialHuman(target)
@@ -102,9 +108,13 @@ def decide(facts: Facts) -> Step:
     return Voicemail() if facts.voicemail else HangUp(sorry=True)
 
 
-def may_resume(losses: int) -> bool:
-    """The first loss and the second lead to R1 (the second to R2, once there is a backup), the third to a person."""
-    return losses <= RESUMES
+def next_agent(*, losses: int, main: bool, backup: bool) -> Resume | None:
+    """The first loss leads to R1, the second to R2 (R1 without a backup), the third to a person. R2 too when R1 is not to be had."""
+    if losses > RESUMES:
+        return None
+    if backup and (losses == RESUMES or not main):
+        return Resume(backup=True)
+    return Resume() if main else None
 
 
 def may_be_taken_back(facts: Facts) -> bool:

@@ -1,4 +1,4 @@
-"""The AI once more, with the conversation so far: rung R1 of the ladder.
+"""The AI once more, with the conversation so far: rungs R1 and, made at the backup account, R2 of the ladder.
 
 A conversation is lost in two ways. The agent's own socket breaks while the caller's stream goes on (`here`): the next Vapi
 session, on the same stream. Or the stream itself is over and the caller is not (`elsewhere`): the next session on a stream of
@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from calls import evidence, guards, ladder, services, sessions
+from calls import accounts, evidence, guards, ladder, services, sessions
 from calls.history import NewEvent, record_events
-from calls.models import CallSession, Rung, Source, Status, VapiState
+from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 
 LOST = "conversation-lost"
 TAKEN_BACK = "taken-back"
@@ -53,15 +53,18 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None or call.is_over or call.closed_epoch >= epoch:
             return None
-        again = may_be_resumed(call) and ladder.may_resume(losses(call, at))
-        return _next_session(call, raw=raw, at=at) if again else None
+        if not may_be_resumed(call):
+            return None
+        left = accounts.left(call, at=at)
+        again = ladder.next_agent(losses=losses(call, at), main=left.main, backup=left.backup)
+        return _next_session(call, again, raw=raw, at=at) if again else None
 
 
-def elsewhere(call: CallSession, *, at: datetime) -> bool:
+def elsewhere(call: CallSession, again: ladder.Resume, *, at: datetime) -> bool:
     """Give a held call its next epoch, with a session to start. False when somebody else did, or the call may not go on."""
     if not _on_another_stream(call, at):
         return False
-    _next_session(call, raw=call.closed_why, at=at)
+    _next_session(call, again, raw=call.closed_why, at=at)
     return True
 
 
@@ -72,8 +75,8 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
     """
     if not _on_another_stream(call, at):
         return False
-    n = _next_n(call)
-    asked = sessions.ask_session(call=call, n=n, at=at)
+    n, left = _next_n(call), accounts.left(call, at=at)
+    asked = sessions.ask_session(call=call, n=n, at=at, account=VapiAccount.MAIN if left.main else VapiAccount.BACKUP)
     record_events(call_sid=call.call_sid, events=[NewEvent(TAKEN_BACK, Source.SYSTEM, at, {"n": n, "why": why}), asked])
     return True
 
@@ -95,10 +98,11 @@ def is_resumed(*, call_sid: str, epoch: int) -> bool:
     return CallSession.objects.filter(guards.awaited_after(epoch), call_sid=call_sid).exists()
 
 
-def _next_session(call: CallSession, *, raw: str, at: datetime) -> int:
+def _next_session(call: CallSession, again: ladder.Resume, *, raw: str, at: datetime) -> int:
     n = _next_n(call)
-    services.lower_rung(call_sid=call.call_sid, rung=Rung.RESUMED, why=raw[:200] or "unknown", at=at)
+    account = VapiAccount.BACKUP if again.backup else VapiAccount.MAIN
+    services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
     lost = NewEvent(LOST, Source.SYSTEM, at, {"n": n - 1, "raw": raw[:200]})
-    asked = sessions.ask_session(call=call, n=n, at=at)
+    asked = sessions.ask_session(call=call, n=n, at=at, account=account)
     record_events(call_sid=call.call_sid, events=[lost, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)

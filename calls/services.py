@@ -27,10 +27,11 @@ from agents.models import PhoneLine
 from bridge import live
 from bridge.figures import together
 from bridge.ports import Closing
-from calls import clock, discretion, ended_reasons, evidence, guards, lifecycle, publisher, unsaid
+from calls import accounts, clock, discretion, ended_reasons, evidence, guards, lifecycle, publisher, unsaid
 from calls.history import NewEvent, keep_line, pages_look, record_events
-from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
+from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status, VapiAccount
 from calls.redaction import redact_body
+from calls.rungs import lower_rung as lower_rung
 from calls.sessions import ask_session, finalise, session_ended
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ illegal_edges: Counter[tuple[str, str]] = Counter()  # (from, to) somebody asked
 # Repeats of one webhook wait for each other here and not in the database's queue. The unique key decides, not this.
 _opening = tuple(threading.Lock() for _ in range(64))
 
+MAIN_TAKES_NONE = "Vapi's main account takes no calls now"
 BRIDGED = (Status.CONNECTING, Status.STREAMING)
 
 
@@ -62,6 +64,7 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     answer = lines.answer(to_number, draw=lines.draw_of(sid))
     if answer is not None and answer.version is not None:
         discretion.remember(answer.version.version_id, answer.version.rules)
+    agent_at = _account_of_first_agent(answer, at) if answer is not None and answer.version is not None else None
     boot, origin_ms = clock.origin(at)
     row = CallSession(
         call_sid=sid,
@@ -76,24 +79,34 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     )
     try:
         with transaction.atomic():
-            return _refused(row) if answer is None else _answered(row, answer)
+            return _refused(row) if answer is None else _answered(row, answer, agent_at)
     except IntegrityError:  # another process was faster
         return CallSession.objects.get(call_sid=sid)
 
 
-def _answered(row: CallSession, answer: lines.Answer) -> CallSession:
+def _account_of_first_agent(answer: lines.Answer, at: datetime) -> VapiAccount | None:
+    """None: people take the call. Where nobody could, an account that takes no calls is better than nothing."""
+    nobody = not answer.targets and not answer.voicemail
+    return accounts.first(at=at) or (VapiAccount.MAIN if nobody else None)
+
+
+def _answered(row: CallSession, answer: lines.Answer, agent_at: VapiAccount | None) -> CallSession:
     row.line_id, row.version_id, row.team_id = answer.line_id, answer.version_id, answer.team_id
     row.status = Status.CONNECTING
     if answer.disclosure:
         row.disclosed_at, row.disclosure_mark = row.started_at, hashlib.sha256(answer.disclosure.encode()).hexdigest()
     row.save(force_insert=True)
     events = [NewEvent("call-received", Source.TWILIO, row.started_at)]
-    if answer.version_id is not None:  # else people take the call: the stream finds no session and says so
-        events.append(ask_session(call=row, n=0, at=row.started_at))
+    if answer.version_id is not None and agent_at is not None:  # else people take the call
+        events.append(ask_session(call=row, n=0, at=row.started_at, account=agent_at))
     if answer.disclosure:
         ms, said = int(row.started_at.timestamp() * 1000), answer.disclosure
         events.append(keep_line(call=row, vapi_call_id="", role=Role.SYSTEM, text=said, vendor_ms=ms, at=row.started_at, n=0))
     record_events(call_sid=row.call_sid, events=events)
+    if answer.version_id is not None and agent_at is not VapiAccount.MAIN:
+        rung = Rung.BACKUP if agent_at else Rung.HUMAN
+        lower_rung(call_sid=row.call_sid, rung=rung, why=MAIN_TAKES_NONE, at=row.started_at)
+        row.rung = rung
     return row
 
 
@@ -190,17 +203,6 @@ def end_call(
 def _close_books_soon(call_sid: str) -> None:
     """After commit: a report that is merged at this moment must see the end, or its own row be seen here."""
     transaction.on_commit(lambda: finalise(call_sid=call_sid), robust=True)  # else the scheduled look closes them
-
-
-def lower_rung(*, call_sid: str, rung: Rung, why: str, at: datetime) -> bool:
-    """Note that a call stands on a lower rung of the ladder than ever before. True when it is news."""
-    with transaction.atomic():
-        before = CallSession.objects.filter(call_sid=call_sid).values_list("rung", flat=True).first()
-        if CallSession.objects.filter(call_sid=call_sid, rung__lt=rung).update(rung=rung) == 0:
-            return False
-        detail = {"from": before, "to": str(rung.value), "why": why}
-        record_events(call_sid=call_sid, events=[NewEvent("rung-changed", Source.SYSTEM, at, detail)])
-    return True
 
 
 # -- the stream --------------------------------------------------------------------------------------------------------

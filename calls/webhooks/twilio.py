@@ -19,7 +19,7 @@ from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
 from calls import callbacks, consent, endings, handover, ladder, publisher, services, tasks
-from calls.models import CallSession, RecordingKind, Status
+from calls.models import CallSession, RecordingKind, Rung, Status
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock, twilio_door
 
@@ -42,7 +42,7 @@ def incoming_call(knock: Knock) -> HttpResponse:
         return twiml(twilio_http.say_and_hang_up(spoken.NO_AGENT_HERE))
     if call.is_over:
         return twiml(twilio_http.hang_up())
-    if call.version_id is None:  # no agent is published on this line: its people take the call
+    if not _has_agent(call):  # none is published on this line, or none can be had now: its people take the call
         return _next(knock, call.epoch)
     return twiml(_to_the_agent(call))
 
@@ -55,7 +55,7 @@ def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
     call = consent.answered(call_sid=knock.call_sid, epoch=epoch, agrees=knock.get("Digits") == I_AGREE, at=knock.at)
     if call is None or call.is_over:
         return twiml(twilio_http.hang_up())
-    if call.version_id is None:
+    if not _has_agent(call):
         return _next(knock, epoch)
     return twiml(_to_the_agent(call, is_greeted=True))
 
@@ -134,9 +134,9 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
     code = knock.get("ErrorCode") if ERROR_CODE.fullmatch(knock.get("ErrorCode")) else ""
     endings.fallback_asked(call_sid=call.call_sid, door=door, code=code, at=knock.at)
     match door:
-        case "twilio-call" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and call.version_id is not None:
+        case "twilio-call" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and _has_agent(call):
             return twiml(_to_the_agent(call))
-        case "twilio-consent" if call.status == Status.CONNECTING and call.version_id is not None:  # without a yes it is a no
+        case "twilio-consent" if call.status == Status.CONNECTING and _has_agent(call):  # without a yes it is a no
             return twiml(_to_the_agent(call, is_greeted=True))
         case "twilio-dial":
             handover.lost_dial(call_sid=call.call_sid, epoch=call.epoch, target=parts["target"], at=knock.at)
@@ -217,6 +217,11 @@ def _told(knock: Knock) -> dict[str, Any]:
         "to_number": knock.get("To")[:64],
         "at": knock.at,
     }
+
+
+def _has_agent(call: CallSession) -> bool:
+    """An agent has been asked for."""
+    return call.version_id is not None and (call.rung < Rung.HUMAN or call.vapi_sessions.exists())
 
 
 def _to_the_agent(call: CallSession, *, is_greeted: bool = False) -> str:

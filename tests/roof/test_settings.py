@@ -26,6 +26,8 @@ GOOD = {
     "PUBLIC_URL": "https://voice.acme.org",
     "VAPI_API_KEY": "a-real-key",
     "VAPI_BASE_URL": "https://api.vapi.ai",
+    "VAPI_BACKUP_API_KEY": "another-real-key",
+    "VAPI_BACKUP_BASE_URL": "https://api.vapi.ai",
     "VAPI_WEBHOOK_SECRETS": ["s3cr3t-of-ours"],
     "TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
     "TWILIO_AUTH_TOKENS": ["a-real-token"],
@@ -60,6 +62,9 @@ def test_good_production_settings_have_no_problem(production: Any) -> None:
         ("ALLOWED_HOSTS", []),
         ("ALLOWED_HOSTS", ["*"]),
         ("VAPI_API_KEY", ""),
+        ("VAPI_BACKUP_API_KEY", "changeme"),
+        ("VAPI_BACKUP_API_KEY", "a-real-key"),  # the main one's
+        ("VAPI_BACKUP_BASE_URL", "http://127.0.0.1:8090"),
         ("VAPI_WEBHOOK_SECRETS", []),
         ("VAPI_WEBHOOK_SECRETS", ["changeme"]),
         ("VAPI_WEBHOOK_SECRETS", ["a-good-one", "changeme"]),
