@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('calls', '0010_roles_and_teams_of_calls'),
+        ('calls', '0011_backup_account_and_vendor_health'),
     ]
 
     operations = [

@@ -133,7 +133,7 @@ class Product:
         call, owned = rows
         if not self.holds("owner", call, epoch) or call.is_over or call.closed_epoch >= epoch:
             return None
-        again = self.may_be_resumed(call, owned) and ladder.may_resume(self.losses(owned))
+        again = self.may_be_resumed(call, owned) and ladder.next_agent(losses=self.losses(owned), main=True, backup=False)
         return (call, (*owned, Session())) if again else None
 
     def next_step(self, rows: Rows, epoch: int) -> tuple[Rows, ladder.Step | int]:
