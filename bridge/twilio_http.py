@@ -209,3 +209,22 @@ def ask_at(url: str) -> str:
 def nothing() -> str:
     """The answer to a status callback: heard, and nothing to do."""
     return str(VoiceResponse())
+
+
+def static_rescue(*, sentence: str, number: str, caller_id: str, ring_seconds: int, talk_s: int, prompt: str, after_url: str = "") -> str:
+    """A document that needs no server of ours: ring a person (none without a `number`), then take a message that stays at Twilio.
+
+    Nobody is asked how the ringing went, so the prompt is heard after a talk, too. Without an `after_url` Twilio starts the document
+    again when the message is over, if the caller is still there.
+    """
+    twiml = VoiceResponse()
+    twiml.say(speakable(sentence))
+    if number:
+        dial = Dial(timeout=ring_seconds, time_limit=min(talk_s, HUMAN_TIME_LIMIT_S), caller_id=caller_id or None, answer_on_bridge=True)
+        dial.number(number)
+        twiml.append(dial)
+    twiml.say(speakable(prompt))
+    where = {"action": after_url, "method": "GET"} if after_url else {}
+    twiml.record(max_length=VOICEMAIL_LIMIT_S, play_beep=True, timeout=10, finish_on_key="#", **where)
+    twiml.hangup()
+    return str(twiml)

@@ -15,7 +15,7 @@ import pytest
 
 from bridge.sandbox.dial import Human
 from bridge.sandbox.faults import NAMED, Fault
-from bridge.sandbox.script import PERSON_PLEASE, SCENARIOS, Heard, Press, Scenario, Step
+from bridge.sandbox.script import LEAVE_A_MESSAGE, SCENARIOS, Heard, Press, Scenario, Step
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.demo import COLLEAGUE
 from tests.journeys.house import OF_CALL, House, Leave
@@ -63,7 +63,7 @@ CALLER_LEFT = {name for name in NAMED if name.startswith("leaves-")}
 EXPECTED = HARMLESS | PERSON_COMES | CALLER_LEFT | RESUMED | GREETED_AGAIN
 COMES = Human(rings_s=0.5, talks_s=1.0)
 NOBODY = Human(outcome="no-answer", rings_s=0.5)
-PRESS_ONE: Scenario = replace(PERSON_PLEASE, caller=(*PERSON_PLEASE.caller, Step(Heard("voicemail_prompt", then_s=0.3), Press("1"))))
+PRESS_ONE: Scenario = replace(LEAVE_A_MESSAGE, caller=(*LEAVE_A_MESSAGE.caller, Step(Heard("voicemail_prompt", then_s=0.3), Press("1"))))
 
 Look = Callable[[str], TwilioCall]
 
