@@ -151,7 +151,7 @@ class AssistantTemplateAdmin(DeskAdmin):
     form = AgentForm
     list_display = ("name", "team", "state", "numbers_answered", "voice", "changed_at")
     search_fields, search_help_text = ("name", "prompt", "first_message"), "Name, greeting or any words of the instructions"
-    fieldsets = ((None, {"fields": ("state", "name", "slug", "team")}), *words_fieldsets(tools="tools"), KEPT)
+    fieldsets = ((None, {"fields": ("state", "name", "slug", "team", "as_read")}), *words_fieldsets(tools="tools"), KEPT)
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     readonly_fields = ("state", "preset")
     actions = ("publish",)

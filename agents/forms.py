@@ -176,7 +176,16 @@ class OwnForm(ModelForm):
         return [stored.pk] if stored else []
 
 
+CHANGED_MEANWHILE = (
+    "Somebody else has saved this agent since you opened it, so nothing was saved. What you wrote is still here: "
+    "open the agent in another window to see the other change, then save again to replace it with yours."
+)
+
+
 class AgentForm(OwnForm):
+    """Of two people who edit one draft the second is told, and nothing of either is lost: saving again is a decision then."""
+
+    as_read = forms.CharField(required=False, widget=forms.HiddenInput, label="")
     end_call_phrases = Phrases(
         required=False,
         label="Phrases of the agent that end the call",
@@ -244,8 +253,30 @@ class AgentForm(OwnForm):
             "redact_phones": "Seven digits or more, written or spoken. In their place stands [phone]; the number of the caller stays.",
         }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "as_read" in self.fields:
+            self.initial["as_read"] = self._stored()
+            self.fields["as_read"].has_changed = lambda initial, data: False  # type: ignore[method-assign]  # no change of words
+
+    def _stored(self) -> str:
+        """The draft's last change, as it is stored now: a moment or nothing."""
+        row = AssistantTemplate.objects.filter(pk=self.instance.pk).values_list("changed_at", flat=True).first()
+        return row.isoformat() if row else ""
+
+    def clean_as_read(self) -> str:
+        """Asked again with the newer moment, this passes: the second person has been told."""
+        read, stored = self.cleaned_data["as_read"], self._stored()
+        if read and stored and read != stored:
+            self.data = self.data.copy()  # type: ignore[attr-defined]  # a form of a request has a QueryDict
+            self.data[self.add_prefix("as_read")] = stored
+            raise forms.ValidationError(CHANGED_MEANWHILE, code="changed-meanwhile")
+        return stored
+
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "as_read" in self.errors:  # hidden, so said on top
+            self.add_error(None, self.errors.pop("as_read"))
         if "callers_from" in self.changed_data and "callers_from" in cleaned:
             cleaned |= self._filled(cleaned)
         _complain(self, limits.word_problems(cleaned) | discretion.rule_problems(cleaned) | limits.keeping_problems(cleaned))
