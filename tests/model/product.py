@@ -41,7 +41,8 @@ class Call(NamedTuple):
     closed_why: str = ""
     ended_at: int | None = None
     endings: int = 0
-    wanted: bool = False
+    wanted: int = -1  # the last epoch in which a person was asked for
+    taken_back: int = 0
     dials: tuple[tuple[str, str], ...] = ()  # (target, "" | "no" | "talk")
 
     @property
@@ -109,7 +110,7 @@ class Product:
     def stream_closed(self, rows: Rows, epoch: int, why: str) -> Rows | None:
         """None: nothing was written."""
         call, owned = rows
-        if why == "agent-ended" and call.wanted:
+        if why == "agent-ended" and call.wanted == epoch:
             why = "handed-over"
         if not self.holds("stream_not_closed", call, epoch):
             return None
@@ -126,14 +127,23 @@ class Product:
         return len(owned) + self.spent
 
     def may_be_resumed(self, call: Call, owned: tuple[Session, ...]) -> bool:
-        return bool(owned) and owned[-1].state != "failed" and not call.wanted
+        return self.agent_at_hand(owned) and call.wanted != call.epoch
+
+    def agent_at_hand(self, owned: tuple[Session, ...]) -> bool:
+        return bool(owned) and owned[-1].state != "failed"
+
+    def main_is_left(self, owned: tuple[Session, ...]) -> bool:
+        """`accounts.left`: an account that could not make an agent for this call is not asked again."""
+        return not any(session.state == "failed" for session in owned)
 
     def here(self, rows: Rows, epoch: int) -> Rows | None:
         """`resuming.here`: another agent on the same stream."""
         call, owned = rows
         if not self.holds("owner", call, epoch) or call.is_over or call.closed_epoch >= epoch:
             return None
-        again = self.may_be_resumed(call, owned) and ladder.next_agent(losses=self.losses(owned), main=True, backup=False)
+        again = self.may_be_resumed(call, owned) and ladder.next_agent(
+            losses=self.losses(owned), main=self.main_is_left(owned), backup=False
+        )
         return (call, (*owned, Session())) if again else None
 
     def next_step(self, rows: Rows, epoch: int) -> tuple[Rows, ladder.Step | int]:
@@ -153,10 +163,16 @@ class Product:
             call.status == "voicemail",
             self.losses(owned),
             self.may_be_resumed(call, owned),
+            self.main_is_left(owned),
+            call.wanted == call.epoch,
+            self.agent_at_hand(owned) and self.main_is_left(owned),
+            call.taken_back,
         )
         match step:
             case ladder.Resume():
                 return self._elsewhere(rows)
+            case ladder.TakeBack():
+                return self._elsewhere((call._replace(taken_back=call.taken_back + 1), owned))
             case ladder.DialHuman(target):
                 return (self._move(self._asked(call, target.slug), Status.TRANSFERRING), owned), step
             case ladder.Voicemail():
@@ -165,7 +181,8 @@ class Product:
 
     def _elsewhere(self, rows: Rows) -> tuple[Rows, ladder.Step]:
         call, owned = rows
-        ways = (Status.CONNECTING,) if call.status == "recovering" else (Status.RECOVERING, Status.CONNECTING)
+        from_here = ("recovering", "transferring")
+        ways = (Status.CONNECTING,) if call.status in from_here else (Status.RECOVERING, Status.CONNECTING)
         for to in ways:
             call = self.transition(call, to, call.epoch)
         if not self.holds("live_owner", call, call.epoch):
@@ -225,7 +242,17 @@ def with_session(owned: tuple[Session, ...], n: int, **changes: Any) -> tuple[Se
 
 @cache
 def _decide(
-    over: bool, why: str, dials: tuple[tuple[str, str], ...], sent_on: bool, at_voicemail: bool, losses: int, resumable: bool
+    over: bool,
+    why: str,
+    dials: tuple[tuple[str, str], ...],
+    sent_on: bool,
+    at_voicemail: bool,
+    losses: int,
+    resumable: bool,
+    main: bool,
+    wished: bool,
+    agent_at_hand: bool,
+    taken_back: int,
 ) -> ladder.Step:
     return ladder.decide(
         ladder.Facts(
@@ -239,5 +266,9 @@ def _decide(
             voicemail=True,
             losses=losses,
             resumable=resumable,
+            main=main,
+            by_wish=wished or why == "handed-over",
+            agent_at_hand=agent_at_hand,
+            taken_back=taken_back,
         )
     )

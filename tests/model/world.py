@@ -195,8 +195,8 @@ class World:
             yield "choice", ("agent ends", epoch), said._replace(bridges=_sorted(others, (epoch, twin, "leaves", "agent-ended")))
             if s.faults:
                 yield "fault", ("agent breaks", epoch), self._lost(_fault(s), epoch, twin, others)
-        if call.epoch == epoch and not call.is_over and not call.wanted:
-            wanted = s._replace(call=call._replace(wanted=True), bridges=_sorted(others, (epoch, twin, "leaves", "handed-over")))
+        if call.epoch == epoch and not call.is_over and call.wanted != epoch:
+            wanted = s._replace(call=call._replace(wanted=epoch), bridges=_sorted(others, (epoch, twin, "leaves", "handed-over")))
             yield "choice", ("hand over", epoch), wanted
 
     def _lost(self, s: State, epoch: int, twin: int, others: tuple[Bridge, ...]) -> State:
