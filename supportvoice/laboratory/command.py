@@ -60,8 +60,8 @@ def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: P
     }
     not_here = {row.name: why for row in rows if (why := row.not_here())}
     calls = asyncio.run(_played(options, [row for row in rows if row.name not in not_here], seed, tell))
-    left_out = {} if options["only"] or options["nemesis"] else matrix.NOT_COVERED
-    found = report.document(about=about, calls=calls, not_covered={**not_here, **left_out})
+    left_out = {} if options["nemesis"] else {**not_here, **({} if options["only"] else matrix.NOT_COVERED)}
+    found = report.document(about=about, calls=calls, not_covered=left_out)
     for line in report.table(found):
         tell(line)
     stem = directory / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")

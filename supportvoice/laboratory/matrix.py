@@ -41,6 +41,7 @@ class Row:
     strike: Strike | None = None
     wire: Weather | None = None
     mid: bool = True
+    rings_first: bool = False  # the strike waits for what the calls make the house do
     lasts_s: float = 0.0
     alone: bool = False
     breaks_stream: bool = False
@@ -107,6 +108,7 @@ BEFORE: tuple[Row, ...] = (
         _house("P9", "the worker dies after Vapi was asked", "", strikes.kill_creators, healthy="R1", mid=False, lasts_s=1.0),
         vapi={"create_delay_s": 1.5},
         may_repeat_a_create=True,
+        rings_first=True,
     ),
     *_account("P10", KEY, "R3", {str(code): {"create_status": code} for code in (401, 403)}),
     *_account("P11", POOR, "R3", {"402": {"create_status": 402}}),

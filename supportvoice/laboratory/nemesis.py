@@ -124,8 +124,11 @@ class Nemesis(Laboratory):
             blow = self.rng.choice(BLOWS)
             lasts_s = self.rng.uniform(0, blow.longest_s)
             self.tell(f"strikes: {blow.name}, {lasts_s:.1f} s, {len(self.up)} calls are up")
-            async with blow.strike(self.ground, [Met(placed, blow, self.blows) for placed in list(self.up)]):
-                await asyncio.sleep(lasts_s)
+            try:
+                async with blow.strike(self.ground, [Met(placed, blow, self.blows) for placed in list(self.up)]):
+                    await asyncio.sleep(lasts_s)
+            except strikes.MISSED as why:
+                self.tell(f"missed: {blow.name}, {why}")
             await self.ground.mend()
 
     async def _judge_all(self) -> None:

@@ -25,7 +25,7 @@ from supportvoice.laboratory import judge, witness
 from supportvoice.laboratory.ground import Ground
 from supportvoice.laboratory.matrix import MID_S, Row
 from supportvoice.laboratory.person import Person
-from supportvoice.laboratory.strikes import Strike
+from supportvoice.laboratory.strikes import MISSED, Strike
 
 AT_ONCE = 6  # callers of one house
 APART_S = 2.2  # more than four failures in ten seconds are no longer one call's, but the account's
@@ -94,8 +94,8 @@ class Placed:
 
     @property
     def stalled(self) -> bool:
-        """This machine kept its phone from ticking: what is held against the house may be the machine's doing."""
-        return self.phone.late_ms > STALLED_MS
+        """This machine kept its phone from ticking: what is held against the house may be the machine's doing. A dead wire does so too."""
+        return self.row.wire is None and self.phone.late_ms > STALLED_MS
 
     def hit(self) -> None:
         if not self.phone.over:
@@ -206,6 +206,9 @@ class Laboratory:
         if row.strike is None:
             await ring()
             await asyncio.gather(*ringing)
+        elif row.rings_first:
+            await ring()
+            await self._strike(row.strike, placed, row.lasts_s, ringing)
         elif row.mid:
             await ring()
             await _said_something(placed[0])
@@ -219,19 +222,23 @@ class Laboratory:
         return placed
 
     async def _strike(self, strike: Strike, placed: Sequence[Placed], lasts_s: float, ringing: Sequence[asyncio.Task[None]]) -> None:
-        async with strike(self.ground, [each for each in placed if not each.phone.over]):
-            await asyncio.wait(ringing, timeout=lasts_s)
+        try:
+            async with strike(self.ground, [each for each in placed if not each.phone.over]):
+                await asyncio.wait(ringing, timeout=lasts_s)
+        except MISSED as why:
+            self.tell(f"not injected: {why}")
         await self.ground.mend()
 
     async def _strike_before(self, strike: Strike, placed: list[Placed], lasts_s: float, ring: Callable[[], Any]) -> None:
-        """The strike comes first, and the calls find it there. One that waits for a call of theirs finds them ringing."""
-        calling = asyncio.create_task(ring())
-        await asyncio.sleep(0)
-        async with strike(self.ground, placed):
-            await calling
-            for each in placed:
-                each.hit()
-            await asyncio.sleep(lasts_s)
+        """The strike comes first, and the calls find it there."""
+        try:
+            async with strike(self.ground, placed):
+                await ring()
+                for each in placed:
+                    each.hit()
+                await asyncio.sleep(lasts_s)
+        except MISSED as why:
+            self.tell(f"not injected: {why}")
         await self.ground.mend()
 
     # ---- a call

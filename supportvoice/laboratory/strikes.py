@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import resource
 import signal
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Protocol
@@ -37,6 +37,7 @@ class Line(Protocol):
     def break_stream(self) -> None: ...
 
 
+MISSED = (OSError, sqlite3.Error)  # a strike that met nothing to strike: what it wanted was gone, or was not to be had
 Strike = Callable[[Ground, Sequence[Line]], AbstractAsyncContextManager[None]]
 
 
@@ -181,8 +182,9 @@ async def flush_valkey(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[N
 async def kill_worker(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
     """All of it, with its pool."""
     _hit(lines)
-    pool = ground.working()
-    _signal(pool, signal.SIGKILL)
+    _signal(ground.working(), signal.SIGKILL)
+    if "worker" in ground.stack.members:
+        await ground.stack.kill("worker")
     yield
 
 
@@ -247,7 +249,3 @@ def together(*strikes: Strike) -> Strike:
             yield
 
     return strike
-
-
-def one_of(rng: random.Random, lines: Sequence[Line]) -> list[Line]:
-    return [rng.choice(lines)] if lines else []
