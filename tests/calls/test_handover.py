@@ -26,11 +26,11 @@ def lost_call(*targets: str) -> CallSession:
     return call
 
 
-def asked(call: CallSession, epoch: int = 0) -> ladder.Step:
+def asked(call: CallSession, epoch: int = 0) -> ladder.Step | handover.AskAnew:
     return handover.next_step(call_sid=call.call_sid, epoch=epoch, at=timezone.now())
 
 
-def dialled(call: CallSession, target: str, status: str, *, bridged: bool = True) -> ladder.Step:
+def dialled(call: CallSession, target: str, status: str, *, bridged: bool = True) -> ladder.Step | handover.AskAnew:
     handover.dial_result(call_sid=call.call_sid, epoch=0, target=target, status=status, bridged=bridged, at=timezone.now())
     return asked(call)
 
