@@ -268,8 +268,9 @@ class AgentForm(OwnForm):
         """Asked again with the newer moment, this passes: the second person has been told."""
         read, stored = self.cleaned_data["as_read"], self._stored()
         if read and stored and read != stored:
-            self.data = self.data.copy()  # type: ignore[attr-defined]  # a form of a request has a QueryDict
-            self.data[self.add_prefix("as_read")] = stored
+            sent: Any = self.data  # of a request: no plain mapping, but one that copies its lists
+            self.data = sent = sent.copy()
+            sent[self.add_prefix("as_read")] = stored
             raise forms.ValidationError(CHANGED_MEANWHILE, code="changed-meanwhile")
         return stored
 
