@@ -74,7 +74,7 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
         return False
     n = _next_n(call)
     asked = sessions.ask_session(call=call, n=n, at=at)
-    record_events(call_sid=call.call_sid, events=[NewEvent(TAKEN_BACK, Source.SYSTEM, at, {"n": n, "why": why}), asked])
+    record_events(call_sid=call.call_sid, events=[NewEvent("taken-back", Source.SYSTEM, at, {"n": n, "why": why}), asked])
     return True
 
 
