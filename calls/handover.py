@@ -132,7 +132,7 @@ def lost_dial(*, call_sid: str, epoch: int, target: str, at: datetime) -> bool:
 def note_closed(call: CallSession, at: datetime) -> None:
     """A person was needed while nobody is at work; once for each stream."""
     if not call.events.filter(kind=CLOSED, detail__epoch=call.epoch).exists():
-        record_events(call_sid=call.call_sid, events=[NewEvent(CLOSED, Source.SYSTEM, at, {"epoch": call.epoch})])
+        record_events(call_sid=call.call_sid, events=[NewEvent("closed-hours", Source.SYSTEM, at, {"epoch": call.epoch})])
 
 
 def tried(call: CallSession) -> frozenset[str]:

@@ -341,7 +341,7 @@ def test_a_number_twilio_cannot_ring_leads_to_the_next_person() -> None:
 
 def test_outside_working_hours_nobody_is_rung_and_the_model_is_told_when_somebody_is_back() -> None:
     tomorrow = timezone.now() + timedelta(days=1)
-    hours = {"time_zone": "UTC", "hours": [f"{tomorrow:%A} 9:00-17:00"]}
+    hours: dict[str, Any] = {"time_zone": "UTC", "hours": [f"{tomorrow:%A} 9:00-17:00"]}
     a_line(targets=("tier2",), **hours)
     call = a_call(status=Status.STREAMING, stream_epoch=0)
     said = tool(call, "transfer_to_human")[0]

@@ -100,8 +100,8 @@ def test_every_sentence_and_address_of_the_builder_stays_in_its_place(text: str)
     plain = twilio_http.dial_human(
         sentence="x", number="+15550100111", whisper_url="w", leg_url="l", action_url="a", caller_id="+1", ring_seconds=9, talk_s=9
     )
-    clean = {name: twilio_http.NOT_XML.sub(" ", url) for name, url in urls.items()}
-    hostile = twilio_http.dial_human(sentence=f"x {text}", number="+15550100111", caller_id="+1", ring_seconds=9, talk_s=9, **clean)
+    clean: dict[str, Any] = {name: twilio_http.NOT_XML.sub(" ", url) for name, url in urls.items()}
+    hostile = twilio_http.dial_human(sentence=f"x {text}", number="+15550100111", caller_id="+1", ring_seconds=9, **clean)
     assert shape(fromstring(hostile)) == shape(fromstring(plain))
     spoken = {"prompt": f"x {text}", "nothing_heard": f"y {text}", "offer": f"z {text}"}
     voicemail = fromstring(twilio_http.voicemail(action_url="a", recording_url="r", offer_url="o", **spoken))
