@@ -21,7 +21,8 @@ from bridge.sandbox.dial import Human
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.script import CUT_OFF, PLAIN, TECHFLOW
 from bridge.sandbox.twilio import TwilioCall
-from supportvoice.demo import COLLEAGUE
+from bridge.sandbox.twilio_rest import Number
+from supportvoice.demo import COLLEAGUE, LINE
 from tests.journeys.conftest import assert_logs_are_clean
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard
@@ -107,6 +108,7 @@ def look(alone: House) -> Iterator[Look]:
         place("nobody is there", scenario=PLAIN)
         house.wait(settled(house, [leaves, being_made, phones["nobody is there"]]))
         time.sleep(max(0.0, AWAY_S - (time.monotonic() - gone_at)))
+        house.twilio.numbers.append(Number(LINE, voice_url=f"{house.stack.url}/webhook/twilio"))
         house.wait(house.stack.run(), within=LONGEST_S)
         yield lambda name: placed[name].result(LONGEST_S)
         house.wait(host.__aexit__(None, None, None))
@@ -143,3 +145,8 @@ def test_a_caller_who_came_while_nobody_was_there_is_kept_as_looked_after_by_the
     )
     row = alone.row(phone.call_sid)
     assert (row["status"], row["end_reason"], row["outcome"], row["rung"]) == ("finalised", "caller_hung_up", "unknown", "R5")
+
+
+def test_the_server_that_came_back_says_once_that_a_number_has_nobody_to_fall_back_on(alone: House, look: Look) -> None:
+    look("nobody is there")
+    alone.eventually(lambda: alone.logs().count("Callers can be lost by what is set for our numbers at Twilio") == 1)
