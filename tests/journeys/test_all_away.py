@@ -27,7 +27,7 @@ from tests.journeys.conftest import assert_logs_are_clean
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard
 
-pytestmark = [pytest.mark.journey, pytest.mark.load]
+pytestmark = [pytest.mark.journey, pytest.mark.load, pytest.mark.timeout(300)]
 
 COMES = {COLLEAGUE: Human(rings_s=0.5, talks_s=1.0)}
 AWAY_S = 6.0
@@ -132,14 +132,14 @@ def test_a_caller_who_left_meanwhile_is_known_to_have_left(alone: House, look: L
 def test_an_agent_that_was_being_made_is_ended_and_its_call_too(alone: House, look: Look) -> None:
     phone = look("being made")
     alone.settle(phone.call_sid, within=KNOWN_WITHIN_S)
-    assert heard(phone)[-1][0] == "human_hello"  # by the number's fallback
+    assert "human_hello" in [clip for clip, _ in heard(phone)]  # by the number's fallback
     (orphan,) = alone.at_vapi(phone.call_sid)
     assert (orphan.ended_reason, orphan.turns) == (ENDED_BY_US, None)
 
 
 def test_a_caller_who_came_while_nobody_was_there_is_kept_as_looked_after_by_the_fallback(alone: House, look: Look) -> None:
     phone = look("nobody is there")
-    assert heard(phone)[-1][0] == "human_hello"
+    assert "human_hello" in [clip for clip, _ in heard(phone)]
     alone.eventually(
         lambda: alone.one("SELECT count(*) FROM calls_callsession WHERE call_sid = %s", phone.call_sid) == 1, within=KNOWN_WITHIN_S
     )
