@@ -100,6 +100,9 @@ def look(alone: House) -> Iterator[Look]:
         leaves = place("leaves", scenario=TECHFLOW, on_abnormal_close="stay")
         for phone in (stays, leaves):
             house.wait(phone.wait_for("caller-says", within=LONGEST_S))
+        house.eventually(
+            lambda: "user" in [role for role, _, _ in house.lines(stays.call_sid)]
+        )  # their words are known, and not in memory alone
         being_made = place("being made", scenario=PLAIN, faults=Faults(create_delay_s=2.5))
         house.eventually(lambda: house.vapi.asked[being_made.call_sid] == 1, within=LONGEST_S)
         house.wait(killed(house))
