@@ -15,6 +15,7 @@ from django.db import models
 from django.db.models import Q
 
 from agents.models import PhoneLine, Team, TemplateVersion
+from calls.returning_rows import Compared as Compared
 
 
 class Channel(models.TextChoices):

@@ -114,9 +114,11 @@ def _refused(row: CallSession) -> CallSession:
     return _over_at_once(row, EndReason.REFUSED, Outcome.FAILED, "no agent answers this number")
 
 
-def missed_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> bool:
+def missed_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime, by_fallback: bool = False) -> bool:
     """Keep a call to a line of ours that Twilio tells the end of before we heard of it: its first webhook is still on its
     way, or never came to us. True when the call was unknown. Whoever opens it later finds it over.
+
+    `by_fallback`: somebody was with the caller, and it was none of us.
     """
     line = PhoneLine.objects.filter(number=to_number).first()
     if line is None or CallSession.objects.filter(call_sid=sid).exists():
@@ -133,7 +135,11 @@ def missed_call(*, sid: str, account_sid: str, from_number: str, to_number: str,
     )
     try:
         with transaction.atomic():
-            _over_at_once(row, EndReason.CALLER_HUNG_UP, Outcome.ABANDONED, "over before it was answered")
+            if by_fallback:
+                _over_at_once(row, EndReason.CALLER_HUNG_UP, Outcome.UNKNOWN, "answered without us")
+                lower_rung(call_sid=sid, rung=Rung.STATIC, why="answered without us", at=at)
+            else:
+                _over_at_once(row, EndReason.CALLER_HUNG_UP, Outcome.ABANDONED, "over before it was answered")
     except IntegrityError:  # its first webhook was faster after all
         return False
     return True

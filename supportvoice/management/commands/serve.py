@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from typing import Any
 
 from django.conf import settings
@@ -15,7 +16,7 @@ from django.utils import timezone
 
 from agents import services
 from agents.tasks import premake_version
-from calls import publisher
+from calls import numbers, publisher
 from supportvoice.checks import problems
 from supportvoice.embedded import EmbeddedAway, Hold
 from supportvoice.server import Parent, listen
@@ -54,6 +55,7 @@ class Command(BaseCommand):
                 self.stdout.flush()
 
             make_first_line()
+            threading.Thread(target=numbers.say_at_start, name="numbers", daemon=True).start()  # nobody waits for Twilio
             code = asyncio.run(self._serve(Parent(listening, options["workers"], options["role"], settings.BASE_DIR, ready)))
         if code:
             raise SystemExit(code)
