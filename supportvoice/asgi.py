@@ -32,6 +32,7 @@ from bridge.twilio_http import TwilioProof  # noqa: E402
 from bridge.vapi_link import VapiConversations  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
 from calls.ledger import DatabaseLedger  # noqa: E402
+from calls.rescue import Life  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
 from supportvoice.limits import REPORT_LIMIT, BodyLimits, behind_tls, no_browsers, no_such_socket, only_role  # noqa: E402
@@ -40,12 +41,14 @@ from supportvoice.threads import OneHop, lent_threads  # noqa: E402
 log = logging.getLogger(__name__)
 refuse_unsafe()
 duty = Duty()
+life = Life()
 
 ledger = DatabaseLedger(
     token_key=stream_token.key_from(settings.SECRET_KEY),
     former_keys=[stream_token.key_from(former) for former in settings.SECRET_KEY_FALLBACKS],
     client=account.client(),
     backup=account.client(account.BACKUP) if account.has_backup() else None,
+    boot=lambda: life.boot,
 )
 _media: Any = MediaStreamConsumer.as_asgi(
     ledger=ledger,

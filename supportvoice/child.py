@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import socket
 import threading
+import uuid
 
 from asgiref.typing import ASGI3Application
 from django.conf import settings
 
-from supportvoice.asgi import application, duty, remember_lines
+from calls import twilio_account
+from calls.rescue import Lifeguard
+from supportvoice.asgi import application, duty, life, remember_lines
 from supportvoice.lifeline import die_with_parent
 from supportvoice.server import serve_as_child
 
@@ -18,16 +21,22 @@ def main(app: ASGI3Application = application) -> None:
     parser = argparse.ArgumentParser()
     for name in ("--listening", "--lifeline", "--parent"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--boot", type=uuid.UUID, required=True)
     given = parser.parse_args()
     die_with_parent(given.parent)
     threading.Thread(target=remember_lines, name="lines", daemon=True).start()  # nobody waits for a database that is away
-    serve_as_child(
-        app,
-        duty=duty,
-        listening=socket.socket(fileno=given.listening),
-        lifeline=socket.socket(fileno=given.lifeline),
-        drain_s=settings.DRAIN_SECONDS,
-    )
+    lifeguard = Lifeguard(life, boot=given.boot, is_well=duty.watchdog.is_well, twilio=twilio_account.client)
+    lifeguard.start()
+    try:
+        serve_as_child(
+            app,
+            duty=duty,
+            listening=socket.socket(fileno=given.listening),
+            lifeline=socket.socket(fileno=given.lifeline),
+            drain_s=settings.DRAIN_SECONDS,
+        )
+    finally:
+        lifeguard.stop()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +71,13 @@ class CallServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         set_aside_what_stays()
+        self._duty.watchdog.start()
         if self._started is not None:
             self._started.sendall(b"r")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._duty.watchdog.stop()
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter):
@@ -124,6 +130,7 @@ def serve_as_child(app: Any, *, duty: Duty, listening: socket.socket, lifeline: 
 class Child:
     process: asyncio.subprocess.Process
     lifeline: socket.socket
+    boot: uuid.UUID  # this life of it, and no other
     born: float
     ready: bool = False
 
@@ -143,12 +150,14 @@ class Parent:
     role: str
     home: Path  # where `supportvoice` is imported from
     on_ready: Callable[[], None] | None = None  # called once, when every child serves
+    bury: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child died
     program: str = "supportvoice.child"
     children: dict[int, Child] = field(default_factory=dict)
     signals: int = 0
     stillborn: int = 0
     announced: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    burials: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -181,6 +190,7 @@ class Parent:
             if self.stopping.is_set():
                 return
             self._note_death(child, code)
+            self._bury(child)
             if time.monotonic() - child.born > HEALTHY_S:
                 pause = RESTART_FIRST_S
             with contextlib.suppress(TimeoutError):
@@ -190,9 +200,10 @@ class Parent:
     async def _start(self, number: int) -> Child:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        boot = uuid.uuid4()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", self.program, "--listening", str(self.listening.fileno())),
-            *("--lifeline", str(theirs.fileno()), "--parent", str(os.getpid())),
+            *("--lifeline", str(theirs.fileno()), "--parent", str(os.getpid()), "--boot", str(boot)),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(self.listening.fileno(), theirs.fileno()),
             env=os.environ | {"SERVE_ROLE": self.role},
@@ -200,7 +211,7 @@ class Parent:
             start_new_session=True,  # Ctrl-C at a terminal goes to everybody in the session: the parent answers for all
         )
         theirs.close()
-        child = Child(process, ours, born=time.monotonic())
+        child = Child(process, ours, boot, born=time.monotonic())
         self.children[number] = child
         if self.stopping.is_set():  # the signal came while we were starting this one
             process.send_signal(signal.SIGTERM)
@@ -228,6 +239,13 @@ class Parent:
             self.stillborn += 1
             if self.stillborn >= self.GIVE_UP_AFTER:
                 raise StartFailed("The serving processes do not start; the lines above say why.")
+
+    def _bury(self, child: Child) -> None:
+        """Nobody waits for it: the next child is started meanwhile, and may look after the calls of this one."""
+        if self.bury is not None:
+            burial = asyncio.create_task(asyncio.to_thread(self.bury, child.boot))
+            self.burials.add(burial)
+            burial.add_done_callback(self.burials.discard)
 
     async def _kill_all(self, keepers: list[asyncio.Task[None]]) -> None:
         for child in self.children.values():

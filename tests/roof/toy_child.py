@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--listening", "--lifeline", "--parent"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--boot")
     given = parser.parse_args()
     die_with_parent(given.parent)
     duty = Duty()
