@@ -76,6 +76,7 @@ class BridgeCore:
         self._dismissed = False  # the agent may say what it wants: the caller is on the way to a person
         self._overflow_noted = False
         self._lost = False  # an agent of this stream
+        self._moving = False  # elsewhere, as soon as nobody is in the middle of anything
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
 
@@ -182,7 +183,7 @@ class BridgeCore:
             self._greeted = True
             out.append(Noted("greeting-heard", "twilio", {"ms": self._since_opened(now)}))
         self._unprotect_greeting(now)
-        return out + self._check_drained(now)
+        return out + self._check_drained(now) + self._hand_on_when_calm(now)
 
     def key_pressed(self, key: str, now: float) -> list[Action]:
         """A key of the caller's telephone; which one it was is the keypad's secret."""
@@ -193,6 +194,8 @@ class BridgeCore:
         """Vapi's socket closed without an end of the session, or could not be opened: another agent may go on where this one was."""
         if self._leaving is not None:
             return self._nothing_follows(now)
+        if self._moving:
+            return self._leave(Leave("agent-lost", raw))
         self._lost = True
         self._agent_speaking = False
         self._caller.disconnected()
@@ -246,6 +249,14 @@ class BridgeCore:
         self._dismissed = True
         return out + self._apologise("handed-over", now, raw="")
 
+    def hand_on(self, now: float) -> list[Action]:
+        """This process is to leave: let another one have the caller when no sentence is cut by it, within the bound of a last word."""
+        if self._leaving is not None or self._moving:
+            return []
+        self._moving = True
+        self._deadlines["hand-on"] = now + self._rules.drain_within
+        return self._hand_on_when_calm(now)
+
     def stuck(self, stuck_ms: int) -> list[Action]:
         """Sound waits, here or on its way out, and nothing leaves."""
         self._figures.stuck += 1
@@ -289,7 +300,7 @@ class BridgeCore:
                 out += self._due(name, now)
         if self._leaving is not None:
             out += self._check_drained(now)
-        return out
+        return out + self._hand_on_when_calm(now)
 
     def figures(self) -> dict[str, Any]:
         """The call's figures so far, as CallMetrics names them."""
@@ -400,7 +411,7 @@ class BridgeCore:
             out += self._voice.end_turn(now)
         self._greeting_said = True
         self._unprotect_greeting(now)
-        return out + self._check_drained(now)
+        return out + self._check_drained(now) + self._hand_on_when_calm(now)
 
     def _unprotect_greeting(self, now: float) -> None:
         """A greeting that may not be interrupted is protected until the caller has heard it, not until it was sent."""
@@ -448,6 +459,15 @@ class BridgeCore:
             return []
         return [*self._voice.hurry(now)] if self._voice.held_bytes else self._play_clip("tone", now)
 
+    def _hand_on_when_calm(self, now: float) -> list[Action]:
+        """The agent has said its say, all of it was heard, and nobody waits for more: the caller has the turn, and has not begun."""
+        if not self._moving or self._leaving is not None or self._agent_speaking or "agent" in self._deadlines:
+            return []
+        if not self._voice.all_heard(now):
+            self._deadlines["heard"] = max(now + FRAME_S, self._voice.last_given_up_at())
+            return []
+        return self._leave(Leave("drained")) if self._dead_air.is_nothing() else []
+
     def _nothing_follows(self, now: float) -> list[Action]:
         """No more sound of the agent will come: what is here is played to its end, then the call is left."""
         self._agent_speaking = False
@@ -483,6 +503,8 @@ class BridgeCore:
                 return self.no_agent(now, raw="no sound of an agent in time")
             case "drain":
                 return self._leave(self._leaving) if self._leaving else []
+            case "hand-on":
+                return self._leave(self._leaving or Leave("drained", "in the middle of a turn"))
         return []  # "heard" and "last-sentence" only wake the check that follows
 
     def _alarm(self, now: float) -> list[Action]:

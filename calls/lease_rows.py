@@ -15,6 +15,7 @@ class ProcessLease(models.Model):
     """`claimed_by`, once set, is the process that looks after the calls of this one: it raises its counter no more."""
 
     boot = models.UUIDField(primary_key=True)
+    place = models.CharField(max_length=100, blank=True, default="")  # by which its machine knows whether it is gone
     counter = models.PositiveBigIntegerField(default=0)
     born_at = models.DateTimeField()
     dead_at = models.DateTimeField(null=True, blank=True)  # whoever started it saw it die: nobody need wait

@@ -2,7 +2,7 @@
 
 Each serving process raises the counter of its lease every half second, as long as its event loop is well. Everybody reads
 everybody's counter and times it with a clock of their own, so no two clocks need agree. A counter that stood still for
-`LEASE_S`, or whose process was seen to die by the one that started it, is claimed by one conditional UPDATE, and the calls go
+`LEASE_S`, or whose process its parent or its machine knows to be dead, is claimed by one conditional UPDATE, and the calls go
 to the claimer with it: should that one die too, the next one finds them there. Twilio is given 0.7 s to come to the resume
 door by itself; a call that is where it was then is sent there. Nothing of a call is changed here: the resume door raises its
 epoch, once, whoever asks it, and whoever held it before writes nothing any more.
@@ -56,7 +56,7 @@ class Beat(NamedTuple):
 
     boot: uuid.UUID
     counter: int
-    is_dead: bool = False  # somebody saw it die
+    is_dead: bool = False  # somebody saw it die, or sees that it is not there
 
 
 class Sign(NamedTuple):
@@ -90,8 +90,8 @@ class Observer:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-def begin(*, boot: uuid.UUID, at: datetime) -> None:
-    ProcessLease.objects.get_or_create(boot=boot, defaults={"born_at": at})
+def begin(*, boot: uuid.UUID, at: datetime, place: str = "") -> None:
+    ProcessLease.objects.get_or_create(boot=boot, defaults={"born_at": at, "place": place})
 
 
 def renew(*, boot: uuid.UUID) -> bool:
@@ -105,10 +105,10 @@ def died(*, boot: uuid.UUID, at: datetime) -> None:
     ProcessLease.objects.filter(pk=lease.pk, dead_at=None).update(dead_at=at)
 
 
-def beats(*, but: uuid.UUID) -> list[Beat]:
+def beats(*, but: uuid.UUID, is_gone: Callable[[str], bool] = lambda place: False) -> list[Beat]:
     """The leases of all others that nobody has claimed."""
-    rows = ProcessLease.objects.filter(claimed_by=None).exclude(boot=but).values_list("boot", "counter", "dead_at")
-    return [Beat(boot, counter, dead_at is not None) for boot, counter, dead_at in rows]
+    rows = ProcessLease.objects.filter(claimed_by=None).exclude(boot=but).values_list("boot", "counter", "dead_at", "place")
+    return [Beat(boot, counter, dead_at is not None or is_gone(place)) for boot, counter, dead_at, place in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,8 @@ class Life:
 class Lifeguard:
     """A thread that renews this process's lease and looks after others. `is_well` tells of its event loop.
 
-    `twilio` gives the client to redirect with; None: there is no account.
+    `twilio` gives the client to redirect with; None: there is no account. `place` names this process on its machine, and `is_gone`
+    tells of any other place whether its process is known to be dead: then nobody waits for a lease.
     """
 
     def __init__(
@@ -194,8 +195,11 @@ class Lifeguard:
         boot: uuid.UUID,
         is_well: Callable[[], bool],
         twilio: Callable[[], Twilio | None],
+        place: str = "",
+        is_gone: Callable[[str], bool] = lambda place: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._place, self._is_gone = place, is_gone
         self._life, self._is_well, self._twilio, self._clock = life, is_well, twilio, clock
         self._life.boot = self._boot = boot
         self._begun = False
@@ -264,7 +268,7 @@ class Lifeguard:
             if self._begun:
                 log.error("This process was taken for dead: it goes on with a lease of its own")
                 self._life.boot = self._boot = uuid.uuid4()
-            begin(boot=self._boot, at=timezone.now())
+            begin(boot=self._boot, at=timezone.now(), place=self._place)
             self._begun = True
         before, self._renewed_at = self._renewed_at, self._clock()
         if self._renewed_at - before > LATE_S:
@@ -273,7 +277,7 @@ class Lifeguard:
 
     def _silent(self) -> Collection[Sign]:
         asked = self._clock()
-        seen = beats(but=self._boot)
+        seen = beats(but=self._boot, is_gone=self._is_gone)
         now = self._clock()
         if now - asked > LATE_S:
             self._observer.forget()

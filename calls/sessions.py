@@ -343,6 +343,7 @@ def _request(session: VapiSession) -> dict[str, Any]:
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
         so_far=memory.so_far(call) if _follows_another(session) else None,
         taken_back=taking_back.words(session),
+        handed_on=memory.was_handed_on(session),
         prepared=session.account == VapiAccount.MAIN,
     )
 

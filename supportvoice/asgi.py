@@ -55,6 +55,7 @@ _media: Any = MediaStreamConsumer.as_asgi(
     conversations=VapiConversations(keys=account.keys()),
     proof=TwilioProof(public_url=settings.PUBLIC_URL, tokens=settings.TWILIO_AUTH_TOKENS),
     clips=load_clips(settings.BASE_DIR / "bridge" / "clips"),
+    carried=duty.carried,
 )
 _for_browsers: list[Any] = [*websocket_urlpatterns, re_path("", cast(Any, no_such_socket))]
 _browser: Any = AllowedHostsOriginValidator(SessionMiddlewareStack(URLRouter(_for_browsers)))

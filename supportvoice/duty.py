@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 
+from bridge.carried import Carried
 from supportvoice.limits import refuse_socket, say
 from supportvoice.watchdog import Watchdog
 
@@ -20,6 +21,7 @@ class Duty:
 
     draining: bool = False
     streams: int = 0  # media sockets open now
+    carried: Carried = field(default_factory=Carried)
     watchdog: Watchdog = field(default_factory=Watchdog)
 
     def streams_counted(self, app: ASGI3Application) -> ASGI3Application:

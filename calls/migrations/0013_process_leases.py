@@ -14,6 +14,7 @@ class Migration(migrations.Migration):
             name="ProcessLease",
             fields=[
                 ("boot", models.UUIDField(primary_key=True, serialize=False)),
+                ("place", models.CharField(blank=True, default="", max_length=100)),
                 ("counter", models.PositiveBigIntegerField(default=0)),
                 ("born_at", models.DateTimeField()),
                 ("dead_at", models.DateTimeField(blank=True, null=True)),

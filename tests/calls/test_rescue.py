@@ -56,6 +56,14 @@ def test_a_process_that_was_seen_to_die_is_claimed_without_a_wait() -> None:
     assert [sign.beat.boot for sign in Observer().look([Beat(A, 5, is_dead=True)], 3.0)] == [A]
 
 
+@pytest.mark.django_db
+def test_a_process_whose_machine_says_that_it_is_gone_is_claimed_without_a_wait() -> None:
+    rescue.begin(boot=A, at=timezone.now(), place="here 7")
+    rescue.begin(boot=B, at=timezone.now(), place="here 8")
+    found = rescue.beats(but=uuid.uuid4(), is_gone=lambda place: place == "here 7")
+    assert [sign.beat.boot for sign in Observer().look(found, 3.0)] == [A]
+
+
 def test_who_forgets_times_everybody_for_a_whole_lease_again() -> None:
     observer = Observer()
     observer.look([Beat(A, 5)], 0.0)
