@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from typing import Any, cast
 
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -30,11 +31,13 @@ from bridge.consumers import MediaStreamConsumer  # noqa: E402
 from bridge.routing import media_urlpatterns  # noqa: E402
 from bridge.twilio_http import TwilioProof  # noqa: E402
 from bridge.vapi_link import VapiConversations  # noqa: E402
+from calls import twilio_account  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
 from calls.ledger import DatabaseLedger  # noqa: E402
-from calls.rescue import Life  # noqa: E402
+from calls.rescue import Life, Lifeguard  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
+from supportvoice.lifeline import is_gone, place  # noqa: E402
 from supportvoice.limits import REPORT_LIMIT, BodyLimits, behind_tls, no_browsers, no_such_socket, only_role  # noqa: E402
 from supportvoice.threads import OneHop, lent_threads  # noqa: E402
 
@@ -68,6 +71,12 @@ _requests: Any = BodyLimits(_answering, wide={"/webhook/vapi": REPORT_LIMIT, "/w
 _doors: Any = ProtocolTypeRouter({"http": _requests, "websocket": duty.no_sockets_when_leaving(_sockets)})
 
 application = duty.health(only_role(settings.SERVE_ROLE, _doors))
+
+
+def lifeguard(boot: uuid.UUID) -> Lifeguard:
+    """Who renews this process's lease and looks after others."""
+    well, twilio = duty.watchdog.is_well, twilio_account.client
+    return Lifeguard(life, boot=boot, is_well=well, twilio=twilio, place=place(), is_gone=is_gone)
 
 
 def remember_lines() -> None:

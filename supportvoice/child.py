@@ -10,10 +10,8 @@ import uuid
 from asgiref.typing import ASGI3Application
 from django.conf import settings
 
-from calls import twilio_account
-from calls.rescue import Lifeguard
-from supportvoice.asgi import application, duty, life, remember_lines
-from supportvoice.lifeline import die_with_parent, is_gone, place
+from supportvoice.asgi import application, duty, lifeguard, remember_lines
+from supportvoice.lifeline import die_with_parent
 from supportvoice.server import serve_as_child
 
 
@@ -25,15 +23,8 @@ def main(app: ASGI3Application = application) -> None:
     given = parser.parse_args()
     die_with_parent(given.parent)
     threading.Thread(target=remember_lines, name="lines", daemon=True).start()  # nobody waits for a database that is away
-    lifeguard = Lifeguard(
-        life,
-        boot=given.boot,
-        is_well=duty.watchdog.is_well,
-        twilio=twilio_account.client,
-        place=place(),
-        is_gone=is_gone,
-    )
-    lifeguard.start()
+    guard = lifeguard(given.boot)
+    guard.start()
     try:
         serve_as_child(
             app,
@@ -43,7 +34,7 @@ def main(app: ASGI3Application = application) -> None:
             drain_s=settings.DRAIN_SECONDS,
         )
     finally:
-        lifeguard.stop()
+        guard.stop()
 
 
 if __name__ == "__main__":

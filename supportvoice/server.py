@@ -112,8 +112,10 @@ class CallServer(uvicorn.Server):
     def _has_left(self) -> bool:
         """On the way out, ten times a second."""
         if self._relieved:
-            for accepting in (*self.servers, *self._listening):
-                accepting.close()
+            for server in self.servers:
+                server.close()
+            for listening in self._listening:
+                listening.close()
         if not self._duty.streams or self.force_exit:
             return True
         now = time.monotonic()
