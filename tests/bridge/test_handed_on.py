@@ -35,7 +35,7 @@ def test_a_last_mark_that_never_comes_is_not_waited_for_for_ever() -> None:
     core = a_call()
     out = agent_is_speaking(core, ms=1000)
     out += core.vapi_said(vapi.AgentStopped(), 0.5) + core.hand_on(0.6)
-    run_until(core, 2.2, out)
+    run_until(core, 2.3, out)
     assert out[-1] == ELSEWHERE
 
 
