@@ -9,6 +9,8 @@ from math import inf
 
 from bridge.rules import Rules
 
+TIME_IS_UP = "exceeded-max-duration"  # the vendor's word, said by us before it does
+ROLLED_OVER = "rolled-over"  # a session's longest time is near and the next one is to take its place: nothing was lost
 LOOK_EVERY_S = 0.25
 LEAD_S, LEAD_SHARE = 30.0, 0.4  # so long before the end a pause is looked for, of a short session this share
 LATEST_S, LATEST_SHARE = 12.0, 0.2  # and so long before it a pause is not waited for any more: a goodbye has to be heard

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -214,11 +215,14 @@ def _close_books_soon(call_sid: str) -> None:
 # -- the stream --------------------------------------------------------------------------------------------------------
 
 
-def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> bool:
-    """Use up the token of an epoch and let its stream in. True once per epoch, for the stream that came first."""
+def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime, held_by: uuid.UUID | None = None) -> bool:
+    """Use up the token of an epoch and let its stream in. True once per epoch, for the stream that came first.
+
+    `held_by` is the process that carries it (`calls.rescue`); None when it has no lease.
+    """
     unused = CallSession.objects.filter(guards.token_unused(epoch), call_sid=call_sid, account_sid=account_sid)
     with transaction.atomic():
-        if unused.update(stream_epoch=epoch, stream_sid=stream_sid, status=Status.STREAMING, last_seen_at=at) == 0:
+        if unused.update(stream_epoch=epoch, stream_sid=stream_sid, held_by=held_by, status=Status.STREAMING, last_seen_at=at) == 0:
             return False
         pages_look(call_sid=call_sid)
     return True
