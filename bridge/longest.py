@@ -5,8 +5,7 @@ In the first pause near its end, or a little before it at the latest, the agent 
 
 from __future__ import annotations
 
-from math import inf
-
+from bridge.dead_air import NEVER
 from bridge.rules import Rules
 
 TIME_IS_UP = "exceeded-max-duration"  # the vendor's word, said by us before it does
@@ -21,8 +20,8 @@ class LongestTime:
 
     def __init__(self, rules: Rules) -> None:
         self._longest = rules.longest
-        self._latest_at = inf
-        self.at = inf
+        self._latest_at = NEVER
+        self.at = NEVER
 
     def connected(self, now: float) -> None:
         if self._longest:
@@ -30,7 +29,7 @@ class LongestTime:
             self._latest_at = now + self._longest - min(LATEST_S, self._longest * LATEST_SHARE)
 
     def over(self) -> None:
-        self.at = inf
+        self.at = NEVER
 
     def is_up(self, now: float, *, in_pause: bool) -> bool:
         """Whether to act now. Says yes once."""

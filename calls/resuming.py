@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from bridge.longest import ROLLED_OVER
-from calls import accounts, evidence, guards, ladder, memory, services, sessions
+from calls import accounts, evidence, guards, ladder, services, sessions
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 
@@ -122,8 +122,9 @@ def _next_session(call: CallSession, again: ladder.Resume, *, raw: str, at: date
     n = _next_n(call)
     account = VapiAccount.BACKUP if again.backup else VapiAccount.MAIN
     services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
-    kind = memory.HANDED_ON if _was_handed_on(call) else LOST
-    lost = NewEvent(kind, Source.SYSTEM, at, {"n": n - 1, "raw": raw[:200]})
+    detail = {"n": n - 1, "raw": raw[:200]}
+    lost = NewEvent("conversation-lost", Source.SYSTEM, at, detail)
+    handed_on = NewEvent("conversation-handed-on", Source.SYSTEM, at, detail)
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
-    record_events(call_sid=call.call_sid, events=[lost, asked])
+    record_events(call_sid=call.call_sid, events=[handed_on if _was_handed_on(call) else lost, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
