@@ -33,9 +33,8 @@ OF_A_WRITER = (
 
 RESERVE = (
     "UPDATE calls_callsession SET last_event_seq = last_event_seq + %s, "
-    "last_seen_at = CASE WHEN last_seen_at < %s THEN %s ELSE last_seen_at END WHERE call_sid = %s"
+    "last_seen_at = CASE WHEN last_seen_at < %s THEN %s ELSE last_seen_at END WHERE call_sid = %s AND epoch = COALESCE(%s, epoch)"
 )
-RESERVE_AS_OWNER = RESERVE + " AND epoch = %s"
 NEVER_SEEN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -101,20 +100,12 @@ def record_all(entries: Sequence[NewEvents]) -> dict[tuple[str, int | None], int
 
 def _reserve(entries: Sequence[NewEvents]) -> None:
     """Numbers for all the events, and the signs of life among them. It is done all the time: the statement is not put together anew."""
-    owned: list[tuple[Any, ...]] = []
-    anybodys: list[tuple[Any, ...]] = []
+    rows = []
     for entry in entries:
         seen = connection.ops.adapt_datetimefield_value(entry.seen_at or NEVER_SEEN)
-        values = (len(entry.events), seen, seen, entry.call_sid)
-        if entry.epoch is None:
-            anybodys.append(values)
-        else:
-            owned.append((*values, entry.epoch))
+        rows.append((len(entry.events), seen, seen, entry.call_sid, entry.epoch))
     with connection.cursor() as cursor:
-        if owned:
-            cursor.executemany(RESERVE_AS_OWNER, owned)
-        if anybodys:
-            cursor.executemany(RESERVE, anybodys)
+        cursor.executemany(RESERVE, rows)
 
 
 def _with_lines(calls: Collection[CallSession]) -> list[CallSession]:
