@@ -305,8 +305,10 @@ def _write(batch: Sequence[Entry]) -> None:
                     _write_notes({ref: told.pop(ref, [])})
                     _write_closing(entry)
         _write_notes(told)
-        for ref in alive.keys() - told.keys():  # what was told is a sign of life too
-            services.heartbeat(call_sid=ref.call_sid, epoch=ref.epoch, at=_moment(alive[ref]))
+        silent = alive.keys() - told.keys()  # what was told is a sign of life too
+        if silent:
+            streams = [(ref.call_sid, ref.epoch) for ref in silent]
+            services.heartbeats(streams=streams, at=_moment(min(alive[ref] for ref in silent)))
     for entry in batch:
         if isinstance(entry, Closed):
             entry.stored.set_result(True)

@@ -14,7 +14,7 @@ import logging
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -235,7 +235,16 @@ def next_epoch(*, call_sid: str, epoch: int) -> bool:
 
 def heartbeat(*, call_sid: str, epoch: int, at: datetime) -> bool:
     """The stream of this epoch is alive. False when the call is over or another epoch owns it."""
-    return CallSession.objects.filter(guards.live_owner(epoch), call_sid=call_sid).update(last_seen_at=at) == 1
+    return heartbeats(streams=[(call_sid, epoch)], at=at) == 1
+
+
+def heartbeats(*, streams: Collection[tuple[str, int]], at: datetime) -> int:
+    """The streams of these calls and epochs were alive at `at`. Returns how many still own a call that goes on."""
+    seen = 0
+    for epoch in {epoch for _, epoch in streams}:
+        mine = [call_sid for call_sid, owner in streams if owner == epoch]
+        seen += CallSession.objects.filter(guards.live_owner(epoch), call_sid__in=mine).update(last_seen_at=at)
+    return seen
 
 
 def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, now: float | None = None) -> bool:

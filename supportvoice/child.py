@@ -8,8 +8,10 @@ import threading
 import uuid
 
 from asgiref.typing import ASGI3Application
+from channels.layers import get_channel_layer
 from django.conf import settings
 
+from bridge import live
 from supportvoice.asgi import application, duty, lifeguard, remember_lines
 from supportvoice.lifeline import die_with_parent
 from supportvoice.server import serve_as_child
@@ -32,6 +34,7 @@ def main(app: ASGI3Application = application) -> None:
             listening=socket.socket(fileno=given.listening),
             lifeline=socket.socket(fileno=given.lifeline),
             drain_s=settings.DRAIN_SECONDS,
+            at_rest=lambda: live.give_back_idle(get_channel_layer()),
         )
     finally:
         guard.stop()

@@ -21,8 +21,12 @@ import signal
 import socket
 import sys
 import time
+<<<<<<< HEAD
 import uuid
 from collections.abc import Callable, Iterator
+=======
+from collections.abc import Awaitable, Callable, Iterator
+>>>>>>> c5088ee7aca8f1595d301ea0555027c7cc14ca05
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -44,8 +48,12 @@ FINISH_SECONDS = 10  # for requests still being answered when a child stops
 # back at each statement: with Python's usual 5 ms it waits that long for the next one, the database's lock in its hand.
 SWITCH_S = 0.0005
 
+<<<<<<< HEAD
 HAND_ON_S = 25.0  # for a call that was asked to go on elsewhere; it goes within 20 s, whatever is being said
 
+=======
+REST_WITHIN_S = 1.0
+>>>>>>> c5088ee7aca8f1595d301ea0555027c7cc14ca05
 RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
 
 SERVES, LEAVING, RELIEVED = b"r", b"l", b"a"  # a child's words to its parent, and the parent's to it
@@ -54,8 +62,18 @@ SERVES, LEAVING, RELIEVED = b"r", b"l", b"a"  # a child's words to its parent, a
 class CallServer(uvicorn.Server):
     """uvicorn that leaves when its calls are over, not when it is told to."""
 
-    def __init__(self, config: uvicorn.Config, *, duty: Duty, drain_s: float, started: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        duty: Duty,
+        drain_s: float,
+        started: socket.socket | None = None,
+        at_rest: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`at_rest` is called when the last of the calls is over."""
         super().__init__(config)
+        self._at_rest = at_rest
         self._duty, self._drain_s, self._started = duty, drain_s, started
         self._leave_by = float("inf")
         self._gone_by = 0.0
@@ -107,6 +125,7 @@ class CallServer(uvicorn.Server):
         elif self._carried:  # the first call loads a good deal, and nobody is on the line now
             self._carried = False
             set_aside_what_stays()
+<<<<<<< HEAD
         return self._duty.draining and self._has_left()
 
     def _has_left(self) -> bool:
@@ -124,6 +143,19 @@ class CallServer(uvicorn.Server):
         if self._duty.carried.hand_on_next():
             self._gone_by = now + HAND_ON_S
         return now >= self._gone_by
+=======
+            await self._rest()
+        return self._duty.draining and (not self._duty.streams or time.monotonic() >= self._leave_by)
+>>>>>>> c5088ee7aca8f1595d301ea0555027c7cc14ca05
+
+    async def _rest(self) -> None:
+        if self._at_rest is None:
+            return
+        try:
+            async with asyncio.timeout(REST_WITHIN_S):
+                await self._at_rest()
+        except Exception as problem:  # whatever it is, the server goes on
+            log.warning("could not give back what nobody uses", extra={"problem": type(problem).__name__})
 
 
 def set_aside_what_stays() -> None:
@@ -153,10 +185,18 @@ def configured(app: Any, **changes: Any) -> uvicorn.Config:
     return uvicorn.Config(app, **(settings | changes))
 
 
-def serve_as_child(app: Any, *, duty: Duty, listening: socket.socket, lifeline: socket.socket, drain_s: float) -> None:
+def serve_as_child(
+    app: Any,
+    *,
+    duty: Duty,
+    listening: socket.socket,
+    lifeline: socket.socket,
+    drain_s: float,
+    at_rest: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """Serve until told to stop. `lifeline` is this child's end of the pair whose other end the parent holds."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its info lines name clients
-    server = CallServer(configured(app), duty=duty, drain_s=drain_s, started=lifeline)
+    server = CallServer(configured(app), duty=duty, drain_s=drain_s, started=lifeline, at_rest=at_rest)
     sys.setswitchinterval(SWITCH_S)
     die_with_pipe(lifeline.fileno(), server.relieve)
     server.run(sockets=[listening])

@@ -200,3 +200,17 @@ async def test_what_the_first_call_loads_is_set_aside_when_it_is_over(monkeypatc
         assert not await carrying.on_tick(1)
         seen.append(times)
     assert seen == [0, 0, 0, 1, 1, 1, 2]
+
+
+async def test_when_the_last_call_is_over_the_process_rests_and_goes_on_serving_if_it_cannot() -> None:
+    rested = []
+
+    async def rest() -> None:
+        rested.append(duty.streams)
+        raise ConnectionError
+
+    duty = Duty()
+    carrying = server.CallServer(server.configured(print), duty=duty, drain_s=1.0, at_rest=rest)
+    for duty.streams in (0, 2, 1, 0, 0, 1, 0):
+        assert not await carrying.on_tick(1)
+    assert rested == [0, 0]
