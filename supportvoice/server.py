@@ -21,12 +21,8 @@ import signal
 import socket
 import sys
 import time
-<<<<<<< HEAD
 import uuid
-from collections.abc import Callable, Iterator
-=======
 from collections.abc import Awaitable, Callable, Iterator
->>>>>>> c5088ee7aca8f1595d301ea0555027c7cc14ca05
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -48,12 +44,9 @@ FINISH_SECONDS = 10  # for requests still being answered when a child stops
 # back at each statement: with Python's usual 5 ms it waits that long for the next one, the database's lock in its hand.
 SWITCH_S = 0.0005
 
-<<<<<<< HEAD
 HAND_ON_S = 25.0  # for a call that was asked to go on elsewhere; it goes within 20 s, whatever is being said
 
-=======
 REST_WITHIN_S = 1.0
->>>>>>> c5088ee7aca8f1595d301ea0555027c7cc14ca05
 RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
 
 SERVES, LEAVING, RELIEVED = b"r", b"l", b"a"  # a child's words to its parent, and the parent's to it
@@ -125,7 +118,7 @@ class CallServer(uvicorn.Server):
         elif self._carried:  # the first call loads a good deal, and nobody is on the line now
             self._carried = False
             set_aside_what_stays()
-<<<<<<< HEAD
+            await self._rest()
         return self._duty.draining and self._has_left()
 
     def _has_left(self) -> bool:
@@ -143,10 +136,6 @@ class CallServer(uvicorn.Server):
         if self._duty.carried.hand_on_next():
             self._gone_by = now + HAND_ON_S
         return now >= self._gone_by
-=======
-            await self._rest()
-        return self._duty.draining and (not self._duty.streams or time.monotonic() >= self._leave_by)
->>>>>>> c5088ee7aca8f1595d301ea0555027c7cc14ca05
 
     async def _rest(self) -> None:
         if self._at_rest is None:
