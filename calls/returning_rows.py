@@ -11,5 +11,8 @@ class Compared(models.Model):
     listed = models.CharField(max_length=20, unique=True)
     until = models.DateTimeField()
 
+    class Meta:
+        default_permissions = ()  # nobody edits it, and no page asks
+
     def __str__(self) -> str:
         return f"{self.listed}, {self.until}"

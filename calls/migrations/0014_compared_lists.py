@@ -18,5 +18,8 @@ class Migration(migrations.Migration):
                 ('listed', models.CharField(max_length=20, unique=True)),
                 ('until', models.DateTimeField()),
             ],
+            options={
+                'default_permissions': (),
+            },
         ),
     ]

@@ -119,7 +119,7 @@ def look(alone: House) -> Iterator[Look]:
 
 def test_a_caller_who_stayed_on_the_dead_stream_talks_with_the_agent_again_who_knows_what_it_was_about(alone: House, look: Look) -> None:
     phone = look("stays")
-    assert [stream.end for stream in phone.streams] == ["broken", "closed"]
+    assert [stream.end for stream in phone.streams] == ["broken", "server-closed"]
     assert [clip for clip, _ in heard(phone)][-2:] == ["you_cannot_log_in", "goodbye"]
     alone.settle(phone.call_sid, within=KNOWN_WITHIN_S)
     row = alone.row(phone.call_sid)
