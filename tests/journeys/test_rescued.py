@@ -136,12 +136,6 @@ def frozen(house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
         house.eventually(lambda: all(line.moved_s() is not None for line in lines), within=LONGEST_S)
 
 
-def all_of_serve_killed(house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
-    """And started again at once, as a supervisor does."""
-    house.wait(house.stack.kill("serve"))
-    house.wait(house.stack.begin("serve"))
-
-
 def told_to_leave(house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
     os.kill(carrier, signal.SIGTERM)
 
@@ -168,12 +162,6 @@ def test_a_process_that_stands_still_loses_its_callers_to_another_and_writes_not
     closed = [detail for kind, detail in house.events(line.phone.call_sid) if kind == "stream-closed"]
     assert [detail["why"] for detail in closed] == ["agent-ended"]
     house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
-
-
-@pytest.mark.load
-def test_a_house_that_is_killed_and_started_again_has_its_caller_back(house: House) -> None:
-    (line,) = struck(house, all_of_serve_killed, STAYS)
-    went_on_with_the_agent(house, line)
 
 
 @pytest.mark.load

@@ -22,11 +22,6 @@ def no_resume_door(ladder: ModuleType) -> None:
     ladder.decide = lambda facts: ladder.HangUp()  # type: ignore[attr-defined]
 
 
-def no_rescuer(rescue: ModuleType) -> None:
-    """M2: nobody claims the calls of a process that stands still."""
-    rescue.claim = lambda *args, **kwargs: None  # type: ignore[attr-defined]
-
-
 def no_claim(ledger: ModuleType) -> None:
     """M6: a stream whose session nobody starts does not start it either."""
 
@@ -43,7 +38,6 @@ def no_epoch(services: ModuleType) -> None:
 
 PLANTS: dict[str, tuple[str, Spoil]] = {
     "no-resume-door": ("calls.ladder", no_resume_door),
-    "no-rescuer": ("calls.rescue", no_rescuer),
     "no-claim": ("calls.ledger", no_claim),
     "no-epoch": ("calls.services", no_epoch),
 }
