@@ -16,11 +16,15 @@ class BadMessage(BridgeError):
 
 
 class VapiError(BridgeError):
-    """Vapi did not do what was asked. `status` is the HTTP status, or None when there was no answer."""
+    """Vapi did not do what was asked. `status` is the HTTP status, or None when there was no answer.
 
-    def __init__(self, sentence: str, *, status: int | None = None) -> None:
+    `lines_busy`: the account carries as many calls as it may.
+    """
+
+    def __init__(self, sentence: str, *, status: int | None = None, lines_busy: bool = False) -> None:
         super().__init__(sentence)
         self.status = status
+        self.lines_busy = lines_busy
 
 
 class VapiUnavailable(VapiError):
@@ -30,8 +34,16 @@ class VapiUnavailable(VapiError):
     `retry_after_s`: how long Vapi wants us to wait, when it says so.
     """
 
-    def __init__(self, sentence: str, *, status: int | None = None, sent: bool = False, retry_after_s: float | None = None) -> None:
-        super().__init__(sentence, status=status)
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        status: int | None = None,
+        sent: bool = False,
+        retry_after_s: float | None = None,
+        lines_busy: bool = False,
+    ) -> None:
+        super().__init__(sentence, status=status, lines_busy=lines_busy)
         self.sent = sent
         self.retry_after_s = retry_after_s
 

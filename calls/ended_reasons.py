@@ -101,6 +101,11 @@ def group(raw: str) -> Group:
     return next((found for pattern, found in _PATTERNS if pattern.search(raw)), Group.UNKNOWN)
 
 
+def is_lines_busy(raw: str) -> bool:
+    """The account at Vapi carried as many calls as it may."""
+    return "concurrency-limit" in raw
+
+
 def end_reason(raw: str) -> EndReason:
     """Our word for a value, as the end of a call: FAILED when the caller is left without an agent."""
     if raw == "silence-timed-out":

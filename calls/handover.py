@@ -15,7 +15,7 @@ from django.db import transaction
 
 from agents import limits
 from agents.models import HandoffTarget
-from calls import evidence, ladder, lifecycle, resuming, services
+from calls import admission, evidence, ladder, lifecycle, queueing, resuming, services
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status
 
@@ -29,25 +29,33 @@ UNKNOWN = "unknown"  # nobody told us how it went
 WHISPER = "A caller from the support line."
 
 
-def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = False) -> ladder.Step:
-    """What Twilio shall do with a caller whose stream, or whose talk with a person, is over; the rows say so afterwards.
+def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = False, turn: int | None = None) -> ladder.Step:
+    """What Twilio shall do with a caller whose stream, turn in the queue, or talk with a person, is over; the rows say so afterwards.
 
-    `only_down`: not to the AI again, for the way to it is what failed. Asked again by a retry it gives the same answer. Any
-    other stale epoch, or an unknown call, hangs up.
+    `only_down`: not to the AI again, for the way to it is what failed. `turn`: of the queue, and the AI may have the caller by
+    now. Asked again by a retry it gives the same answer. Any other stale epoch, or an unknown call, hangs up.
     """
     with transaction.atomic():
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None:
             return ladder.Resume() if resuming.is_resumed(call_sid=call_sid, epoch=epoch) else ladder.HangUp()
-        facts = _facts(call, _may_be_rung(call, at), at, resumable=not only_down)
+        if turn is not None and call.status in admission.WITH_AGENT:
+            return ladder.Resume()
+        facts = _facts(call, _may_be_rung(call, at), at, resumable=not only_down, turn=turn or 0)
         step = ladder.decide(facts)
         match step:
+            case ladder.Wait():
+                return step
+            case ladder.Resume() if call.status == Status.WAITING:
+                return step if queueing.admitted(call, at=at) else ladder.Wait()
             case ladder.Resume():
                 return step if resuming.elsewhere(call, at=at) else ladder.HangUp()
             case ladder.DialHuman(target):
+                queueing.left(call, "person", at=at)
                 _ask_to_dial(call, target.slug, at)
                 _move(call, Status.TRANSFERRING, call.closed_why, at)
             case ladder.Voicemail():
+                queueing.left(call, "voicemail", at=at)
                 services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
                 _move(call, Status.VOICEMAIL, "nobody could talk", at)
             case ladder.HangUp(sorry=True):
@@ -129,9 +137,10 @@ def _may_be_rung(call: CallSession, at: datetime) -> list[HandoffTarget]:
     return allowed
 
 
-def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, resumable: bool) -> ladder.Facts:
+def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, resumable: bool, turn: int) -> ladder.Facts:
     done = [command for command in call.commands.filter(verb="dial") if command.done_at is not None]
     wanted = call.commands.filter(verb="hand-over").last()
+    waiting_s = queueing.waited_s(call, turn=turn, at=at) if resumable else None
     return ladder.Facts(
         is_over=call.is_over,
         closed_why=call.closed_why if call.closed_epoch == call.epoch else "",
@@ -144,6 +153,8 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         voicemail=bool(call.line and call.line.voicemail),
         losses=resuming.losses(call, at),
         resumable=resumable and resuming.may_be_resumed(call),
+        waiting_s=waiting_s,
+        has_room=waiting_s is None or admission.room(at).has_place_for(call),
     )
 
 

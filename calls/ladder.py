@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from calls.lifecycle import STREAM_ENDS
 
+LONGEST_WAIT_S = 30.0  # in the queue, from the first word on
+TURN_S = 8.0  # the longest turn of the wait: the place is said, and the caller may press a key
 RESUMES = 2  # losses within a minute of each other that lead back to the AI
 NOT_RESUMED = ("handed-over", "no-agent")  # a stream that ended so: a person was promised, or no agent can be had
 
@@ -31,7 +33,8 @@ class Facts:
     `sent_on`: the caller has been sent to a person or to the voicemail since, and what is told of the stream comes late.
     `wanted` is the target the agent asked for, `tried` those that did not come to talk, `talked` that one did.
     `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
-    them; `resumable`: an agent answers this call and nobody asked for a person.
+    them; `resumable`: an agent answers this call and nobody asked for a person. `waiting_s`: since when the caller waits for
+    the AI, None for one who does not; `has_room`: it has a place for this caller.
     """
 
     is_over: bool
@@ -45,11 +48,18 @@ class Facts:
     voicemail: bool = False
     losses: int = 0
     resumable: bool = False
+    waiting_s: float | None = None
+    has_room: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The AI again, on a stream of its own, with the conversation so far."""
+    """The AI, on a stream of its own; with the conversation so far, if there was any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Another turn in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +79,17 @@ class Voicemail:
     pass
 
 
-Step = Resume | HangUp | DialHuman | Voicemail
+Step = Resume | Wait | HangUp | DialHuman | Voicemail
 
 
 def decide(facts: Facts) -> Step:
     """The highest rung this caller can stand on now."""
     if facts.is_over or facts.talked or (facts.closed_why in STREAM_ENDS and not facts.sent_on):
         return HangUp()
+    if facts.waiting_s is not None and facts.has_room:
+        return Resume()
+    if facts.waiting_s is not None and facts.waiting_s + TURN_S <= LONGEST_WAIT_S:
+        return Wait()
     if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED and may_resume(facts.losses):
         return Resume()
     target = None if facts.at_voicemail else next_target(facts)

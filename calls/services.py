@@ -27,7 +27,7 @@ from agents.models import PhoneLine
 from bridge import live
 from bridge.figures import together
 from bridge.ports import Closing
-from calls import clock, discretion, ended_reasons, evidence, lifecycle, publisher, unsaid
+from calls import admission, clock, discretion, ended_reasons, evidence, lifecycle, publisher, unsaid
 from calls.history import NewEvent, keep_line, pages_look, record_events
 from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
 from calls.redaction import redact_body
@@ -49,7 +49,8 @@ BRIDGED = (Status.CONNECTING, Status.STREAMING)
 def open_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> CallSession | None:
     """The call Twilio tells us of: one row however often and in parallel it asks. None: no agent answers this number.
 
-    A new call asks for its Vapi session (`CallSession.session_to_start`); a refused one is kept as ended.
+    A new call asks for its Vapi session (`CallSession.session_to_start`), or waits when the AI has all hands full; a refused
+    one is kept as ended.
     """
     known = CallSession.objects.filter(call_sid=sid).first()
     if known is None:
@@ -84,17 +85,36 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
 def _answered(row: CallSession, answer: lines.Answer) -> CallSession:
     row.line_id, row.version_id, row.team_id = answer.line_id, answer.version_id, answer.team_id
     row.status = Status.CONNECTING
-    if answer.disclosure:
-        row.disclosed_at, row.disclosure_mark = row.started_at, hashlib.sha256(answer.disclosure.encode()).hexdigest()
+    _tell(row, answer.disclosure, row.started_at)
     row.save(force_insert=True)
     events = [NewEvent("call-received", Source.TWILIO, row.started_at)]
-    if answer.version_id is not None:  # else people take the call: the stream finds no session and says so
-        events.append(ask_session(call=row, n=0, at=row.started_at))
-    if answer.disclosure:
-        ms, said = int(row.started_at.timestamp() * 1000), answer.disclosure
-        events.append(keep_line(call=row, vapi_call_id="", role=Role.SYSTEM, text=said, vendor_ms=ms, at=row.started_at, n=0))
+    if answer.version_id is None or admission.take(row, row.started_at):
+        events += meet_agent(row, disclosure=answer.disclosure, at=row.started_at)
+    else:
+        row.status, row.disclosed_at, row.disclosure_mark = Status.WAITING, None, ""
+        events.append(admission.join(row, row.started_at))
+        row.save(update_fields=["status", "disclosed_at", "disclosure_mark"])
     record_events(call_sid=row.call_sid, events=events)
     return row
+
+
+def meet_agent(call: CallSession, *, disclosure: str, at: datetime) -> list[NewEvent]:
+    """Ask for a call's first Vapi session and note that the caller hears the disclosure now; returns the events to be recorded."""
+    events = []
+    if call.version_id is not None:  # else people take the call: the stream finds no session and says so
+        events.append(ask_session(call=call, n=0, at=at))
+    if disclosure and call.disclosed_at is None:
+        _tell(call, disclosure, at)
+        call.save(update_fields=["disclosed_at", "disclosure_mark"])
+    if disclosure:
+        ms = int(at.timestamp() * 1000)
+        events.append(keep_line(call=call, vapi_call_id="", role=Role.SYSTEM, text=disclosure, vendor_ms=ms, at=at, n=0))
+    return events
+
+
+def _tell(call: CallSession, disclosure: str, at: datetime) -> None:
+    if disclosure:
+        call.disclosed_at, call.disclosure_mark = at, hashlib.sha256(disclosure.encode()).hexdigest()
 
 
 def _refused(row: CallSession) -> CallSession:
@@ -182,7 +202,8 @@ def end_call(
         reason, outcome = lifecycle.ending(reason, evidence.of(call))
         CallSession.objects.filter(pk=call.pk).update(end_reason=reason, outcome=outcome)
         detail = {"reason": str(reason.value)} | ({"raw": raw[:200]} if raw else {})
-        record_events(call_sid=call_sid, events=[NewEvent("call-ended", Source.SYSTEM, at, detail)])
+        left = admission.leave(call, str(EndReason(reason).value), at)
+        record_events(call_sid=call_sid, events=[*left, NewEvent("call-ended", Source.SYSTEM, at, detail)])
         _close_books_soon(call_sid)
     return True
 

@@ -25,7 +25,7 @@ from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import VapiCall
-from calls import erasure, evidence, memory, publisher
+from calls import admission, ended_reasons, erasure, evidence, memory, publisher
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiSession, VapiState
 
@@ -125,6 +125,8 @@ def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi, clock: Ca
         vapi_call = client.create_call(_request(session))
     except VapiError as problem:
         log.warning("Vapi did not create a call", extra={"call": session.call.short_id, "status": problem.status})
+        if problem.lines_busy:
+            admission.lines_are_busy(clock())
         session_failed(pk=vapi_session_pk, claim=claim, why=str(problem), at=clock(), maybe_created=_may_run(problem))
         return False
     except Exception:  # the database, our own code or the task's time limit: the caller does not wait for what never comes
@@ -199,7 +201,10 @@ def open_sessions(*, call_sid: str) -> list[int]:
 
 def session_ended(*, vapi_call_id: str, at: datetime, raw: str = "") -> bool:
     """Vapi says this session is over; `raw` is its own reason. True for the first word of it."""
-    return _ended(VapiSession.objects.filter(vapi_call_id=vapi_call_id), at=at, ended_reason=raw[:200])
+    won = _ended(VapiSession.objects.filter(vapi_call_id=vapi_call_id), at=at, ended_reason=raw[:200])
+    if won and ended_reasons.is_lines_busy(raw):
+        admission.lines_are_busy(at)
+    return won
 
 
 def report_arrived(*, vapi_call_id: str, raw: str, cost_usd: Decimal | None, at: datetime) -> bool:

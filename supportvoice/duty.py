@@ -1,7 +1,8 @@
 """Whether this process takes new calls, and how many it carries. The server asks; health and the media door answer to it.
 
-On duty everything is welcome. From the first stop signal on a process takes no new WebSocket, yet it goes on answering
-HTTP while it carries a call: the model's tools and Twilio's "what now?" belong to the calls that are still talking.
+On duty everything is welcome, up to as many streams as one process carries in time: Twilio asks another one with the next.
+From the first stop signal on a process takes no new WebSocket, yet it goes on answering HTTP while it carries a call: the
+model's tools and Twilio's "what now?" belong to the calls that are still talking.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallab
 
 from supportvoice.limits import refuse_socket, say
 
+MOST_STREAMS = 100  # at once on one loop, measured: docs/bench, 100 calls
+
 
 @dataclass(slots=True)
 class Duty:
@@ -19,11 +22,20 @@ class Duty:
 
     draining: bool = False
     streams: int = 0  # media sockets open now
+    most: int = MOST_STREAMS
+
+    @property
+    def why_not(self) -> str:
+        """Why no new stream is taken here, in a word; nothing when one is welcome."""
+        return "stopping" if self.draining else "full" if self.streams >= self.most else ""
 
     def streams_counted(self, app: ASGI3Application) -> ASGI3Application:
         """`app` carries calls: count its sockets for as long as they are open."""
 
         async def counted(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            if self.streams >= self.most:
+                await refuse_socket(scope, receive, send, status=503, sentence="This process carries as many calls as it may.")
+                return
             self.streams += 1
             try:
                 await app(scope, receive, send)
@@ -51,8 +63,8 @@ class Duty:
                 await app(scope, receive, send)
             elif scope["method"] not in ("GET", "HEAD"):
                 await say(send, status=405, sentence="Health is asked with GET.")
-            elif self.draining and scope["path"].startswith("/readyz"):
-                await say(send, status=503, sentence="Stopping: no new calls here.")
+            elif self.why_not and scope["path"].startswith("/readyz"):
+                await say(send, status=503, sentence=self.why_not)
             else:
                 await say(send, status=200, sentence="ok")
 

@@ -23,6 +23,8 @@ E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
 NO_AGENT_HERE = "Sorry, nobody answers this number. Please check the number and call again. Goodbye."
 ONE_MOMENT = "One moment, please."
 LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
+ALL_TALKING = "All our agents are talking."
+STAY_ON_THE_LINE = "Please stay on the line."
 MAY_WE_RECORD = "If you agree to this call being recorded, please press 1 now. If not, just stay on the line."
 NOTHING_HEARD = "We did not hear a message. Goodbye."
 SORRY = "I'm sorry, something went wrong on our side. Please call again in a few minutes. Goodbye."
@@ -69,6 +71,19 @@ def step(what: ladder.Step, call: CallSession | None) -> str:
 def voicemail(call: CallSession, *, offer: bool) -> str:
     """The tone, with the `offer` to be called back instead."""
     return _voicemail(call.epoch, f"Or press 1, and we will call you back within {_hours(call)}." if offer else "")
+
+
+def queued(call: CallSession, *, turn: int, place: int) -> str:
+    """A turn in the queue: the caller's `place` (0: nothing new), the offer to be called back, and then the next turn."""
+    said = [ALL_TALKING] if turn == 0 else []
+    if place:
+        said.append(f"You are number {place}.")
+        said += [f"To be called back within {_hours(call)} instead, press 1."] if may_be_called(call) else []
+    return twilio_http.wait_in_line(
+        sentences=said or [STAY_ON_THE_LINE],
+        key_url=_url("twilio-callback", call.epoch),
+        next_url=_url("twilio-wait", call.epoch, turn + 1),
+    )
 
 
 def promised(call: CallSession) -> str:

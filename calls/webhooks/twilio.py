@@ -18,7 +18,7 @@ from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
-from calls import consent, endings, handover, ladder, publisher, services, tasks
+from calls import consent, endings, handover, ladder, publisher, queueing, services, tasks
 from calls.models import CallSession, RecordingKind, Status
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock, twilio_door
@@ -43,7 +43,17 @@ def incoming_call(knock: Knock) -> HttpResponse:
         return twiml(twilio_http.hang_up())
     if call.version_id is None:  # no agent is published on this line: its people take the call
         return _next(knock, call.epoch)
+    if call.status == Status.WAITING:
+        return _in_the_queue(knock, call.epoch, turn=0)
     return twiml(_to_the_agent(call))
+
+
+@twilio_door
+def wait(knock: Knock, epoch: int, turn: int) -> HttpResponse:
+    """A turn in the queue is over: is there a place with the AI by now?"""
+    if _end_if_over(knock):
+        return twiml(twilio_http.hang_up())
+    return _in_the_queue(knock, epoch, turn=turn)
 
 
 @twilio_door
@@ -94,7 +104,11 @@ def callback(knock: Knock, epoch: int) -> HttpResponse:
     if call is None:
         return twiml(twilio_http.hang_up())
     if knock.get("Digits") != CALL_ME_BACK or not spoken.may_be_called(call):
-        return twiml(twilio_http.hang_up() if _end_if_over(knock) or call.is_over else spoken.voicemail(call, offer=False))
+        if _end_if_over(knock) or call.is_over:
+            return twiml(twilio_http.hang_up())
+        if call.status == Status.WAITING:
+            return _in_the_queue(knock, epoch, turn=call.waiting.said_turn + 1)
+        return twiml(spoken.voicemail(call, offer=False))
     endings.callback_asked(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
     return twiml(spoken.promised(call))
 
@@ -133,7 +147,9 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
     code = knock.get("ErrorCode") if ERROR_CODE.fullmatch(knock.get("ErrorCode")) else ""
     endings.fallback_asked(call_sid=call.call_sid, door=door, code=code, at=knock.at)
     match door:
-        case "twilio-call" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and call.version_id is not None:
+        case "twilio-call" | "twilio-wait" if code.startswith(NOT_HAD) and call.status == Status.WAITING:
+            return _in_the_queue(knock, call.epoch, turn=parts.get("turn", -1) + 1)
+        case "twilio-call" | "twilio-wait" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and call.version_id is not None:
             return twiml(_to_the_agent(call))
         case "twilio-consent" if call.status == Status.CONNECTING and call.version_id is not None:  # without a yes it is a no
             return twiml(_to_the_agent(call, is_greeted=True))
@@ -223,11 +239,18 @@ def _to_the_agent(call: CallSession, *, is_greeted: bool = False) -> str:
     return spoken.connect(call, is_greeted=is_greeted)
 
 
-def _next(knock: Knock, epoch: int, *, only_down: bool = False) -> HttpResponse:
-    step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, only_down=only_down)
+def _in_the_queue(knock: Knock, epoch: int, *, turn: int) -> HttpResponse:
+    return _next(knock, epoch, turn=turn)
+
+
+def _next(knock: Knock, epoch: int, *, only_down: bool = False, turn: int | None = None) -> HttpResponse:
+    step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, only_down=only_down, turn=turn)
     if isinstance(step, ladder.Resume):
         return twiml(_to_the_agent(CallSession.objects.select_related("line").get(call_sid=knock.call_sid)))
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
+    if isinstance(step, ladder.Wait) and call is not None:
+        place = queueing.place_to_say(call, turn=turn or 0, at=knock.at)
+        return twiml(spoken.queued(call, turn=turn or 0, place=place))
     return twiml(spoken.step(step, call))
 
 

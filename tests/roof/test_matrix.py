@@ -92,7 +92,16 @@ OF_NO_ROLE = {  # (method, the answers to a stranger, to somebody without work i
     "/admin/(?P<url>.*)$": ("get", 302, 403, 404),
 }
 PROVEN = {  # vendors' doors: nobody's log-in opens them
-    *("twilio-call", "twilio-status", "twilio-fallback", "twilio-stream-status", "twilio-resume", "twilio-dial", "twilio-leg"),
+    *(
+        "twilio-call",
+        "twilio-status",
+        "twilio-fallback",
+        "twilio-stream-status",
+        "twilio-resume",
+        "twilio-dial",
+        "twilio-leg",
+        "twilio-wait",
+    ),
     *(
         "twilio-whisper",
         "twilio-voicemail",
