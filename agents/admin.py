@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
-from agents import limits, presets, services, signing, tool_request
+from agents import hours, limits, presets, services, signing, tool_request
 from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
 from agents.models import (
@@ -151,7 +151,7 @@ class AssistantTemplateAdmin(DeskAdmin):
     form = AgentForm
     list_display = ("name", "team", "state", "numbers_answered", "voice", "changed_at")
     search_fields, search_help_text = ("name", "prompt", "first_message"), "Name, greeting or any words of the instructions"
-    fieldsets = ((None, {"fields": ("state", "name", "slug", "team")}), *words_fieldsets(tools="tools"), KEPT)
+    fieldsets = ((None, {"fields": ("state", "name", "slug", "team", "as_read")}), *words_fieldsets(tools="tools"), KEPT)
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     readonly_fields = ("state", "preset")
     actions = ("publish",)
@@ -347,10 +347,11 @@ class PhoneLineAdmin(DeskAdmin):
     fieldsets = (
         (None, {"fields": ("number", "name", "team", "template", "answered_with")}),
         ("When a person is needed", {"fields": ("handoff", "zero_for_person", "voicemail", "callback_hours")}),
+        ("When your people are at work", {"fields": ("time_zone", "hours", "holidays", "at_work")}),
         ("Announcement and recording", {"fields": ("disclosure", "record_calls", "all_party_consent")}),
         KEPT,
     )
-    readonly_fields = ("answered_with",)
+    readonly_fields = ("answered_with", "at_work")
     when_empty = "No phone line yet. Publish an agent, then add your Twilio number here."
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[PhoneLine]:
@@ -364,6 +365,14 @@ class PhoneLineAdmin(DeskAdmin):
         if shares or line.template.published is None:
             return shares or "Nobody yet: publish the agent. Until then people or voicemail take the calls."
         return f"version {line.template.published.number}"
+
+    @admin.display(description="now")
+    def at_work(self, line: PhoneLine) -> str:
+        now, open_at = timezone.now(), hours.of(line)
+        if hours.is_open(open_at, now):
+            return "Somebody is at work."
+        opening = hours.next_opening(open_at, now)
+        return f"Nobody is at work until {hours.said(opening, now, open_at.zone)}." if opening else "Nobody is at work, all year round."
 
     @admin.display(description="voicemail", boolean=True)
     def takes_messages(self, line: PhoneLine) -> bool:

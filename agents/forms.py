@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import available_timezones
 
 from django import forms
 from django.conf import settings
@@ -175,7 +176,16 @@ class OwnForm(ModelForm):
         return [stored.pk] if stored else []
 
 
+CHANGED_MEANWHILE = (
+    "Somebody else has saved this agent since you opened it, so nothing was saved. What you wrote is still here: "
+    "open the agent in another window to see the other change, then save again to replace it with yours."
+)
+
+
 class AgentForm(OwnForm):
+    """Of two people who edit one draft the second is told, and nothing of either is lost: saving again is a decision then."""
+
+    as_read = forms.CharField(required=False, widget=forms.HiddenInput, label="")
     end_call_phrases = Phrases(
         required=False,
         label="Phrases of the agent that end the call",
@@ -243,8 +253,31 @@ class AgentForm(OwnForm):
             "redact_phones": "Seven digits or more, written or spoken. In their place stands [phone]; the number of the caller stays.",
         }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "as_read" in self.fields:
+            self.initial["as_read"] = self._stored()
+            self.fields["as_read"].has_changed = lambda initial, data: False  # type: ignore[method-assign]  # no change of words
+
+    def _stored(self) -> str:
+        """The draft's last change, as it is stored now: a moment or nothing."""
+        row = AssistantTemplate.objects.filter(pk=self.instance.pk).values_list("changed_at", flat=True).first()
+        return row.isoformat() if row else ""
+
+    def clean_as_read(self) -> str:
+        """Asked again with the newer moment, this passes: the second person has been told."""
+        read, stored = self.cleaned_data["as_read"], self._stored()
+        if read and stored and read != stored:
+            sent: Any = self.data  # of a request: no plain mapping, but one that copies its lists
+            self.data = sent = sent.copy()
+            sent[self.add_prefix("as_read")] = stored
+            raise forms.ValidationError(CHANGED_MEANWHILE, code="changed-meanwhile")
+        return stored
+
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "as_read" in self.errors:  # hidden, so said on top
+            self.add_error(None, self.errors.pop("as_read"))
         if "callers_from" in self.changed_data and "callers_from" in cleaned:
             cleaned |= self._filled(cleaned)
         _complain(self, limits.word_problems(cleaned) | discretion.rule_problems(cleaned) | limits.keeping_problems(cleaned))
@@ -301,12 +334,13 @@ class TargetForm(OwnForm):
 
     class Meta:
         model = HandoffTarget
-        fields: ClassVar = ["name", "slug", "team", "number", "order", "ring_seconds"]
+        fields: ClassVar = ["name", "slug", "team", "number", "order", "ring_seconds", "talk_minutes"]
         help_texts: ClassVar = {
             "name": "Who picks up: a person or a group.",
             "slug": "What the model calls it; it never sees the number.",
             "order": "The smallest is called first. The list of colleagues lets you change all of them at once.",
             "ring_seconds": f"{limits.RING_SECONDS}. Then the next one is called.",
+            "talk_minutes": f"{limits.TALK_MINUTES}. Then Twilio ends the call, however good the talk is.",
         }
 
     def clean_number(self) -> str:
@@ -328,6 +362,17 @@ class LineForm(OwnForm):
         label="Hands over to",
         help_text="Called one after the other, by their numbers here, when the agent hands over or cannot answer.",
     )
+    hours = Phrases(
+        required=False,
+        label="Hours",
+        help_text="Days and times, one a line, like Mon-Fri 9:00-17:00 or Sat 10-12, 13-15. Outside them nobody is rung: the agent says so "
+        "and promises a call back for when you are there. Empty: somebody is always there.",
+    )
+    holidays = Phrases(
+        required=False,
+        label="Holidays",
+        help_text="Days nobody works, one a line: 2026-12-24 is that day, 25 December every year's. A remark may follow.",
+    )
 
     class Meta:
         model = PhoneLine
@@ -340,12 +385,18 @@ class LineForm(OwnForm):
             "zero_for_person",
             "voicemail",
             "callback_hours",
+            "time_zone",
+            "hours",
+            "holidays",
             "disclosure",
             "record_calls",
             "all_party_consent",
             *limits.KEPT,
         ]
-        widgets: ClassVar = {"disclosure": AdminTextareaWidget(attrs={"rows": 2})}
+        widgets: ClassVar = {
+            "disclosure": AdminTextareaWidget(attrs={"rows": 2}),
+            "time_zone": Suggestions(sorted(available_timezones())),
+        }
         labels: ClassVar = {"disclosure": "Announcement", "record_calls": "Records calls, once the announcement has been said"}
         help_texts: ClassVar = {
             "name": "For you and your colleagues.",
@@ -353,6 +404,7 @@ class LineForm(OwnForm):
             "template": "Callers hear its published version.",
             "zero_for_person": "For callers who do not want to talk to an AI. If the agent listens to the keypad, a 0 alone counts.",
             "callback_hours": f"{limits.CALLBACK_HOURS}. What a caller is told when nobody can talk and they ask to be called back.",
+            "time_zone": "Whose clock the hours mean, like Europe/Berlin. With one, callers are promised a time of day.",
             "disclosure": "Said before the agent speaks. Many countries require that callers are told. Empty: nothing is said.",
             **KEEPING_HELP,
             "all_party_consent": "Callers are asked to press 1. Whoever does not is helped all the same, and not recorded.",

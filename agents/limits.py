@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agents import hours
 from agents.addresses import url_problem
 from agents.schema import schema_problem as checking_problem
 
@@ -144,11 +145,14 @@ TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 OTHER_SECRETS = re.compile(r"SECRET_KEY|DATABASE_URL|REDIS_URL|DJANGO_\w+|TWILIO_\w+|VAPI_\w+")
 TRANSFER, END_CALL, DO_NOT_RECORD = "transfer_to_human", "end_call", "do_not_record"
-BUILT_IN_TOOLS = (TRANSFER, END_CALL, DO_NOT_RECORD)
+TAKE_MESSAGE, PROMISE_CALLBACK = "take_message", "promise_callback"
+BUILT_IN_TOOLS = (TRANSFER, END_CALL, DO_NOT_RECORD, TAKE_MESSAGE, PROMISE_CALLBACK)
 TOOL_DESCRIPTION_CHARS = 1000
 TOOL_TIMEOUT_S = Range(0.5, 4.5, "seconds")  # the webhook that runs it answers within 5 s
 RING_SECONDS = Range(5, 120, "seconds")
 CALLBACK_HOURS = Range(1, 168, "hours")
+TALK_MINUTES = Range(1, 240, "minutes")
+MOST_ENTRIES = 100  # of a line's hours, and of its holidays
 KEEP_DAYS = Range(0, 36_500, "days")
 KEPT = ("keep_days", "keep_sound_days", "keep_bodies_days")
 JSON_TYPES = ("string", "number", "integer", "boolean", "array", "object")
@@ -274,7 +278,35 @@ def line_problems(line: Mapping[str, Any]) -> dict[str, str]:
         found["callback_hours"] = CALLBACK_HOURS.problem(line["callback_hours"])
     if line.get("record_calls") and not str(line.get("disclosure") or "").strip():
         found["record_calls"] = "Callers must be told before they are recorded: write the announcement first."
+    found |= _hours_problems(line)
     return {field: sentence for field, sentence in found.items() if sentence}
+
+
+def _hours_problems(line: Mapping[str, Any]) -> dict[str, str | None]:
+    """What is wrong with when people are at work: each field is read alone, and hours mean nothing without a zone."""
+    zone, times, days = line.get("time_zone") or "", line.get("hours") or [], line.get("holidays") or []
+    found: dict[str, str | None] = {"hours": _entries_problem(times, []), "holidays": _entries_problem([], days)}
+    try:
+        hours.zone_of(str(zone))
+    except hours.NotUnderstood as wrong:
+        found["time_zone"] = str(wrong)
+    if not zone and (times or days) and "time_zone" in line:
+        found["time_zone"] = "Hours and holidays need to know whose clock they mean, like Europe/Berlin."
+    return found
+
+
+def _entries_problem(times: Any, days: Any) -> str | None:
+    entries = times or days
+    if not isinstance(entries, list) or not all(isinstance(each, str) for each in entries):
+        return "Write a list of texts."
+    if len(entries) > MOST_ENTRIES:
+        return f"Write at most {MOST_ENTRIES} of them."
+    for entry in entries:
+        try:
+            hours.read([entry] if times else [], [entry] if days else [], "")
+        except hours.NotUnderstood as wrong:
+            return f"“{entry[:40]}”: {wrong}"
+    return None
 
 
 def keeping_problems(kept: Mapping[str, Any]) -> dict[str, str]:
@@ -293,6 +325,8 @@ def target_problems(target: Mapping[str, Any]) -> dict[str, str]:
         found["number"] = target_number_problem(str(target["number"] or ""))
     if "ring_seconds" in target:
         found["ring_seconds"] = RING_SECONDS.problem(target["ring_seconds"])
+    if "talk_minutes" in target:
+        found["talk_minutes"] = TALK_MINUTES.problem(target["talk_minutes"])
     return {field: sentence for field, sentence in found.items() if sentence}
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import Error as DatabaseError
 
-from agents import payload
+from agents import hours, payload
+from agents.hours import ALWAYS, Hours
 from agents.models import AgentWords, Discretion, HandoffTarget, PhoneLine, TemplateVersion
-from agents.payload import Said, ServerAddress, VersionWords
+from agents.payload import Said, ServerAddress, TakenBack, VersionWords
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Target:
     name: str
     number: str
     ring_seconds: int
+    talk_minutes: int = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Answer:
     targets: tuple[Target, ...]
     version: Candidate | None
     team_id: int | None = None
+    hours: Hours = ALWAYS
 
     @property
     def version_id(self) -> int | None:
@@ -126,18 +129,22 @@ def conversation_request(
     server: ServerAddress,
     variables: Mapping[str, str] | None = None,
     so_far: Sequence[Said] | None = None,
+    taken_back: TakenBack | None = None,
+    prepared: bool = True,
 ) -> dict[str, Any]:
     """The body of `POST /call` for a session of a call that this version answers on this line.
 
     The stored assistant is used when it exists and offers the people this line has; otherwise the words go inline.
-    `so_far`: what was said before another session was lost; this one takes up the conversation there.
+    So they do for an account that knows no stored assistants of ours (not `prepared`).
+    `so_far`: what was said before another session was lost; this one takes up the conversation there. `taken_back`: the
+    caller was with people meanwhile, none of whom came.
     Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
     chosen = _chosen(line_id, version_id)
-    stored = chosen.assistant_id if so_far is None else ""
+    stored = chosen.assistant_id if prepared and so_far is None else ""
     inline = None if stored else payload.assistant(chosen.words, server=server)
     if inline is not None and so_far is not None:
-        inline = payload.resumed(inline, so_far)
+        inline = payload.resumed(inline, so_far, taken_back)
     return payload.call_request(
         call_sid=call_sid,
         n=n,
@@ -181,7 +188,7 @@ def candidate(version: TemplateVersion, *, share: int, targets: tuple[Target, ..
 
 def _targets(line_id: int | None) -> list[Target]:
     rows = HandoffTarget.objects.filter(lines=line_id) if line_id is not None else HandoffTarget.objects.none()
-    return [Target(slug=row.slug, name=row.name, number=row.number, ring_seconds=row.ring_seconds) for row in rows]
+    return [Target(row.slug, row.name, row.number, row.ring_seconds, row.talk_minutes) for row in rows]
 
 
 def _read(number: str) -> _Line | None:
@@ -202,6 +209,7 @@ def _read(number: str) -> _Line | None:
         targets=targets,
         version=None,
         team_id=line.team_id,
+        hours=hours.of(line),
     )
     return _Line(answer=settled, candidates=candidates)
 
@@ -212,14 +220,5 @@ def _drawn(line: _Line, draw: float) -> Answer:
     for each in line.candidates:
         rest -= each.share
         if rest < 0:
-            return Answer(
-                line_id=settled.line_id,
-                line_name=settled.line_name,
-                number=settled.number,
-                disclosure=settled.disclosure,
-                voicemail=settled.voicemail,
-                targets=settled.targets,
-                version=each,
-                team_id=settled.team_id,
-            )
+            return replace(settled, version=each)
     return settled

@@ -261,6 +261,7 @@ class HandoffTarget(models.Model):
     number = models.CharField("phone number", max_length=16)  # E.164, checked by agents.limits
     order = models.PositiveIntegerField("tried in this order", default=1)
     ring_seconds = models.PositiveIntegerField("rings for, in seconds", default=20)
+    talk_minutes = models.PositiveIntegerField("talks for at most, in minutes", default=240)
 
     class Meta:
         verbose_name = "colleague"
@@ -285,6 +286,9 @@ class PhoneLine(Keeping):
     zero_for_person = models.BooleanField("pressing 0 calls a person", default=True)
     voicemail = models.BooleanField("offers voicemail when nobody can talk", default=True)
     callback_hours = models.PositiveIntegerField("promises to call back within, in hours", default=4)
+    time_zone = models.CharField("time zone", max_length=64, blank=True)
+    hours = models.JSONField("people are at work", default=list, blank=True)  # as `agents.hours` reads them; none: always
+    holidays = models.JSONField("nobody is at work on", default=list, blank=True)
     disclosure = models.CharField("said before the agent speaks (empty: nothing)", max_length=500, blank=True, default=DISCLOSURE)
     record_calls = models.BooleanField("records calls, once the disclosure has been said", default=False)
     all_party_consent = models.BooleanField("records only callers who agreed to it", default=False)

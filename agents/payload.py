@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.limits import DO_NOT_RECORD, END_CALL, FLUX, NAME_CHARS, TRANSFER
+from agents.limits import DO_NOT_RECORD, END_CALL, FLUX, NAME_CHARS, PROMISE_CALLBACK, TAKE_MESSAGE, TRANSFER
 
 SERVER_TIMEOUT_S = 10  # our webhook answers within 5
 SERVER_MESSAGES = (
@@ -49,6 +49,14 @@ class Said:
 
     role: str
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """The caller was sent to people and nobody came: what the model must know of that, and what it says first ("": as resumed)."""
+
+    told: str
+    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +141,15 @@ def assistant(words: VersionWords, *, server: ServerAddress, recording: bool = F
     return body
 
 
-def resumed(body: Mapping[str, Any], so_far: Sequence[Said]) -> dict[str, Any]:
-    """An inline assistant that goes on where another one was lost: it knows what was said, and does not greet again."""
+def resumed(body: Mapping[str, Any], so_far: Sequence[Said], taken_back: TakenBack | None = None) -> dict[str, Any]:
+    """An inline assistant that goes on where another one left off: it knows what was said, and does not greet again."""
     model = dict(body["model"])
     model["messages"] = [*model["messages"], *({"role": said.role, "content": said.words} for said in so_far)]
-    opening = {"firstMessageMode": "assistant-speaks-first", "firstMessage": RESUMED, "firstMessageInterruptionsEnabled": True}
+    first = RESUMED
+    if taken_back is not None:
+        model["messages"].append({"role": "system", "content": taken_back.told})
+        first = taken_back.opening or RESUMED
+    opening = {"firstMessageMode": "assistant-speaks-first", "firstMessage": first, "firstMessageInterruptionsEnabled": True}
     return {**body, **opening, "model": model}
 
 
@@ -199,6 +211,8 @@ def _model(words: VersionWords) -> dict[str, Any]:
     tools = [_tool(tool) for tool in words.tools]
     if words.may_transfer and words.targets:
         tools.append(_transfer(words.targets))
+    if words.may_transfer:  # for when nobody comes
+        tools += [_take_message(), _promise_callback()]
     if words.may_end_call:
         tools.append(_end_call())
     tools.append(_do_not_record())  # every caller may ask for that, of every agent
@@ -283,6 +297,18 @@ def _transfer(targets: tuple[str, ...]) -> dict[str, Any]:
             },
             "required": ["reason", "summary"],
         },
+    )
+
+
+def _take_message() -> dict[str, Any]:
+    return _function(TAKE_MESSAGE, "Let the caller leave a spoken message, when nobody can take the call and they want to leave one.", {})
+
+
+def _promise_callback() -> dict[str, Any]:
+    return _function(
+        PROMISE_CALLBACK,
+        "Have a person call the caller back, when nobody can take the call and they want that. The answer says by when: tell the caller.",
+        {},
     )
 
 

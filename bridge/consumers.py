@@ -18,11 +18,12 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 from channels.layers import get_channel_layer
 
-from bridge import live, twilio_media, vapi_messages
+from bridge import live, twilio_media, vapi_messages, wakeups
 from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, TellAgent, ToAgent
 from bridge.audio import Clip
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
+from bridge.express import express
 from bridge.manners import TWILIO, VAPI, Garbage, Manners, OutOfPatience
 from bridge.outbox import Outbox, Send
 from bridge.ports import (
@@ -63,6 +64,10 @@ class Refused(Exception):
     """This is not a stream we carry; the sentence says why, for the log."""
 
 
+class EndedFirst(VapiError):
+    """A session that was over before it was connected to."""
+
+
 class MediaStreamConsumer(AsyncConsumer):
     """Carries one phone call. `clock` is monotonic seconds, `wall` seconds since 1970."""
 
@@ -84,8 +89,9 @@ class MediaStreamConsumer(AsyncConsumer):
         self._wall = wall
         self._outbox = Outbox()
         self._link: Link | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+        self._wakeups, self._loop_time = wakeups.of_this_loop(), asyncio.get_running_loop().time
+        self._slot: int | None = None  # in which we are woken
+        self._wake_at = float("inf")
         self._stuck = Stuck(Rules().stuck_after)
         self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         self._conversation_news = asyncio.Event()
@@ -98,6 +104,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._receive = receive
         try:
             admission, self._stream_sid = await self._prove(scope, receive, send)
+            self._sound_of = express(self._stream_sid)
         except Refused as refusal:
             log.warning("stream refused", extra={"why": str(refusal)})
             with suppress(Exception):  # the peer may be gone already, which is what we want
@@ -174,8 +181,8 @@ class MediaStreamConsumer(AsyncConsumer):
             leave = await self._first_end(tasks)
             await self._close(leave, send)
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            if self._slot is not None:
+                self._wakeups.forget(self._slot, self._tick)
             for task in tasks:
                 task.cancel()
             await self._end_conversation()  # first: nothing else of a call costs money
@@ -236,7 +243,11 @@ class MediaStreamConsumer(AsyncConsumer):
         if self._left.done():
             return
         try:
-            self._on_twilio(text)
+            sound = self._sound_of(text)
+            if sound is None:
+                self._on_twilio(text)
+            else:
+                self._on_caller(sound, self._clock())
         except OutOfPatience:
             self._do(self._core.stream_lost("stream-lost", self._clock(), raw="bad stream messages"))
 
@@ -248,9 +259,7 @@ class MediaStreamConsumer(AsyncConsumer):
         except BadMessage as error:
             return self._twilio.bad(error.kind, now)
         if isinstance(event, twilio_media.Media):
-            if self._twilio.keeps_pace("sound", now):
-                self._do(self._core.caller_audio(event.ulaw, now))
-            return None
+            return self._on_caller(event.ulaw, now)
         if not isinstance(event, twilio_media.Stop) and not self._twilio.keeps_pace("other", now):
             return None
         match event:
@@ -263,6 +272,15 @@ class MediaStreamConsumer(AsyncConsumer):
             case _:
                 self._twilio.bad("said-twice", now)
         return None
+
+    def _on_caller(self, ulaw: bytes, now: float) -> None:
+        """Sound of the caller's: nearly all of it is handed on, and nothing else changes. Raises OutOfPatience."""
+        if not self._twilio.keeps_pace("sound", now):
+            return
+        if self._link is not None and not self._outbox.is_waiting and self._core.relays_caller(len(ulaw), now):
+            self._link.send_audio(ulaw)
+        else:
+            self._do(self._core.caller_audio(ulaw, now))
 
     async def _converse(self) -> None:
         """One agent after the other, as long as there is one for this stream."""
@@ -281,11 +299,14 @@ class MediaStreamConsumer(AsyncConsumer):
         """Find the call's Vapi session, connect, and carry what it says until it is gone. False when the stream is done with agents."""
         try:
             conversation = await self._await_conversation()
+        except EndedFirst as error:
+            self._do(self._core.agent_lost(self._clock(), raw=str(error)))
+            return True
         except VapiError as error:
             self._do(self._core.no_agent(self._clock(), raw=str(error)))
             return False
         try:
-            self._link = await self._conversations.open(conversation.socket_url, wideband=self._wideband)
+            self._link = await self._conversations.open(conversation.socket_url, wideband=self._wideband, account=conversation.account)
         except VapiError as error:
             self._do(self._core.agent_lost(self._clock(), raw=str(error)))
             return True
@@ -339,17 +360,19 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _await_conversation(self) -> Conversation:
         """The live session; asked for again at every hint and every 100 ms. Raises VapiError when there will be none."""
-        opened, claimed = self._clock(), False
+        opened, claimed = self._clock(), -1
         while True:
             self._conversation_news.clear()
             with suppress(LedgerAway):
                 conversation = await self._ledger.conversation(self._ref)
-                if conversation is None or conversation.state in ("failed", "ended"):
+                if conversation is None or conversation.state == "failed":
                     raise VapiError("There is no Vapi session for this call.")
+                if conversation.state == "ended":
+                    raise EndedFirst("Vapi ended the call before it was heard.")
                 if conversation.state == "live":
                     return conversation
-                if conversation.state == "asked" and not claimed and self._clock() - opened >= CLAIM_AFTER_S:
-                    claimed = True
+                if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= CLAIM_AFTER_S:
+                    claimed = conversation.n
                     await self._ledger.claim(self._ref, conversation.n)
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONVERSATION_POLL_S):
@@ -445,11 +468,15 @@ class MediaStreamConsumer(AsyncConsumer):
                         self._link.drop()
                 case Leave():
                     self._leave(action)
+        if self._outbox.is_waiting or self._stuck.is_looking:
+            self._look_after_outbox()
+        self._arm()
+
+    def _look_after_outbox(self) -> None:
         if self._outbox.over:
             self._leave(Leave("stream-lost", "Twilio does not read"))
         if stuck_ms := self._stuck.look(self._clock(), waits=self._outbox.is_waiting, left=self._outbox.sent):
             self._do(self._core.stuck(stuck_ms))
-        self._arm()
 
     def _leave(self, leave: Leave) -> None:
         if not self._left.done():
@@ -462,18 +489,18 @@ class MediaStreamConsumer(AsyncConsumer):
         self._ledger.note(self._ref, note)
 
     def _arm(self) -> None:
-        """One timer, moved only when the core wants to be woken earlier; a late one just finds nothing due."""
+        """Be woken when the core wants it, moved only when that is earlier; a late wake-up just finds nothing due."""
         at = self._core.next_deadline()
-        if at is None or at >= self._timer_at or self._left.done():
+        if at is None or at >= self._wake_at or self._left.done():
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._tick)
+        if self._slot is not None:
+            self._wakeups.forget(self._slot, self._tick)
+        self._wake_at = at
+        self._slot = self._wakeups.at(self._loop_time() + at - self._clock(), self._tick)
 
     def _tick(self) -> None:
         """Most of the time what we were to wake for has been put off: a frame comes every 20 ms."""
-        self._timer, self._timer_at = None, float("inf")
+        self._slot, self._wake_at = None, float("inf")
         now, at = self._clock(), self._core.next_deadline()
         if at is not None and at <= now:
             self._do(self._core.tick(now))

@@ -10,8 +10,10 @@ agent through `CallerVoice`, which leaves no hole. `Pulse` tells a silent line f
 
 Evidence is "the caller speaks" while agent sound is unheard. Confirmation is Vapi's `user-interrupted`, or the end of the
 agent's turn; where a pause comes first (not `instant`) an end proves nothing unless the caller was heard to say a word. One
-`clear` per interruption: 500 ms must pass from the last clear to the next. Every way out of a call (`Leave`) lets the last
-word be heard first, within a bound. What was said and heard of a turn `AgentTurn` knows, what the agent owes `DeadAir`.
+`clear` per interruption: 500 ms must pass from the last clear to the next. An agent that sent all of its turn long ago can be
+interrupted in it no more; then the turn that answers what the caller said over it is the confirmation. Every way out of a call
+(`Leave`) lets the last word be heard first, within a bound. What was said and heard of a turn `AgentTurn` knows, what the agent
+owes `DeadAir`.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ class BridgeCore:
         self._agent_speaking = False
         self._caller_speaking = False
         self._caller_has_words = False  # in what the caller says now
+        self._spoke_over = self._said_over = False  # the caller, over sound that is still unheard: was heard, and in words
         self._protected = not rules.greeting_interruptible
         self._leaving: Leave | None = None
         self._gone = False
@@ -80,6 +83,13 @@ class BridgeCore:
         """Relayed as it comes; kept, bounded, until the agent is there."""
         self._pulse.heard_at = now
         return self._caller.add(ulaw, now)
+
+    def relays_caller(self, n_bytes: int, now: float) -> bool:
+        """`caller_audio` for so much sound, without a list: True when all there is to do is to hand it on. Else nothing is done."""
+        if not self._caller.relays(n_bytes, now):
+            return False
+        self._pulse.heard_at = now
+        return True
 
     def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Re-framed and paced; dropped while it belongs to an interrupted turn."""
@@ -251,13 +261,11 @@ class BridgeCore:
         """When `tick` wants to run; None when there is nothing to wait for any more."""
         if self._gone:
             return None
-        first = min(self._pulse.at, self._keypad.at, self._dead_air.at, self._said.at)
         send, fill = self._voice.next_send(), self._caller.fill_at
+        first = min(self._pulse.at, self._keypad.at, self._dead_air.at, self._said.at, *self._deadlines.values())
         if send is not None and send < first:
             first = send
-        if fill is not None and fill < first:
-            first = fill
-        return min(first, *self._deadlines.values()) if self._deadlines else first
+        return fill if fill is not None and fill < first else first
 
     def tick(self, now: float) -> list[Action]:
         """Do everything that is due."""
@@ -303,6 +311,7 @@ class BridgeCore:
         if self._voice.unheard(now) <= 0:
             return out
         self._turn = Turn.HOLDING
+        self._spoke_over = True
         self._evidence_at = now
         self._voice.pause()
         self._deadlines["confirm"] = now + self._rules.confirm
@@ -310,6 +319,7 @@ class BridgeCore:
 
     def _caller_said(self, text: str) -> None:
         self._caller_has_words |= bool(text)
+        self._said_over |= self._spoke_over and bool(text)
         self._dead_air.caller_said(text)
 
     def _interrupted(self, now: float) -> list[Action]:
@@ -330,6 +340,7 @@ class BridgeCore:
             *self._said.cut(now, unheard=cancelled, tell=note == "interruption-confirmed"),
         ]
         self._deadlines.pop("confirm", None)
+        self._spoke_over = self._said_over = False
         self._turn = Turn.SPEAKING if self._said.is_over else Turn.FLUSHED
         return out
 
@@ -359,13 +370,23 @@ class BridgeCore:
     # -- the agent's turns -----------------------------------------------------------------------------------------
 
     def _agent_started(self, now: float) -> list[Action]:
+        out = [] if self._agent_speaking else self._let_go_of_answered(now)
         self._agent_speaking = True
         self._said.begin()
         self._dead_air.agent_started(now)
         if self._turn is Turn.FLUSHED:
             self._turn = Turn.SPEAKING
         self._deadlines.pop("last-sentence", None)
-        return [Noted("agent-speech-started", "vapi")]
+        return [*out, Noted("agent-speech-started", "vapi")]
+
+    def _let_go_of_answered(self, now: float) -> list[Action]:
+        """The agent answers what the caller said over its last turn, so nobody wants the rest of that one."""
+        answers, self._spoke_over, self._said_over = self._said_over, False, False
+        if not answers or self._protected or self._voice.unheard(now) <= 0:
+            return []
+        out = self._flush(now, note="interruption-confirmed")
+        self._said.give_up()  # its line is not coming any more
+        return out
 
     def _agent_stopped(self, now: float) -> list[Action]:
         self._agent_speaking = False

@@ -118,8 +118,9 @@ class DeadAir:
     # -- inside
 
     def _since(self) -> float | None:
+        answer = self._answer_since
         rest = self._rest_since if self._ends_are_told else None  # a vendor that never told an end proves nothing by telling none
-        return min((since for since in (self._answer_since, rest) if since is not None), default=None)
+        return rest if answer is None or (rest is not None and rest < answer) else answer
 
     def _is_owed(self) -> bool:
         if self._tool_until or (self._rest_since is not None and self._ends_are_told):

@@ -18,13 +18,13 @@ class BadMessage(BridgeError):
 class VapiError(BridgeError):
     """Vapi did not do what was asked. `status` is the HTTP status, or None when there was no answer.
 
-    `lines_busy`: the account carries as many calls as it may.
+    `limit`: the whole account is refused, for its key, its credit or its lines; empty when that is not what Vapi said.
     """
 
-    def __init__(self, sentence: str, *, status: int | None = None, lines_busy: bool = False) -> None:
+    def __init__(self, sentence: str, *, status: int | None = None, limit: str = "") -> None:
         super().__init__(sentence)
         self.status = status
-        self.lines_busy = lines_busy
+        self.limit = limit
 
 
 class VapiUnavailable(VapiError):
@@ -35,15 +35,9 @@ class VapiUnavailable(VapiError):
     """
 
     def __init__(
-        self,
-        sentence: str,
-        *,
-        status: int | None = None,
-        sent: bool = False,
-        retry_after_s: float | None = None,
-        lines_busy: bool = False,
+        self, sentence: str, *, status: int | None = None, sent: bool = False, retry_after_s: float | None = None, limit: str = ""
     ) -> None:
-        super().__init__(sentence, status=status, lines_busy=lines_busy)
+        super().__init__(sentence, status=status, limit=limit)
         self.sent = sent
         self.retry_after_s = retry_after_s
 

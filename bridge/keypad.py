@@ -33,7 +33,7 @@ class Keypad:
 
     @property
     def at(self) -> float:
-        return min(self._tell_at, self._entered_at)
+        return self._tell_at if self._tell_at < self._entered_at else self._entered_at
 
     def pressed(self, key: str, now: float, *, is_leaving: bool) -> list[Action]:
         """A caller who is on the way out asks for nobody and tells nothing any more."""

@@ -44,6 +44,7 @@ class Conversation:
 
     n: int
     state: str  # asked | claimed | live | failed | ended
+    account: str = "main"  # whose key opens its socket
     vapi_call_id: str = ""
     socket_url: str = field(default="", repr=False)
 
@@ -157,8 +158,11 @@ class LinkClosed(Exception):
 
 
 class Conversations(Protocol):
-    async def open(self, socket_url: str, *, wideband: bool = False) -> Link:
-        """Connect within 2 s. The link gives and takes telephone sound, whatever Vapi does. Raises VapiUnavailable or VapiRefused."""
+    async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> Link:
+        """Connect within 2 s, with the key of this account. The link gives and takes telephone sound, whatever Vapi does.
+
+        Raises VapiUnavailable or VapiRefused.
+        """
 
 
 WIRE = "supportvoice.wire"  # in a scope's extensions: {"wire": Wire} once the socket is accepted

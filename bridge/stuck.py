@@ -14,6 +14,11 @@ class Stuck:
         self._left = 0
         self._since: float | None = None
 
+    @property
+    def is_looking(self) -> bool:
+        """At something that waited when it looked last."""
+        return self._since is not None
+
     def look(self, now: float, *, waits: bool, left: int) -> int:
         """The ms for which nothing has left, when that is too long; 0 otherwise, and when it was said before."""
         if not waits or left != self._left:

@@ -114,7 +114,17 @@ def connect_stream(
     return str(twiml)
 
 
-def dial_human(*, sentence: str, number: str, whisper_url: str, leg_url: str, action_url: str, caller_id: str, ring_seconds: int) -> str:
+def dial_human(
+    *,
+    sentence: str,
+    number: str,
+    whisper_url: str,
+    leg_url: str,
+    action_url: str,
+    caller_id: str,
+    ring_seconds: int,
+    talk_s: int = HUMAN_TIME_LIMIT_S,
+) -> str:
     """Ring one person; they hear `whisper_url` before they hear the caller, who hears the ringing go on meanwhile.
 
     `leg_url` is told each state of the person's leg, `action_url` how it all went.
@@ -127,7 +137,7 @@ def dial_human(*, sentence: str, number: str, whisper_url: str, leg_url: str, ac
         method="POST",
         timeout=ring_seconds,
         answer_on_bridge=True,
-        time_limit=HUMAN_TIME_LIMIT_S,
+        time_limit=min(talk_s, HUMAN_TIME_LIMIT_S),
         caller_id=caller_id or None,
     )
     dial.number(
@@ -178,10 +188,10 @@ def voicemail(*, prompt: str, action_url: str, recording_url: str, nothing_heard
     return str(twiml)
 
 
-def wait_in_line(*, sentences: Iterable[str], key_url: str, next_url: str) -> str:
-    """A turn in the queue: words, a moment for a key, which goes to `key_url`, and without one `next_url` is asked."""
+def wait_in_line(*, sentences: Iterable[str], next_url: str) -> str:
+    """A turn in the queue: words, and a moment for a key; then `next_url` is asked, with the key if there was one."""
     twiml = VoiceResponse()
-    keys = Gather(action=key_url, method="POST", num_digits=1, timeout=NEXT_TURN_S, finish_on_key="")
+    keys = Gather(action=next_url, method="POST", num_digits=1, timeout=NEXT_TURN_S, finish_on_key="")
     for sentence in sentences:
         keys.say(speakable(sentence))
     twiml.append(keys)
@@ -202,6 +212,31 @@ def hang_up() -> str:
     return str(twiml)
 
 
+def ask_at(url: str) -> str:
+    twiml = VoiceResponse()
+    twiml.redirect(url, method="POST")
+    return str(twiml)
+
+
 def nothing() -> str:
     """The answer to a status callback: heard, and nothing to do."""
     return str(VoiceResponse())
+
+
+def static_rescue(*, sentence: str, number: str, caller_id: str, ring_seconds: int, talk_s: int, prompt: str, after_url: str = "") -> str:
+    """A document that needs no server of ours: ring a person (none without a `number`), then take a message that stays at Twilio.
+
+    Nobody is asked how the ringing went, so the prompt is heard after a talk, too. Without an `after_url` Twilio starts the document
+    again when the message is over, if the caller is still there.
+    """
+    twiml = VoiceResponse()
+    twiml.say(speakable(sentence))
+    if number:
+        dial = Dial(timeout=ring_seconds, time_limit=min(talk_s, HUMAN_TIME_LIMIT_S), caller_id=caller_id or None, answer_on_bridge=True)
+        dial.number(number)
+        twiml.append(dial)
+    twiml.say(speakable(prompt))
+    where = {"action": after_url, "method": "GET"} if after_url else {}
+    twiml.record(max_length=VOICEMAIL_LIMIT_S, play_beep=True, timeout=10, finish_on_key="#", **where)
+    twiml.hangup()
+    return str(twiml)

@@ -17,17 +17,29 @@ class CallerVoice:
 
     def __init__(self, rules: Rules, figures: Figures) -> None:
         self._rules, self._figures = rules, figures
+        self._fill_gap_after = rules.fill_gap_after
         self._backlog = bytearray()
         self.fill_at: float | None = None
 
+    def relays(self, n_bytes: int, now: float) -> bool:
+        """True, and counted, when so much sound goes to the agent as it is."""
+        if self.fill_at is None:
+            return False
+        figures = self._figures
+        figures.uplink_bytes += n_bytes
+        figures.uplink_frames += 1
+        figures.uplink_sent += n_bytes
+        figures.uplink_sent_frames += 1
+        self.fill_at = now + self._fill_gap_after
+        return True
+
     def add(self, ulaw: bytes, now: float) -> list[Action]:
         """Before the agent is there the newest 5 s are kept, the oldest dropped and counted."""
+        if self.relays(len(ulaw), now):
+            return [ToAgent(ulaw)]
         figures = self._figures
         figures.uplink_bytes += len(ulaw)
         figures.uplink_frames += 1
-        if self.fill_at is not None:
-            self.fill_at = now + self._rules.fill_gap_after
-            return [self._to_agent(ulaw)]
         self._backlog += ulaw
         excess = len(self._backlog) - self._rules.backlog_limit
         if excess > 0:

@@ -16,6 +16,14 @@ MAX_LIST_BYTES = 8 * 1024 * 1024  # a listed call carries its assistant and, whe
 LIST_NODES = 400_000
 MAX_CALL_BYTES = 8 * 1024 * 1024  # as an end-of-call report may have, and this is one
 CALL_NODES = 1_000_000
+MAX_REFUSAL_BYTES = 4096  # as far as it is looked at
+LIMITS = {401: "key", 402: "credit", 403: "key"}
+SAID_IN_WORDS = (  # of a 400
+    ("over concurrency limit", "lines"),
+    ("wallet balance", "credit"),
+    ("insufficient credits", "credit"),
+    ("subscription is frozen", "credit"),
+)
 MAX_URL_CHARS = 500
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,16}Z", re.ASCII)
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -111,6 +119,16 @@ def created(answer: Mapping[str, Any], hosts: Hosts) -> VapiCall:
     if not socket_url:
         raise VapiRefused("Vapi's answer has no usable socket address.", status=201)
     return VapiCall(id=call_id, socket_url=socket_url, control_url=control_url(answer, hosts))
+
+
+def limit(status: int, body: bytes) -> str:
+    """Which limit of the whole account a refusal tells of, by its status or in words: key, credit, lines, or none."""
+    if status in LIMITS:
+        return LIMITS[status]
+    if status != 400:
+        return ""
+    told = body[:MAX_REFUSAL_BYTES].decode("utf-8", "replace").lower()
+    return next((found for words, found in SAID_IN_WORDS if words in told), "")
 
 
 def is_blocked(answer: Mapping[str, Any]) -> bool:

@@ -33,7 +33,6 @@ LISTED_AT_ONCE = 50
 MOST_PAGES = 40
 USER_AGENT = "supportvoice/0.1"  # Vapi's edge refuses the default Python ones
 CREATED_NOTHING = {429, 503}
-LINES_BUSY = b"over concurrency limit"
 
 
 class VapiClient:
@@ -178,7 +177,7 @@ class VapiClient:
         try:
             call = vapi_answers.created(answer, self._hosts)
             if vapi_answers.is_blocked(answer):
-                raise VapiUnavailable("Vapi's line limit is reached.", status=201, sent=True, lines_busy=True)
+                raise VapiUnavailable("Vapi's line limit is reached.", status=201, sent=True, limit="lines")
         except VapiError:
             with contextlib.suppress(VapiError):  # it runs at Vapi all the same, or keeps a line busy
                 self.end_call(vapi_answers.control_url(answer, self._hosts), deadline_s=LET_GO_S)
@@ -193,10 +192,8 @@ def _success(answer: Answer) -> bytes:
         raise VapiUnavailable(sentence, status=status, retry_after_s=_seconds(answer.retry_after))
     if status >= 500:
         raise VapiUnavailable("Vapi failed.", status=status, sent=True)
-    if status == 400 and LINES_BUSY in answer.body[:1000].lower():
-        raise VapiRefused("Vapi's line limit is reached.", status=status, lines_busy=True)
     if not 200 <= status < 300:
-        raise VapiRefused(f"Vapi refused with {status}.", status=status)
+        raise VapiRefused(f"Vapi refused with {status}.", status=status, limit=vapi_answers.limit(status, answer.body))
     if not answer.whole:
         raise VapiRefused("Vapi's answer is too long.", status=status)
     return answer.body

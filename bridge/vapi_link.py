@@ -35,12 +35,17 @@ CONTINUATION, CLOSE = picows.WSMsgType.CONTINUATION, picows.WSMsgType.CLOSE
 
 
 class VapiConversations:
-    """Opens links with one key. The socket URL itself is a capability: it is never logged, not even in errors."""
+    """Opens links, each with the key of its account. The socket URL itself is a capability: it is never logged, not even in errors."""
 
-    def __init__(self, *, api_key: str) -> None:
-        self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "supportvoice"} if api_key else {"User-Agent": "supportvoice"}
+    def __init__(self, *, api_key: str = "", keys: Mapping[str, str] | None = None) -> None:
+        """`keys` are those of the accounts by name; `api_key` alone is the main one's."""
+        self._keys = keys if keys is not None else {"main": api_key}
 
-    async def open(self, socket_url: str, *, wideband: bool = False) -> Link:
+    def _headers(self, account: str) -> dict[str, str]:
+        key = self._keys.get(account, "")
+        return {"Authorization": f"Bearer {key}", "User-Agent": "supportvoice"} if key else {"User-Agent": "supportvoice"}
+
+    async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> Link:
         """Connected within 2 s. Raises VapiUnavailable, or VapiRefused when Vapi answered no."""
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
@@ -48,10 +53,11 @@ class VapiConversations:
                 transport, _ = await picows.ws_connect(
                     lambda: link,
                     socket_url,
-                    extra_headers=self._headers,
+                    extra_headers=self._headers(account),
                     websocket_handshake_timeout=CONNECT_WITHIN_S,
                     max_frame_size=FRAME_LIMIT,
                     max_redirects=0,
+                    use_aiofastnet=socket_url.startswith("wss:"),
                     enable_auto_ping=True,
                     auto_ping_idle_timeout=10,
                     auto_ping_reply_timeout=10,

@@ -210,6 +210,8 @@ class AgentVoice:
         return True
 
     def _next_chunk(self, now: float) -> bytes:
+        if len(self._held) < FRAME_BYTES and not self._turn_over:
+            return b""
         ahead = max(0.0, self._ear_at - now)
         room = whole_frames(int((self._lead - ahead) * BYTES_PER_S + 0.5))
         to_mark = max(FRAME_BYTES, whole_frames(self._marked + self._mark_every - self._sent))

@@ -1,4 +1,4 @@
-"""The tools every agent has from us: hand the caller to a person, hang up, and keep nothing of what is said.
+"""The tools agents have from us: hand the caller to a person, to the voicemail or to a call back, hang up, keep nothing of what is said.
 
 The first two do not happen here. Each becomes a command to the live call, which first plays the agent's last words to their end;
 the answer tells the model to say them. People are chosen by the slug of a row, never by a number the model may invent.
@@ -12,8 +12,9 @@ from typing import Any
 
 from django.db import transaction
 
+from agents import hours
 from agents.tools import ToolAnswer, one_line
-from calls import consent, services, tool_runs
+from calls import callbacks, consent, handover, services, taking_back, tool_runs
 from calls.history import NewEvent, record_events
 from calls.masking import masked_text
 from calls.models import CallSession, Rung, Source
@@ -41,6 +42,9 @@ def transfer_to_human(call: CallSession, arguments: dict[str, Any], at: datetime
     people = list(call.line.handoff.all()) if call.line else []
     if not people and not (call.line and call.line.voicemail):
         return ToolAnswer(text="", problem="Nobody can take over, and no message can be left. Tell the caller so and offer your own help.")
+    if people and (refusal := _nobody_comes(call, [person.slug for person in people], at)):
+        return ToolAnswer(f"{refusal} Tell the caller so. {taking_back.to_offer(call, at)}", "")
+    people = [person for person in people if person.slug not in handover.tried(call)]
     wanted = next((person for person in people if person.slug == arguments.get("target")), people[0] if people else None)
     detail = {
         "target": wanted.slug if wanted else "",
@@ -58,6 +62,39 @@ def transfer_to_human(call: CallSession, arguments: dict[str, Any], at: datetime
     if name:
         return ToolAnswer(f"{name} takes over when you stop speaking. Say in one short sentence that you are connecting the caller.", "")
     return ToolAnswer("Nobody is free, so the caller can leave a message when you stop speaking. Say so in one short sentence.", "")
+
+
+def _nobody_comes(call: CallSession, slugs: list[str], at: datetime) -> str:
+    """Why it is of no use to ring anybody; empty when it may be of some."""
+    at_work = hours.of(call.line)
+    if not hours.is_open(at_work, at):
+        handover.note_closed(call, at)
+        opening = hours.next_opening(at_work, at)
+        return f"Nobody is at work now{f'; they are back at {hours.said(opening, at, at_work.zone)}' if opening else ''}."
+    return "Everybody was rung on this call already, and nobody is free." if set(slugs) <= handover.tried(call) else ""
+
+
+def take_message(call: CallSession, arguments: dict[str, Any], at: datetime) -> ToolAnswer:
+    """Ask for the voicemail, once per stream: a hand-over that rings nobody."""
+    if call.version is None or not call.version.may_transfer or not (call.line and call.line.voicemail):
+        return ToolAnswer(text="", problem="No message can be left here. Tell the caller so.")
+    detail = {"target": "", "to": "voicemail", "reason": "", "summary": ""}
+    command = services.ask(call=call, key=services.hand_over_key(call.call_sid, call.epoch), verb="hand-over", detail=detail, at=at)
+    if command.asked_at == at:
+        event = NewEvent("handover-requested", Source.VAPI, at, {"target": "voicemail"})
+        record_events(call_sid=call.call_sid, events=[event])
+    return ToolAnswer("The caller can speak after a tone, when you stop speaking. Say so in one short sentence.", "")
+
+
+def promise_callback(call: CallSession, arguments: dict[str, Any], at: datetime) -> ToolAnswer:
+    """Have the caller called back at the number they call from. Asked again, the first promise stands."""
+    if call.version is None or not call.version.may_transfer:
+        return ToolAnswer(text="", problem="This agent may not promise that anybody calls back.")
+    if not callbacks.may_be_called(call):
+        return ToolAnswer(text="", problem="The caller's number is withheld, so nobody can call back. Offer to take a message.")
+    asked = callbacks.promise(call=call, at=at)
+    when = callbacks.when(call, asked.due_at, at=asked.asked_at)
+    return ToolAnswer(f"Promised: somebody calls back {when}. Tell the caller exactly that.", "")
 
 
 def end_call(call: CallSession, arguments: dict[str, Any], at: datetime) -> ToolAnswer:
@@ -78,6 +115,8 @@ BUILT_IN: dict[str, Callable[[CallSession, dict[str, Any], datetime], ToolAnswer
     "transfer_to_human": transfer_to_human,
     "end_call": end_call,
     "do_not_record": do_not_record,
+    "take_message": take_message,
+    "promise_callback": promise_callback,
 }
 
 

@@ -78,6 +78,11 @@ FINER: tuple[tuple[str, str], ...] = (
     (r"^voicemail$", "Vapi took the caller for an answering machine."),
     (r"forwarding\.(no-answer|operator-busy)", "Nobody answered where Vapi wanted to pass the caller on."),
 )
+LIMITS = (
+    (r"^call\.start\.error-subscription-concurrency-limit", "lines"),
+    (r"^call\.start\.error-subscription-(insufficient-credits|frozen|upgrade-failed|wallet)", "credit"),
+)
+_LIMITS = tuple((re.compile(pattern), found) for pattern, found in LIMITS)
 _FINER = tuple((re.compile(pattern), sentence) for pattern, sentence in FINER)
 
 PARTS: tuple[tuple[str, str], ...] = (
@@ -101,11 +106,6 @@ def group(raw: str) -> Group:
     return next((found for pattern, found in _PATTERNS if pattern.search(raw)), Group.UNKNOWN)
 
 
-def is_lines_busy(raw: str) -> bool:
-    """The account at Vapi carried as many calls as it may."""
-    return "concurrency-limit" in raw
-
-
 def end_reason(raw: str) -> EndReason:
     """Our word for a value, as the end of a call: FAILED when the caller is left without an agent."""
     if raw == "silence-timed-out":
@@ -113,6 +113,11 @@ def end_reason(raw: str) -> EndReason:
     if raw == "exceeded-max-duration":
         return EndReason.MAX_DURATION
     return EndReason.AGENT_ENDED if group(raw) in ORDINARY else EndReason.FAILED
+
+
+def limit(raw: str) -> str:
+    """Which limit of our whole account a value tells of: credit, lines, or none. An account of the agent's providers is not ours."""
+    return next((found for pattern, found in _LIMITS if pattern.search(raw)), "")
 
 
 def plain(raw: str) -> str:

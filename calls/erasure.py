@@ -43,6 +43,7 @@ from calls.models import (
     Status,
     ToolRun,
     TranscriptLine,
+    VapiAccount,
     VapiReport,
     VapiSession,
     VendorErasure,
@@ -255,9 +256,11 @@ def _blank_details(rows: QuerySet[Any]) -> None:
 
 
 def _forget_at_vapi(call: CallSession, at: datetime, asked_for: str) -> None:
-    ids = call.vapi_sessions.exclude(vapi_call_id=None).exclude(vapi_call_id__startswith=BLANK_ID).values_list("vapi_call_id", flat=True)
-    wanted = (vapi_call_id for vapi_call_id in ids if vapi_call_id)
-    vendor_erasures.want_gone(kind=VendorErasure.Kind.VAPI_CALL, ids=wanted, asked_for=asked_for, at=at)
+    known = call.vapi_sessions.exclude(vapi_call_id=None).exclude(vapi_call_id__startswith=BLANK_ID)
+    for account, kept_as in ((VapiAccount.MAIN, ""), (VapiAccount.BACKUP, str(VapiAccount.BACKUP))):
+        ids = known.filter(account=account).values_list("vapi_call_id", flat=True)
+        wanted = (vapi_call_id for vapi_call_id in ids if vapi_call_id)
+        vendor_erasures.want_gone(kind=VendorErasure.Kind.VAPI_CALL, ids=wanted, account_sid=kept_as, asked_for=asked_for, at=at)
 
 
 # -- bodies and sound --------------------------------------------------------------------------------------------------

@@ -9,15 +9,16 @@ A number is checked again before it is rung: a row may have been changed behind 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db import transaction
 
-from agents import limits
+from agents import hours, limits
 from agents.models import HandoffTarget
-from calls import admission, evidence, ladder, lifecycle, queueing, resuming, services
+from calls import accounts, admission, evidence, ladder, lifecycle, queueing, resuming, services
 from calls.history import NewEvent, record_events
-from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status
+from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status, VapiAccount
 
 log = logging.getLogger(__name__)
 
@@ -26,30 +27,53 @@ LEG_STATES = {"in-progress": evidence.PICKED_UP}  # the other states of a leg ke
 LEG_WORDS = frozenset({"queued", "initiated", "ringing", "in-progress", "completed", "busy", "failed", "no-answer", "canceled"})
 NOT_PUT_THROUGH = "hung up before the caller was put through"
 UNKNOWN = "unknown"  # nobody told us how it went
+CLOSED = "closed-hours"
 WHISPER = "A caller from the support line."
 
 
-def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = False, turn: int | None = None) -> ladder.Step:
-    """What Twilio shall do with a caller whose stream, turn in the queue, or talk with a person, is over; the rows say so afterwards.
+@dataclass(frozen=True, slots=True)
+class AskAnew:
+    """The stream that was asked about is long over, and the call goes on: the door of this epoch knows what is next."""
 
-    `only_down`: not to the AI again, for the way to it is what failed. `turn`: of the queue, and the AI may have the caller by
-    now. Asked again by a retry it gives the same answer. Any other stale epoch, or an unknown call, hangs up.
+    epoch: int
+
+
+def next_step(
+    *, call_sid: str, epoch: int, at: datetime, only_down: bool = False, turn: int | None = None, wants_message: bool = False
+) -> ladder.Step | AskAnew:
+    """What Twilio shall do with a caller whose stream, talk with a person, or turn in the queue, is over; the rows say so afterwards.
+
+    `only_down`: not to the AI again, for the way to it is what failed. `turn`: of the queue, in which the caller may have
+    pressed the key for a message (`wants_message`), or been given the AI already. Asked again by a retry it gives the same answer.
+    Who asks for an older epoch may have been led out of the newest stream by a late redirect, or repeat an old request: that
+    is told to ask anew, and changes nothing. An unknown call, or one that is over, hangs up.
     """
     with transaction.atomic():
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None:
-            return ladder.Resume() if resuming.is_resumed(call_sid=call_sid, epoch=epoch) else ladder.HangUp()
+            return ladder.Resume() if resuming.is_resumed(call_sid=call_sid, epoch=epoch) else _asked_late(call_sid, epoch)
         if turn is not None and call.status in admission.WITH_AGENT:
             return ladder.Resume()
-        facts = _facts(call, _may_be_rung(call, at), at, resumable=not only_down, turn=turn or 0)
+        targets = _may_be_rung(call, at)
+        if call.status == Status.WAITING and not only_down:
+            facts = _facts_in_queue(call, targets, at, turn=turn or 0, wants_message=wants_message)
+        else:
+            facts = _facts(call, targets, at, resumable=not only_down)
         step = ladder.decide(facts)
+        if call.status == Status.WAITING and isinstance(step, ladder.Resume):
+            if queueing.admitted(call, step, at=at):
+                return step
+            step = ladder.decide(replace(facts, has_room=False))  # the place went to somebody else in this moment
+        if facts.targets and not facts.is_open and isinstance(step, ladder.TakeBack | ladder.Voicemail):
+            note_closed(call, at)
         match step:
             case ladder.Wait():
                 return step
-            case ladder.Resume() if call.status == Status.WAITING:
-                return step if queueing.admitted(call, at=at) else ladder.Wait()
+            case ladder.TakeBack():
+                why = "nobody-answered" if facts.is_open else CLOSED
+                return step if resuming.taken_back(call, why=why, at=at) else ladder.HangUp()
             case ladder.Resume():
-                return step if resuming.elsewhere(call, at=at) else ladder.HangUp()
+                return step if resuming.elsewhere(call, step, at=at) else ladder.HangUp()
             case ladder.DialHuman(target):
                 queueing.left(call, "person", at=at)
                 _ask_to_dial(call, target.slug, at)
@@ -64,6 +88,11 @@ def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = Fals
                 reason = EndReason.HUMAN_ENDED if facts.talked else lifecycle.STREAM_ENDS.get(facts.closed_why, EndReason.AGENT_ENDED)
                 services.end_call(call_sid=call_sid, at=at, reason=reason)
     return step
+
+
+def _asked_late(call_sid: str, epoch: int) -> ladder.Step | AskAnew:
+    later = CallSession.objects.live().filter(call_sid=call_sid, epoch__gt=epoch).values_list("epoch", flat=True).first()
+    return ladder.HangUp() if later is None else AskAnew(later)
 
 
 def dial_result(*, call_sid: str, epoch: int, target: str, status: str, bridged: bool = True, at: datetime) -> bool:
@@ -117,6 +146,26 @@ def lost_dial(*, call_sid: str, epoch: int, target: str, at: datetime) -> bool:
     return dial_result(call_sid=call_sid, epoch=epoch, target=target, status=status, at=at)
 
 
+def note_closed(call: CallSession, at: datetime) -> None:
+    """A person was needed while nobody is at work; once for each stream."""
+    if not call.events.filter(kind=CLOSED, detail__epoch=call.epoch).exists():
+        record_events(call_sid=call.call_sid, events=[NewEvent("closed-hours", Source.SYSTEM, at, {"epoch": call.epoch})])
+
+
+def tried(call: CallSession) -> frozenset[str]:
+    """Those of whom Twilio told, on this call, how ringing them went."""
+    return frozenset(command.detail["target"] for command in call.commands.filter(verb="dial", done_at__isnull=False))
+
+
+def dial_refused(*, call_sid: str, at: datetime) -> bool:
+    """Twilio could not even ring whom it was told to ring: the next one is tried. True when there was somebody."""
+    call = CallSession.objects.filter(call_sid=call_sid).first()
+    rung = call.commands.filter(verb="dial", done_at=None).last() if call else None
+    if call is None or rung is None:
+        return False
+    return dial_result(call_sid=call_sid, epoch=call.epoch, target=rung.detail["target"], status="failed", at=at)
+
+
 def is_allowed(*, slug: str, number: str) -> bool:
     """False for a number nobody may be handed to, which is an alarm: the desk takes no such number."""
     if limits.target_number_problem(number):
@@ -137,24 +186,54 @@ def _may_be_rung(call: CallSession, at: datetime) -> list[HandoffTarget]:
     return allowed
 
 
-def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, resumable: bool, turn: int) -> ladder.Facts:
+def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, resumable: bool) -> ladder.Facts:
     done = [command for command in call.commands.filter(verb="dial") if command.done_at is not None]
     wanted = call.commands.filter(verb="hand-over").last()
-    waiting_s = queueing.waited_s(call, turn=turn, at=at) if resumable else None
+    wish = call.commands.filter(key=services.hand_over_key(call.call_sid, call.epoch)).first()
+    closed_why = call.closed_why if call.closed_epoch == call.epoch else ""
+    again = resumable and resuming.may_be_resumed(call)
+    back = resumable and resuming.agent_at_hand(call)
+    left = accounts.left(call, at=at) if again or back else accounts.Left(main=False, backup=False)
     return ladder.Facts(
         is_over=call.is_over,
-        closed_why=call.closed_why if call.closed_epoch == call.epoch else "",
+        closed_why=closed_why,
         targets=tuple(ladder.Target(target.slug, target.ring_seconds) for target in targets),
         wanted=wanted.detail.get("target", "") if wanted else "",
-        tried=frozenset(command.detail["target"] for command in done),
+        tried=tried(call),
         talked=any(not command.problem for command in done),
         sent_on=call.status in (Status.TRANSFERRING, Status.VOICEMAIL),
         at_voicemail=call.status == Status.VOICEMAIL,
         voicemail=bool(call.line and call.line.voicemail),
         losses=resuming.losses(call, at),
-        resumable=resumable and resuming.may_be_resumed(call),
-        waiting_s=waiting_s,
-        has_room=waiting_s is None or admission.room(at).has_place_for(call),
+        resumable=again,
+        main=left.main,
+        backup=left.backup,
+        is_open=hours.is_open(hours.of(call.line), at),
+        by_wish=wish is not None or closed_why == "handed-over",
+        message_wanted=wish is not None and wish.detail.get("to") == "voicemail",
+        agent_at_hand=back and (left.main or left.backup),
+        taken_back=call.events.filter(kind=resuming.TAKEN_BACK).count(),
+        has_room=not back or admission.room(at).has_place,
+    )
+
+
+def _facts_in_queue(call: CallSession, targets: list[HandoffTarget], at: datetime, *, turn: int, wants_message: bool) -> ladder.Facts:
+    """Of a caller who waits for a first agent: nothing has happened yet but the wait."""
+    entry, voicemail = call.waiting, bool(call.line and call.line.voicemail)
+    waits = not (wants_message and voicemail)
+    has_room = waits and admission.room(at, entry).has_place
+    agent_at = accounts.first(at=at, people=bool(targets) or voicemail) if has_room else None
+    return ladder.Facts(
+        is_over=call.is_over,
+        closed_why="",
+        targets=tuple(ladder.Target(target.slug, target.ring_seconds) for target in targets),
+        voicemail=voicemail,
+        is_open=hours.is_open(hours.of(call.line), at),
+        main=agent_at == VapiAccount.MAIN,
+        backup=agent_at == VapiAccount.BACKUP,
+        message_wanted=not waits,
+        waiting_s=queueing.waited_s(entry, turn=turn, at=at) if waits else None,
+        has_room=has_room,
     )
 
 

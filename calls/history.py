@@ -14,7 +14,7 @@ from operator import or_
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, DateTimeField, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models import Case, DateTimeField, F, IntegerField, Max, Min, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Greatest
 from django.utils.crypto import salted_hmac
 
@@ -275,13 +275,12 @@ def mark_heard(*, call: CallSession) -> None:
     turn = events.filter(kind="agent-turn-ended").order_by("-at", "-seq").only("at", "detail").first()
     if turn is None or not turn.detail.get("interrupted"):
         return
-    starts = events.filter(kind="agent-speech-started").values_list("at", flat=True)
-    began = starts.filter(at__lte=turn.at).order_by("-at").first()
-    following = starts.filter(at__gt=turn.at).order_by("at").first()
+    near = {"began": Max("at", filter=Q(at__lte=turn.at)), "following": Min("at", filter=Q(at__gt=turn.at))}
+    starts = events.filter(kind="agent-speech-started").aggregate(**near)
     told = TranscriptLine.objects.filter(call=call, role=Role.ASSISTANT, from_report=False)
-    lines = told.filter(at__gte=began or call.started_at)
-    if following is not None:
-        lines = lines.filter(at__lt=following)
+    lines = told.filter(at__gte=starts["began"] or call.started_at)
+    if starts["following"] is not None:
+        lines = lines.filter(at__lt=starts["following"])
     spoken = list(lines)
     reached = {name: turn.detail.get(name) for name in ("said_ms", "heard_ms", "heard_words")}
     shares = share_out([line.said for line in spoken], **reached)

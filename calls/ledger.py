@@ -29,7 +29,7 @@ from bridge.ports import Admission, CallRef, Closing, Command, Conversation, Led
 from calls import evidence, inbox, publisher, resuming, services, sessions, tasks
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.lookout import Lookout
-from calls.models import CallSession, OutboxCommand, Role, Source, VapiSession
+from calls.models import CallSession, OutboxCommand, Role, Source, VapiAccount, VapiSession
 from calls.writer import BoundedWriter
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,8 @@ Entry = Told | Alive | Obeyed | PersonAsked | Closed
 
 
 class DatabaseLedger:
-    """`token_key` signs the stream tokens, `former_keys` did before a rotation, `client` speaks with Vapi.
+    """`token_key` signs the stream tokens, `former_keys` did before a rotation, `client` speaks with Vapi, `backup`
+    with our backup account there.
 
     `wall` and `clock` are seconds since 1970 and monotonic ones.
     """
@@ -94,12 +95,15 @@ class DatabaseLedger:
         *,
         token_key: bytes,
         client: sessions.Vapi,
+        backup: sessions.Vapi | None = None,
         former_keys: Sequence[bytes] = (),
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._token_key, self._former_keys, self._client = token_key, former_keys, client
+        self._token_key, self._former_keys, self._clients = token_key, former_keys, {VapiAccount.MAIN: client}
+        if backup is not None:
+            self._clients[VapiAccount.BACKUP] = backup
         self._wall, self._clock, self._deadline = wall, clock, deadline_s
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
@@ -125,7 +129,7 @@ class DatabaseLedger:
 
     async def claim(self, ref: CallRef, n: int) -> None:
         """Returns at once; `conversation` tells what came of it."""
-        self._creators.submit(_in_thread, partial(_create, ref, n, self._client))
+        self._creators.submit(_in_thread, partial(_create, ref, n, self._clients))
 
     async def resume(self, ref: CallRef, *, raw: str) -> bool:
         asking = partial(_resume, ref, raw, _moment(self._wall()))
@@ -220,7 +224,13 @@ def _conversation(ref: CallRef) -> Conversation | None:
     session = mine.order_by("n").last()
     if session is None:
         return None
-    return Conversation(n=session.n, state=session.state, vapi_call_id=session.vapi_call_id or "", socket_url=session.socket_url)
+    return Conversation(
+        n=session.n,
+        state=session.state,
+        account=session.account,
+        vapi_call_id=session.vapi_call_id or "",
+        socket_url=session.socket_url,
+    )
 
 
 def _resume(ref: CallRef, raw: str, at: datetime) -> bool:
@@ -232,19 +242,20 @@ def _resume(ref: CallRef, raw: str, at: datetime) -> bool:
     return True
 
 
-def _create(ref: CallRef, n: int, client: sessions.Vapi) -> None:
+def _create(ref: CallRef, n: int, clients: Mapping[VapiAccount, sessions.Vapi]) -> None:
     """Nobody awaits this thread, so it raises nothing and says itself what went wrong."""
     try:
         mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, n=n)
         for pk in mine.values_list("pk", flat=True):
-            _start(pk, client)
+            _start(pk, clients)
     except Exception as problem:
         where = {"problem": type(problem).__name__, "where": _place_of(problem)}
         log.error("The consumer's own start of a conversation broke", extra={"call": ref.short_id, **where})
 
 
-def _start(pk: int, client: sessions.Vapi) -> None:
-    started = False
+def _start(pk: int, clients: Mapping[VapiAccount, sessions.Vapi]) -> None:
+    """This session, or the one that is asked for instead when it fails."""
+    started, client = False, clients.get(VapiAccount(sessions.account_of(pk=pk)), clients[VapiAccount.MAIN])
     try:
         started = sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client)
     finally:
@@ -252,6 +263,8 @@ def _start(pk: int, client: sessions.Vapi) -> None:
             publisher.task(tasks.clear_up, pk)
     if started:
         inbox.catch_up(vapi_session_pk=pk, at=datetime.now(tz=UTC))
+    elif (instead := sessions.asked_instead(pk=pk)) is not None:
+        _start(instead, clients)
 
 
 def _place_of(problem: Exception) -> str:

@@ -195,6 +195,13 @@ class VapiState(models.TextChoices):
     ENDED = "ended", "Ended"
 
 
+class VapiAccount(models.TextChoices):
+    """At which of our accounts a Vapi call was made (`agents.account`)."""
+
+    MAIN = "main", "Main account"
+    BACKUP = "backup", "Backup account"
+
+
 class VapiSession(models.Model):
     """One Vapi call within a phone call; its Vapi name is `<CallSid>.<n>`.
 
@@ -204,6 +211,7 @@ class VapiSession(models.Model):
 
     call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="vapi_sessions")
     n = models.PositiveIntegerField()
+    account = models.CharField(max_length=6, choices=VapiAccount.choices, default=VapiAccount.MAIN)
     state = models.CharField(max_length=10, choices=VapiState.choices, default=VapiState.ASKED)
     claim = models.UUIDField(null=True, blank=True)
     claimed_by = models.CharField(max_length=10, blank=True)  # worker | consumer
@@ -228,6 +236,26 @@ class VapiSession(models.Model):
 
     def __str__(self) -> str:
         return f"{self.call}.{self.n}"
+
+
+class VendorHealth(models.Model):
+    """How an account at Vapi has taken our calls lately, for all processes: the state of `calls.circuit`, changed by `calls.breaker`.
+
+    `version` grows with every change, so that of two who saw the same row one changes it.
+    """
+
+    account = models.CharField(max_length=6, choices=VapiAccount.choices, unique=True)
+    version = models.PositiveBigIntegerField(default=0)
+    failures = models.JSONField(default=list)  # when the last ones were, seconds since 1970
+    opened_at = models.DateTimeField(null=True, blank=True)  # null: it takes calls
+    why = models.CharField(max_length=8, blank=True)  # key | credit | lines | busy | trouble
+    probe_at = models.DateTimeField(null=True, blank=True)  # when the next call may try it
+
+    class Meta:
+        default_permissions = ()  # nobody edits it, and no page asks
+
+    def __str__(self) -> str:
+        return f"{self.account} account"
 
 
 class VapiReport(models.Model):
@@ -283,6 +311,8 @@ class CallbackRequest(models.Model):
     call = models.OneToOneField(CallSession, on_delete=models.CASCADE, related_name="callback")
     asked_at = models.DateTimeField()
     due_at = models.DateTimeField()
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    claimed_by = models.CharField(max_length=150, blank=True)  # who says that they will call
     done_at = models.DateTimeField(null=True, blank=True)
     done_by = models.CharField(max_length=150, blank=True)
     note = models.CharField(max_length=500, blank=True)
@@ -466,7 +496,7 @@ class VendorErasure(models.Model):
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     vendor_id = models.CharField(max_length=64)
-    account_sid = models.CharField(max_length=64, blank=True)  # Twilio's account of it
+    account_sid = models.CharField(max_length=64, blank=True)  # Twilio's account of it; for a Vapi call "backup" if it was made there
     asked_for = models.CharField(max_length=16, blank=True)  # the mark of the person who asked (`calls.person.mark`)
     asked_at = models.DateTimeField()
     tries = models.PositiveSmallIntegerField(default=0)

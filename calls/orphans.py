@@ -18,7 +18,7 @@ from bridge.errors import VapiError
 from bridge.vapi_answers import ListedCall
 from calls import sessions
 from calls.history import NewEvent, record_events
-from calls.models import Source, VapiSession
+from calls.models import Source, VapiAccount, VapiSession
 from calls.vapi_names import named
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ class Account(sessions.Vapi, Protocol):
     def list_calls(self, *, since: datetime) -> list[ListedCall]: ...
 
 
-def end_orphans(*, client: Account, now: datetime) -> int:
-    """Look for calls nobody holds, and end them. Returns how many; safe to run twice at once.
+def end_orphans(*, client: Account, now: datetime, account: str = VapiAccount.MAIN) -> int:
+    """Look for calls nobody holds at one of our accounts, and end them. Returns how many; safe to run twice at once.
 
     Asks Vapi only while a session may have one. Whatever cannot be ended now is tried again at the next look.
     """
     sessions.give_up_claims(now=now)
-    suspects = VapiSession.objects.filter(maybe_created=True, claimed_at__gt=now - SUSPICIOUS_FOR).select_related("call")
+    suspects = VapiSession.objects.filter(maybe_created=True, claimed_at__gt=now - SUSPICIOUS_FOR, account=account).select_related("call")
     since = suspects.aggregate(first=Min("claimed_at"))["first"]
     if since is None:
         return 0

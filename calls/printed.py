@@ -18,6 +18,8 @@ TELLING = {  # the one detail that says most
     "handover-requested": "target",
     "clip-played": "clip",
     "callback-done": "by",
+    "callback-claimed": "by",
+    "taken-back": "why",
     "keypad-pressed": "count",
     "model-told-what-was-heard": "words",
     "dial-refused": "target",

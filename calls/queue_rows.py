@@ -9,12 +9,13 @@ from django.db.models import Q
 
 
 class AgentPlace(models.Model):
-    """One of the `MAX_CALLS` places with the AI, and the call that had it last: free once that call is not with the AI any more.
+    """A place with the AI, and the call that had it last: free once that call is not with the AI any more.
 
-    Nobody frees a place. Whoever takes it says whose it was, so of two who want the same one, one gets it.
+    Nobody frees a place. Whoever takes it says how often it was `given` before, so of two who want the same one, one gets it.
     """
 
     number = models.PositiveIntegerField(unique=True)
+    given = models.PositiveBigIntegerField(default=0)
     call = models.OneToOneField("calls.CallSession", null=True, on_delete=models.SET_NULL, related_name="agent_place")
 
     def __str__(self) -> str:
@@ -41,11 +42,11 @@ class Waiting(models.Model):
 
 
 class LineLimit(models.Model):
-    """How many calls an account at Vapi carried when it refused another one; believed `until` then."""
+    """How many calls an account at Vapi carried when it refused another one."""
 
     account = models.CharField(max_length=10, unique=True)
     most = models.PositiveIntegerField()
-    until = models.DateTimeField()
+    told_at = models.DateTimeField()
 
     def __str__(self) -> str:
         return f"{self.account}: {self.most}"

@@ -8,49 +8,44 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from calls import admission, services
+from calls import admission, ladder, services
 from calls.history import pages_look, record_events
-from calls.models import CallSession, Status
+from calls.models import CallSession, Status, VapiAccount
 from calls.queue_rows import Waiting
 
 SAID_AGAIN_AFTER = timedelta(seconds=10)
 SHORTEST_TURN_S = 2  # what no jump of the wall clock changes
 
 
-def waited_s(call: CallSession, *, turn: int, at: datetime) -> float | None:
-    """How long a held call has been in the queue; None when it is not there."""
-    if call.status != Status.WAITING:
-        return None
-    entry = Waiting.objects.filter(call=call).first()
-    joined_at = entry.joined_at if entry else call.started_at
-    return max((at - joined_at).total_seconds(), turn * SHORTEST_TURN_S)
+def waited_s(entry: Waiting, *, turn: int, at: datetime) -> float:
+    """How long a caller has been in the queue."""
+    return max((at - entry.joined_at).total_seconds(), turn * SHORTEST_TURN_S)
 
 
-def admitted(call: CallSession, *, at: datetime) -> bool:
+def admitted(call: CallSession, step: ladder.Resume, *, at: datetime) -> bool:
     """Give a held call that waits its place with the AI, if one is free. True once, for it."""
-    if not admission.take(call, at):
+    if not admission.take(call, at=at, entry=call.waiting):
         return False
     if not services.transition(call_sid=call.call_sid, to=Status.CONNECTING, epoch=call.epoch, at=at):
         return False
-    events = [*admission.leave(call, "agent", at), *services.meet_agent(call, disclosure=call.line.disclosure if call.line else "", at=at)]
-    record_events(call_sid=call.call_sid, events=events)
+    left = admission.leave(call, "agent", at=at)
+    agent_at = VapiAccount.BACKUP if step.backup else VapiAccount.MAIN
+    record_events(call_sid=call.call_sid, events=[*left, *services.meet_agent(call, agent_at=agent_at, at=at)])
     return True
 
 
 def left(call: CallSession, why: str, *, at: datetime) -> None:
     """A held call goes on to somebody else; nothing to say of one that does not wait."""
     if call.status == Status.WAITING:
-        record_events(call_sid=call.call_sid, events=admission.leave(call, why, at))
+        record_events(call_sid=call.call_sid, events=admission.leave(call, why, at=at))
 
 
 def place_to_say(call: CallSession, *, turn: int, at: datetime) -> int:
     """Where this caller stands, when it is to be said in this turn, else 0. A repeat of a turn gets what the first one got."""
-    entry = Waiting.objects.filter(call=call).first()
-    if entry is None:
-        return 0
+    entry = call.waiting
     if turn == entry.said_turn:
         return entry.place
-    place = admission.room(at).ahead_of(call) + 1
+    place = admission.room(at, entry).ahead + 1
     is_news = place != entry.place or entry.said_at is None or at - entry.said_at >= SAID_AGAIN_AFTER
     if not is_news or turn < entry.said_turn:
         return 0

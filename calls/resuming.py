@@ -1,8 +1,10 @@
-"""The AI once more, with the conversation so far: rung R1 of the ladder.
+"""The AI once more, with the conversation so far: rungs R1 and, made at the backup account, R2 of the ladder.
 
 A conversation is lost in two ways. The agent's own socket breaks while the caller's stream goes on (`here`): the next Vapi
 session, on the same stream. Or the stream itself is over and the caller is not (`elsewhere`): the next session on a stream of
 the next epoch, so that whoever still holds the old one writes nothing any more. `calls.ladder` says how often that is tried.
+
+And a caller whom the AI sent to people of whom nobody came is `taken_back`, in the same way.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from calls import evidence, ladder, services, sessions
+from calls import accounts, admission, evidence, guards, ladder, services, sessions
 from calls.history import NewEvent, record_events
-from calls.models import CallSession, Rung, Source, Status, VapiState
+from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 
 LOST = "conversation-lost"
+TAKEN_BACK = "taken-back"
 COUNTS_ON = timedelta(seconds=60)
 
 
@@ -30,10 +33,15 @@ def losses(call: CallSession, at: datetime) -> int:
 
 
 def may_be_resumed(call: CallSession) -> bool:
-    """False when no agent answers this call, none could be had last time, or a person was asked for."""
+    """False when no agent answers this call, none could be had last time, or this stream is over because a person was wanted."""
+    wanted = call.commands.filter(key=services.hand_over_key(call.call_sid, call.epoch)).exists()
+    return agent_at_hand(call) and not wanted
+
+
+def agent_at_hand(call: CallSession) -> bool:
+    """An agent answers this call, and could be had when it was last asked for."""
     newest = call.vapi_sessions.last()
-    wanted = call.commands.filter(verb="hand-over").exists()
-    return call.version_id is not None and newest is not None and newest.state != VapiState.FAILED and not wanted
+    return call.version_id is not None and newest is not None and newest.state != VapiState.FAILED
 
 
 def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
@@ -45,32 +53,57 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None or call.is_over or call.closed_epoch >= epoch:
             return None
-        again = may_be_resumed(call) and ladder.may_resume(losses(call, at))
-        return _next_session(call, raw=raw, at=at) if again else None
+        if not may_be_resumed(call):
+            return None
+        left = accounts.left(call, at=at)
+        again = ladder.next_agent(losses=losses(call, at), main=left.main, backup=left.backup)
+        return _next_session(call, again, raw=raw, at=at) if again else None
 
 
-def elsewhere(call: CallSession, *, at: datetime) -> bool:
+def elsewhere(call: CallSession, again: ladder.Resume, *, at: datetime) -> bool:
     """Give a held call its next epoch, with a session to start. False when somebody else did, or the call may not go on."""
-    ways = (Status.CONNECTING,) if call.status == Status.RECOVERING else (Status.RECOVERING, Status.CONNECTING)
-    for to in ways:
-        services.transition(call_sid=call.call_sid, to=to, epoch=call.epoch, reason=call.closed_why, at=at)
-    if not services.next_epoch(call_sid=call.call_sid, epoch=call.epoch):
+    if not _on_another_stream(call, at):
         return False
-    _next_session(call, raw=call.closed_why, at=at)
+    _next_session(call, again, raw=call.closed_why, at=at)
     return True
+
+
+def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
+    """As `elsewhere`, for a held call whose caller was sent to people: nobody came, and the AI has to say so.
+
+    `why`: nobody-answered or closed-hours. The event names the session whose first words say it (`calls.taking_back`).
+    """
+    if not _on_another_stream(call, at):
+        return False
+    admission.take_again(call, at=at)
+    n, left = _next_n(call), accounts.left(call, at=at)
+    asked = sessions.ask_session(call=call, n=n, at=at, account=VapiAccount.MAIN if left.main else VapiAccount.BACKUP)
+    record_events(call_sid=call.call_sid, events=[NewEvent("taken-back", Source.SYSTEM, at, {"n": n, "why": why}), asked])
+    return True
+
+
+def _on_another_stream(call: CallSession, at: datetime) -> bool:
+    from_here = (Status.RECOVERING, Status.TRANSFERRING)
+    for to in (Status.CONNECTING,) if call.status in from_here else (Status.RECOVERING, Status.CONNECTING):
+        services.transition(call_sid=call.call_sid, to=to, epoch=call.epoch, reason=call.closed_why, at=at)
+    return services.next_epoch(call_sid=call.call_sid, epoch=call.epoch)
+
+
+def _next_n(call: CallSession) -> int:
+    newest = call.vapi_sessions.last()
+    return newest.n + 1 if newest else 0
 
 
 def is_resumed(*, call_sid: str, epoch: int) -> bool:
     """True when the stream after this epoch is awaited: who asks again what is next gets the same answer."""
-    awaited = CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch + 1, stream_epoch__lte=epoch)
-    return awaited.filter(status=Status.CONNECTING).exists()
+    return CallSession.objects.filter(guards.awaited_after(epoch), call_sid=call_sid).exists()
 
 
-def _next_session(call: CallSession, *, raw: str, at: datetime) -> int:
-    newest = call.vapi_sessions.last()
-    n = newest.n + 1 if newest else 0
-    services.lower_rung(call_sid=call.call_sid, rung=Rung.RESUMED, why=raw[:200] or "unknown", at=at)
+def _next_session(call: CallSession, again: ladder.Resume, *, raw: str, at: datetime) -> int:
+    n = _next_n(call)
+    account = VapiAccount.BACKUP if again.backup else VapiAccount.MAIN
+    services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
     lost = NewEvent(LOST, Source.SYSTEM, at, {"n": n - 1, "raw": raw[:200]})
-    asked = sessions.ask_session(call=call, n=n, at=at)
+    asked = sessions.ask_session(call=call, n=n, at=at, account=account)
     record_events(call_sid=call.call_sid, events=[lost, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)

@@ -27,10 +27,11 @@ from agents.models import PhoneLine
 from bridge import live
 from bridge.figures import together
 from bridge.ports import Closing
-from calls import admission, clock, discretion, ended_reasons, evidence, lifecycle, publisher, unsaid
+from calls import accounts, admission, clock, discretion, ended_reasons, evidence, guards, lifecycle, publisher, unsaid
 from calls.history import NewEvent, keep_line, pages_look, record_events
-from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status
+from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status, VapiAccount
 from calls.redaction import redact_body
+from calls.rungs import lower_rung as lower_rung
 from calls.sessions import ask_session, finalise, session_ended
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ illegal_edges: Counter[tuple[str, str]] = Counter()  # (from, to) somebody asked
 # Repeats of one webhook wait for each other here and not in the database's queue. The unique key decides, not this.
 _opening = tuple(threading.Lock() for _ in range(64))
 
+MAIN_TAKES_NONE = "Vapi's main account takes no calls now"
 BRIDGED = (Status.CONNECTING, Status.STREAMING)
 
 
@@ -52,10 +54,8 @@ def open_call(*, sid: str, account_sid: str, from_number: str, to_number: str, a
     A new call asks for its Vapi session (`CallSession.session_to_start`), or waits when the AI has all hands full; a refused
     one is kept as ended.
     """
-    known = CallSession.objects.filter(call_sid=sid).first()
-    if known is None:
-        with _opening[hash(sid) % len(_opening)]:
-            known = CallSession.objects.filter(call_sid=sid).first() or _new_call(sid, account_sid, from_number, to_number, at)
+    with _opening[hash(sid) % len(_opening)]:
+        known = CallSession.objects.filter(call_sid=sid).first() or _new_call(sid, account_sid, from_number, to_number, at)
     return None if known.end_reason == EndReason.REFUSED else known
 
 
@@ -63,6 +63,8 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     answer = lines.answer(to_number, draw=lines.draw_of(sid))
     if answer is not None and answer.version is not None:
         discretion.remember(answer.version.version_id, answer.version.rules)
+    has_agent = answer is not None and answer.version is not None
+    agent_at = accounts.first(at=at, people=bool(answer.targets or answer.voicemail)) if answer and has_agent else None
     boot, origin_ms = clock.origin(at)
     row = CallSession(
         call_sid=sid,
@@ -77,39 +79,54 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     )
     try:
         with transaction.atomic():
-            return _refused(row) if answer is None else _answered(row, answer)
+            return _refused(row) if answer is None else _answered(row, answer, agent_at)
     except IntegrityError:  # another process was faster
         return CallSession.objects.get(call_sid=sid)
 
 
-def _answered(row: CallSession, answer: lines.Answer) -> CallSession:
+def _answered(row: CallSession, answer: lines.Answer, agent_at: VapiAccount | None) -> CallSession:
     row.line_id, row.version_id, row.team_id = answer.line_id, answer.version_id, answer.team_id
     row.status = Status.CONNECTING
     _tell(row, answer.disclosure, row.started_at)
     row.save(force_insert=True)
     events = [NewEvent("call-received", Source.TWILIO, row.started_at)]
-    if answer.version_id is None or admission.take(row, row.started_at):
-        events += meet_agent(row, disclosure=answer.disclosure, at=row.started_at)
+    if answer.version_id is None or agent_at is None or admission.take(row, at=row.started_at):
+        events += _met(row, disclosure=answer.disclosure, agent_at=agent_at, at=row.started_at)
     else:
         row.status, row.disclosed_at, row.disclosure_mark = Status.WAITING, None, ""
-        events.append(admission.join(row, row.started_at))
         row.save(update_fields=["status", "disclosed_at", "disclosure_mark"])
+        events.append(admission.join(row, at=row.started_at))
     record_events(call_sid=row.call_sid, events=events)
+    if row.status == Status.CONNECTING and answer.version_id is not None:
+        _note_account(row, agent_at, row.started_at)
     return row
 
 
-def meet_agent(call: CallSession, *, disclosure: str, at: datetime) -> list[NewEvent]:
-    """Ask for a call's first Vapi session and note that the caller hears the disclosure now; returns the events to be recorded."""
-    events = []
-    if call.version_id is not None:  # else people take the call: the stream finds no session and says so
-        events.append(ask_session(call=call, n=0, at=at))
-    if disclosure and call.disclosed_at is None:
+def meet_agent(call: CallSession, *, agent_at: VapiAccount, at: datetime) -> list[NewEvent]:
+    """A caller who waited gets the agent: ask for the first session, and note what they hear now. Returns the events to be recorded."""
+    disclosure = call.line.disclosure if call.line else ""
+    if disclosure:
         _tell(call, disclosure, at)
         call.save(update_fields=["disclosed_at", "disclosure_mark"])
+    _note_account(call, agent_at, at)
+    return _met(call, disclosure=disclosure, agent_at=agent_at, at=at)
+
+
+def _met(call: CallSession, *, disclosure: str, agent_at: VapiAccount | None, at: datetime) -> list[NewEvent]:
+    events = []
+    if call.version_id is not None and agent_at is not None:  # else people take the call
+        events.append(ask_session(call=call, n=0, at=at, account=agent_at))
     if disclosure:
         ms = int(at.timestamp() * 1000)
         events.append(keep_line(call=call, vapi_call_id="", role=Role.SYSTEM, text=disclosure, vendor_ms=ms, at=at, n=0))
     return events
+
+
+def _note_account(call: CallSession, agent_at: VapiAccount | None, at: datetime) -> None:
+    if agent_at is not VapiAccount.MAIN:
+        rung = Rung.BACKUP if agent_at else Rung.HUMAN
+        lower_rung(call_sid=call.call_sid, rung=rung, why=MAIN_TAKES_NONE, at=at)
+        call.rung = rung
 
 
 def _tell(call: CallSession, disclosure: str, at: datetime) -> None:
@@ -170,7 +187,7 @@ def transition(*, call_sid: str, to: Status, epoch: int, reason: str = "", at: d
         return end_call(call_sid=call_sid, at=at, reason=EndReason(reason), epoch=epoch)
     calls = CallSession.objects.filter(call_sid=call_sid, epoch=epoch)
     with transaction.atomic():
-        if calls.filter(status__in=lifecycle.sources(to)).update(status=to) == 1:
+        if calls.filter(guards.may_become(to, epoch)).update(status=to) == 1:
             pages_look(call_sid=call_sid)
             return True
     status = calls.values_list("status", flat=True).first()
@@ -192,7 +209,7 @@ def end_call(
     """
     live_call = CallSession.objects.live().filter(call_sid=call_sid)
     if epoch is not None:
-        live_call = live_call.filter(epoch=epoch)
+        live_call = live_call.filter(guards.owner(epoch))
     if last_seen is not None:
         live_call = live_call.filter(last_seen_at=last_seen)
     with transaction.atomic():
@@ -202,7 +219,7 @@ def end_call(
         reason, outcome = lifecycle.ending(reason, evidence.of(call))
         CallSession.objects.filter(pk=call.pk).update(end_reason=reason, outcome=outcome)
         detail = {"reason": str(reason.value)} | ({"raw": raw[:200]} if raw else {})
-        left = admission.leave(call, str(EndReason(reason).value), at)
+        left = admission.leave(call, str(EndReason(reason).value), at=at)
         record_events(call_sid=call_sid, events=[*left, NewEvent("call-ended", Source.SYSTEM, at, detail)])
         _close_books_soon(call_sid)
     return True
@@ -213,29 +230,12 @@ def _close_books_soon(call_sid: str) -> None:
     transaction.on_commit(lambda: finalise(call_sid=call_sid), robust=True)  # else the scheduled look closes them
 
 
-def lower_rung(*, call_sid: str, rung: Rung, why: str, at: datetime) -> bool:
-    """Note that a call stands on a lower rung of the ladder than ever before. True when it is news."""
-    with transaction.atomic():
-        before = CallSession.objects.filter(call_sid=call_sid).values_list("rung", flat=True).first()
-        if CallSession.objects.filter(call_sid=call_sid, rung__lt=rung).update(rung=rung) == 0:
-            return False
-        detail = {"from": before, "to": str(rung.value), "why": why}
-        record_events(call_sid=call_sid, events=[NewEvent("rung-changed", Source.SYSTEM, at, detail)])
-    return True
-
-
 # -- the stream --------------------------------------------------------------------------------------------------------
 
 
 def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> bool:
     """Use up the token of an epoch and let its stream in. True once per epoch, for the stream that came first."""
-    unused = CallSession.objects.filter(
-        call_sid=call_sid,
-        account_sid=account_sid,
-        epoch=epoch,
-        stream_epoch__lt=epoch,
-        status__in=lifecycle.sources(Status.STREAMING),
-    )
+    unused = CallSession.objects.filter(guards.token_unused(epoch), call_sid=call_sid, account_sid=account_sid)
     with transaction.atomic():
         if unused.update(stream_epoch=epoch, stream_sid=stream_sid, status=Status.STREAMING, last_seen_at=at) == 0:
             return False
@@ -245,12 +245,12 @@ def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int
 
 def next_epoch(*, call_sid: str, epoch: int) -> bool:
     """From now on the stream that is to come owns this call, and whoever has the one of `epoch` writes nothing. True once."""
-    return CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).update(epoch=F("epoch") + 1) == 1
+    return CallSession.objects.filter(guards.live_owner(epoch), call_sid=call_sid).update(epoch=F("epoch") + 1) == 1
 
 
 def heartbeat(*, call_sid: str, epoch: int, at: datetime) -> bool:
     """The stream of this epoch is alive. False when the call is over or another epoch owns it."""
-    return CallSession.objects.live().filter(call_sid=call_sid, epoch=epoch).update(last_seen_at=at) == 1
+    return CallSession.objects.filter(guards.live_owner(epoch), call_sid=call_sid).update(last_seen_at=at) == 1
 
 
 def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, now: float | None = None) -> bool:
@@ -262,7 +262,7 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
     if closing.why == "agent-ended" and OutboxCommand.objects.filter(key=hand_over_key(call_sid, epoch)).exists():
         closing = replace(closing, why="handed-over")  # said goodbye in the same moment: a person was asked for all the same
     reason = _end_reason(closing)
-    mine = CallSession.objects.filter(call_sid=call_sid, epoch=epoch, closed_epoch__lt=epoch)
+    mine = CallSession.objects.filter(guards.stream_not_closed(epoch), call_sid=call_sid)
     with transaction.atomic():
         why = closing.why if reason is not None or closing.why not in lifecycle.STREAM_ENDS else "agent-lost"
         if mine.update(closed_epoch=epoch, closed_why=why, last_seen_at=at) == 0:

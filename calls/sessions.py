@@ -25,9 +25,9 @@ from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import VapiCall
-from calls import admission, ended_reasons, erasure, evidence, memory, publisher
+from calls import accounts, breaker, ended_reasons, erasure, evidence, guards, memory, publisher, rungs, taking_back
 from calls.history import NewEvent, pages_look, record_events
-from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiSession, VapiState
+from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiAccount, VapiSession, VapiState
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +51,25 @@ class Vapi(Protocol):
     def end_by_socket(self, socket_url: str) -> None: ...
 
 
-def ask_session(*, call: CallSession, n: int, at: datetime) -> NewEvent:
+def ask_session(*, call: CallSession, n: int, at: datetime, account: str = VapiAccount.MAIN) -> NewEvent:
     """Ask for Vapi session number `n` of a call; the caller records the event returned. Raises IntegrityError if asked for before."""
-    VapiSession.objects.create(call=call, n=n, asked_at=at)
-    return NewEvent("vapi-session-asked", Source.SYSTEM, at, {"n": n})
+    VapiSession.objects.create(call=call, n=n, asked_at=at, account=account)
+    detail = {"n": n} if account == VapiAccount.MAIN else {"n": n, "account": str(account)}
+    return NewEvent("vapi-session-asked", Source.SYSTEM, at, detail)
+
+
+def account_of(*, pk: int) -> str:
+    """At which account a session is made, ended and asked about."""
+    found = VapiSession.objects.filter(pk=pk).values_list("account", flat=True).first()
+    return found or VapiAccount.MAIN
 
 
 def claim_session(*, pk: int, by: str, at: datetime) -> uuid.UUID | None:
     """Win the right to create this session at Vapi; `by` is worker or consumer. None: somebody else did, or its stream is over."""
     claim = uuid.uuid4()
     # Not by a join: PostgreSQL would look at the joined row as it was, and two could win (it re-reads the row itself only).
-    wanting = CallSession.objects.live().filter(closed_epoch__lt=F("epoch"))
-    asked = VapiSession.objects.filter(pk=pk, state=VapiState.ASKED, call__in=wanting)
+    wanting = CallSession.objects.filter(guards.AGENT_WANTED)
+    asked = VapiSession.objects.filter(guards.UNCLAIMED, pk=pk, call__in=wanting)
     won = asked.update(state=VapiState.CLAIMED, claim=claim, claimed_by=by, claimed_at=at)
     return claim if won else None
 
@@ -75,7 +82,7 @@ def session_live(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime
     mine = VapiSession.objects.select_related("call").get(pk=pk)
     with transaction.atomic():
         evidence.hold(call_sid=mine.call.call_sid, at=at)
-        claimed = VapiSession.objects.filter(pk=pk, claim=claim, state=VapiState.CLAIMED)
+        claimed = VapiSession.objects.filter(guards.claimed_with(claim), pk=pk)
         won = claimed.update(
             state=VapiState.LIVE,
             vapi_call_id=vapi_call.id,
@@ -95,19 +102,42 @@ def session_live(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime
 def session_failed(*, pk: int, claim: uuid.UUID, why: str, at: datetime, maybe_created: bool = False) -> bool:
     """The session could not be created; `why` is our own sentence. True when the claim was still ours.
 
-    `maybe_created`: a Vapi call of its name may run all the same, and is to be looked for.
+    `maybe_created`: a Vapi call of its name may run all the same, and is to be looked for. Whoever sees the failure sees what is
+    next: the session that takes its place, at the backup account, is asked for with it (`asked_instead`).
     """
     mine = VapiSession.objects.select_related("call").get(pk=pk)
     with transaction.atomic():
         evidence.hold(call_sid=mine.call.call_sid, at=at)
-        claimed = VapiSession.objects.filter(pk=pk, claim=claim, state=VapiState.CLAIMED)
+        claimed = VapiSession.objects.filter(guards.claimed_with(claim), pk=pk)
         if claimed.update(state=VapiState.FAILED, failure=why[:200], maybe_created=maybe_created, ended_at=at) == 0:
             return False
         detail = {"n": mine.n, "by": mine.claimed_by, "why": why[:200]}
         record_events(call_sid=mine.call.call_sid, events=[NewEvent("vapi-session-failed", Source.SYSTEM, at, detail)])
+        _ask_instead(mine, why=why, at=at)
         transaction.on_commit(partial(publisher.tell, mine.call.call_sid, live.SESSION))
     finalise(call_sid=mine.call.call_sid)
     return True
+
+
+def _ask_instead(failed: VapiSession, *, why: str, at: datetime) -> None:
+    """Ask the backup for the agent that a failed session owes, if it is the newest one of a call that still wants an agent."""
+    call = CallSession.objects.filter(guards.AGENT_WANTED, pk=failed.call_id).exclude(status__in=NO_STREAM_COMES).first()
+    if call is None or failed.account != VapiAccount.MAIN or call.version_id is None or call.vapi_sessions.filter(n__gt=failed.n).exists():
+        return
+    if call.commands.filter(verb="hand-over").exists() or not accounts.left(call, at=at).backup:
+        return
+    rungs.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[VapiAccount.BACKUP], why=why[:200], at=at)
+    asked = ask_session(call=call, n=failed.n + 1, at=at, account=VapiAccount.BACKUP)
+    record_events(call_sid=call.call_sid, events=[asked])
+
+
+def asked_instead(*, pk: int) -> int | None:
+    """The session that was asked for because this one failed, if nobody has claimed it yet."""
+    failed = VapiSession.objects.filter(pk=pk, state=VapiState.FAILED).first()
+    if failed is None:
+        return None
+    instead = VapiSession.objects.filter(call=failed.call_id, n=failed.n + 1, state=VapiState.ASKED)
+    return instead.values_list("pk", flat=True).first()
 
 
 def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi, clock: Callable[[], datetime] = timezone.now) -> bool:
@@ -125,14 +155,15 @@ def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi, clock: Ca
         vapi_call = client.create_call(_request(session))
     except VapiError as problem:
         log.warning("Vapi did not create a call", extra={"call": session.call.short_id, "status": problem.status})
-        if problem.lines_busy:
-            admission.lines_are_busy(clock())
+        if kind := breaker.kind_of(problem):
+            accounts.refused(session.account, kind, at=clock(), besides=session.pk)
         session_failed(pk=vapi_session_pk, claim=claim, why=str(problem), at=clock(), maybe_created=_may_run(problem))
         return False
     except Exception:  # the database, our own code or the task's time limit: the caller does not wait for what never comes
         with contextlib.suppress(DatabaseProblem):
             session_failed(pk=vapi_session_pk, claim=claim, why="It could not be asked for.", at=clock(), maybe_created=True)
         raise
+    accounts.took(session.account, at=clock())
     if not _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client, at=clock()):
         return False
     if not VapiSession.objects.filter(OF_NO_USE, pk=vapi_session_pk).exists():
@@ -168,7 +199,7 @@ def end_session(*, pk: int, client: Vapi, at: datetime) -> bool:
 
     One that is being created right now is left to its creator. Raises VapiUnavailable: try again.
     """
-    if VapiSession.objects.filter(pk=pk, state=VapiState.ASKED).update(state=VapiState.ENDED, ended_at=at):
+    if VapiSession.objects.filter(guards.UNCLAIMED, pk=pk).update(state=VapiState.ENDED, ended_at=at):
         asked = VapiSession.objects.select_related("call").get(pk=pk)
         _note_unused(asked, at)
         finalise(call_sid=asked.call.call_sid)
@@ -201,10 +232,13 @@ def open_sessions(*, call_sid: str) -> list[int]:
 
 def session_ended(*, vapi_call_id: str, at: datetime, raw: str = "") -> bool:
     """Vapi says this session is over; `raw` is its own reason. True for the first word of it."""
-    won = _ended(VapiSession.objects.filter(vapi_call_id=vapi_call_id), at=at, ended_reason=raw[:200])
-    if won and ended_reasons.is_lines_busy(raw):
-        admission.lines_are_busy(at)
-    return won
+    session = VapiSession.objects.filter(vapi_call_id=vapi_call_id)
+    if not _ended(session, at=at, ended_reason=raw[:200]):
+        return False
+    if limit := ended_reasons.limit(raw):  # Vapi took the call, and did not start it
+        pk, account = session.values_list("pk", "account").get()
+        transaction.on_commit(partial(accounts.refused, account, limit, at=at, besides=pk), robust=True)
+    return True
 
 
 def report_arrived(*, vapi_call_id: str, raw: str, cost_usd: Decimal | None, at: datetime) -> bool:
@@ -307,8 +341,16 @@ def _request(session: VapiSession) -> dict[str, Any]:
         epoch=call.epoch,
         server=account.server(),
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
-        so_far=memory.so_far(call) if session.n else None,
+        so_far=memory.so_far(call) if _follows_another(session) else None,
+        taken_back=taking_back.words(session),
+        prepared=session.account == VapiAccount.MAIN,
     )
+
+
+def _follows_another(session: VapiSession) -> bool:
+    """True when an agent has been on the line before: then nobody is greeted again."""
+    before = session.call.vapi_sessions.filter(n__lt=session.n, live_at__isnull=False)
+    return any(not ended_reasons.limit(each.ended_reason) for each in before)
 
 
 def end_at_vapi(client: Vapi, *, control_url: str, socket_url: str) -> None:
@@ -335,7 +377,7 @@ def _end_quietly(client: Vapi, vapi_call: VapiCall) -> bool:
 
 def _ended(sessions: QuerySet[VapiSession], *, at: datetime, **reason: str) -> bool:
     """Close rows that are live; whoever has the two URLs of an ended session has nothing."""
-    still_live = sessions.filter(ended_at=None)
+    still_live = sessions.filter(guards.SESSION_OPEN)
     return still_live.update(state=VapiState.ENDED, ended_at=at, socket_url="", control_url="", **reason) == 1
 
 

@@ -16,22 +16,24 @@ from agents import account, trail
 from agents.tasks import ASKED_AGAIN
 from bridge.errors import VapiUnavailable
 from calls import consent, erasure, inbox, lost_reports, orphans, sessions, twilio_account, vendor_accounts, vendor_erasures
-from calls.models import VapiSession
+from calls.models import VapiAccount, VapiSession
 from calls.sweep import end_silent_calls
 
 
 @shared_task(soft_time_limit=15)
 def start_conversation(vapi_session_pk: int) -> None:
-    """No retry: a caller is waiting, and the row says what came of it."""
-    started = False
+    """No retry: a caller is waiting, and the row says what came of it. What is asked for instead is started here too."""
+    started, client = False, account.client(sessions.account_of(pk=vapi_session_pk))
     try:
         with suppress(VapiUnavailable):  # one that nobody needs any more could not be ended
-            started = sessions.start_conversation(vapi_session_pk=vapi_session_pk, by="worker", client=account.client())
+            started = sessions.start_conversation(vapi_session_pk=vapi_session_pk, by="worker", client=client)
     finally:
         if not started:
             clear_up(vapi_session_pk)
     if started:
         inbox.catch_up(vapi_session_pk=vapi_session_pk, at=timezone.now())
+    elif (instead := sessions.asked_instead(pk=vapi_session_pk)) is not None:
+        start_conversation(instead)
 
 
 @shared_task
@@ -48,7 +50,8 @@ def clear_up(vapi_session_pk: int) -> None:
 
 @shared_task(**ASKED_AGAIN, soft_time_limit=15)
 def end_session(vapi_session_pk: int) -> None:
-    sessions.end_session(pk=vapi_session_pk, client=account.client(), at=timezone.now())
+    client = account.client(sessions.account_of(pk=vapi_session_pk))
+    sessions.end_session(pk=vapi_session_pk, client=client, at=timezone.now())
 
 
 @shared_task(acks_late=True)
@@ -60,7 +63,8 @@ def end_sessions(call_sid: str) -> None:
 
 @shared_task(**ASKED_AGAIN, soft_time_limit=60)
 def fetch_report(vapi_session_pk: int) -> None:
-    lost_reports.fetch(vapi_session_pk=vapi_session_pk, client=account.client(), at=timezone.now())
+    client = account.client(sessions.account_of(pk=vapi_session_pk))
+    lost_reports.fetch(vapi_session_pk=vapi_session_pk, client=client, at=timezone.now())
 
 
 @shared_task(acks_late=True)
@@ -85,7 +89,8 @@ def sweep() -> None:
 @shared_task(soft_time_limit=60)
 def end_orphans() -> None:
     """Scheduled: Vapi calls of our names that no session holds. Asks Vapi only when there may be one."""
-    orphans.end_orphans(client=account.client(), now=timezone.now())
+    for each in VapiAccount.values:
+        orphans.end_orphans(client=account.client(each), now=timezone.now(), account=each)
 
 
 @shared_task

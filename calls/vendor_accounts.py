@@ -10,4 +10,8 @@ from calls.vendor_erasures import Vendors
 
 
 def vendors() -> Vendors:
-    return Vendors(vapi=account.client() if settings.VAPI_API_KEY else None, twilio=twilio_account.client())
+    return Vendors(
+        vapi=account.client() if settings.VAPI_API_KEY else None,
+        twilio=twilio_account.client(),
+        backup=account.client(account.BACKUP) if account.has_backup() else None,
+    )

@@ -17,7 +17,7 @@ from typing import Protocol
 from django.db.models import F, QuerySet
 
 from bridge.errors import BridgeError, TwilioUnavailable, VapiUnavailable
-from calls.models import VendorErasure
+from calls.models import VapiAccount, VendorErasure
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,11 @@ class Twilio(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Vendors:
-    """Who is asked; None: we have no account there."""
+    """Who is asked; None: we have no account there. `backup` is Vapi too, for the calls that were made there."""
 
     vapi: Vapi | None
     twilio: Twilio | None
+    backup: Vapi | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,10 @@ def _ask(row: VendorErasure, vendors: Vendors, now: datetime) -> bool:
 
 
 def _delete(row: VendorErasure, vendors: Vendors) -> None:
+    vapi = vendors.backup if row.account_sid == VapiAccount.BACKUP else vendors.vapi
     match row.kind:
-        case VendorErasure.Kind.VAPI_CALL if vendors.vapi is not None:
-            vendors.vapi.delete_call(row.vendor_id)
+        case VendorErasure.Kind.VAPI_CALL if vapi is not None:
+            vapi.delete_call(row.vendor_id)
         case VendorErasure.Kind.TWILIO_RECORDING if vendors.twilio is not None:
             vendors.twilio.delete_recording(row.vendor_id, row.account_sid)
         case _:

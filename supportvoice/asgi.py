@@ -45,10 +45,11 @@ ledger = DatabaseLedger(
     token_key=stream_token.key_from(settings.SECRET_KEY),
     former_keys=[stream_token.key_from(former) for former in settings.SECRET_KEY_FALLBACKS],
     client=account.client(),
+    backup=account.client(account.BACKUP) if account.has_backup() else None,
 )
 _media: Any = MediaStreamConsumer.as_asgi(
     ledger=ledger,
-    conversations=VapiConversations(api_key=settings.VAPI_API_KEY),
+    conversations=VapiConversations(keys=account.keys()),
     proof=TwilioProof(public_url=settings.PUBLIC_URL, tokens=settings.TWILIO_AUTH_TOKENS),
     clips=load_clips(settings.BASE_DIR / "bridge" / "clips"),
 )

@@ -30,7 +30,8 @@ def problems() -> Iterator[str]:
     if settings.TOOL_ALLOWED_PRIVATE:
         yield "TOOL_ALLOWED_PRIVATE is for the demo; with DEBUG=0 tools may not call private addresses."
     if not settings.ALLOW_INSECURE:
-        for name in ("PUBLIC_URL", "VAPI_BASE_URL", "TWILIO_BASE_URL"):
+        backup = ["VAPI_BACKUP_BASE_URL"] if settings.VAPI_BACKUP_API_KEY else []
+        for name in ("PUBLIC_URL", "VAPI_BASE_URL", *backup, "TWILIO_BASE_URL"):
             if not getattr(settings, name).startswith("https://"):
                 yield f"{name} must be https:// (ALLOW_INSECURE=1 tries production settings on one machine)."
 
@@ -55,8 +56,16 @@ def _secrets() -> Iterator[str]:
             yield f"{name} is missing."
         elif any(_is_placeholder(value) for value in values):
             yield f"{name} is still a placeholder."
+    if settings.VAPI_BACKUP_API_KEY and _is_placeholder(settings.VAPI_BACKUP_API_KEY):
+        yield "VAPI_BACKUP_API_KEY is still a placeholder."
+    if settings.VAPI_BACKUP_API_KEY and settings.VAPI_BACKUP_API_KEY == settings.VAPI_API_KEY and _same_server():
+        yield "VAPI_BACKUP_API_KEY must be another key than VAPI_API_KEY: what happens to one would happen to both."
     if settings.TOOL_SIGNING_SECRET and _is_placeholder(settings.TOOL_SIGNING_SECRET):
         yield "TOOL_SIGNING_SECRET is still a placeholder."
+
+
+def _same_server() -> bool:
+    return bool(settings.VAPI_BACKUP_BASE_URL == settings.VAPI_BASE_URL)
 
 
 def _proxies() -> Iterator[str]:

@@ -95,6 +95,8 @@ def household(*, directory: Path, port: int, vapi_url: str, twilio_url: str, too
         "VAPI_API_KEY": shared.vapi_key,
         "VAPI_BASE_URL": vapi_url,
         "VAPI_SOCKET_HOSTS": "",
+        "VAPI_BACKUP_API_KEY": "",
+        "VAPI_BACKUP_BASE_URL": "",
         "VAPI_WEBHOOK_SECRET": shared.webhook_secret,
         "TWILIO_ACCOUNT_SID": shared.account_sid,
         "TWILIO_AUTH_TOKEN": shared.auth_token,

@@ -205,6 +205,7 @@ class _Cutter(WSProtocol):  # type: ignore[misc]
 
     def buffer_updated(self, nbytes: int) -> None:
         framed = self._framed
-        framed.whole = False
-        super().buffer_updated(nbytes)
-        framed._owner.message_goes_on(not framed.whole)
+        was_whole, framed.whole = framed.whole, False
+        WSProtocol.buffer_updated(self, nbytes)
+        if not (was_whole and framed.whole):
+            framed._owner.message_goes_on(not framed.whole)

@@ -219,7 +219,7 @@ async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faul
     running: list[asyncio.Task[str]] = []
 
     class InMemory:
-        async def open(self, socket_url: str, *, wideband: bool = False) -> VapiPipe:
+        async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> VapiPipe:
             engine = Turns(
                 pipe=vapi,
                 post=_no_tools,

@@ -34,6 +34,8 @@ SERVE_ROLE = env("SERVE_ROLE", default="all")  # all | media | web; set by `serv
 VAPI_API_KEY = env("VAPI_API_KEY", default="")
 VAPI_BASE_URL = env("VAPI_BASE_URL", default="https://api.vapi.ai").rstrip("/")
 VAPI_SOCKET_HOSTS = env.list("VAPI_SOCKET_HOSTS", default=[])  # empty: the host of VAPI_BASE_URL, its sub-domains and *.vapi.ai
+VAPI_BACKUP_API_KEY = env("VAPI_BACKUP_API_KEY", default="")  # a second account, for when the first one does not take our calls
+VAPI_BACKUP_BASE_URL = env("VAPI_BACKUP_BASE_URL", default="").rstrip("/") or VAPI_BASE_URL
 VAPI_WEBHOOK_SECRETS = env.list("VAPI_WEBHOOK_SECRET", default=[])  # the first is sent to Vapi; all are accepted
 TOOL_ALLOWED_PRIVATE = env.list("TOOL_ALLOWED_PRIVATE", default=[])  # host:port of private addresses tools may call
 TOOL_SIGNING_SECRET = env("TOOL_SIGNING_SECRET", default="")  # signs requests to tools; a tool may have one of its own

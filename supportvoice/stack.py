@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -120,13 +120,20 @@ class Stack:
     async def run(self) -> None:
         """The processes that stay, started together and each awaited."""
         self.say(f"starting {self.server}, a Celery worker and beat")
-        await self._start(self.server, self.serving())
-        celery = ["-m", "celery", "-A", "supportvoice"]
-        await self._start("worker", [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"])
-        await self._start("beat", [*celery, "beat", "--loglevel", "INFO"])
-        await self.until(f"{self.server} answers", self._all_serve)
+        for name in self.programs():
+            await self.begin(name)
+        await self.until(f"{self.server} answers", self.serves)
         await self.until("the worker is ready", self._logged("worker", b" ready."))
         await self.until("beat has started", self._logged("beat", b"beat: Starting..."))
+
+    def programs(self) -> dict[str, list[str]]:
+        """The arguments to Python that make each member."""
+        celery = ["-m", "celery", "-A", "supportvoice"]
+        return {
+            self.server: self.serving(),
+            "worker": [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"],
+            "beat": [*celery, "beat", "--loglevel", "INFO"],
+        }
 
     def serving(self) -> list[str]:
         """The arguments to Python that make the server of this household."""
@@ -200,11 +207,12 @@ class Stack:
                 while self.valkey_socket.exists():  # noqa: ASYNC110 - another process removes it
                     await asyncio.sleep(LOOK_S)
 
-    async def _start(self, name: str, arguments: Sequence[str]) -> None:
+    async def begin(self, name: str) -> None:
+        """Start one of `programs`, also in the place of one that is gone; its log begins anew."""
         path = self.directory / "log" / f"{name}.log"
         with open(path, "wb") as log:  # noqa: ASYNC230 - opening a local file
             process = await asyncio.create_subprocess_exec(
-                *under_lifeline([sys.executable, *arguments]),
+                *under_lifeline([sys.executable, *self.programs()[name]]),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -214,7 +222,8 @@ class Stack:
             )
         self.members[name] = Member(name, process, path)
 
-    async def _all_serve(self) -> bool:
+    async def serves(self) -> bool:
+        """Whether every child has begun to serve, and takes calls."""
         all_children = self.server == "daphne" or await self._logged("serve", b"Serving on ")()
         return all_children and await is_ready(self.port)
 

@@ -17,6 +17,7 @@ SETTINGS = {  # every secret an operator gives us, each one a text that stands n
     "SECRET_KEY": "canary-1-of-the-application-" + "a" * 30,
     "SECRET_KEY_FALLBACKS": "canary-2-of-its-past-" + "b" * 30,
     "TOOL_SIGNING_SECRET": "canary-3-of-all-tools",
+    "VAPI_BACKUP_API_KEY": "canary-5-of-the-backup",
     "TECHFLOW_SECRET": "canary-4-of-one-tool",  # the variable that a tool names
 }
 _PLAIN = set(vars(logging.makeLogRecord({})))

@@ -240,7 +240,7 @@ LEAVES: Mapping[str, Fault] = {
     "leaves-after-barge-in": _leaves("right after interrupting the agent", "clear", 0.3),
     "leaves-during-dial": _leaves("while a colleague's phone rings", "ringing", 1.0, scenario="person_please"),
     "leaves-during-voicemail": _leaves(
-        "while leaving a message", "record", 1.5, scenario="person_please", anyone=Human(outcome="no-answer")
+        "while leaving a message", "record", 1.5, scenario="leave_a_message", anyone=Human(outcome="no-answer")
     ),
     "leaves-without-stop": _leaves("in the middle of the greeting, and `stop` is never sent", "stream-started", 2.5, manner="no-stop"),
     "leaves-by-reset": _leaves("in the middle of the greeting, and the media socket is reset", "stream-started", 2.5, manner="vanish"),

@@ -222,6 +222,8 @@ ANSWERS: Mapping[str, tuple[Turn, ...]] = {
     "no_thanks": (FAREWELL,),
     "want_person": ((PERSON,),),
     "mm_hm": ((),),
+    "callback_message": ((CallTool("take_message", {}, {}, "one_moment"),),),
+    "call_me_back": ((CallTool("promise_callback", {}, {}, "we_call_back"),),),
     "what_did_i_say": ((Recall("log in", "you_cannot_log_in", "not_remembered"),),),
 }
 
@@ -261,6 +263,22 @@ THREE_BARGE_INS = Scenario(
 PERSON_PLEASE = Scenario(
     name="person_please",
     caller=(Step(Heard("greeting"), Say("want_person")),),
+    answers=ANSWERS,
+)
+
+LEAVE_A_MESSAGE = Scenario(
+    name="leave_a_message",
+    caller=(*PERSON_PLEASE.caller, Step(Heard("nobody_free"), Say("callback_message"))),
+    answers=ANSWERS,
+)
+
+CALL_ME_BACK = Scenario(
+    name="call_me_back",
+    caller=(
+        *PERSON_PLEASE.caller,
+        Step(Heard("nobody_free"), Say("call_me_back")),
+        Step(Heard("we_call_back", then_s=0.6), Say("no_thanks")),
+    ),
     answers=ANSWERS,
 )
 
@@ -341,5 +359,17 @@ ECHO = Scenario(
 NOISY = (HOLD_MUSIC, STREET, ECHO)
 
 SCENARIOS: dict[str, Scenario] = {
-    each.name: each for each in (TECHFLOW, PLAIN, THREE_BARGE_INS, PERSON_PLEASE, CUT_OFF, TYPES_A_NUMBER, TEN_MINUTES, *NOISY)
+    each.name: each
+    for each in (
+        TECHFLOW,
+        PLAIN,
+        THREE_BARGE_INS,
+        PERSON_PLEASE,
+        LEAVE_A_MESSAGE,
+        CALL_ME_BACK,
+        CUT_OFF,
+        TYPES_A_NUMBER,
+        TEN_MINUTES,
+        *NOISY,
+    )
 }

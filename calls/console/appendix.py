@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from calls.console.conversation import as_text
 from calls.console.shown import NOTHING, Item, length, metrics_of, numbers, percentile, span, stamp
-from calls.models import CallSession, Recording, RecordingState, VapiReport, VapiSession, VapiState
+from calls.models import CallSession, Recording, RecordingState, VapiAccount, VapiReport, VapiSession, VapiState
 
 BYTES_PER_MS = 8  # 8 kHz mu-law
 AUDIO = {
@@ -153,9 +153,13 @@ def session(vapi: VapiSession) -> Item:
             "state": vapi.get_state_display(),
             "vapi_id": vapi.vapi_call_id or NOTHING,
             "created": f"{span(created)} by the {vapi.claimed_by or 'worker'}" if created is not None else NOTHING,
-            "note": vapi.failure or vapi.ended_reason or NOTHING,
+            "note": " · ".join(filter(None, (_where(vapi), vapi.failure or vapi.ended_reason))) or NOTHING,
         },
     )
+
+
+def _where(vapi: VapiSession) -> str:
+    return "at the backup account" if vapi.account == VapiAccount.BACKUP else ""
 
 
 def counters(call: CallSession) -> list[Item]:

@@ -1,4 +1,4 @@
-"""The two things people may change from the window: a call back was made, a message is to be processed again."""
+"""What people may change from the window: who calls back, that a call back was made, that a message is processed again."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ def callback_done(request: HttpRequest, public_id: UUID) -> HttpResponse:
         messages.warning(request, f"{asked.done_by or 'Somebody'} was faster: this call back was marked as done already.")
     to_list = request.POST.get("back") == "list"
     return HttpResponseRedirect(reverse("console:callbacks") if to_list else reverse("console:call", args=[public_id]))
+
+
+@console_change(roles.STEP_IN)
+def callback_claimed(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    """Who pressed the button calls back; the first one to do so is kept."""
+    asked = get_object_or_404(rows.callbacks(viewer_of(request.user).sight), call__public_id=public_id)
+    with transaction.atomic():
+        is_first = callbacks.claim(pk=asked.pk, by=request.user.get_username(), at=timezone.now())
+        if is_first:
+            _tell(request, "call-back-claimed", asked.call.short_id)
+    if is_first:
+        messages.success(request, "This call back is yours.")
+    else:
+        asked.refresh_from_db()
+        messages.warning(request, f"{asked.claimed_by or asked.done_by or 'Somebody'} was faster: it is taken already.")
+    return HttpResponseRedirect(reverse("console:callbacks"))
 
 
 @console_change(roles.STEP_IN)

@@ -40,6 +40,7 @@ def callback(asked: CallbackRequest, now: datetime) -> Item:
             "asked": stamp(asked.asked_at),
             "why": asked.call.get_end_reason_display() if asked.call.end_reason else "",
             "last_words": getattr(asked, "last_words", None) or "",
+            "claim_door": reverse("console:callback-claimed", args=[asked.call.public_id]),
             "done_door": reverse("console:callback-done", args=[asked.call.public_id]),
         },
     )

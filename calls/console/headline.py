@@ -64,6 +64,7 @@ def promise(callback: CallbackRequest | None, now: datetime) -> Mapping[str, str
         "callback_due": stamp(callback.due_at) if callback else "",
         "callback_done": stamp(callback.done_at) if callback else "",
         "callback_by": callback.done_by if callback else "",
+        "callback_claimed": callback.claimed_by if callback else "",
         "callback_note": callback.note if callback else "",
     }
 

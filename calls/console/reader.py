@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
+from calls import breaker
 from calls.console import appendix, conversation, headline, shown
 from calls.console.rows import MERGED, calls
 from calls.console.shown import Item
@@ -174,6 +175,7 @@ class LiveReader:
     clock: Callable[[], datetime] = timezone.now
     _sent: dict[str, list[Item]] = field(default_factory=dict)
     _figures: dict[str, str] = field(default_factory=dict)
+    _vapi: dict[str, str] = field(default_factory=dict)
 
     def exists(self) -> bool:
         return True
@@ -183,13 +185,14 @@ class LiveReader:
         now = [shown.row(call) for call in calls(self.viewer.sight).at_work(words=self.viewer.words)]
         recent = [shown.row(call) for call in calls(self.viewer.sight).lately_over()]
         lists = {"live": now, "recent": recent}
-        if lists == self._sent:
+        vapi = shown.vapi_words(breaker.opened())
+        if lists == self._sent and vapi == self._vapi:
             return None
         if recent != self._sent.get("recent"):
             self._figures = self._of_a_day()
-        self._sent = lists
+        self._sent, self._vapi = lists, vapi
         waiting = sum(item.data["tone"] == "wait" for item in now)
-        live = {"live": str(len(now)), "live_note": f"{waiting} not talking yet" if waiting else ""}
+        live = {**vapi, "live": str(len(now)), "live_note": f"{waiting} not talking yet" if waiting else ""}
         return News(lists=lists, head=Item(id="head", order=(), slots={**self._figures, **live}), whole=("live", "recent"))
 
     def _of_a_day(self) -> dict[str, str]:

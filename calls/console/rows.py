@@ -37,7 +37,7 @@ _COLUMNS = (
     *("metrics__call", "metrics__first_audio_ms", "metrics__interruptions"),
 )
 _FIGURES = ("metrics__time_to_silence_ms", "metrics__turn_latency_ms", "metrics__audio", "metrics__cost_usd")
-_CALLBACK = ("call", "asked_at", "due_at", "done_at", "done_by", "note")
+_CALLBACK = ("call", "asked_at", "due_at", "done_at", "done_by", "claimed_by", "note")
 _OF_CALL = ("public_id", "channel", "from_number", "to_number", "started_at", "erased_at", "line__number", "line__name")
 
 

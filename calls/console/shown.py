@@ -15,7 +15,9 @@ from typing import Any
 
 from django.urls import reverse
 
-from calls.models import CallMetrics, CallSession, EndReason, Outcome, Role, Status
+from agents import account
+from calls import breaker
+from calls.models import CallMetrics, CallSession, EndReason, Outcome, Role, Status, VapiAccount, VendorHealth
 
 NOTHING = "–"
 ENDED_BY = {
@@ -143,6 +145,21 @@ def _live_or_stored_interruptions(call: CallSession) -> int:
     metrics = metrics_of(call)
     stored = metrics.interruptions if metrics else 0
     return max(stored, getattr(call, "flushes", None) or 0)
+
+
+def vapi_words(away: Iterable[VendorHealth]) -> dict[str, str]:
+    """Which account at Vapi takes no calls, since when, and who takes them meanwhile; blank while both do."""
+    rows = {row.account: row for row in away}
+    row = rows.get(VapiAccount.MAIN) or rows.get(VapiAccount.BACKUP)
+    if row is None:
+        return {"vapi": "", "vapi_since": "", "vapi_instead": ""}
+    if row.account == VapiAccount.BACKUP:
+        instead = "This is the backup account: calls stay with the main one."
+    elif account.has_backup() and VapiAccount.BACKUP not in rows:
+        instead = "Calls go to the backup account."
+    else:
+        instead = "Calls go to people."
+    return {"vapi": breaker.SENTENCES[row.why], "vapi_since": stamp(row.opened_at), "vapi_instead": instead}
 
 
 def snippet(said: str, looked_for: str) -> tuple[str, str, str]:

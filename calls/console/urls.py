@@ -17,6 +17,7 @@ urlpatterns = [
     path("calls/<uuid:public_id>/messages/", messages.of_call, name="call-messages"),
     path("calls/<uuid:public_id>/recordings/<str:sid>.wav", sound.recording, name="recording"),
     path("calls/<uuid:public_id>/called-back/", changes.callback_done, name="callback-done"),
+    path("calls/<uuid:public_id>/claimed/", changes.callback_claimed, name="callback-claimed"),
     path("voicemail/", views.voicemail_list, name="voicemail"),
     path("callbacks/", views.callback_list, name="callbacks"),
     path("messages/", messages.of_nobody, name="messages"),

@@ -5,25 +5,25 @@ And once, when there are no rows to be had, from what this process remembers of 
 
 from __future__ import annotations
 
-import re
+from datetime import datetime
 
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.urls import reverse
 
-from agents import lines
+from agents import hours, lines
 from agents.models import HandoffTarget
 from bridge import stream_token, twilio_http
 from bridge.routing import MEDIA_PATH
 from calls import callbacks, consent, handover, ladder
-from calls.models import CallSession
-
-E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
+from calls.callbacks import E164
+from calls.models import CallbackRequest, CallSession
 
 NO_AGENT_HERE = "Sorry, nobody answers this number. Please check the number and call again. Goodbye."
 ONE_MOMENT = "One moment, please."
 LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
 ALL_TALKING = "All our agents are talking."
+CALL_ME_BACK, TAKE_A_MESSAGE = "1", "2"  # the keys
 STAY_ON_THE_LINE = "Please stay on the line."
 MAY_WE_RECORD = "If you agree to this call being recorded, please press 1 now. If not, just stay on the line."
 NOTHING_HEARD = "We did not hear a message. Goodbye."
@@ -59,18 +59,24 @@ def step(what: ladder.Step, call: CallSession | None) -> str:
     """A step of the ladder; only a call we know gets more than a goodbye."""
     match what:
         case ladder.DialHuman(target) if call is not None:
-            number = HandoffTarget.objects.get(slug=target.slug).number
-            return _dial(target.slug, number, target.ring_seconds, epoch=call.epoch, shown=call.to_number)
+            return _dial(HandoffTarget.objects.get(slug=target.slug), epoch=call.epoch, shown=call.to_number)
         case ladder.Voicemail() if call is not None:
-            return voicemail(call, offer=may_be_called(call))
+            return voicemail(call, offer=callbacks.may_be_called(call))
         case ladder.HangUp(sorry=True):
             return twilio_http.say_and_hang_up(SORRY)
     return twilio_http.hang_up()
 
 
+def ask_anew(epoch: int) -> str:
+    """Whoever is still on the line asks at the door of the newest stream; a repeat of an old request does not."""
+    return twilio_http.ask_at(_url("twilio-resume", epoch))
+
+
 def voicemail(call: CallSession, *, offer: bool) -> str:
     """The tone, with the `offer` to be called back instead."""
-    return _voicemail(call.epoch, f"Or press 1, and we will call you back within {_hours(call)}." if offer else "")
+    now = call.last_seen_at  # of this very question, but the row's: so a repeat gets the same words
+    when = callbacks.when(call, callbacks.due(call, at=now), at=now)
+    return _voicemail(call.epoch, f"Or press 1, and we will call you back {when}." if offer else "")
 
 
 def queued(call: CallSession, *, turn: int, place: int) -> str:
@@ -78,24 +84,28 @@ def queued(call: CallSession, *, turn: int, place: int) -> str:
     said = [ALL_TALKING] if turn == 0 else []
     if place:
         said.append(f"You are number {place}.")
-        said += [f"To be called back within {_hours(call)} instead, press 1."] if may_be_called(call) else []
+        said += _ways_out(call)
     return twilio_http.wait_in_line(
         sentences=said or [STAY_ON_THE_LINE],
-        key_url=_url("twilio-callback", call.epoch),
         next_url=_url("twilio-wait", call.epoch, turn + 1),
     )
 
 
+def _ways_out(call: CallSession) -> list[str]:
+    """What a caller can do instead of waiting."""
+    now = call.last_seen_at  # as for the voicemail
+    back = f"To be called back {callbacks.when(call, callbacks.due(call, at=now), at=now)} instead, press {CALL_ME_BACK}."
+    message = f"To leave a message, press {TAKE_A_MESSAGE}."
+    return [*([back] if callbacks.may_be_called(call) else []), *([message] if call.line and call.line.voicemail else [])]
+
+
 def promised(call: CallSession) -> str:
-    return twilio_http.say_and_hang_up(f"Thank you. We will call you back within {_hours(call)}. Goodbye.")
+    asked = CallbackRequest.objects.get(call=call)
+    when = callbacks.when(call, asked.due_at, at=asked.asked_at)
+    return twilio_http.say_and_hang_up(f"Thank you. We will call you back {when}. Goodbye.")
 
 
-def may_be_called(call: CallSession) -> bool:
-    """Callers may withhold their number: Twilio then sends a word in its place."""
-    return E164.fullmatch(call.from_number) is not None
-
-
-def from_memory(*, call_sid: str, to_number: str, rung: str) -> str:
+def from_memory(*, call_sid: str, to_number: str, rung: str, at: datetime) -> str:
     """The database is away, and Twilio has nobody else to ask: the next person of this line after `rung`, else the voicemail."""
     try:
         answer = lines.answer(to_number, draw=lines.draw_of(call_sid))
@@ -106,21 +116,21 @@ def from_memory(*, call_sid: str, to_number: str, rung: str) -> str:
     slugs = [target.slug for target in answer.targets]
     later = answer.targets[slugs.index(rung) + 1 :] if rung in slugs else answer.targets
     following = [target for target in later if handover.is_allowed(slug=target.slug, number=target.number)]
-    if not following:
+    if not following or not hours.is_open(answer.hours, at):
         return _voicemail(epoch=0) if answer.voicemail else twilio_http.say_and_hang_up(SORRY)
-    target = following[0]
-    return _dial(target.slug, target.number, target.ring_seconds, epoch=0, shown=to_number)
+    return _dial(following[0], epoch=0, shown=to_number)
 
 
-def _dial(slug: str, number: str, ring_seconds: int, *, epoch: int, shown: str) -> str:
+def _dial(target: HandoffTarget | lines.Target, *, epoch: int, shown: str) -> str:
     return twilio_http.dial_human(
         sentence=ONE_MOMENT,
-        number=number,
-        whisper_url=_url("twilio-whisper", slug),
-        leg_url=_url("twilio-leg", slug),
-        action_url=_url("twilio-dial", epoch, slug),
+        number=target.number,
+        whisper_url=_url("twilio-whisper", target.slug),
+        leg_url=_url("twilio-leg", target.slug),
+        action_url=_url("twilio-dial", epoch, target.slug),
         caller_id=shown if E164.fullmatch(shown) else "",
-        ring_seconds=ring_seconds,
+        ring_seconds=target.ring_seconds,
+        talk_s=60 * target.talk_minutes,
     )
 
 
@@ -133,11 +143,6 @@ def _voicemail(epoch: int, offer: str = "") -> str:
         offer=offer,
         offer_url=_url("twilio-callback", epoch),
     )
-
-
-def _hours(call: CallSession) -> str:
-    hours = callbacks.hours(call)
-    return "one hour" if hours == 1 else f"{hours} hours"
 
 
 def _url(door: str, *parts: int | str) -> str:

@@ -18,15 +18,15 @@ from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
-from calls import consent, endings, handover, ladder, publisher, queueing, services, tasks
-from calls.models import CallSession, RecordingKind, Status
+from calls import callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
+from calls.models import CallSession, RecordingKind, Rung, Status
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock, twilio_door
 
 RECORDING_SID = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
 ERROR_CODE = re.compile(r"[0-9]{5}", re.ASCII)
 NOT_HAD = "112"  # the first digits of Twilio's codes for a document that could not be had; all others blame the document
-CALL_ME_BACK = "1"
+NOT_RUNG = "132"  # of its codes for a <Dial> it could not carry out, an invalid number among them
 I_AGREE = "1"
 
 
@@ -41,19 +41,25 @@ def incoming_call(knock: Knock) -> HttpResponse:
         return twiml(twilio_http.say_and_hang_up(spoken.NO_AGENT_HERE))
     if call.is_over:
         return twiml(twilio_http.hang_up())
-    if call.version_id is None:  # no agent is published on this line: its people take the call
+    if not _has_agent(call):  # none is published on this line, or none can be had now: its people take the call
         return _next(knock, call.epoch)
     if call.status == Status.WAITING:
-        return _in_the_queue(knock, call.epoch, turn=0)
+        return _next(knock, call.epoch, turn=0)
     return twiml(_to_the_agent(call))
 
 
 @twilio_door
 def wait(knock: Knock, epoch: int, turn: int) -> HttpResponse:
-    """A turn in the queue is over: is there a place with the AI by now?"""
+    """A turn in the queue is over, or the caller pressed a key in it: is there a place with the AI by now?"""
+    key = knock.get("Digits")
+    if key == spoken.CALL_ME_BACK:
+        call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
+        if call is not None and callbacks.may_be_called(call):
+            endings.callback_asked(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
+            return twiml(spoken.promised(call))
     if _end_if_over(knock):
         return twiml(twilio_http.hang_up())
-    return _in_the_queue(knock, epoch, turn=turn)
+    return _next(knock, epoch, turn=turn, wants_message=key == spoken.TAKE_A_MESSAGE)
 
 
 @twilio_door
@@ -64,7 +70,7 @@ def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
     call = consent.answered(call_sid=knock.call_sid, epoch=epoch, agrees=knock.get("Digits") == I_AGREE, at=knock.at)
     if call is None or call.is_over:
         return twiml(twilio_http.hang_up())
-    if call.version_id is None:
+    if not _has_agent(call):
         return _next(knock, epoch)
     return twiml(_to_the_agent(call, is_greeted=True))
 
@@ -103,12 +109,8 @@ def callback(knock: Knock, epoch: int) -> HttpResponse:
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
     if call is None:
         return twiml(twilio_http.hang_up())
-    if knock.get("Digits") != CALL_ME_BACK or not spoken.may_be_called(call):
-        if _end_if_over(knock) or call.is_over:
-            return twiml(twilio_http.hang_up())
-        if call.status == Status.WAITING:
-            return _in_the_queue(knock, epoch, turn=call.waiting.said_turn + 1)
-        return twiml(spoken.voicemail(call, offer=False))
+    if knock.get("Digits") != spoken.CALL_ME_BACK or not callbacks.may_be_called(call):
+        return twiml(twilio_http.hang_up() if _end_if_over(knock) or call.is_over else spoken.voicemail(call, offer=False))
     endings.callback_asked(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
     return twiml(spoken.promised(call))
 
@@ -133,7 +135,7 @@ def fallback(knock: Knock) -> HttpResponse:
         return _go_on(knock, door, parts)
     except DatabaseError:
         rung = str(parts.get("target", ""))
-        return twiml(spoken.from_memory(call_sid=knock.call_sid, to_number=knock.get("To"), rung=rung))
+        return twiml(spoken.from_memory(call_sid=knock.call_sid, to_number=knock.get("To"), rung=rung, at=knock.at))
 
 
 def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
@@ -148,18 +150,20 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
     endings.fallback_asked(call_sid=call.call_sid, door=door, code=code, at=knock.at)
     match door:
         case "twilio-call" | "twilio-wait" if code.startswith(NOT_HAD) and call.status == Status.WAITING:
-            return _in_the_queue(knock, call.epoch, turn=parts.get("turn", -1) + 1)
-        case "twilio-call" | "twilio-wait" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and call.version_id is not None:
+            return _next(knock, call.epoch, turn=parts.get("turn", -1) + 1)
+        case "twilio-call" | "twilio-wait" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and _has_agent(call):
             return twiml(_to_the_agent(call))
-        case "twilio-consent" if call.status == Status.CONNECTING and call.version_id is not None:  # without a yes it is a no
+        case "twilio-consent" if call.status == Status.CONNECTING and _has_agent(call):  # without a yes it is a no
             return twiml(_to_the_agent(call, is_greeted=True))
         case "twilio-dial":
             handover.lost_dial(call_sid=call.call_sid, epoch=call.epoch, target=parts["target"], at=knock.at)
         case "twilio-voicemail":  # what was recorded is told by the recording itself
             return twiml(twilio_http.say_and_hang_up(spoken.THANK_YOU))
-        case "twilio-callback" if spoken.may_be_called(call):  # one key is offered there, so that is what was pressed
+        case "twilio-callback" if callbacks.may_be_called(call):  # one key is offered there, so that is what was pressed
             endings.callback_asked(call_sid=call.call_sid, epoch=call.epoch, at=knock.at)
             return twiml(spoken.promised(call))
+    if code.startswith(NOT_RUNG):
+        handover.dial_refused(call_sid=call.call_sid, at=knock.at)
     answer = _next(knock, call.epoch, only_down=True)
     publisher.task(tasks.end_sessions, call.call_sid)  # after: whoever is creating one now must see that it is of no use
     return answer
@@ -232,6 +236,11 @@ def _told(knock: Knock) -> dict[str, Any]:
     }
 
 
+def _has_agent(call: CallSession) -> bool:
+    """An agent has been asked for."""
+    return call.version_id is not None and (call.rung < Rung.HUMAN or call.vapi_sessions.exists())
+
+
 def _to_the_agent(call: CallSession, *, is_greeted: bool = False) -> str:
     session = call.session_to_start
     if session is not None:  # a state, not "is it new": a repeat repairs a lost enqueue
@@ -239,14 +248,12 @@ def _to_the_agent(call: CallSession, *, is_greeted: bool = False) -> str:
     return spoken.connect(call, is_greeted=is_greeted)
 
 
-def _in_the_queue(knock: Knock, epoch: int, *, turn: int) -> HttpResponse:
-    return _next(knock, epoch, turn=turn)
-
-
-def _next(knock: Knock, epoch: int, *, only_down: bool = False, turn: int | None = None) -> HttpResponse:
-    step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, only_down=only_down, turn=turn)
-    if isinstance(step, ladder.Resume):
+def _next(knock: Knock, epoch: int, *, turn: int | None = None, **more: bool) -> HttpResponse:
+    step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, turn=turn, **more)
+    if isinstance(step, ladder.Resume | ladder.TakeBack):
         return twiml(_to_the_agent(CallSession.objects.select_related("line").get(call_sid=knock.call_sid)))
+    if isinstance(step, handover.AskAnew):
+        return twiml(spoken.ask_anew(step.epoch))
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
     if isinstance(step, ladder.Wait) and call is not None:
         place = queueing.place_to_say(call, turn=turn or 0, at=knock.at)

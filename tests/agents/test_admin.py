@@ -216,7 +216,7 @@ def test_a_number_is_kept_as_digits(desk: Client, typed: str, kept: str) -> None
 @pytest.mark.parametrize("typed", ["5550100", "+0123456789", "+1555010010a", "tel:+15550100"])
 def test_a_number_without_country_code_is_refused_with_an_example(desk: Client, typed: str) -> None:
     line = {"number": typed, "template": a_version().template.pk}
-    target = {"number": typed, "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 20}
+    target = {"number": typed, "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 20, "talk_minutes": 240}
     for page in (desk.post(f"{DESK}/phoneline/add/", line), desk.post(f"{DESK}/handofftarget/add/", target)):
         assert "Write the number with + and country code, digits only, like +15550100100." in text_of(page)
     assert (PhoneLine.objects.count(), HandoffTarget.objects.count()) == (0, 0)
@@ -231,15 +231,15 @@ def test_a_slug_with_spaces_and_a_second_use_of_it_are_refused(desk: Client) -> 
 
 
 def test_a_colleague_rings_for_a_sane_time(desk: Client) -> None:
-    sent = {"number": "+15550100111", "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 1}
+    sent = {"number": "+15550100111", "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 1, "talk_minutes": 240}
     assert "Choose from 5 to 120 seconds." in text_of(desk.post(f"{DESK}/handofftarget/add/", sent))
-    desk.post(f"{DESK}/handofftarget/add/", sent | {"ring_seconds": 20})
+    desk.post(f"{DESK}/handofftarget/add/", sent | {"ring_seconds": 20, "talk_minutes": 240})
     assert HandoffTarget.objects.get().ring_seconds == 20
 
 
 def a_colleague(**changes: Any) -> dict[str, Any]:
     """What a browser sends to add a colleague."""
-    return {"number": "+15550100111", "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 20} | changes
+    return {"number": "+15550100111", "name": "Tier 2", "slug": "tier2", "order": 1, "ring_seconds": 20, "talk_minutes": 240} | changes
 
 
 @pytest.mark.parametrize(
@@ -523,3 +523,20 @@ def test_how_long_things_are_kept_is_said_on_the_agent_and_on_the_line_and_nothi
     sent = {"number": LINE, "template": template.pk, "callback_hours": 4, "disclosure": "", "keep_days": "0", "all_party_consent": "on"}
     desk.post(f"{DESK}/phoneline/add/", sent)
     assert PhoneLine.objects.values_list("keep_days", "keep_sound_days", "all_party_consent").get() == (0, None, True)
+
+
+def test_of_two_managers_who_edit_one_draft_the_second_is_told_and_keeps_what_they_wrote(desk: Client) -> None:
+    template = a_version().template
+    address = f"{DESK}/assistanttemplate/{template.pk}/change/"
+    read = filled(template)
+    assert desk.post(address, read | {"prompt": "Ann's words."}).status_code == 302
+    page = desk.post(address, read | {"prompt": "Bob's words."})
+    assert "Somebody else has saved this agent since you opened it" in text_of(page)
+    assert "Bob's words." in unescape(page.content.decode())
+    template.refresh_from_db()
+    assert template.prompt == "Ann's words."
+    newer = re.search(r'name="as_read" value="([^"]+)"', page.content.decode())
+    assert newer is not None
+    assert desk.post(address, read | {"prompt": "Bob's words.", "as_read": unescape(newer[1])}).status_code == 302
+    template.refresh_from_db()
+    assert template.prompt == "Bob's words."

@@ -139,7 +139,9 @@ def test_silence_is_timed_only_when_asked_for() -> None:
 
 def test_tools_sit_in_the_model_and_the_built_in_ones_come_last() -> None:
     tools = inline()["model"]["tools"]
-    assert [tool["function"]["name"] for tool in tools] == ["get_user_account", "transfer_to_human", "end_call", "do_not_record"]
+    assert [tool["function"]["name"] for tool in tools] == [
+        *("get_user_account", "transfer_to_human", "take_message", "promise_callback", "end_call", "do_not_record")
+    ]
     assert {tool["type"] for tool in tools} == {"function"}
     assert all("server" not in tool for tool in tools)
     transfer = tools[1]["function"]["parameters"]["properties"]

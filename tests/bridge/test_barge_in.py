@@ -82,6 +82,51 @@ def test_the_sentence_before_a_hand_over_is_heard_to_its_end_whoever_speaks(orde
     assert played(out) == b"\x55" * 12_000
 
 
+def a_minute_at_once(**rules: object) -> BridgeCore:
+    """An agent that sent a minute of sound in no time and is done with its turn; the caller has heard 2 s of it."""
+    core = a_call(**rules)
+    agent_is_speaking(core, ms=60_000)
+    core.vapi_said(vapi.AgentStopped(), 0.1)
+    core.vapi_said(vapi.FinalHeard("assistant", TEN), 0.1)
+    run_until(core, 2.0, [])
+    return core
+
+
+@pytest.mark.parametrize("instant", [True, False])
+def test_an_answer_to_the_caller_is_not_kept_waiting_by_the_rest_of_what_it_interrupted(instant: bool) -> None:
+    core = a_minute_at_once(instant=instant)
+    out = core.vapi_said(vapi.CallerSpoke(), 2.0) + core.vapi_said(vapi.PartialHeard("user", "stop"), 2.3)
+    core.vapi_said(vapi.CallerPaused(), 2.5)
+    run_until(core, 3.4, out)
+    assert clears(out) == int(instant)
+    answer = core.vapi_said(vapi.AgentStarted(), 3.4)
+    assert clears(answer) == 1  # what went on to be played since 2.6 s is at Twilio
+    assert noted(answer, "interruption-confirmed")
+    assert "They heard nothing" in told(answer)[0]
+    answer += core.agent_audio(b"\x66" * 8000, 3.41)
+    assert len(played(answer)) == 300 * 8
+    run_until(core, 6.0, answer)
+    assert played(answer) == b"\x66" * 8000
+    assert clears(answer) == 1
+
+
+def test_an_answer_that_comes_while_the_old_turn_is_held_needs_no_second_clear() -> None:
+    core = a_minute_at_once()
+    out = core.vapi_said(vapi.CallerSpoke(), 2.0) + core.vapi_said(vapi.PartialHeard("user", "stop"), 2.2)
+    out += core.vapi_said(vapi.AgentStarted(), 2.4) + core.agent_audio(b"\x66" * 8000, 2.41)
+    run_until(core, 6.0, out)
+    assert (clears(out), played(out)) == (1, b"\x66" * 8000)
+
+
+def test_a_new_turn_after_a_mere_noise_waits_for_the_rest_of_the_last_one() -> None:
+    core = a_minute_at_once()
+    out = core.vapi_said(vapi.CallerSpoke(), 2.0) + core.vapi_said(vapi.CallerPaused(), 2.2)
+    run_until(core, 3.0, out)
+    out += core.vapi_said(vapi.AgentStarted(), 3.0)
+    assert clears(out) == 1  # the one of the noise
+    assert noted(out, "interruption-confirmed") == []
+
+
 # -- a pause first -------------------------------------------------------------------------------------------------------
 
 

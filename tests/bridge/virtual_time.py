@@ -194,7 +194,7 @@ async def _call(
         return {"results": results}
 
     class InMemory:
-        async def open(self, socket_url: str, *, wideband: bool = False) -> Link:
+        async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> Link:
             is_first = not turns
             pipe = vapi if is_first else MemoryLink()
             before = () if is_first else tuple(final.text.lower() for final in evidence.understood)
@@ -252,7 +252,7 @@ def refused_with(twilio: TwilioPipe, notebook: Notebook) -> int:
 
 async def _refused_with(twilio: TwilioPipe, notebook: Notebook) -> int:
     class Nobody:
-        async def open(self, socket_url: str, *, wideband: bool = False) -> VapiPipe:
+        async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> VapiPipe:
             raise AssertionError("a refused stream has no business at Vapi")
 
     consumer = MediaStreamConsumer(ledger=notebook, conversations=Nobody(), proof=lambda *, path, headers: True, clips=BRIDGE_CLIPS)

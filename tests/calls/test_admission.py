@@ -11,12 +11,12 @@ import pytest
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
-from pytest_django.fixtures import Settings
+from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 
 from agents import lines
-from bridge.errors import VapiRefused
+from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.ports import Closing
-from calls import admission, queueing, services, sessions, sweep
+from calls import admission, breaker, queueing, services, sessions, sweep
 from calls.models import CallbackRequest, CallSession, EndReason, Outcome, Status, VapiSession
 from calls.queue_rows import AgentPlace, Waiting
 from tests.builders import FakeVapi, a_call, at_once, call_sid, session_of
@@ -88,8 +88,9 @@ def full(client: Client) -> None:
 
 def test_a_caller_beyond_the_limit_hears_their_place_at_once_and_is_offered_a_call_back(client: Client, full: None) -> None:
     answer = tree(knock(client, DOOR, incoming(THIRD)))
-    assert said(answer) == ["All our agents are talking.", "You are number 2.", "To be called back within 4 hours instead, press 1."]
-    assert answer[0][1]["action"] == f"{PUBLIC_URL}{DOOR}/callback/0"
+    ways_out = ["To be called back within 4 hours instead, press 1.", "To leave a message, press 2."]
+    assert said(answer) == ["All our agents are talking.", "You are number 2.", *ways_out]
+    assert answer[0][1]["action"] == f"{PUBLIC_URL}{DOOR}/wait/0/1"
     assert answer[1][2] == f"{PUBLIC_URL}{DOOR}/wait/0/1"
     assert call(THIRD).status == Status.WAITING
     assert events(THIRD) == [("call-received", {}), ("queue-joined", {"place": 2})]
@@ -146,9 +147,9 @@ def test_a_door_that_is_asked_twice_at_once_gives_the_place_once(client: Client,
 
 
 def test_nobody_waits_longer_than_half_a_minute_for_the_agent(client: Client, full: None) -> None:
-    waited(SECOND, 21)
+    waited(SECOND, 18)
     assert said(asked(client, SECOND)) != []
-    waited(SECOND, 22.1)
+    waited(SECOND, 19.1)
     assert [verb[0] for verb in asked(client, SECOND, 2)] == ["Say", "Dial"]
     assert [verb[0] for verb in asked(client, SECOND, 2)] == ["Say", "Dial"]
     assert (call(SECOND).status, call(SECOND).rung) == (Status.TRANSFERRING, "R3")
@@ -158,8 +159,8 @@ def test_nobody_waits_longer_than_half_a_minute_for_the_agent(client: Client, fu
 
 def test_a_clock_that_jumped_back_keeps_nobody_waiting(client: Client, full: None) -> None:
     waited(SECOND, -7200)
-    assert said(asked(client, SECOND, 11)) != []
-    assert [verb[0] for verb in asked(client, SECOND, 12)] == ["Say", "Dial"]
+    assert said(asked(client, SECOND, 9)) != []
+    assert [verb[0] for verb in asked(client, SECOND, 10)] == ["Say", "Dial"]
 
 
 def test_without_people_the_voicemail_takes_who_has_waited_long_enough(client: Client) -> None:
@@ -172,11 +173,20 @@ def test_without_people_the_voicemail_takes_who_has_waited_long_enough(client: C
 
 
 def test_one_key_has_the_caller_called_back_and_another_keeps_them_in_the_queue(client: Client, full: None) -> None:
-    assert verbs(knock(client, f"{DOOR}/callback/0", about(SECOND, Digits="7"))) == ["Gather", "Redirect"]
-    assert verbs(knock(client, f"{DOOR}/callback/0", about(SECOND, Digits="1"))) == ["Say", "Hangup"]
+    assert verbs(knock(client, f"{DOOR}/wait/0/1", about(SECOND, Digits="7"))) == ["Gather", "Redirect"]
+    for _ in range(2):
+        assert verbs(knock(client, f"{DOOR}/wait/0/2", about(SECOND, Digits="1"))) == ["Say", "Hangup"]
     assert CallbackRequest.objects.get().call == call(SECOND)
     assert (call(SECOND).end_reason, call(SECOND).outcome) == (EndReason.CALLBACK_PROMISED, Outcome.CALLBACK)
     assert ("queue-left", {"why": "callback_promised"}) in events(SECOND)
+    assert said(asked(client, THIRD, 1))[0] == "You are number 1."
+
+
+def test_another_key_leads_to_the_voicemail_at_once(client: Client, full: None) -> None:
+    for _ in range(2):
+        assert verbs(knock(client, f"{DOOR}/wait/0/1", about(SECOND, Digits="2"))) == ["Gather", "Record", "Say"]
+    assert (call(SECOND).status, call(SECOND).commands.count()) == (Status.VOICEMAIL, 0)
+    assert ("queue-left", {"why": "voicemail"}) in events(SECOND)
     assert said(asked(client, THIRD, 1))[0] == "You are number 1."
 
 
@@ -253,31 +263,35 @@ def test_fifty_callers_at_once_get_the_one_free_place_once(client: Client) -> No
     answers = at_once([partial(ring, Client(), f"CA{number:032d}") for number in range(50)])
     assert answers.count(["Say", "Connect", "Redirect"]) + answers.count(["Gather", "Redirect"]) == 50
     assert answers.count(["Say", "Connect", "Redirect"]) == CallSession.objects.filter(status=Status.CONNECTING).count() == 1
-    assert len(admission.room(timezone.now()).line) == 49
+    assert admission.room(timezone.now()).ahead == 49
 
 
 def test_as_many_as_the_limit_says_are_with_the_agent(settings: Settings) -> None:
     settings.MAX_CALLS = 3
     doors.a_line()
-    who = {"account_sid": ACCOUNT_SID, "from_number": CALLER, "to_number": NUMBER, "at": timezone.now()}
-    opened = [services.open_call(sid=call_sid(), **who) for _ in range(5)]
+    opens = partial(services.open_call, account_sid=ACCOUNT_SID, from_number=CALLER, to_number=NUMBER, at=timezone.now())
+    opened = [opens(sid=call_sid()) for _ in range(5)]
     assert [each.status for each in opened if each] == [Status.CONNECTING] * 3 + [Status.WAITING] * 2
     assert AgentPlace.objects.count() == 3
 
 
 def test_a_call_that_fell_silent_long_ago_holds_no_place() -> None:
     silent = a_call(status=Status.STREAMING)
+    assert not admission.room(timezone.now()).has_place
     CallSession.objects.filter(pk=silent.pk).update(last_seen_at=timezone.now() - admission.ALIVE_WITHIN)
-    assert admission.take(a_call(), timezone.now())
+    assert admission.room(timezone.now()).has_place
 
 
 def test_what_vapi_refuses_for_want_of_lines_is_the_limit_for_a_minute(settings: Settings) -> None:
     settings.MAX_CALLS = 5
     now = timezone.now()
-    for client in (FakeVapi(), FakeVapi(), FakeVapi(problem=VapiRefused("Full.", status=400, lines_busy=True))):
+    for client in (FakeVapi(), FakeVapi(), FakeVapi(problem=VapiRefused("Full.", status=400, limit="lines"))):
         sessions.start_conversation(vapi_session_pk=session_of(a_call()).pk, by="worker", client=client)
-    assert admission.most(now) == 2
-    assert admission.most(timezone.now() + admission.BELIEVED_FOR) == 5
+    later = timezone.now() + admission.BELIEVED_FOR
+    assert admission.room(timezone.now()).most == 2
+    assert admission.room(later + admission.ONE_MORE_EVERY).most == 3
+    assert admission.room(later + 3 * admission.ONE_MORE_EVERY).most == admission.room(later + timedelta(days=1)).most == 5
+    assert admission.room(now - timedelta(hours=1)).most == 5
 
 
 def test_a_session_that_ended_for_want_of_lines_tells_the_limit_too(settings: Settings) -> None:
@@ -287,4 +301,71 @@ def test_a_session_that_ended_for_want_of_lines_tells_the_limit_too(settings: Se
         sessions.start_conversation(vapi_session_pk=session_of(each).pk, by="worker", client=FakeVapi())
     raw = "call.start.error-subscription-concurrency-limit-reached"
     sessions.session_ended(vapi_call_id=session_of(calls[0]).vapi_call_id or "", at=timezone.now(), raw=raw)
-    assert admission.most(timezone.now()) == 1
+    assert admission.room(timezone.now()).most == 1
+
+
+def test_an_account_that_carries_more_than_it_said_is_believed_at_once(settings: Settings) -> None:
+    settings.MAX_CALLS = 5
+    first, second, now = session_of(a_call()), session_of(a_call()), timezone.now()
+    admission.lines_are_busy("main", at=now, besides=first.pk)
+    sessions.start_conversation(vapi_session_pk=first.pk, by="worker", client=FakeVapi())
+    assert admission.room(now).most == 1
+    sessions.start_conversation(vapi_session_pk=second.pk, by="worker", client=FakeVapi())
+    assert admission.room(now).most == 5
+
+
+def test_a_place_is_free_when_vapi_has_let_go_of_its_call(client: Client, full: None) -> None:
+    sessions.start_conversation(vapi_session_pk=session_of(call(FIRST)).pk, by="worker", client=FakeVapi())
+    over(FIRST)
+    assert said(asked(client, SECOND)) == ["Please stay on the line."]
+    sessions.end_session(pk=session_of(call(FIRST)).pk, client=FakeVapi(), at=timezone.now())
+    assert asked(client, SECOND, 2)[1][0] == "Connect"
+
+
+def test_a_line_that_vapi_does_not_let_go_of_keeps_nobody_waiting_for_ever() -> None:
+    gone = a_call()
+    sessions.start_conversation(vapi_session_pk=session_of(gone).pk, by="worker", client=FakeVapi())
+    over(gone.call_sid)
+    assert not admission.room(timezone.now()).has_place
+    CallSession.objects.filter(pk=gone.pk).update(last_seen_at=timezone.now() - admission.LET_GO_WITHIN)
+    assert admission.room(timezone.now()).has_place
+
+
+def test_with_a_backup_what_it_carries_counts_too(settings: Settings) -> None:
+    settings.MAX_CALLS, settings.VAPI_BACKUP_API_KEY = 9, "another"
+    talking, now = a_call(), timezone.now()
+    admission.lines_are_busy("main", at=now, besides=session_of(talking).pk)
+    assert admission.room(now).most == 9
+    admission.lines_are_busy("backup", at=now, besides=session_of(talking).pk)
+    assert admission.room(now).most == 2
+
+
+def test_an_account_without_a_free_line_is_no_account_in_trouble(client: Client, settings: Settings) -> None:
+    settings.MAX_CALLS = 5
+    doors.a_line()
+    assert ring(client, FIRST)[0] == "Connect"
+    sessions.start_conversation(vapi_session_pk=session_of(call(FIRST)).pk, by="worker", client=FakeVapi())
+    assert ring(client, SECOND)[0] == "Connect"
+    full = FakeVapi(problem=VapiUnavailable("Vapi's line limit is reached.", status=201, sent=True, limit="lines"))
+    sessions.start_conversation(vapi_session_pk=session_of(call(SECOND)).pk, by="worker", client=full)
+    over(SECOND)
+    assert not breaker.opened()
+    assert ring(client, THIRD) == ["Gather", "Redirect"]
+    over(FIRST)
+    sessions.end_session(pk=session_of(call(FIRST)).pk, client=FakeVapi(), at=timezone.now())
+    assert asked(client, THIRD)[1][0] == "Connect"
+
+
+def test_a_caller_whom_the_agent_takes_back_has_a_place_again_and_only_one() -> None:
+    talking = a_call()
+    CallSession.objects.update(status=Status.TRANSFERRING)
+    assert a_call().vapi_sessions.exists()
+    CallSession.objects.filter(pk=talking.pk).update(status=Status.CONNECTING)
+    admission.take_again(talking, at=timezone.now())
+    now = admission.room(timezone.now())
+    assert (now.taken, AgentPlace.objects.filter(call=talking).count(), now.has_place) == (2, 1, False)
+
+
+def test_a_turn_in_the_queue_costs_few_queries(client: Client, full: None, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
+    with django_assert_max_num_queries(14):  # the begin and the end of the transaction are two of them
+        asked(client, SECOND)

@@ -203,9 +203,9 @@ SEQUENCES: dict[str, tuple[str, str, str, str]] = {
     "stream_error_handshake": ("", Status.CONNECTING, "", "Connect"),
     "stream_error_midcall": ("", Status.CONNECTING, "", "Connect"),
     "transfer_answered": ("handed-over", Status.ENDED, "human_ended", "Hangup"),
-    "transfer_busy": ("handed-over", Status.VOICEMAIL, "", "Say"),
-    "transfer_failed": ("handed-over", Status.VOICEMAIL, "", "Say"),
-    "transfer_no_answer": ("handed-over", Status.VOICEMAIL, "", "Say"),
+    "transfer_busy": ("handed-over", Status.CONNECTING, "", "Connect"),
+    "transfer_failed": ("handed-over", Status.CONNECTING, "", "Connect"),
+    "transfer_no_answer": ("handed-over", Status.CONNECTING, "", "Connect"),
     "transfer_caller_gives_up": ("handed-over", Status.ENDED, "caller_hung_up", "Dial"),
     "voicemail_done": ("", Status.ENDED, "voicemail_left", "Hangup"),
 }

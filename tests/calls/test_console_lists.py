@@ -300,3 +300,18 @@ def test_the_line_of_a_call_may_be_gone(ops: Client) -> None:
     PhoneLine.objects.all().delete()
     for path in ("/voicemail/", "/callbacks/", "/calls/", f"/calls/{call.public_id}/"):
         assert ops.get(path).status_code == 200
+
+
+def test_a_call_back_is_claimed_by_the_first_who_says_so_and_the_list_says_who_calls(ops: Client) -> None:
+    call = over()
+    asked = a_callback(call)
+    door = f"/calls/{call.public_id}/claimed/"
+    assert "I’ll do it" in ops.get("/callbacks/").content.decode()
+    assert ops.post(door).headers["Location"] == "/callbacks/"
+    shown = ops.post(door, follow=True).content.decode()
+    assert "olga was faster" in shown
+    assert "olga calls" in shown
+    assert "I’ll do it" not in shown
+    asked.refresh_from_db()
+    assert asked.claimed_by == "olga"
+    assert list(call.events.filter(kind="callback-claimed").values_list("detail", flat=True)) == [{"by": "olga"}]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import Any
+
 import pytest
 from django.utils import timezone
 
 from agents.models import HandoffTarget, PhoneLine
+from agents.payload import RESUMED
 from bridge.ports import Closing
-from calls import endings, evidence, handover, ladder, services
-from calls.models import CallSession, EndReason, Outcome, Rung, Status, VapiState
-from tests.builders import a_call, a_line
+from calls import builtin_tools, endings, evidence, handover, ladder, services, sessions
+from calls.history import add_line
+from calls.models import CallbackRequest, CallSession, EndReason, Outcome, Role, Rung, Status, VapiState
+from tests.builders import FakeVapi, a_call, a_line, a_target, session_of
 
 pytestmark = pytest.mark.django_db
 
@@ -26,11 +31,11 @@ def lost_call(*targets: str) -> CallSession:
     return call
 
 
-def asked(call: CallSession, epoch: int = 0) -> ladder.Step:
+def asked(call: CallSession, epoch: int = 0) -> ladder.Step | handover.AskAnew:
     return handover.next_step(call_sid=call.call_sid, epoch=epoch, at=timezone.now())
 
 
-def dialled(call: CallSession, target: str, status: str, *, bridged: bool = True) -> ladder.Step:
+def dialled(call: CallSession, target: str, status: str, *, bridged: bool = True) -> ladder.Step | handover.AskAnew:
     handover.dial_result(call_sid=call.call_sid, epoch=0, target=target, status=status, bridged=bridged, at=timezone.now())
     return asked(call)
 
@@ -213,3 +218,153 @@ def test_a_stale_epoch_and_an_unknown_call_are_hung_up_and_nothing_is_written() 
     assert handover.next_step(call_sid="CA" + "9" * 32, epoch=0, at=timezone.now()) == ladder.HangUp()
     assert evidence.hold(call_sid="CA" + "9" * 32, at=timezone.now()) is None
     assert fresh(call).__dict__ | {"_state": None} == before
+
+
+# -- the AI has the caller back ----------------------------------------------------------------------------------------
+
+
+def wished(*targets: str, at: datetime | None = None, **line: Any) -> CallSession:
+    """A call whose agent asked for a person, on a line with these people behind it."""
+    a_line(targets=targets, **line)
+    call = a_call(status=Status.STREAMING, stream_epoch=0, at=at)
+    call.vapi_sessions.update(state=VapiState.LIVE, vapi_call_id="v-0", live_at=timezone.now())
+    detail = {"target": targets[0], "reason": "locked", "summary": "Alex cannot log in."}
+    services.ask(call=call, key=services.hand_over_key(call.call_sid, 0), verb="hand-over", detail=detail, at=timezone.now())
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("handed-over"), at=timezone.now())
+    return call
+
+
+def taken_back(**line: Any) -> CallSession:
+    """And nobody came."""
+    call = wished("tier2", **line)
+    asked(call)
+    assert dialled(call, "tier2", "no-answer") == ladder.TakeBack()
+    return fresh(call)
+
+
+def tool(call: CallSession, name: str) -> tuple[str, str]:
+    """What the model is told, and what problem."""
+    CallSession.objects.filter(pk=call.pk).update(status=Status.STREAMING)
+    answered = builtin_tools.run(call=fresh(call), name=name, arguments={}, at=timezone.now())
+    assert answered is not None
+    return answered.text, answered.problem
+
+
+def request(call: CallSession) -> dict[str, Any]:
+    vapi = FakeVapi()
+    sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    return dict(vapi.created[0]["assistant"])
+
+
+@pytest.mark.parametrize("status", ["busy", "no-answer", "failed", "canceled", ""])
+def test_when_nobody_comes_the_ai_has_the_caller_back_on_a_stream_of_the_next_epoch(status: str) -> None:
+    call = wished("tier2", "tier3")
+    asked(call)
+    assert dialled(call, "tier2", status) == ladder.DialHuman(ladder.Target("tier3"))
+    assert dialled(call, "tier3", status) == ladder.TakeBack()
+    assert (fresh(call).status, fresh(call).epoch, session_of(call).n) == (Status.CONNECTING, 1, 1)
+    assert [event.detail for event in call.events.filter(kind="taken-back")] == [{"n": 1, "why": "nobody-answered"}]
+    assert asked(call) == ladder.Resume()  # a retry leads onto the same stream
+    assert session_of(call).n == 1
+
+
+def test_its_first_words_say_that_nobody_is_free_and_what_can_be_done_and_it_knows_the_conversation() -> None:
+    call = taken_back()
+    add_line(call=call, vapi_call_id="v-0", role=Role.USER, text="I cannot log in", vendor_ms=1, at=timezone.now(), n=0)
+    assistant = request(call)
+    assert assistant["firstMessage"] == (
+        "I'm sorry, nobody is free right now. I can take a message, or have somebody call you back within 4 hours. Which would you like?"
+    )
+    *_, said, told = assistant["model"]["messages"]
+    assert said == {"role": "user", "content": "I cannot log in"}
+    assert told["role"] == "system"
+    assert "take_message" in told["content"]
+    assert {"take_message", "promise_callback"} <= {tool["function"]["name"] for tool in assistant["model"]["tools"]}
+
+
+def test_a_conversation_lost_after_that_is_resumed_and_still_knows_that_nobody_came() -> None:
+    call = taken_back()
+    CallSession.objects.filter(pk=call.pk).update(status=Status.STREAMING, stream_epoch=1)
+    services.stream_closed(call_sid=call.call_sid, epoch=1, closing=Closing("agent-lost"), at=timezone.now())
+    assert asked(call, epoch=1) == ladder.Resume()
+    assistant = request(call)
+    assert assistant["firstMessage"] == RESUMED
+    assert "nobody is free" in assistant["model"]["messages"][-1]["content"]
+
+
+def test_the_model_promises_a_call_back_by_a_time_it_is_told_to_say() -> None:
+    call = taken_back()
+    assert tool(call, "promise_callback") == tool(call, "promise_callback")
+    assert tool(call, "promise_callback")[0] == "Promised: somebody calls back within 4 hours. Tell the caller exactly that."
+    assert CallbackRequest.objects.get().call == call
+    services.stream_closed(call_sid=call.call_sid, epoch=1, closing=Closing("agent-ended"), at=timezone.now())
+    assert (fresh(call).end_reason, fresh(call).outcome) == (EndReason.CALLBACK_PROMISED, Outcome.CALLBACK)
+
+
+def test_the_model_sends_the_caller_to_the_voicemail_without_ringing_anybody() -> None:
+    call = taken_back()
+    assert "tone" in tool(call, "take_message")[0]
+    services.stream_closed(call_sid=call.call_sid, epoch=1, closing=Closing("handed-over"), at=timezone.now())
+    assert asked(call, epoch=1) == ladder.Voicemail()
+
+
+def test_a_message_or_a_call_back_is_refused_where_there_can_be_none() -> None:
+    call = taken_back(voicemail=False)
+    CallSession.objects.filter(pk=call.pk).update(from_number="anonymous")
+    assert tool(call, "take_message")[1] == "No message can be left here. Tell the caller so."
+    assert "withheld" in tool(call, "promise_callback")[1]
+    assert not CallbackRequest.objects.exists()
+
+
+def test_who_did_not_come_is_not_rung_again_but_somebody_new_is() -> None:
+    call = taken_back()
+    assert tool(call, "transfer_to_human")[0].startswith("Everybody was rung on this call already, and nobody is free.")
+    a_target("new", order=9).lines.add(PhoneLine.objects.get())
+    assert tool(call, "transfer_to_human")[0].startswith("New takes over")
+    services.stream_closed(call_sid=call.call_sid, epoch=1, closing=Closing("handed-over"), at=timezone.now())
+    assert asked(call, epoch=1) == ladder.DialHuman(ladder.Target("new"))
+
+
+def test_a_caller_who_came_for_want_of_an_agent_is_not_taken_back() -> None:
+    call = lost_call("tier2")
+    asked(call)
+    assert dialled(call, "tier2", "no-answer") == ladder.Voicemail()
+
+
+def test_a_number_twilio_cannot_ring_leads_to_the_next_person() -> None:
+    call = wished("tier2", "tier3")
+    asked(call)
+    assert handover.dial_refused(call_sid=call.call_sid, at=timezone.now())
+    assert asked(call) == ladder.DialHuman(ladder.Target("tier3"))
+    assert results(call) == [("tier2", "failed")]
+
+
+def test_outside_working_hours_nobody_is_rung_and_the_model_is_told_when_somebody_is_back() -> None:
+    tomorrow = timezone.now() + timedelta(days=1)
+    hours: dict[str, Any] = {"time_zone": "UTC", "hours": [f"{tomorrow:%A} 9:00-17:00"]}
+    a_line(targets=("tier2",), **hours)
+    call = a_call(status=Status.STREAMING, stream_epoch=0)
+    said = tool(call, "transfer_to_human")[0]
+    assert said.startswith("Nobody is at work now; they are back at 9 am tomorrow. Tell the caller so.")
+    assert "by 1 pm tomorrow (promise_callback)" in said
+    assert call.events.filter(kind="closed-hours").count() == 1
+    assert not call.commands.exists()
+    assert "by 1 pm tomorrow" in tool(call, "promise_callback")[0]
+    due = CallbackRequest.objects.get().due_at
+    assert (due.date(), due.hour, due.minute) == (tomorrow.date(), 13, 0)
+
+
+def test_a_caller_who_presses_0_outside_working_hours_is_told_so_by_the_ai() -> None:
+    tomorrow = timezone.now() + timedelta(days=1)
+    call = wished("tier2", time_zone="UTC", hours=[f"{tomorrow:%A} 9:00-17:00"])
+    assert asked(call) == ladder.TakeBack()
+    assert request(call)["firstMessage"].startswith("I'm sorry, nobody is at work right now.")
+    assert call.events.filter(kind="closed-hours").count() == 1
+
+
+def test_without_an_agent_outside_working_hours_there_is_the_voicemail() -> None:
+    call = lost_call("tier2")
+    PhoneLine.objects.update(time_zone="UTC", hours=[f"{timezone.now() + timedelta(days=1):%A} 9-17"])
+    assert asked(call) == ladder.Voicemail()
+    assert call.events.filter(kind="closed-hours").count() == 1
+    assert not call.commands.filter(verb="dial").exists()

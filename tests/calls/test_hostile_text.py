@@ -98,9 +98,9 @@ def test_whatever_number_a_caller_shows_the_answer_is_the_same_document(client: 
 def test_every_sentence_and_address_of_the_builder_stays_in_its_place(text: str) -> None:
     urls = {"whisper_url": f"https://h/{text}", "leg_url": f"https://l/{text}", "action_url": f"https://a/{text}"}
     plain = twilio_http.dial_human(
-        sentence="x", number="+15550100111", whisper_url="w", leg_url="l", action_url="a", caller_id="+1", ring_seconds=9
+        sentence="x", number="+15550100111", whisper_url="w", leg_url="l", action_url="a", caller_id="+1", ring_seconds=9, talk_s=9
     )
-    clean = {name: twilio_http.NOT_XML.sub(" ", url) for name, url in urls.items()}
+    clean: dict[str, Any] = {name: twilio_http.NOT_XML.sub(" ", url) for name, url in urls.items()}
     hostile = twilio_http.dial_human(sentence=f"x {text}", number="+15550100111", caller_id="+1", ring_seconds=9, **clean)
     assert shape(fromstring(hostile)) == shape(fromstring(plain))
     spoken = {"prompt": f"x {text}", "nothing_heard": f"y {text}", "offer": f"z {text}"}

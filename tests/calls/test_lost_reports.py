@@ -41,7 +41,7 @@ def house(settings: Settings) -> Iterator[House]:
 @pytest.fixture
 def worker(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """Tasks run where they are enqueued."""
-    monkeypatch.setattr(account, "client", lambda: house)
+    monkeypatch.setattr(account, "client", lambda *_: house)
     current_app.conf.task_always_eager = True
     yield house
     current_app.conf.task_always_eager = False

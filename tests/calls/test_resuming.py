@@ -12,7 +12,7 @@ from agents.payload import RESUMED
 from bridge.ports import Closing
 from calls import handover, ladder, memory, resuming, services, sessions
 from calls.history import add_line
-from calls.models import CallSession, Heard, Role, Rung, Status, TranscriptLine, VapiState
+from calls.models import CallSession, EndReason, Heard, Role, Rung, Status, TranscriptLine, VapiState
 from tests.builders import FakeVapi, a_call, a_line, session_of
 
 pytestmark = pytest.mark.django_db
@@ -86,10 +86,14 @@ def test_a_caller_whose_stream_is_over_gets_the_agent_back_on_another_one(why: s
     assert services.admit_stream(call_sid=call.call_sid, account_sid=call.account_sid, stream_sid="MZ2", epoch=1, at=timezone.now())
 
 
-def test_who_asks_for_an_epoch_that_is_long_over_is_told_to_hang_up() -> None:
+def test_who_asks_for_an_epoch_that_is_long_over_is_sent_to_the_door_of_the_newest_and_changes_nothing() -> None:
     call = talking()
     handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
     services.admit_stream(call_sid=call.call_sid, account_sid=call.account_sid, stream_sid="MZ2", epoch=1, at=timezone.now())
+    before = CallSession.objects.values().get(pk=call.pk)
+    assert handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()) == handover.AskAnew(1)
+    assert CallSession.objects.values().get(pk=call.pk) == before
+    services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
     assert handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now()) == ladder.HangUp()
 
 

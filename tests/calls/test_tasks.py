@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def vapi(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVapi]:
     """Tasks run where they are enqueued, with a Vapi in memory."""
     fake = FakeVapi()
-    monkeypatch.setattr(account, "client", lambda: fake)
+    monkeypatch.setattr(account, "client", lambda *_: fake)
     current_app.conf.task_always_eager = True
     yield fake
     current_app.conf.task_always_eager = False

@@ -258,7 +258,7 @@ def test_news_that_are_faster_than_the_creates_answer_are_done_when_it_comes(by:
     assert call is not None
     spoken = report(("bot", "Hello.", 0, 900), reason="pipeline-no-available-llm-model")
     vapi = Hasty(final("Hello.", 900, "assistant"), over("pipeline-no-available-llm-model"), spoken)
-    monkeypatch.setattr(account, "client", lambda: vapi)
+    monkeypatch.setattr(account, "client", lambda *_: vapi)
     if by == "worker":
         tasks.start_conversation(session_of(call).pk)
     else:

@@ -69,7 +69,7 @@ class OneLink:
     def __init__(self, said: list[bytes | str]) -> None:
         self._link = BadLink(said)
 
-    async def open(self, socket_url: str, *, wideband: bool = False) -> BadLink:
+    async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> BadLink:
         return self._link
 
 

@@ -55,17 +55,20 @@ class House:
         database_url: str = "",
         server: Server = "serve",
         env: Mapping[str, str] | None = None,
+        with_backup: bool = False,
     ) -> None:
         self.directory = directory
         self.secrets = Secrets()
         self.stack: Stack
         self.vapi: VapiSandbox
+        self.backup: VapiSandbox | None = None  # another Vapi, with a key of its own
         self.twilio: TwilioRestSandbox
         self.phones: list[TwilioCall] = []  # every call placed, for whoever looks at all of them
         self._placed: list[Future[TwilioCall]] = []
         self._database_url = database_url or f"sqlite:///{directory / 'db.sqlite3'}"
         self._server = server
-        self._env = env or {}
+        self._env = dict(env or {})
+        self._with_backup = with_backup
         self._blocker = blocker
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vendors", daemon=True)
@@ -92,6 +95,10 @@ class House:
     async def _start(self) -> None:
         tool_host = await self._open.enter_async_context(crm_running())
         self.vapi = await self._open.enter_async_context(VapiSandbox(api_key=self.secrets.vapi_key, concurrency_limit=50))
+        if self._with_backup:
+            key = f"backup-{self.secrets.vapi_key}"
+            self.backup = await self._open.enter_async_context(VapiSandbox(api_key=key, concurrency_limit=50))
+            self._env |= {"VAPI_BACKUP_API_KEY": key, "VAPI_BACKUP_BASE_URL": self.backup.base_url}
         self.twilio = await self._open.enter_async_context(TwilioRestSandbox(self.secrets.account_sid, self.secrets.auth_token))
         urls = {"vapi_url": self.vapi.base_url, "twilio_url": self.twilio.base_url, "tool_host": tool_host}
         stack = household(directory=self.directory, port=0, shared=self.secrets, say=lambda _: None, **urls)
@@ -112,7 +119,7 @@ class House:
         """Place a call `after_s` from now and return at once; its result is the phone, when the call is over and the house has settled.
 
         `leave` makes the caller hang up after a moment (see `TwilioCall.wait_for`). `more` goes to the phone; `says` is sound it
-        utters from the first moment on.
+        utters from the first moment on, `backup_faults` are those of the backup Vapi.
         """
         calling = asyncio.run_coroutine_threadsafe(self._carry(scenario, faults or Faults(), leave, after_s, more), self._loop)
         self._placed.append(calling)
@@ -137,7 +144,7 @@ class House:
 
     async def _carry(self, scenario: Scenario, faults: Faults, leave: Leave | None, after_s: float, more: dict[str, Any]) -> TwilioCall:
         await asyncio.sleep(after_s)
-        says = more.pop("says", b"")
+        says, backup_faults = more.pop("says", b""), more.pop("backup_faults", None) or Faults()
         phone = TwilioCall(
             webhook_url=f"{self.stack.url}/webhook/twilio",
             status_url=f"{self.stack.url}/webhook/twilio/status",
@@ -150,6 +157,8 @@ class House:
         phone.phone.utter(says)
         self.phones.append(self.twilio.take(phone))
         self.vapi.of_call[phone.call_sid] = (scenario, faults)
+        if self.backup is not None:
+            self.backup.of_call[phone.call_sid] = (scenario, backup_faults)
         running = asyncio.create_task(phone.run())
         if leave is not None:
             await phone.wait_for(leave.moment, within=LONGEST_S)
@@ -175,7 +184,12 @@ class House:
     # -- evidence --------------------------------------------------------------------------------------------------
 
     def at_vapi(self, call_sid: str) -> list[SandboxCall]:
-        return [call for call in list(self.vapi.calls.values()) if str(call.request.get("name", "")).startswith(call_sid)]
+        """At the main account first, then at the backup."""
+        return [call for vapi in (self.vapi, self.backup) if vapi is not None for call in self.made_at(vapi, call_sid)]
+
+    @staticmethod
+    def made_at(vapi: VapiSandbox, call_sid: str) -> list[SandboxCall]:
+        return [call for call in list(vapi.calls.values()) if str(call.request.get("name", "")).startswith(call_sid)]
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._blocker.unblock():
@@ -184,6 +198,15 @@ class House:
                 with handler["default"].cursor() as cursor:
                     cursor.execute(sql, values)
                     return list(cursor.fetchall())
+            finally:
+                handler.close_all()
+
+    def change(self, sql: str) -> None:
+        with self._blocker.unblock():
+            handler = ConnectionHandler({"default": environ.Env.db_url_config(self._database_url)})
+            try:
+                with handler["default"].cursor() as cursor:
+                    cursor.execute(sql)
             finally:
                 handler.close_all()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bridge.sandbox.dial import Human
-from bridge.sandbox.script import PERSON_PLEASE, PLAIN, TECHFLOW, THREE_BARGE_INS
+from bridge.sandbox.script import CALL_ME_BACK, LEAVE_A_MESSAGE, PERSON_PLEASE, PLAIN, TECHFLOW, THREE_BARGE_INS
 from bridge.sandbox.turns import Faults
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.demo import COLLEAGUE
@@ -43,10 +43,12 @@ def look(house: House) -> Look:
         "three barge-ins": {"scenario": THREE_BARGE_INS},
         "article": {"scenario": TECHFLOW},
         "person": {"scenario": PERSON_PLEASE, "humans": COMES},
+        "nobody, call back": {"scenario": CALL_ME_BACK, "humans": NOBODY_COMES},
+        "nobody, message": {"scenario": LEAVE_A_MESSAGE, "humans": NOBODY_COMES},
         "plain": {"scenario": PLAIN},
         "vapi down, nobody": {"scenario": PLAIN, "faults": Faults(create_status=500), "humans": NOBODY_COMES},
         "vapi down, person": {"scenario": PLAIN, "faults": Faults(create_status=503), "humans": COMES},
-        "vapi breaks": {"scenario": PLAIN, "faults": Faults(close_after_s=5.0, close_code=1011), "humans": COMES},
+        "vapi breaks": {"scenario": PLAIN, "faults": Faults(close_after_s=2.5, close_code=1011), "humans": COMES},
         **{name: {"scenario": TECHFLOW, "leave": leave} for name, leave in LEAVES.items()},
     }
     placed = {name: house.place(**how, after_s=RINGS_APART_S * number) for number, (name, how) in enumerate(calls.items())}
@@ -172,8 +174,9 @@ def test_a_caller_who_asks_for_a_person_gets_one_after_the_agents_last_word(hous
     assert house.row(phone.call_sid)["outcome"] == "handed_over"
 
 
-def test_a_vapi_socket_that_breaks_mid_call_leads_to_a_person(look: Look) -> None:
+def test_a_vapi_socket_that_breaks_in_three_conversations_of_a_call_leads_to_a_person(house: House, look: Look) -> None:
     phone = look("vapi breaks")
+    assert len(house.at_vapi(phone.call_sid)) == 3
     assert ("connecting_colleague", True) in heard(phone)
     assert [dial.bridged for dial in phone.dials] == [True]
 
@@ -191,3 +194,28 @@ def test_without_a_worker_the_bridge_makes_the_session_itself_a_second_later(hou
     assert ("greeting", True) in heard(phone)
     assert house.one(f"SELECT r.claimed_by FROM calls_vapisession r {OF_CALL}", phone.call_sid) == "consumer"
     assert len(house.at_vapi(phone.call_sid)) == 1
+
+
+def test_when_nobody_comes_the_ai_has_the_caller_back_and_promises_a_call_back(house: House, look: Look) -> None:
+    phone = look("nobody, call back")
+    nothing_to_complain_of(phone)
+    said = [clip for clip, _ in heard(phone) if clip]
+    assert said[-4:] == ["one_moment", "nobody_free", "we_call_back", "goodbye"]
+    assert "disclosure" not in said[1:]
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["outcome"], row["rung"], row["epoch"]) == ("callback_promised", "callback", "R3", 1)
+    assert house.kinds(phone.call_sid).count("taken-back") == 1
+    (due,) = house.rows(f"SELECT r.due_at FROM calls_callbackrequest r {OF_CALL}", phone.call_sid)
+    assert due
+    _, second = sorted(house.at_vapi(phone.call_sid), key=lambda call: str(call.request["name"]))
+    assert "I want to talk to a person, please." in str(second.request["assistant"]["model"]["messages"])
+
+
+def test_when_nobody_comes_the_ai_has_the_caller_back_and_takes_a_message(house: House, look: Look) -> None:
+    phone = look("nobody, message")
+    said = [clip for clip, _ in heard(phone) if clip]
+    assert said[said.index("nobody_free") :] == ["nobody_free", "one_moment", "voicemail_prompt"]
+    assert len(phone.recordings) == 1
+    assert [dial.status for dial in phone.dials] == ["busy"]
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["outcome"], row["rung"]) == ("voicemail_left", "voicemail", "R4")

@@ -1,7 +1,7 @@
 """Named faults of both vendors against the real house: every caller gets an answer, every call its end, every line stands once.
 
-`make load` takes a handful, `make faults` all of them, `make faults FAULTS=dies-1011,burst` these. R2 of the ladder does
-not exist yet: an agent that is lost comes back with what was said, and the third loss within a minute leads to a person.
+`make load` takes a handful, `make faults` all of them, `make faults FAULTS=dies-1011,burst` these. There is no
+backup account: an agent that is lost comes back with what was said, and the third loss within a minute leads to a person.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from bridge.sandbox.dial import Human
 from bridge.sandbox.faults import NAMED, Fault
-from bridge.sandbox.script import PERSON_PLEASE, SCENARIOS, Heard, Press, Scenario, Step
+from bridge.sandbox.script import LEAVE_A_MESSAGE, SCENARIOS, Heard, Press, Scenario, Step
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.demo import COLLEAGUE
 from tests.journeys.house import OF_CALL, House, Leave
@@ -59,11 +59,13 @@ PERSON_COMES = (
     - RESUMED
     - GREETED_AGAIN
 )
+UNMADE = {name for name in PERSON_COMES if name.startswith("create-")}
+OTHERS_TALK_S = 45.0
 CALLER_LEFT = {name for name in NAMED if name.startswith("leaves-")}
 EXPECTED = HARMLESS | PERSON_COMES | CALLER_LEFT | RESUMED | GREETED_AGAIN
 COMES = Human(rings_s=0.5, talks_s=1.0)
 NOBODY = Human(outcome="no-answer", rings_s=0.5)
-PRESS_ONE: Scenario = replace(PERSON_PLEASE, caller=(*PERSON_PLEASE.caller, Step(Heard("voicemail_prompt", then_s=0.3), Press("1"))))
+PRESS_ONE: Scenario = replace(LEAVE_A_MESSAGE, caller=(*LEAVE_A_MESSAGE.caller, Step(Heard("voicemail_prompt", then_s=0.3), Press("1"))))
 
 Look = Callable[[str], TwilioCall]
 
@@ -72,7 +74,9 @@ Look = Callable[[str], TwilioCall]
 def look(house: House) -> Look:
     """The call with that fault, once it is over and the house has settled."""
     calls = {name: _how(NAMED[name]) for name in CHOSEN} | {"callback": {"scenario": PRESS_ONE, "humans": {COLLEAGUE: NOBODY}}}
-    placed = {name: house.place(**how, after_s=RINGS_APART_S * number) for number, (name, how) in enumerate(calls.items())}
+    calls = dict(sorted(calls.items(), key=lambda call: call[0] in UNMADE))  # last: an account that refuses calls is left alone
+    waits = {name: RINGS_APART_S * number + (OTHERS_TALK_S if name in UNMADE else 0.0) for number, name in enumerate(calls)}
+    placed = {name: house.place(**how, after_s=waits[name]) for name, how in calls.items()}
 
     def call(name: str) -> TwilioCall:
         placed[name] = house.on_time(placed[name], again=lambda: house.place(**calls[name]))

@@ -63,6 +63,7 @@ CONSOLE = {
     "console:recording": Door(READ, 503, row="voicemail"),  # behind the door there is no Twilio
     "console:recording, of a whole call": Door(LISTEN, 503, row="sound", enter=READ),
     "console:callback-done": Door(ACT, 302, row="call", post=True),
+    "console:callback-claimed": Door(ACT, 302, row="call", post=True),
     "console:voicemail": Door(READ),
     "console:callbacks": Door(READ),
     "console:messages": Door(READ, row="nobody"),
@@ -164,6 +165,7 @@ SHELL = {  # whoever has a shell on the server
         "erase",
         "export_calls",
         "export_person",
+        "fallback_twiml",
         "sandbox",
         "serve",
     ),

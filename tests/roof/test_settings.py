@@ -26,6 +26,8 @@ GOOD = {
     "PUBLIC_URL": "https://voice.acme.org",
     "VAPI_API_KEY": "a-real-key",
     "VAPI_BASE_URL": "https://api.vapi.ai",
+    "VAPI_BACKUP_API_KEY": "another-real-key",
+    "VAPI_BACKUP_BASE_URL": "https://api.vapi.ai",
     "VAPI_WEBHOOK_SECRETS": ["s3cr3t-of-ours"],
     "TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
     "TWILIO_AUTH_TOKENS": ["a-real-token"],
@@ -60,6 +62,9 @@ def test_good_production_settings_have_no_problem(production: Any) -> None:
         ("ALLOWED_HOSTS", []),
         ("ALLOWED_HOSTS", ["*"]),
         ("VAPI_API_KEY", ""),
+        ("VAPI_BACKUP_API_KEY", "changeme"),
+        ("VAPI_BACKUP_API_KEY", "a-real-key"),  # the main one's
+        ("VAPI_BACKUP_BASE_URL", "http://127.0.0.1:8090"),
         ("VAPI_WEBHOOK_SECRETS", []),
         ("VAPI_WEBHOOK_SECRETS", ["changeme"]),
         ("VAPI_WEBHOOK_SECRETS", ["a-good-one", "changeme"]),
@@ -179,7 +184,9 @@ def test_a_file_that_cannot_be_read_is_told_in_a_sentence() -> None:
     assert done.stderr == "The file of SECRET_KEY_FILE cannot be read: No such file or directory.\n"
 
 
-@pytest.mark.parametrize("command", ["demo --once", "sandbox serve", "sandbox call", "sandbox seed --tool-url https://x.example/x"])
+@pytest.mark.parametrize(
+    "command", ["demo --once", "sandbox serve", "sandbox call", "sandbox faults", "sandbox seed --tool-url https://x.example/x"]
+)
 def test_the_sandbox_stays_out_of_production_unless_told(command: str) -> None:
     done = run(f"manage.py {command}", **PRODUCTION)
     assert done.returncode == 2
@@ -188,7 +195,7 @@ def test_the_sandbox_stays_out_of_production_unless_told(command: str) -> None:
 
 
 def test_the_sandbox_runs_in_production_when_told() -> None:
-    done = run("manage.py sandbox faults", **PRODUCTION, ALLOW_INSECURE="1")
+    done = run("manage.py sandbox faults --list", **PRODUCTION, ALLOW_INSECURE="1")
     assert done.returncode == 0, done.stderr
 
 

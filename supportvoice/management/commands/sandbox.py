@@ -13,16 +13,20 @@ from agents.services import seed_demo
 from agents.tasks import premake_version
 from bridge.sandbox import cli, clips
 from supportvoice.demo import COLLEAGUE, LINE
+from supportvoice.embedded import EmbeddedAway
+from supportvoice.laboratory import command
+from supportvoice.stack import StackFailed
 
 BRIDGE_CLIPS = settings.BASE_DIR / "bridge" / "clips"
 
 
 class Command(BaseCommand):
-    help = "A Vapi to call (serve), a caller (call), what may go wrong (faults), the agent they talk about (seed), their voices (clips)."
+    help = "A Vapi to call (serve), a caller (call), the fault laboratory (faults), the agent they talk about (seed), their voices (clips)."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         cli.add_verbs(verbs, self._known())
+        command.add_arguments(verbs.choices["faults"])
         seed = verbs.add_parser("seed", help="the TechFlow agent, its tool, its line and the colleague behind it")
         seed.add_argument("--number", default=settings.TWILIO_PHONE_NUMBER or LINE)
         seed.add_argument("--target", default=COLLEAGUE)
@@ -37,6 +41,8 @@ class Command(BaseCommand):
                 self._seed(options)
             case "clips":
                 self._clips()
+            case "faults" if not options["list"]:
+                self._laboratory(options)
             case _:
                 self._run(options)
 
@@ -61,6 +67,16 @@ class Command(BaseCommand):
             raise CommandError(str(why), returncode=2) from None
         if code:
             raise SystemExit(code)
+
+    def _laboratory(self, options: dict[str, Any]) -> None:
+        try:
+            lost = command.run(options, tell=self._say, directory=settings.VAR_DIR / "laboratory")
+        except command.Misused as why:
+            raise CommandError(str(why), returncode=2) from None
+        except (EmbeddedAway, StackFailed) as problem:
+            raise CommandError(str(problem), returncode=2) from None
+        if lost:
+            raise SystemExit(1)
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)

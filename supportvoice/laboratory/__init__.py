@@ -1,0 +1,5 @@
+"""The fault laboratory: a whole house, both vendors played by the sandbox, faults injected for real, a judge who sees only from outside.
+
+`matrix` says which faults there are, `strikes` how each is injected, `ground` starts and mends what they break, `runs` places the calls,
+`witness` writes down what the vendors saw of each, `judge` (pure) says whether it was lost, `report` tells it: docs/fault-laboratory.md.
+"""

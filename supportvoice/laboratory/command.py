@@ -1,0 +1,86 @@
+"""`sandbox faults`: its options, and one run from an empty house to the report."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from supportvoice.bench import report as bench_report
+from supportvoice.laboratory import matrix, report
+from supportvoice.laboratory.ground import open_ground
+from supportvoice.laboratory.nemesis import nemesis
+from supportvoice.laboratory.runs import AT_ONCE, Laboratory, Placed
+from supportvoice.stack import HOME
+
+RUNS = 1
+
+
+class Misused(Exception):
+    """The command cannot be done as it was given; the text says why, in one sentence."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--list", action="store_true", help="only name the sandbox's faults, for `call --fault`")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="these ids (C9) or rows ('C9 next verb') of the table alone")
+    parser.add_argument("--runs", type=int, default=RUNS, help="injections of each id (1, and at least one of each row)")
+    parser.add_argument("--seed", type=int, default=None, help="of all that is random; printed at the end")
+    parser.add_argument("--nemesis", type=int, default=0, metavar="CALLS", help="instead: so many calls, and a random fault every 5 s")
+    parser.add_argument("--at-once", type=int, default=0, metavar="N", help=f"calls at once ({AT_ONCE}; 30 with --nemesis)")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="where to keep the result")
+    parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="where to keep it as a page")
+
+
+def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: Path) -> int:
+    """How many calls were lost. Raises Misused, StackFailed, EmbeddedAway."""
+    if options["runs"] < 1 or options["nemesis"] < 0 or options["at_once"] < 0:
+        raise Misused("--runs takes 1 or more, --nemesis and --at-once 0 or more.")
+    try:
+        rows = matrix.chosen(options["only"])
+    except KeyError as unknown:
+        known = ", ".join(dict.fromkeys(row.id for row in matrix.MATRIX))
+        raise Misused(f"{unknown.args[0]} is no fault of the table: take one of {known}.") from None
+    seed = secrets.randbelow(1 << 31) if options["seed"] is None else options["seed"]
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": bench_report.commit(HOME),
+        "machine": {**bench_report.machine(), "load_at_start": round(os.getloadavg()[0], 1)},
+        "versions": report.versions(),
+        "seed": seed,
+        "runs": options["runs"],
+        "nemesis": options["nemesis"],
+    }
+    not_here = {row.name: why for row in rows if (why := row.not_here())}
+    calls = asyncio.run(_played(options, [row for row in rows if row.name not in not_here], seed, tell))
+    left_out = {} if options["nemesis"] else {**not_here, **({} if options["only"] else matrix.NOT_COVERED)}
+    found = report.document(about=about, calls=calls, not_covered=left_out)
+    for line in report.table(found):
+        tell(line)
+    stem = directory / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
+    _keep(options["json"] or stem.with_suffix(".json"), json.dumps(found, indent=1) + "\n", tell)
+    _keep(options["html"] or stem.with_suffix(".html"), report.page(found), tell)
+    return int(found["lost"])
+
+
+async def _played(options: Mapping[str, Any], rows: Sequence[matrix.Row], seed: int, tell: Callable[[str], None]) -> list[Placed]:
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="laboratory-") as directory:
+        async with open_ground(Path(directory), say=lambda sentence: tell(f"... {sentence}")) as ground:
+            if options["nemesis"]:
+                return await nemesis(ground, rng=rng, calls=options["nemesis"], at_once=options["at_once"], tell=tell)
+            laboratory = Laboratory(ground, rng, tell, at_once=options["at_once"] or AT_ONCE)
+            return await laboratory.run(rows, options["runs"])
+
+
+def _keep(path: Path, text: str, tell: Callable[[str], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    tell(f"kept in {path}")

@@ -1,0 +1,230 @@
+"""The house on which faults are tried, and the wires to its vendors: started, looked at as an operator would, mended after each fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from bridge.sandbox.proxy import Proxy
+from bridge.sandbox.twilio_rest import TwilioRestSandbox
+from bridge.sandbox.vapi import VapiSandbox
+from supportvoice.demo import COLLEAGUE, LINE, Secrets, crm_running, household
+from supportvoice.stack import Stack, StackFailed
+
+ESTABLISHED = "01"
+CALLS_AT_ONCE = 60  # what the account at Vapi allows
+MENDED_WITHIN_S = 60.0
+VALKEY = "valkey-server"
+
+Say = Callable[[str], None]
+
+
+class BehindWire(VapiSandbox):
+    """A Vapi that is reached through a proxy, its audio sockets too."""
+
+    wire: Proxy | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.wire.port}" if self.wire else super().base_url
+
+
+@dataclass(slots=True)
+class Ground:
+    """Everything a fault may break, and the evidence."""
+
+    stack: Stack
+    vapi: BehindWire
+    twilio: TwilioRestSandbox
+    to_vapi: Proxy
+    to_twilio: Proxy
+    secrets: Secrets
+    fallback_url: str  # of the number: where Twilio asks when nobody answers ...
+    fallback_is_static: bool  # ... on somebody else's host, the ladder's last rung; else it is a door of the house itself
+    say: Say
+    calls_since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    # ---- who is who
+
+    def serving(self) -> list[int]:
+        """The children of `serve`."""
+        return children(self.stack.members["serve"].process.pid) if "serve" in self.stack.members else []
+
+    def carriers(self, port: int) -> list[int]:
+        """Those of them that hold an open connection to this port."""
+        return connected_to(port, self.serving())
+
+    def working(self) -> list[int]:
+        """The worker, its pool first."""
+        if "worker" not in self.stack.members:
+            return []
+        pid = self.stack.members["worker"].process.pid
+        return [*children(pid), pid]
+
+    def everybody(self) -> list[int]:
+        return [*self.serving(), *self.working()]
+
+    def valkey(self) -> int:
+        """The server on our own socket, whoever keeps it. 0 when there is none."""
+        socket = str(self.stack.valkey_socket)
+        return next((pid for pid, words in processes() if VALKEY in words[0] and socket in words), 0)
+
+    def valkeys_keeper(self) -> int:
+        """Who starts Valkey again when it dies."""
+        socket = str(self.stack.valkey_socket)
+        return next((pid for pid, words in processes() if "keep" in words[:4] and socket in words and VALKEY not in words[0]), 0)
+
+    @property
+    def database(self) -> Path:
+        return self.stack.directory / "db.sqlite3"
+
+    # ---- the way back
+
+    async def mend(self) -> None:
+        """Whoever is gone comes back, whoever stands still goes on. Raises StackFailed."""
+        for pid in (self.valkeys_keeper(), self.valkey(), *self.everybody()):
+            if pid:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        members = self.stack.members
+        for name in self.stack.programs():
+            if name in members and members[name].process.returncode is not None:
+                del members[name]
+            if name not in members:
+                await self.stack.begin(name)
+        await self.stack.until("all children serve", self._all_children, within=MENDED_WITHIN_S)
+        await self.stack.until("the house is ready again", self.stack.serves, within=MENDED_WITHIN_S)
+
+    async def _all_children(self) -> bool:
+        return len(self.serving()) == self.stack.workers
+
+    # ---- evidence
+
+    async def exported(self) -> dict[str, list[Mapping[str, Any]]]:
+        """What `export_calls` says of every call of this laboratory, by CallSid; nothing while the house cannot say."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        try:
+            printed = await self.stack.manage("export_calls", "--since", self.calls_since.isoformat())
+        except StackFailed:
+            return found
+        for line in printed.splitlines():
+            row = json.loads(line)
+            found.setdefault(row["call_sid"], []).append(row)
+        return found
+
+    def forget_limit(self) -> None:
+        """How many calls Vapi carries, by what it last refused."""
+        with closing(sqlite3.connect(self.database, timeout=5.0, isolation_level=None)) as database:
+            database.execute("DELETE FROM calls_linelimit")
+
+    def lock_database(self) -> sqlite3.Connection:
+        """Nobody else can write until it is closed. Raises sqlite3.Error when somebody else does not stop to."""
+        lock = sqlite3.connect(self.database, timeout=5.0, isolation_level=None, check_same_thread=False)
+        lock.execute("BEGIN EXCLUSIVE")
+        return lock
+
+
+@asynccontextmanager
+async def open_ground(directory: Path, *, say: Say, env: Mapping[str, str] | None = None) -> AsyncIterator[Ground]:
+    """A house of its own with an empty database, its vendors, and nothing left of it afterwards. Raises StackFailed, EmbeddedAway.
+
+    `env` comes on top of the house's environment.
+    """
+    shared = Secrets()
+    vapi = BehindWire(api_key=shared.vapi_key, concurrency_limit=CALLS_AT_ONCE)
+    async with AsyncExitStack() as left:
+        tool_host = await left.enter_async_context(crm_running())
+        await left.enter_async_context(vapi)
+        twilio = await left.enter_async_context(TwilioRestSandbox(shared.account_sid, shared.auth_token))
+        vapi.wire = to_vapi = await left.enter_async_context(Proxy(_place(vapi.base_url)))
+        to_twilio = await left.enter_async_context(Proxy(_place(twilio.base_url)))
+        urls = {"vapi_url": vapi.base_url, "twilio_url": f"http://127.0.0.1:{to_twilio.port}", "tool_host": tool_host}
+        stack = household(directory=directory, port=0, shared=shared, say=say, **urls)
+        stack.env = {**stack.env, "DATABASE_URL": f"sqlite:///{stack.directory / 'db.sqlite3'}", **(env or {})}
+        left.push_async_callback(stack.stop)
+        await stack.prepare()
+        tool_url = f"http://{tool_host}/crm/get_user_account"
+        await stack.manage("sandbox", "seed", "--number", LINE, "--target", COLLEAGUE, "--tool-url", tool_url)
+        await stack.run()
+        fallback_url = await left.enter_async_context(_somebody_elses_host(await _static_twiml(stack)))
+        ours = f"{stack.url}/webhook/twilio/fallback"
+        yield Ground(stack, vapi, twilio, to_vapi, to_twilio, shared, fallback_url or ours, bool(fallback_url), say)
+
+
+async def _static_twiml(stack: Stack) -> str:
+    """What `fallback_twiml` prints, for the number's fallback URL; empty where the command does not exist."""
+    try:
+        return await stack.manage("fallback_twiml")
+    except StackFailed:
+        return ""
+
+
+@asynccontextmanager
+async def _somebody_elses_host(twiml: str) -> AsyncIterator[str]:
+    """A place that always answers with this document; "" when there is none to give."""
+    if not twiml:
+        yield ""
+        return
+
+    async def document(request: web.Request) -> web.Response:
+        return web.Response(text=twiml, content_type="text/xml")
+
+    app = web.Application()
+    app.add_routes([web.route("*", "/", document)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
+
+
+def _place(url: str) -> tuple[str, int]:
+    host, _, port = url.rpartition("/")[2].partition(":")
+    return host, int(port)
+
+
+# ---- processes, as /proc shows them
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in _read(file).split()]
+
+
+def connected_to(port: int, pids: list[int]) -> list[int]:
+    """Those of the processes that hold an open connection to this port of a peer."""
+    lines = [line.split() for line in _read(Path("/proc/net/tcp")).splitlines()[1:]]
+    sockets = {f"socket:[{line[9]}]" for line in lines if line[2].endswith(f":{port:04X}") and line[3] == ESTABLISHED}
+    return [pid for pid in pids if sockets & set(descriptors(pid))]
+
+
+def descriptors(pid: int) -> Iterator[str]:
+    with suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{number}")
+
+
+def processes() -> Iterator[tuple[int, list[str]]]:
+    """(pid, its command line) of everybody."""
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit() and (words := _read(place / "cmdline").split("\0"))[0]:
+            yield int(place.name), words
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,142 @@
+"""The nemesis: every few seconds some fault strikes a busy house, for some time, whichever calls it meets. All of it follows from the seed.
+
+A call that was met by n faults that cost a conversation may stand on the rung the ladder gives it after n losses, and no lower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bridge.sandbox.proxy import Weather
+from supportvoice.laboratory import strikes
+from supportvoice.laboratory.ground import Ground
+from supportvoice.laboratory.matrix import Row
+from supportvoice.laboratory.runs import Laboratory, Placed
+from supportvoice.laboratory.strikes import Strike
+
+AT_ONCE = 30
+EVERY_S = 5.0
+RINGS_WITHIN_S = 1.0  # of each other, at most: calls of different ages are met by one fault
+HEALTHY_AFTER = ("R0", "R1", "R1", "R3")  # so many conversations lost, without a backup
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """One kind of random fault: `costs` a conversation, so many of its own; `no_agent`: who calls meanwhile gets none."""
+
+    name: str
+    strike: Strike
+    longest_s: float
+    costs: int = 0
+    no_agent: bool = False
+
+
+BLOWS: Sequence[Blow] = (
+    Blow("kill -9 of a child", strikes.to_carriers(signal.SIGKILL), 0.1, costs=1),
+    Blow("a child stands still", strikes.to_carriers(signal.SIGSTOP), 8.0, costs=1),
+    Blow("Valkey killed", strikes.kill_valkey, 8.0),
+    Blow("Valkey hangs", strikes.stop_valkey, 8.0),
+    Blow("Valkey flushed", strikes.flush_valkey, 0.1),
+    Blow("database locked", strikes.lock_database, 8.0),
+    Blow("worker killed", strikes.kill_worker, 8.0),
+    Blow("Vapi's sockets reset", strikes.vapi_weather(Weather(), reset=True), 0.1, costs=1),
+    Blow("Vapi refuses", strikes.vapi_weather(Weather(refuse=True)), 5.0, no_agent=True),
+    Blow("Vapi is silent", strikes.vapi_weather(Weather(up_dead=True, down_dead=True)), 8.0, costs=1, no_agent=True),
+    Blow("Vapi is slow", strikes.vapi_weather(Weather(delay_s=0.2, jitter_s=0.2)), 5.0),
+    Blow("Twilio's streams break", strikes.break_streams, 0.1, costs=1),
+)
+
+
+@dataclass(slots=True)
+class Met:
+    """A call as a blow sees it: what it costs is written into the healthy rung."""
+
+    placed: Placed
+    blow: Blow
+    blows: dict[str, int]
+
+    @property
+    def port(self) -> int:
+        return self.placed.port
+
+    @property
+    def call_sid(self) -> str:
+        return self.placed.call_sid
+
+    def hit(self) -> None:
+        self.placed.hit()
+        count = self.blows[self.call_sid] = self.blows.get(self.call_sid, 0) + self.blow.costs
+        rung = "R3" if self.blow.no_agent else HEALTHY_AFTER[min(count, len(HEALTHY_AFTER) - 1)]
+        self.placed.healthy = max(self.placed.healthy, rung)
+
+    def break_stream(self) -> None:
+        self.placed.break_stream()
+
+
+class Nemesis(Laboratory):
+    """Callers who come one after the other, and blows between them."""
+
+    up: list[Placed]
+    blows: dict[str, int]
+
+    async def play(self, calls: int) -> list[Placed]:
+        self.up, self.blows, self.expected = [], {}, calls
+        queue = deque([Row("nemesis", "random faults")] * calls)
+        callers = [asyncio.create_task(self._caller(queue)) for _ in range(min(self.at_once, calls))]
+        striking = asyncio.create_task(self._strikes())
+        try:
+            await asyncio.gather(*callers)
+        finally:
+            striking.cancel()
+            await asyncio.gather(striking, *callers, return_exceptions=True)
+        await self.ground.mend()
+        await self._judge_all()
+        return self.done
+
+    async def _caller(self, queue: deque[Row]) -> None:
+        while queue:
+            row = queue.popleft()
+            async with self._turn:
+                await asyncio.sleep(self.rng.uniform(0, RINGS_WITHIN_S))
+            placed = self._placed(row, row.faults(), None)
+            with self._is_up(placed):
+                await self._carried(placed)
+            self.done.append(placed)
+            self.tell(f"{len(self.done)}/{self.expected} calls are over")
+
+    @contextmanager
+    def _is_up(self, placed: Placed) -> Iterator[None]:
+        self.up.append(placed)
+        try:
+            yield
+        finally:
+            self.up.remove(placed)
+
+    async def _strikes(self) -> None:
+        while True:
+            await asyncio.sleep(self.rng.uniform(0.8, 1.2) * EVERY_S)
+            blow = self.rng.choice(BLOWS)
+            lasts_s = self.rng.uniform(0, blow.longest_s)
+            self.tell(f"strikes: {blow.name}, {lasts_s:.1f} s, {len(self.up)} calls are up")
+            try:
+                async with blow.strike(self.ground, [Met(placed, blow, self.blows) for placed in list(self.up)]):
+                    await asyncio.sleep(lasts_s)
+            except strikes.MISSED as why:
+                self.tell(f"missed: {blow.name}, {why}")
+            await self.ground.mend()
+
+    async def _judge_all(self) -> None:
+        calls, self.done = self.done, []
+        await self._judge(calls)
+        for placed in calls:
+            self._finish(placed)
+
+
+async def nemesis(ground: Ground, *, rng: random.Random, calls: int, at_once: int, tell: Callable[[str], None]) -> list[Placed]:
+    return await Nemesis(ground, rng, tell, at_once=min(at_once or AT_ONCE, AT_ONCE)).play(calls)

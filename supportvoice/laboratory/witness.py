@@ -1,0 +1,152 @@
+"""What others saw of one call, as the judge wants it: from the sandbox's evidence and the export. It knows nothing of our rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from bridge.sandbox.playout import sound_samples
+from bridge.sandbox.sound import FRAME, FRAME_S, RATE
+from bridge.sandbox.twilio import TwilioCall
+from bridge.sandbox.vapi import SandboxCall
+from supportvoice.laboratory.judge import AtVapi, Span, Witnessed
+
+BREATH_S = 0.3  # a pause between two words is no silence
+ENDED_BY_AGENT = "assistant-"
+MAX_DURATION = "exceeded-max-duration"
+GAVE_UP = "the caller gave up"
+CONVERSATION = ("one_moment", "trouble", "connecting_colleague")  # fillers: a sound, but nobody to talk to
+REACTIONS = ("asks", "stream-connecting", "dialling", "record", "turned")
+
+
+def witnessed(
+    call: TwilioCall,
+    at_vapi: Sequence[SandboxCall],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    healthy: str,
+    looked_at_wall: float,
+    gave_up: bool = False,
+    static_url: str = "",
+    may_repeat_a_create: bool = False,
+) -> Witnessed:
+    """`gave_up`: the caller hung up because nobody served them. `static_url` is rung R5's."""
+    origin = call.phone.origin
+    up_at = (call.answered_at if call.answered_at is not None else origin) - origin
+    over_at = next((each.at for each in call.timeline if each.what == "ended"), call.phone.now()) - origin
+    return Witnessed(
+        up_at=up_at,
+        over_at=over_at,
+        ended_by=GAVE_UP if gave_up else _ended_by(call, at_vapi),
+        healthy=healthy,
+        lowest=_lowest(call, at_vapi, static_url),
+        looked_at=looked_at_wall - call.dialled_wall,
+        audible=list(_audible(call)),
+        excused=[*_between(call, ("dialling", "record"), ("asks", "ended")), *_between(call, ("say",), ("said", "ended", "turned"))],
+        vapi=[_at_vapi(each, call.dialled_wall) for each in at_vapi],
+        rows=rows,
+        may_repeat_a_create=may_repeat_a_create,
+    )
+
+
+def _ended_by(call: TwilioCall, at_vapi: Sequence[SandboxCall]) -> str:
+    """Who ended the caller's leg, as an outsider would say it."""
+    whats = [moment.what for moment in call.timeline]
+    if "hung-up" in whats:
+        return "caller"
+    if any(attempt.bridged for attempt in call.dials):
+        return "human"
+    if any(not recording.silent for recording in call.recordings):
+        return "voicemail"
+    if "presses" in whats and "Gather" in call.verbs:
+        return "callback"
+    reasons = [each.ended_reason or "" for each in at_vapi]
+    if MAX_DURATION in reasons:
+        return "max-duration"
+    if any(reason.startswith(ENDED_BY_AGENT) for reason in reasons):
+        return "agent"
+    return f"after {call.verbs[-1] if call.verbs else 'no document at all'}"
+
+
+def _lowest(call: TwilioCall, at_vapi: Sequence[SandboxCall], static_url: str) -> str:
+    """The lowest rung that was stood on."""
+    if static_url and any(document.url.startswith(static_url) for document in call.documents):
+        return "R5"
+    if any(moment.what == "record" for moment in call.timeline):
+        return "R4"
+    if call.dials:
+        return "R3"
+    carried = [each for each in at_vapi if each.turns is not None]
+    opened = [stream for stream in call.streams if stream.end != "refused"]
+    return "R1" if len(carried) > 1 or len(opened) > 1 else "R0"
+
+
+def _audible(call: TwilioCall) -> Iterator[Span]:
+    """When the caller heard anything, or spoke."""
+    heard, said = call.heard_audio(), call.said_audio()
+    since: float | None = None
+    last = 0.0
+    for place in range(0, len(said), FRAME):
+        at = place / RATE
+        if sound_samples(heard[place : place + FRAME]) or sound_samples(said[place : place + FRAME]):
+            if since is not None and at - last > BREATH_S:
+                yield since, last
+                since = None
+            since, last = at if since is None else since, at + FRAME_S
+    if since is not None:
+        yield since, last
+
+
+def _between(call: TwilioCall, first: Sequence[str], until: Sequence[str]) -> Iterator[Span]:
+    since: float | None = None
+    for moment in call.timeline:
+        at = moment.at - call.phone.origin
+        if moment.what in first and since is None:
+            since = at
+        elif moment.what in until and since is not None:
+            yield since, at
+            since = None
+
+
+def _at_vapi(call: SandboxCall, dialled_wall: float) -> AtVapi:
+    def at(name: str) -> float | None:
+        told = call.public.get(name)
+        return datetime.fromisoformat(told).timestamp() - dialled_wall if told else None
+
+    finals = [each for each in call.webhooks("transcript") if each.get("transcriptType") == "final"]
+    return AtVapi(
+        name=call.name,
+        made_at=at("createdAt") or 0.0,
+        connected_at=at("startedAt") if call.turns is not None else None,
+        over_at=at("endedAt"),
+        finals=tuple((str(each["role"]), str(each["transcript"])) for each in finals),
+    )
+
+
+def noticed_s(call: TwilioCall, at_vapi: Sequence[SandboxCall], struck_at: float) -> float | None:
+    """From the strike to the first thing the house did about it that somebody else could see; None when it did nothing."""
+    moments = [moment.at for moment in call.timeline if moment.what in REACTIONS and moment.at >= struck_at]
+    moments += [entry.at for each in at_vapi[1:] for entry in each.evidence.entries[:1] if entry.at >= struck_at]
+    over = next((moment.at for moment in call.timeline if moment.what == "hung-up"), None)
+    first = min(moments, default=None)
+    if first is None or (over is not None and first >= over) or not _went_on(call, at_vapi, struck_at):
+        return None
+    return first - struck_at
+
+
+def _went_on(call: TwilioCall, at_vapi: Sequence[SandboxCall], struck_at: float) -> bool:
+    """Whether the call changed its rung after the strike: what a healthy call does at its end is no reaction."""
+    streams = [stream for stream in call.streams if stream.started_at and stream.started_at >= struck_at]
+    sessions = [each for each in at_vapi[1:] if each.evidence.entries and each.evidence.entries[0].at >= struck_at]
+    dials = [attempt for attempt in call.dials if attempt.at >= struck_at]
+    return bool(streams or sessions or dials or call.recordings)
+
+
+def served_again_s(call: TwilioCall, struck_at: float, noticed: float | None) -> float | None:
+    """From the strike until the caller hears somebody to talk to, after the house had noticed; None when there was nothing to mend."""
+    if noticed is None:
+        return None
+    since = struck_at + noticed
+    heard = [final.started_at for final in call.heard if final.started_at >= since and final.clip_name not in (None, *CONVERSATION)]
+    return min(heard) - struck_at if heard else None

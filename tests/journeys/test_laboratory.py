@@ -1,0 +1,47 @@
+"""The fault laboratory against the real house: a handful of its faults cost no caller anything, and it sees planted bugs.
+
+`make laboratory` plays all of them. What is planted is spoiled in the house's own processes as they start (`tests/laboratory/plants`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from supportvoice.laboratory.ground import open_ground
+from supportvoice.laboratory.matrix import chosen
+from supportvoice.laboratory.runs import Laboratory, Placed
+
+HANDFUL = ("C2 1011", "C7", "C20 busy", "E3")
+PLANTS = Path(__file__).parent.parent / "laboratory" / "plants"
+LOST_BY: Mapping[str, str] = {"no-resume-door": "C7", "no-claim": "P8", "no-epoch": "C7"}
+
+
+def played(directory: Path, *rows: str, planted: str = "") -> list[Placed]:
+    async def play() -> list[Placed]:
+        env = {"PYTHONPATH": str(PLANTS), "PLANTED": planted} if planted else {}
+        async with open_ground(directory, say=print, env=env) as ground:
+            return await Laboratory(ground, random.Random(1), print).run(chosen(rows), runs=1)
+
+    return asyncio.run(play())
+
+
+@pytest.mark.journey
+def test_a_handful_of_faults_costs_no_caller_anything(tmp_path: Path) -> None:
+    calls = played(tmp_path, *HANDFUL)
+    assert {call.row.name: call.verdicts for call in calls} == {name: [] for name in HANDFUL}
+    assert all(call.struck_at is not None for call in calls)
+    resumed = next(call for call in calls if call.row.name == "C2 1011")
+    assert resumed.served_s is not None
+
+
+@pytest.mark.journey
+@pytest.mark.load
+@pytest.mark.parametrize(("planted", "fault"), LOST_BY.items())
+def test_the_laboratory_sees_a_bug_that_is_planted_in_the_house(tmp_path: Path, planted: str, fault: str) -> None:
+    (call,) = played(tmp_path, fault, planted=planted)
+    assert call.verdicts

@@ -1,0 +1,126 @@
+"""The judge of the fault laboratory, with evidence written by hand: each rule can fail, and none fails a good call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from supportvoice.laboratory.judge import AtVapi, Verdict, Witnessed, judge
+
+LINES = [{"role": "assistant", "text": "Thanks for calling."}, {"role": "user", "text": "Hi, I can't log in."}]
+ROW: dict[str, Any] = {"status": "ended", "end_reason": "agent_ended", "rung": "R0", "lines": LINES}
+SESSION = AtVapi("CA1.0", made_at=1.0, connected_at=1.5, over_at=20.0, finals=(("user", "Hi, I can't log in."),))
+GOOD = Witnessed(
+    up_at=0.5,
+    over_at=20.0,
+    ended_by="agent",
+    healthy="R0",
+    lowest="R0",
+    looked_at=30.0,
+    audible=[(0.6, 4.0), (7.0, 12.0), (16.0, 19.9)],
+    vapi=[SESSION],
+    rows=[ROW],
+)
+
+
+def verdicts(**changed: Any) -> list[Verdict]:
+    return judge(replace(GOOD, **changed))
+
+
+def rules(**changed: Any) -> list[str]:
+    return [verdict.rule for verdict in verdicts(**changed)]
+
+
+def test_nothing_is_held_against_a_good_call() -> None:
+    assert judge(GOOD) == []
+
+
+def test_more_than_five_seconds_of_nothing_are_a_loss_and_it_is_told_when_they_began() -> None:
+    assert rules(audible=[(0.6, 4.0), (9.0, 19.0)]) == []
+    assert verdicts(audible=[(0.6, 4.0), (9.1, 19.0)]) == [Verdict("silence", 4.0, "nothing for the caller during 5.1 s")]
+
+
+@pytest.mark.parametrize(("audible", "began"), [([(6.0, 20.0)], 0.5), ([(0.6, 14.0)], 14.0)])
+def test_silence_counts_from_the_answer_and_to_the_end(audible: list[tuple[float, float]], began: float) -> None:
+    assert [(each.rule, each.at) for each in verdicts(audible=audible)] == [("silence", began)]
+
+
+def test_ringing_a_colleague_and_a_turn_of_the_callers_fill_the_time() -> None:
+    assert rules(audible=[(0.6, 4.0), (16.0, 19.9)]) == ["silence"]
+    assert rules(audible=[(0.6, 4.0), (16.0, 19.9)], excused=[(5.0, 15.5)]) == []
+
+
+def test_sounds_that_overlap_are_one_sound() -> None:
+    assert rules(audible=[(0.6, 12.0), (1.0, 2.0), (16.5, 19.0)]) == []
+
+
+@pytest.mark.parametrize("reason", ["agent", "caller", "human", "voicemail", "callback", "max-duration"])
+def test_a_leg_may_end_for_a_good_reason(reason: str) -> None:
+    assert rules(ended_by=reason) == []
+
+
+def test_a_leg_that_twilio_ended_for_another_reason_is_a_loss() -> None:
+    assert verdicts(ended_by="no document") == [Verdict("ending", 20.0, "the leg ended: no document")]
+
+
+@pytest.mark.parametrize(("healthy", "used", "lost"), [("R0", "R1", True), ("R1", "R1", False), ("R1", "R3", True), ("R3", "R1", False)])
+def test_a_lower_rung_than_the_highest_healthy_one_is_a_loss(healthy: str, used: str, *, lost: bool) -> None:
+    assert rules(healthy=healthy, lowest=used) == (["rung"] if lost else [])
+
+
+def test_the_rung_of_the_export_counts_when_nobody_saw_a_lower_one() -> None:
+    assert rules(rows=[{**ROW, "rung": "R4"}]) == ["rung"]
+
+
+@pytest.mark.parametrize("row", [{**ROW, "status": "streaming"}, {**ROW, "end_reason": None}])
+def test_a_row_without_an_end_or_a_reason_is_a_loss_after_two_minutes(row: dict[str, Any]) -> None:
+    assert rules(rows=[row], looked_at=139.0) == []
+    assert [(each.rule, each.at) for each in verdicts(rows=[row], looked_at=140.0)] == [("row", 140.0)]
+
+
+def test_no_row_at_all_is_a_loss_and_so_are_its_lines() -> None:
+    assert rules(rows=[], looked_at=141.0) == ["row", "line"]
+
+
+def test_a_final_line_that_was_accepted_and_is_missing_is_a_loss() -> None:
+    assert verdicts(rows=[{**ROW, "lines": LINES[:1]}]) == [
+        Verdict("line", 30.0, "1 final of user that CA1.0 got 200 for: not in the export")
+    ]
+
+
+def test_a_line_of_the_other_role_is_not_the_line() -> None:
+    assert rules(rows=[{**ROW, "lines": [{"role": "assistant", "text": "Hi, I can't log in."}]}]) == ["line"]
+
+
+def test_lines_may_be_cut_elsewhere_and_written_otherwise() -> None:
+    cut = [{"role": "user", "text": "hi"}, {"role": "user", "text": "I can't log in!"}]
+    assert rules(rows=[{**ROW, "lines": cut}]) == []
+
+
+def test_a_vapi_call_alive_a_minute_after_the_caller_left_is_an_orphan() -> None:
+    assert rules(vapi=[replace(SESSION, over_at=80.0)]) == []
+    assert rules(vapi=[replace(SESSION, over_at=80.1)]) == ["orphan"]
+    assert rules(vapi=[replace(SESSION, over_at=None)], looked_at=81.0) == ["orphan"]
+
+
+def test_a_vapi_call_made_late_has_its_minute_from_then_on() -> None:
+    late = AtVapi("CA1.1", made_at=100.0, over_at=150.0)
+    assert rules(vapi=[SESSION, late], looked_at=160.0) == []
+
+
+def test_two_rows_of_one_phone_call_are_one_too_many() -> None:
+    assert rules(rows=[ROW, ROW]) == ["twice"]
+
+
+def test_a_session_created_twice_is_one_too_many_unless_nobody_could_know_of_the_first() -> None:
+    again = replace(SESSION, connected_at=None, made_at=4.0)
+    assert rules(vapi=[SESSION, again]) == ["twice"]
+    assert rules(vapi=[SESSION, again], may_repeat_a_create=True) == []
+
+
+def test_two_agents_for_one_caller_may_overlap_only_for_a_moment() -> None:
+    second = AtVapi("CA1.1", made_at=8.0, connected_at=9.0, over_at=20.0)
+    assert rules(vapi=[replace(SESSION, over_at=19.0), second], healthy="R1") == []
+    assert rules(vapi=[SESSION, second], healthy="R1") == ["twice"]

@@ -1,0 +1,51 @@
+"""The laboratory's caller: answers what they hear, as often as it is asked, and nothing else."""
+
+from __future__ import annotations
+
+from bridge.sandbox.clips import CLIPS
+from bridge.sandbox.ear import Final, Partial
+from bridge.sandbox.script import Say
+from supportvoice.laboratory.person import INTO_S, THEN_S, Person
+
+
+def hears(person: Person, clip: str, *, to_ms: int | None = None, at: float = 10.0) -> None:
+    ms = CLIPS[clip].ms if to_ms is None else to_ms
+    person.heard(Final(clip, CLIPS[clip].text, at, at - 1, at, 1.0, 0, ms, complete=ms == CLIPS[clip].ms))
+
+
+def test_a_question_that_was_heard_to_its_end_is_answered() -> None:
+    person = Person()
+    hears(person, "greeting")
+    assert person.deeds(10.0) == []
+    assert person.deeds(10.0 + THEN_S) == [Say("cannot_log_in")]
+    assert person.next_deadline() is None
+
+
+def test_a_sentence_that_broke_off_is_not_answered() -> None:
+    person = Person()
+    hears(person, "greeting", to_ms=1000)
+    assert person.next_deadline() is None
+
+
+def test_they_interrupt_the_long_explanation_once_and_do_not_answer_it_again() -> None:
+    person = Person()
+    person.heard(Partial("reset_steps", "No problem.", 21.0, 20.0))
+    assert person.deeds(20.0 + INTO_S) == [Say("already_tried")]
+    hears(person, "reset_steps")
+    assert person.next_deadline() is None
+
+
+def test_what_was_not_understood_is_said_again() -> None:
+    person = Person()
+    hears(person, "ask_email")
+    assert person.deeds(11.0) == [Say("email_is_alex")]
+    hears(person, "say_again", at=20.0)
+    assert person.deeds(21.0) == [Say("email_is_alex")]
+
+
+def test_who_was_cut_off_asks_what_it_was_about() -> None:
+    person = Person()
+    hears(person, "cut_off")
+    assert person.deeds(11.0) == [Say("what_did_i_say")]
+    hears(person, "you_cannot_log_in", at=20.0)
+    assert person.deeds(21.0) == [Say("no_thanks")]

@@ -1,0 +1,99 @@
+"""The report of the laboratory, and the fault table: what is told, and that nothing is told that was not measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from supportvoice.laboratory import matrix, report
+
+FOUND: dict[str, Any] = {
+    "date": "2026-11-29T08:00:00+00:00",
+    "commit": "abc",
+    "seed": 7,
+    "machine": {"cores": 2, "cpu": "x<y", "system": "Linux", "kernel": "6"},
+    "versions": {"python": "3.11"},
+    "calls": 3000,
+    "injected": 3000,
+    "lost": 0,
+    "bound_95": 0.001,
+    "not_covered": {"P1": "no <call>"},
+    "rows": [
+        {
+            "id": "C9",
+            "fault": "C9 one stay",
+            "says": "kill -9",
+            "healthy": "R1",
+            "calls": 3,
+            "injected": 3,
+            "lost": 1,
+            "noticed_s": {"p50": 1.0, "p95": 2.0, "max": 2.5},
+            "served_again_s": None,
+            "losses": [{"rule": "silence", "at_s": 3.2, "what": "nothing <for> the caller"}],
+        }
+    ],
+}
+
+
+def test_p95_is_a_value_that_was_measured() -> None:
+    assert report.spread([]) is None
+    assert report.spread([0.5]) == {"p50": 0.5, "p95": 0.5, "max": 0.5}
+    assert report.spread([float(each) for each in range(100, 0, -1)]) == {"p50": 51.0, "p95": 96.0, "max": 100.0}
+
+
+def test_the_bound_is_told_only_when_nobody_was_lost_and_enough_were_tried() -> None:
+    assert (
+        report.summary(FOUND)
+        == "3000 calls, 3000 of them with a fault, 0 lost: with 95 % certainty at most 0.10% of calls with such a fault are."
+    )
+    assert report.summary({**FOUND, "lost": 1, "bound_95": None}) == "3000 calls, 3000 of them with a fault, 1 lost."
+    assert report.summary({**FOUND, "bound_95": 1.5}).endswith("0 lost.")
+
+
+def test_the_terminal_tells_each_fault_each_loss_and_what_was_not_tried() -> None:
+    lines = list(report.table(FOUND))
+    assert re.fullmatch(r"C9 one stay +3  1 +1\.00 / 2\.00 / 2\.50 +- +kill -9", lines[1])
+    assert "LOST C9 one stay: silence: nothing <for> the caller" in lines
+    assert "not covered: P1, no <call>" in lines
+    assert lines[-1] == "seed 7, commit abc, 2 cores, x<y, 2026-11-29T08:00:00+00:00"
+
+
+def test_the_page_is_one_file_escaped_and_reached_by_keyboard() -> None:
+    page = report.page(FOUND)
+    assert "<script" not in page
+    assert "://" not in page
+    assert "no &lt;call&gt;" in page
+    assert "nothing &lt;for&gt; the caller" in page
+    assert 'tabindex="0" role="region" aria-label="Faults"' in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_document_of_no_calls_is_json_and_promises_nothing() -> None:
+    found = json.loads(json.dumps(report.document(about={"seed": 1}, calls=[], not_covered={})))
+    assert (found["calls"], found["bound_95"], found["rows"]) == (0, None, [])
+
+
+def test_every_row_of_the_table_has_a_name_of_its_own() -> None:
+    names = [row.name for row in matrix.MATRIX]
+    assert len(set(names)) == len(names)
+
+
+def test_every_id_of_the_fault_table_is_played_or_said_to_be_left_out() -> None:
+    ids = {f"P{n}" for n in range(1, 22)} | {f"C{n}" for n in range(1, 23)} | {f"E{n}" for n in range(1, 10)}
+    assert {row.id for row in matrix.MATRIX} | set(matrix.NOT_COVERED) == ids
+    assert {row.id for row in matrix.MATRIX} & set(matrix.NOT_COVERED) == set()
+
+
+def test_all_pairs_of_eight_faults_are_played() -> None:
+    assert len([row for row in matrix.MATRIX if row.id == "C22"]) == 28
+
+
+def test_rows_are_chosen_by_id_or_by_name_and_an_unknown_one_is_told() -> None:
+    assert {row.id for row in matrix.chosen(["c9"])} == {"C9"}
+    assert [row.name for row in matrix.chosen(["C2 1011"])] == ["C2 1011"]
+    assert matrix.chosen([]) == list(matrix.MATRIX)
+    with pytest.raises(KeyError, match="C99"):
+        matrix.chosen(["C99"])

@@ -1,0 +1,114 @@
+"""The model against the real services: random walks through it are walked on rows as well, and every step must lead to the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from bridge.ports import Closing
+from bridge.vapi_answers import VapiCall
+from calls import handover, ladder, resuming, services, sessions
+from calls.models import CallSession, EndReason, VapiSession
+from tests.builders import FakeVapi, a_call, a_line, call_sid, vapi_call
+from tests.model.world import Name, State, World
+
+pytestmark = pytest.mark.django_db
+
+WALKS, LENGTH = 80, 30
+
+
+class Real:
+    """The rows of one call. A step of the model that touches them is a method of the same effect; any other touches nothing."""
+
+    def __init__(self) -> None:
+        self.sid = call_sid()
+        self.claims: dict[tuple[int, str], Any] = {}
+
+    def row(self, n: int) -> VapiSession:
+        return VapiSession.objects.get(call__call_sid=self.sid, n=n)
+
+    def step(self, name: Name, before: State) -> None:
+        at, sid = timezone.now(), self.sid
+        match name:
+            case ("incoming",) | ("incoming, late",):
+                a_call(sid=sid)
+            case ("status",) | ("sweep",) | ("message left",):
+                if before.call is None:
+                    a_call(sid=sid)
+                    CallSession.objects.get(call_sid=sid).vapi_sessions.all().delete()
+                services.end_call(call_sid=sid, at=at, reason=EndReason.CALLER_HUNG_UP)
+            case ("admit" | "admit twin", int(epoch)):
+                account = CallSession.objects.get(call_sid=sid).account_sid
+                services.admit_stream(call_sid=sid, account_sid=account, stream_sid="MZ", epoch=epoch, at=at)
+            case ("door" | "door, unheard", int(epoch)):
+                handover.next_step(call_sid=sid, epoch=epoch, at=at)
+            case ("dial result" | "dial result, unheard", int(epoch), str(target), str(how)):
+                status = "completed" if how == "talk" else "no-answer"
+                handover.dial_result(call_sid=sid, epoch=epoch, target=target, status=status, at=at)
+                handover.next_step(call_sid=sid, epoch=epoch, at=at)
+            case ("closes" | "written" | "closes, and is written again", int(epoch), str(why)):
+                services.stream_closed(call_sid=sid, epoch=epoch, closing=Closing(why), at=at)
+            case ("agent lost" | "agent breaks", int(epoch)):
+                resuming.here(call_sid=sid, epoch=epoch, raw="lost", at=at)
+            case ("hand over", int(epoch)):
+                call = CallSession.objects.get(call_sid=sid)
+                services.ask(call=call, key=services.hand_over_key(sid, epoch), verb="hand-over", detail={"target": "tier2"}, at=at)
+            case ("claim", int(n), str(who)):
+                self.claims[n, who] = sessions.claim_session(pk=self.row(n).pk, by=who, at=at)
+            case ("live" | "live, too late", int(n), str(who)):
+                made: VapiCall = vapi_call()
+                sessions.session_live(pk=self.row(n).pk, claim=self.claims[n, who], vapi_call=made, at=at)
+            case ("refused" | "unanswered", int(n), str(who)):
+                maybe = name[0] == "unanswered"
+                sessions.session_failed(pk=self.row(n).pk, claim=self.claims[n, who], why="x", at=at, maybe_created=maybe)
+            case ("given up" | "given up early", int(n)):
+                row = self.row(n)
+                assert row.claim is not None
+                sessions.session_failed(pk=row.pk, claim=row.claim, why="x", at=at, maybe_created=True)
+            case ("end session", int(n)):
+                assert self.row(n).pk in sessions.open_sessions(call_sid=sid)
+                sessions.end_session(pk=self.row(n).pk, client=FakeVapi(), at=at)
+            case ("checked", int(n)):
+                if VapiSession.objects.filter(sessions.OF_NO_USE, pk=self.row(n).pk).exists():
+                    sessions.end_session(pk=self.row(n).pk, client=FakeVapi(), at=at)
+
+    def stands(self) -> tuple[Any, ...]:
+        call = CallSession.objects.get(call_sid=self.sid)
+        over = "over" if call.is_over else call.status  # the books are closed after commit: no commit comes in a test
+        dials = [(dial.detail["target"], dial.done_at and ("no" if dial.problem else "talk")) for dial in call.commands.filter(verb="dial")]
+        known = [(each.state, each.ended_at is not None) for each in call.vapi_sessions.all()]
+        streams = (call.epoch, call.stream_epoch, call.closed_epoch, call.closed_why)
+        return over, *streams, [(target, how or "") for target, how in dials], known
+
+
+def expected(s: State) -> tuple[Any, ...]:
+    assert s.call is not None
+    over = "over" if s.call.is_over else s.call.status
+    known = [(each.state, each.ended_at is not None) for each in s.sessions]
+    streams = (s.call.epoch, s.call.stream_epoch, s.call.closed_epoch, s.call.closed_why)
+    return over, *streams, list(s.call.dials), known
+
+
+def test_what_the_model_says_of_a_step_is_what_the_services_do() -> None:
+    a_line(targets=("tier2",), voicemail=True)
+    chance, seen = Random(6), Counter[str | int]()
+    for _ in range(WALKS):
+        world, real = World(faults=30, agents=ladder.RESUMES + 1), Real()
+        state, way = world.start, []
+        for _ in range(LENGTH):
+            steps = [(name, after) for _, name, after in world.steps(state) if after != state and name != ("caller leaves",)]
+            if not steps:
+                break
+            rare = min(steps, key=lambda step: (seen[step[0][0]], chance.random()))
+            name, after = chance.choice([rare, *chance.choices(steps)])
+            way.append(" ".join(map(str, name)))
+            seen[name[0]] += 1
+            real.step(name, state)
+            state = after
+            if state.call is not None:
+                assert real.stands() == expected(state), "\n".join(way)
+    assert {"door", "admit", "admit twin", "closes", "claim", "live", "given up", "dial result", "agent breaks", "hand over"} <= set(seen)

@@ -1,0 +1,145 @@
+"""What the two processes do at once: one service of the product each, by the name a test gives it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from django.conf import settings
+from django.db import OperationalError
+from django.test import Client
+from django.test.utils import override_settings
+from django.utils import timezone
+
+from agents import lines
+from agents import services as agent_services
+from agents.models import AssistantTemplate, TemplateVersion
+from calls import admission, endings, handover, ladder, services, sessions
+from calls.models import CallSession, EndReason
+from calls.sweep import end_silent_calls
+from tests.builders import ACCOUNT, LINE, FakeVapi
+from tests.calls import doors
+
+VAPI_ANSWERS_S = 0.004
+PROOF = {"X-Vapi-Secret": doors.SECRET}
+settings.PUBLIC_URL, settings.TWILIO_AUTH_TOKENS, settings.SECRET_KEY = doors.PUBLIC_URL, [doors.TOKEN], "tests"
+settings.VAPI_WEBHOOK_SECRETS = [doors.SECRET]
+settings.ALLOWED_HOSTS = ["*"]
+
+
+class TwilioSaysOver:
+    def status(self, call_sid: str, account_sid: str) -> str:
+        return "completed"
+
+    def hang_up(self, call_sid: str, account_sid: str) -> bool:
+        return True
+
+
+def ring(sid: str) -> str:
+    lines.forget()
+    answer = doors.knock(Client(), "/webhook/twilio", doors.incoming(sid, To=LINE, AccountSid=ACCOUNT))
+    return f"{answer.status_code} {answer.content.decode()}"
+
+
+def twilio(path: str, sid: str, status: str) -> int:
+    fields = {"CallSid": sid, "AccountSid": ACCOUNT, "From": doors.CALLER, "To": LINE, "CallStatus": status}
+    return doors.knock(Client(), path, fields).status_code
+
+
+def vapi(bodies: list[str], seed: int) -> list[int]:
+    """All of these webhooks in an order of one's own; what was answered 503 is sent again, as the vendor does."""
+    client, told = Client(), list(bodies)
+    Random(seed).shuffle(told)
+    statuses: list[int] = []
+    for body in told:
+        for _ in range(20):
+            answer = client.post(
+                "/webhook/vapi", data=body.encode(), content_type="application/json", headers={"X-Vapi-Secret": doors.SECRET}
+            )
+            if answer.status_code != 503:
+                break
+        statuses.append(answer.status_code)
+    return statuses
+
+
+def start(pk: int) -> dict[str, int]:
+    client = FakeVapi(during=lambda: time.sleep(VAPI_ANSWERS_S))
+    won = sessions.start_conversation(vapi_session_pk=pk, by="worker", client=client)
+    return {"won": won, "created": len(client.created), "ended": len(client.ended)}
+
+
+def admit(sid: str, stream: str, epoch: int = 0) -> bool:
+    return services.admit_stream(call_sid=sid, account_sid=ACCOUNT, stream_sid=stream, epoch=epoch, at=timezone.now())
+
+
+def hang_up(sid: str) -> dict[str, int]:
+    """Twilio's word that the caller is gone, and what the worker does then."""
+    client = FakeVapi()
+    endings.leg_over(call_sid=sid, status="completed", at=timezone.now())
+    for pk in sessions.open_sessions(call_sid=sid):
+        sessions.end_session(pk=pk, client=client, at=timezone.now())
+    return {"ended": len(client.ended)}
+
+
+def resume(sid: str, epoch: int) -> str:
+    return type(handover.next_step(call_sid=sid, epoch=epoch, at=timezone.now())).__name__
+
+
+def sweep(ttl_s: float) -> list[str]:
+    return end_silent_calls(now=timezone.now(), ttl=timedelta(seconds=ttl_s), twilio=TwilioSaysOver())
+
+
+def beat(sid: str) -> bool:
+    return services.heartbeat(call_sid=sid, epoch=0, at=timezone.now())
+
+
+def edit(slug: str, prompt: str) -> int:
+    AssistantTemplate.objects.filter(slug=slug).update(prompt=prompt)
+    template = AssistantTemplate.objects.get(slug=slug)
+    return agent_services.publish(template=template, note="", by="ann", at=timezone.now()).number
+
+
+def whole_call(sid: str) -> list[str]:
+    """A call that loses its agent: the words of the version it began with, and those each of its agents was given."""
+    lines.forget()
+    call = services.open_call(sid=sid, account_sid=ACCOUNT, from_number=doors.CALLER, to_number=LINE, at=timezone.now())
+    assert call is not None
+    client = FakeVapi()
+    for epoch in range(ladder.RESUMES + 1):
+        pk = CallSession.objects.get(call_sid=sid).session_to_start
+        assert pk is not None
+        assert sessions.start_conversation(vapi_session_pk=pk, by="worker", client=client)
+        admit(sid, f"MZ{epoch}", epoch)
+        if epoch < ladder.RESUMES:
+            assert isinstance(handover.next_step(call_sid=sid, epoch=epoch, at=timezone.now()), ladder.Resume)
+    assert call.version_id is not None
+    prompt = TemplateVersion.objects.get(pk=call.version_id).prompt
+    return [prompt, *(request["assistant"]["model"]["messages"][0]["content"] for request in client.created)]
+
+
+def queue(path: str, sid: str, most: int) -> str:
+    """What a caller gets where the AI carries no more than so many: the agent, or a turn in the queue."""
+    lines.forget()
+    with override_settings(MAX_CALLS=most):
+        answer = doors.knock(Client(), path, doors.incoming(sid, To=LINE, AccountSid=ACCOUNT))
+    return "agent" if b"<Connect>" in answer.content else "waits" if b"<Gather" in answer.content else answer.content.decode()
+
+
+def take_place(sid: str, most: int) -> bool:
+    with override_settings(MAX_CALLS=most):
+        return admission.take(CallSession.objects.get(call_sid=sid), at=timezone.now())
+
+
+def end(sid: str, reason: str) -> bool:
+    try:
+        return services.end_call(call_sid=sid, at=timezone.now(), reason=EndReason(reason))
+    except OperationalError:
+        return False
+
+
+JOBS: dict[str, Callable[..., Any]] = {
+    job.__name__: job for job in (ring, twilio, vapi, start, admit, hang_up, resume, sweep, beat, edit, whole_call, queue, take_place, end)
+}

@@ -1,0 +1,73 @@
+"""Two processes, one database, let go at once.
+
+Each child is a Django of its own on the file of the test's database. A job is named, prepared in both, and begun by both at the
+same moment of the machine's monotonic clock, many times over; what each time gave comes back as JSON. A pipe closed by a parent
+that is gone ends them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from django.conf import settings
+
+ROOT = Path(__file__).parents[2]
+PREPARES_S, GAP_S = 0.03, 0.015
+
+
+class Child:
+    def __init__(self) -> None:
+        name = settings.DATABASES["default"]["NAME"]
+        env = os.environ | {"DATABASE_URL": f"sqlite:///{name}", "DJANGO_SETTINGS_MODULE": "supportvoice.settings"}
+        command = [sys.executable, "-m", "tests.races.child"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._in: IO[str] = self.process.stdin
+        self._out: IO[str] = self.process.stdout
+
+    def ready(self) -> None:
+        assert self._out.readline() == "ready\n"
+
+    def begin(self, job: str, each: list[dict[str, Any]], at: float, gap_s: float) -> None:
+        self._in.write(json.dumps({"job": job, "each": each, "at": at, "gap_s": gap_s}) + "\n")
+        self._in.flush()
+
+    def results(self) -> list[Any]:
+        answer = json.loads(self._out.readline())
+        assert "problem" not in answer, answer["problem"]
+        given: list[Any] = answer["given"]
+        return given
+
+    def end(self) -> None:
+        self._in.close()
+        self._out.close()
+        self.process.wait(10)
+
+
+class Pair:
+    def __init__(self) -> None:
+        self._children = (Child(), Child())
+        for child in self._children:
+            child.ready()
+
+    def at_once(
+        self, job: str, each: list[dict[str, Any]], other: str = "", others: list[dict[str, Any]] | None = None, *, gap_s: float = GAP_S
+    ) -> list[tuple[Any, Any]]:
+        """Both do `job` with each of these arguments, or the second does `other` with `others`; what each pair gave."""
+        at = time.monotonic() + PREPARES_S
+        jobs = ((job, each), (other or job, each if others is None else others))
+        for child, (name, arguments) in zip(self._children, jobs, strict=True):
+            child.begin(name, arguments, at, gap_s)
+        first, second = (child.results() for child in self._children)
+        return list(zip(first, second, strict=True))
+
+    def end(self) -> None:
+        for child in self._children:
+            child.end()

@@ -1,0 +1,190 @@
+"""The races of a call, made to happen: two processes on one database do the same, or what does not go together, at one moment."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from calls.models import CallSession, EndReason, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
+from calls.queue_rows import AgentPlace
+from tests.builders import LINE, a_call, a_line, call_sid, session_of
+from tests.races.pair import Pair
+
+TIMES = 40
+
+
+def of_each(calls: list[CallSession], **more: Any) -> list[dict[str, Any]]:
+    return [{"sid": call.call_sid, **more} for call in calls]
+
+
+def ended_once(calls: list[CallSession]) -> None:
+    for call in calls:
+        call.refresh_from_db()
+        assert call.is_over
+        assert call.events.filter(kind="call-ended").count() == 1
+
+
+def test_r1_a_webhook_that_comes_twice_makes_one_call_and_gets_one_answer(pair: Pair) -> None:
+    a_line(number=LINE)
+    sids = [call_sid() for _ in range(TIMES)]
+    answers = pair.at_once("ring", [{"sid": sid} for sid in sids])
+    assert all(first == second and first.startswith("200 ") for first, second in answers)
+    assert sorted(CallSession.objects.values_list("call_sid", flat=True)) == sorted(sids)
+    assert VapiSession.objects.count() == len(sids)
+
+
+def test_r2_and_r3_webhooks_of_one_call_leave_the_same_rows_whoever_comes_first(pair: Pair) -> None:
+    calls = [a_call() for _ in range(8)]
+    for call in calls:
+        VapiSession.objects.filter(call=call).update(state=VapiState.LIVE, vapi_call_id=f"v-{call.call_sid}", live_at=timezone.now())
+    each = [{"bodies": webhooks(call), "seed": number} for number, call in enumerate(calls)]
+    others = [{**one, "seed": 1000 + number} for number, one in enumerate(each)]
+    answers = pair.at_once("vapi", each, "vapi", others, gap_s=0.0)
+    assert all(set(first) | set(second) == {200} for first, second in answers)
+    assert not InboxMessage.objects.filter(processed_at=None).exists()
+    stands = {how_it_stands(call) for call in calls}
+    assert len(stands) == 1, "the order of news made a difference"
+    lines, ended = json.loads(stands.pop())
+    assert [text for _, text in lines] == [f"line number {number}" for number in range(10)]
+    assert ended == ["customer-ended-call", VapiState.ENDED, True]
+
+
+def webhooks(call: CallSession) -> list[str]:
+    about = {"call": {"id": f"v-{call.call_sid}", "name": f"{call.call_sid}.0"}}
+    at = 1_790_000_000_000
+    finals: list[dict[str, Any]] = [
+        {
+            "type": "transcript",
+            "transcriptType": "final",
+            "role": "user" if n % 2 else "assistant",
+            "transcript": f"line number {n}",
+            "timestamp": at + 3000 * n,
+        }
+        for n in range(10)
+    ]
+    partials = [{**final, "transcriptType": "partial", "transcript": "line"} for final in finals[:4]]
+    over = {"type": "status-update", "status": "ended", "endedReason": "customer-ended-call", "timestamp": at + 40_000}
+    report = {"type": "end-of-call-report", "endedReason": "customer-ended-call", "cost": 0.1, "timestamp": at + 50_000, "artifact": {}}
+    return [json.dumps({"message": {**message, **about}}) for message in (*finals, *partials, over, report)]
+
+
+def how_it_stands(call: CallSession) -> str:
+    session = session_of(call)
+    lines = TranscriptLine.objects.filter(call=call).exclude(vapi_call_id="").order_by("vendor_ms").values_list("role", "said")
+    return json.dumps([list(map(list, lines)), [session.ended_reason, session.state, session.report_at is not None]])
+
+
+def test_r6_a_call_that_is_swept_gives_no_sign_of_life_and_one_that_does_is_not_swept(pair: Pair) -> None:
+    long_ago = timezone.now() - timedelta(hours=2)
+    calls = [a_call(status=Status.STREAMING, stream_epoch=0, last_seen_at=long_ago) for _ in range(TIMES)]
+    swept, beats = zip(*pair.at_once("sweep", [{"ttl_s": 60}] * TIMES, "beat", of_each(calls), gap_s=0.0), strict=True)
+    ended = {sid for sids in swept for sid in sids}
+    alive = {call.call_sid for call, beat in zip(calls, beats, strict=True) if beat}
+    for call in calls:
+        call.refresh_from_db()
+        assert call.is_over is (call.call_sid in ended)
+        assert call.call_sid in ended or call.call_sid in alive
+        assert call.events.filter(kind="call-ended").count() == int(call.is_over)
+
+
+def test_r8_a_task_that_runs_twice_creates_one_agent(pair: Pair) -> None:
+    sessions = [session_of(a_call()) for _ in range(TIMES)]
+    tried = pair.at_once("start", [{"pk": session.pk} for session in sessions], gap_s=0.025)
+    assert [first["created"] + second["created"] for first, second in tried] == [1] * TIMES
+    assert set(VapiSession.objects.values_list("state", flat=True)) == {VapiState.LIVE}
+
+
+def test_r10_of_two_streams_with_one_token_one_is_let_in(pair: Pair) -> None:
+    calls = [a_call() for _ in range(TIMES)]
+    let_in = pair.at_once("admit", of_each(calls, stream="MZ1"), "admit", of_each(calls, stream="MZ2"))
+    assert [sorted(both) for both in let_in] == [[False, True]] * TIMES
+    for call, (first, _) in zip(calls, let_in, strict=True):
+        call.refresh_from_db()
+        assert call.stream_sid == ("MZ1" if first else "MZ2")
+
+
+def test_r11_two_who_lead_a_caller_back_to_the_agent_do_it_once(pair: Pair) -> None:
+    calls = [a_call(status=Status.STREAMING, stream_epoch=0) for _ in range(TIMES)]
+    assert set(pair.at_once("resume", of_each(calls, epoch=0))) == {("Resume", "Resume")}
+    for call in calls:
+        call.refresh_from_db()
+        assert (call.epoch, list(call.vapi_sessions.values_list("n", flat=True))) == (1, [0, 1])
+
+
+def test_r12_a_caller_who_leaves_while_the_agent_is_made_leaves_no_agent_behind(pair: Pair) -> None:
+    calls = [a_call() for _ in range(2 * TIMES)]
+    starts = [{"pk": session_of(call).pk} for call in calls]
+    leaves = [{"sid": call.call_sid, "after_s": 0.0006 * (number % TIMES)} for number, call in enumerate(calls)]
+    done = pair.at_once("start", starts, "hang_up", leaves, gap_s=0.035)
+    for made, left in done:
+        assert made["created"] == min(1, made["ended"] + left["ended"])  # said twice, an end is an end
+    assert not VapiSession.objects.filter(ended_at=None).exists()
+    assert sum(made["created"] for made, _ in done) > 0, "nobody was ever created in time to be left"
+    ended_once(calls)
+
+
+def test_r13_a_call_keeps_the_words_it_began_with_whatever_is_published_meanwhile(pair: Pair) -> None:
+    line = a_line(number=LINE)
+    slug = line.template.slug
+    edits = [{"slug": slug, "prompt": f"These are the words of edition {number}."} for number in range(TIMES)]
+    done = pair.at_once("edit", edits, "whole_call", [{"sid": call_sid()} for _ in range(TIMES)], gap_s=0.04)
+    for _, (prompt, *given) in done:
+        assert len(given) == 3
+        assert all(prompt in each for each in given)
+    assert len({prompt for _, (prompt, *_) in done}) > 2, "hardly anything was published between the calls"
+
+
+def test_r15_the_end_of_a_call_stands_whatever_is_told_beside_and_after_it(pair: Pair) -> None:
+    calls = [a_call() for _ in range(TIMES)]
+    over = [{"path": "/webhook/twilio/status", "sid": call.call_sid, "status": "completed"} for call in calls]
+    late = [{**one, "status": "in-progress"} for one in over]
+    assert set(pair.at_once("twilio", over, "twilio", late, gap_s=0.02)) == {(200, 200)}
+    ended_once(calls)
+    again = [a_call() for _ in range(TIMES)]
+    pair.at_once("end", of_each(again, reason="caller_hung_up"), "admit", of_each(again, stream="MZ1"))
+    ended_once(again)
+
+
+def test_one_end_of_a_call_wins_and_its_reason_stays(pair: Pair) -> None:
+    calls = [a_call() for _ in range(TIMES)]
+    won = pair.at_once("end", of_each(calls, reason="agent_ended"), "end", of_each(calls, reason="max_duration"))
+    assert [sorted(both) for both in won] == [[False, True]] * TIMES
+    ended_once(calls)
+    for call, (first, _) in zip(calls, won, strict=True):
+        assert call.end_reason == (EndReason.AGENT_ENDED if first else EndReason.MAX_DURATION)
+
+
+def test_r16_two_sweeps_at_once_have_the_effect_of_one(pair: Pair) -> None:
+    long_ago = timezone.now() - timedelta(hours=2)
+    calls = [a_call(last_seen_at=long_ago) for _ in range(TIMES)]
+    ((first, second),) = pair.at_once("sweep", [{"ttl_s": 60}])
+    assert Counter(first + second) == Counter(call.call_sid for call in calls)
+    ended_once(calls)
+
+
+def test_of_two_callers_at_once_one_gets_the_last_place_whichever_process_answers(pair: Pair) -> None:
+    a_line(number=LINE)
+    for _ in range(TIMES // 2):
+        mine, other = ({"path": "/webhook/twilio", "sid": call_sid(), "most": 1} for _ in range(2))
+        (got,) = pair.at_once("queue", [dict(mine)], "queue", [dict(other)])
+        assert sorted(got) == ["agent", "waits"]
+        waiting = other if got[0] == "agent" else mine
+        (later,) = pair.at_once("end", [{"sid": str((mine if waiting is other else other)["sid"]), "reason": "agent_ended"}])
+        assert sorted(later) == [False, True]
+        waits = {**waiting, "path": "/webhook/twilio/wait/0/1"}
+        (turns,) = pair.at_once("queue", [dict(waits)], "queue", [{**mine, "sid": call_sid()}])
+        assert turns == ("agent", "waits"), "who came last was faster than who waited"
+        CallSession.objects.filter(ended_at=None).update(status=Status.ENDED, ended_at=timezone.now())
+
+
+def test_a_place_is_taken_once_also_where_nothing_holds_the_database(pair: Pair) -> None:
+    for _ in range(TIMES):
+        both = [{"sid": a_call().call_sid, "most": 1} for _ in range(2)]
+        AgentPlace.objects.update(call=None)
+        (got,) = pair.at_once("take_place", [both[0]], "take_place", [both[1]])
+        assert sorted(got) == [False, True]
+        CallSession.objects.update(status=Status.TRANSFERRING)
