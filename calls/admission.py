@@ -51,13 +51,13 @@ class Room:
         """True when a place is free, and for nobody who came earlier."""
         return self.taken + self.ahead < self.most
 
-    def free(self) -> list[tuple[int, int]]:
-        """Places nobody has, and how often each was given; those that were never needed yet come last.
+    def free(self, below: int) -> list[tuple[int, int]]:
+        """Places nobody has, of the first so many, and how often each was given; those that were never needed yet come last.
 
         Shuffled, so that those who come at once want different ones.
         """
-        free = [(number, given) for number, given in self.places.items() if given is not None]
-        unused = [(number, 0) for number in range(max(self.most, len(self.places) + 1)) if number not in self.places]
+        free = [(number, given) for number, given in self.places.items() if given is not None and number < below]
+        unused = [(number, 0) for number in range(below) if number not in self.places]
         return [*random.sample(free, len(free)), *random.sample(unused, len(unused))]
 
 
@@ -104,8 +104,8 @@ def take(call: CallSession, *, at: datetime, entry: Waiting | None = None, even_
     now = room(at, entry)
     if not (now.has_place or even_if_full):
         return False
-    tries = max(1, now.most - now.taken - now.ahead)
-    return any(_given(number, given, call) for number, given in now.free()[:tries])
+    below = max(now.most, len(now.places) + 1) if even_if_full else now.most
+    return any(_given(number, given, call) for number, given in now.free(below))
 
 
 def take_again(call: CallSession, *, at: datetime) -> None:

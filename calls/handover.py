@@ -28,6 +28,7 @@ LEG_WORDS = frozenset({"queued", "initiated", "ringing", "in-progress", "complet
 NOT_PUT_THROUGH = "hung up before the caller was put through"
 UNKNOWN = "unknown"  # nobody told us how it went
 CLOSED = "closed-hours"
+ALL_TALK = "all agents talk"
 WHISPER = "A caller from the support line."
 
 
@@ -238,7 +239,8 @@ def _facts_in_queue(call: CallSession, targets: list[HandoffTarget], at: datetim
 
 
 def _ask_to_dial(call: CallSession, target: str, at: datetime) -> OutboxCommand:
-    services.lower_rung(call_sid=call.call_sid, rung=Rung.HUMAN, why=call.closed_why or "unknown", at=at)
+    why = call.closed_why or (ALL_TALK if call.status == Status.WAITING else "unknown")
+    services.lower_rung(call_sid=call.call_sid, rung=Rung.HUMAN, why=why, at=at)
     key = f"dial:{call.call_sid}:{call.epoch}:{target}"
     return services.ask(call=call, key=key, verb="dial", detail={"target": target}, at=at, to="twilio")
 

@@ -18,6 +18,9 @@ class AgentPlace(models.Model):
     given = models.PositiveBigIntegerField(default=0)
     call = models.OneToOneField("calls.CallSession", null=True, on_delete=models.SET_NULL, related_name="agent_place")
 
+    class Meta:
+        default_permissions = ()
+
     def __str__(self) -> str:
         return f"place {self.number}"
 
@@ -35,6 +38,7 @@ class Waiting(models.Model):
 
     class Meta:
         ordering: ClassVar = ["joined_at", "pk"]
+        default_permissions = ()
         indexes: ClassVar = [models.Index(fields=["joined_at"], condition=Q(left_at=None), name="callers_in_the_queue")]
 
     def __str__(self) -> str:
@@ -47,6 +51,9 @@ class LineLimit(models.Model):
     account = models.CharField(max_length=10, unique=True)
     most = models.PositiveIntegerField()
     told_at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
 
     def __str__(self) -> str:
         return f"{self.account}: {self.most}"

@@ -20,6 +20,9 @@ class Migration(migrations.Migration):
                 ('most', models.PositiveIntegerField()),
                 ('told_at', models.DateTimeField()),
             ],
+            options={
+                'default_permissions': (),
+            },
         ),
         migrations.CreateModel(
             name='AgentPlace',
@@ -29,6 +32,9 @@ class Migration(migrations.Migration):
                 ('given', models.PositiveBigIntegerField(default=0)),
                 ('call', models.OneToOneField(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='agent_place', to='calls.callsession')),
             ],
+            options={
+                'default_permissions': (),
+            },
         ),
         migrations.CreateModel(
             name='Waiting',
@@ -44,6 +50,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['joined_at', 'pk'],
+                'default_permissions': (),
                 'indexes': [models.Index(condition=models.Q(('left_at', None)), fields=['joined_at'], name='callers_in_the_queue')],
             },
         ),

@@ -31,15 +31,15 @@ SORRY = "I'm sorry, something went wrong on our side. Please call again in a few
 THANK_YOU = "Thank you. Goodbye."
 
 
-def connect(call: CallSession, *, is_greeted: bool = False) -> str:
+def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = False) -> str:
     """The disclosure and, where the line asks for it, whether the caller agrees to being recorded; then the agent.
 
     `is_greeted`: the caller has heard all that, and answered. Before a further stream nothing of it is said again, and a
-    recording goes on by itself.
+    recording goes on by itself. `is_first`: this is the answer to the first question about the call, so the agent was asked for now.
     """
     again, line = call.epoch > 0, call.line
     asks = not is_greeted and not again and consent.is_to_be_asked(call)
-    since = call.vapi_sessions.latest("n").asked_at if again else call.started_at
+    since = call.started_at if is_first and not again else call.vapi_sessions.latest("n").asked_at
     expires = int(since.timestamp()) + stream_token.LIFE_S
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(

@@ -45,7 +45,7 @@ def incoming_call(knock: Knock) -> HttpResponse:
         return _next(knock, call.epoch)
     if call.status == Status.WAITING:
         return _next(knock, call.epoch, turn=0)
-    return twiml(_to_the_agent(call))
+    return twiml(_to_the_agent(call, is_first=True))
 
 
 @twilio_door
@@ -241,11 +241,11 @@ def _has_agent(call: CallSession) -> bool:
     return call.version_id is not None and (call.rung < Rung.HUMAN or call.vapi_sessions.exists())
 
 
-def _to_the_agent(call: CallSession, *, is_greeted: bool = False) -> str:
+def _to_the_agent(call: CallSession, *, is_greeted: bool = False, is_first: bool = False) -> str:
     session = call.session_to_start
     if session is not None:  # a state, not "is it new": a repeat repairs a lost enqueue
         transaction.on_commit(partial(publisher.task, tasks.start_conversation, session))
-    return spoken.connect(call, is_greeted=is_greeted)
+    return spoken.connect(call, is_greeted=is_greeted, is_first=is_first)
 
 
 def _next(knock: Knock, epoch: int, *, turn: int | None = None, **more: bool) -> HttpResponse:
