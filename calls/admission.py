@@ -8,6 +8,7 @@ a minute; then it is tried with one more every few seconds, and the first that i
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from calls import guards
 from calls.history import NewEvent
 from calls.models import CallSession, Source, Status, VapiSession, VapiState
 from calls.queue_rows import AgentPlace, LineLimit, Waiting
+
+log = logging.getLogger(__name__)
 
 WITH_AGENT = (Status.CONNECTING, Status.STREAMING, Status.RECOVERING)
 ALIVE_WITHIN = timedelta(seconds=stream_token.LIFE_S + 30)  # a stream may come so late; after that its heart beats every 5 s
@@ -139,6 +142,7 @@ def lines_are_busy(name: str, *, at: datetime, besides: int) -> None:
     """An account refused a call for want of lines: it carries no more than it does now, without the session it refused."""
     limit = {"most": max(_open_at(name).exclude(pk=besides).count(), 1), "told_at": at}
     LineLimit.objects.update_or_create(account=name, defaults=limit)
+    log.warning("Vapi has no free line for us: callers wait, or go to the backup", extra={"account": name, "carried": limit["most"]})
 
 
 def has_lines(name: str) -> None:

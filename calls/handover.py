@@ -192,6 +192,7 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
     wanted = call.commands.filter(verb="hand-over").last()
     wish = call.commands.filter(key=services.hand_over_key(call.call_sid, call.epoch)).first()
     closed_why = call.closed_why if call.closed_epoch == call.epoch else ""
+    by_wish = wish is not None or closed_why == "handed-over"
     again = resumable and resuming.may_be_resumed(call)
     back = resumable and resuming.agent_at_hand(call)
     left = accounts.left(call, at=at) if again or back else accounts.Left(main=False, backup=False)
@@ -210,11 +211,11 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         main=left.main,
         backup=left.backup,
         is_open=hours.is_open(hours.of(call.line), at),
-        by_wish=wish is not None or closed_why == "handed-over",
+        by_wish=by_wish,
         message_wanted=wish is not None and wish.detail.get("to") == "voicemail",
         agent_at_hand=back and (left.main or left.backup),
         taken_back=call.events.filter(kind=resuming.TAKEN_BACK).count(),
-        has_room=not back or admission.room(at).has_place,
+        has_room=not (back and by_wish) or admission.room(at).has_place,
     )
 
 
