@@ -220,6 +220,7 @@ class AgentForm(OwnForm):
             "first_message": AdminTextareaWidget(attrs={"rows": 2}),
             "prompt": AdminTextareaWidget(attrs={"rows": 22, "class": "vLargeTextField prompt"}),
             "end_call_message": AdminTextareaWidget(attrs={"rows": 2}),
+            "time_is_up": AdminTextareaWidget(attrs={"rows": 2}),
             "model_name": Suggestions(_all(limits.MODELS.values())),
             "voice_model": Suggestions(_all(voice.models for voice in limits.VOICES.values())),
             "transcriber_model": Suggestions(_all(each.models for each in limits.TRANSCRIBERS.values())),
@@ -247,6 +248,8 @@ class AgentForm(OwnForm):
             "Say in the instructions what it is for.",
             "keypad_digits": f"{limits.RANGES['keypad_digits']}. With so many it is complete; three seconds without a key complete it too.",
             "may_transfer": "Needs people under “hands over to” of the phone line.",
+            "at_longest": "Going on costs for as long as the caller stays.",
+            "time_is_up": "Said when the longest time is near, by an agent that then hangs up.",
             "silence_timeout_s": f"{limits.RANGES['silence_timeout_s']}. Empty: Vapi decides.",
             "redact_cards": "Written or spoken, also in parts. In their place stands [card], and nobody can get them back.",
             "redact_emails": "Written or spoken, like “alex at example dot com”. In their place stands [e-mail].",
@@ -360,7 +363,8 @@ class LineForm(OwnForm):
         HandoffTarget.objects.all(),
         required=False,
         label="Hands over to",
-        help_text="Called one after the other, by their numbers here, when the agent hands over or cannot answer.",
+        help_text="Called one after the other, by their numbers here, when the agent hands over or cannot answer. "
+        "Those to tick are added under Colleagues.",
     )
     hours = Phrases(
         required=False,

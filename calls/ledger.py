@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
 
-from agents.models import FirstMessageMode, Sound
+from agents.models import AtLongest, FirstMessageMode, Sound
 from bridge import stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
@@ -216,6 +216,9 @@ def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: 
         zero_for_person=zero_for_person,
         keypad_digits=call.version.keypad_digits if call.version.keypad else 0,
         keypad_end=call.version.keypad_end,
+        longest_s=call.version.max_duration_s,
+        goes_on=call.version.at_longest == AtLongest.GO_ON,
+        time_is_up=call.version.time_is_up,
     )
 
 
