@@ -20,6 +20,7 @@ SPOKEN_LIMIT = 3000  # characters of the strictest voice family (error 13521 bey
 HUMAN_TIME_LIMIT_S = 4 * 3600
 VOICEMAIL_LIMIT_S = 120
 DECIDE_WITHIN_S = 1  # after a question that people hear out before they press, or do not
+NEXT_TURN_S = 2  # of the queue: so long a key may be pressed after the words
 PRESS_WITHIN_S = 2  # after the prompt; then the tone comes
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -184,6 +185,17 @@ def voicemail(*, prompt: str, action_url: str, recording_url: str, nothing_heard
         recording_status_callback_event="completed absent",
     )
     twiml.say(speakable(nothing_heard))
+    return str(twiml)
+
+
+def wait_in_line(*, sentences: Iterable[str], next_url: str) -> str:
+    """A turn in the queue: words, and a moment for a key; then `next_url` is asked, with the key if there was one."""
+    twiml = VoiceResponse()
+    keys = Gather(action=next_url, method="POST", num_digits=1, timeout=NEXT_TURN_S, finish_on_key="")
+    for sentence in sentences:
+        keys.say(speakable(sentence))
+    twiml.append(keys)
+    twiml.redirect(next_url, method="POST")
     return str(twiml)
 
 

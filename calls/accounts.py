@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agents import account
-from calls import breaker
+from calls import admission, breaker, circuit
 from calls.models import CallSession, Rung, VapiAccount, VapiState
 
 REFUSED_FOR = timedelta(seconds=60)  # an account that could not make this call is not asked for it again
@@ -25,11 +25,33 @@ class Left:
     backup: bool
 
 
-def first(*, at: datetime) -> VapiAccount | None:
-    """Where the first agent of a call is made; None: nowhere, so people take the call."""
+def first(*, at: datetime, people: bool) -> VapiAccount | None:
+    """Where the first agent of a call is made; None: nowhere, so people take the call.
+
+    Without `people` nobody could, and an account that takes no calls is better than nothing.
+    """
     if breaker.may_ask(account.MAIN, at=at):
         return VapiAccount.MAIN
-    return VapiAccount.BACKUP if _backup_works(at) else None
+    if _backup_works(at):
+        return VapiAccount.BACKUP
+    return None if people else VapiAccount.MAIN
+
+
+def refused(name: str, kind: str, *, at: datetime, besides: int) -> None:
+    """An account took no call, for a reason that concerns all of them; `besides` is the session it took none for.
+
+    Want of lines is no trouble of the account's: it carries what it carries, and who comes now waits, or goes to the backup.
+    """
+    if kind == circuit.LINES:
+        admission.lines_are_busy(name, at=at, besides=besides)
+    if kind != circuit.LINES or (name == account.MAIN and account.has_backup()):
+        breaker.failed(name, kind, at=at)
+
+
+def took(name: str, *, at: datetime) -> None:
+    """An account took a call."""
+    breaker.worked(name, at=at)
+    admission.has_lines(name)
 
 
 def left(call: CallSession, *, at: datetime) -> Left:

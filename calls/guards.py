@@ -46,5 +46,10 @@ def awaited_after(epoch: int) -> Q:
     return live_owner(epoch + 1) & Q(stream_epoch__lte=epoch, status=Status.CONNECTING)
 
 
+def place_unchanged(given: int) -> Q:
+    """Nobody has been given this place with the AI since it was found free."""
+    return Q(given=given)
+
+
 def claimed_with(claim: uuid.UUID) -> Q:
     return Q(claim=claim, state=VapiState.CLAIMED)

@@ -9,16 +9,16 @@ A number is checked again before it is rung: a row may have been changed behind 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db import transaction
 
 from agents import hours, limits
 from agents.models import HandoffTarget
-from calls import accounts, evidence, ladder, lifecycle, resuming, services
+from calls import accounts, admission, evidence, ladder, lifecycle, queueing, resuming, services
 from calls.history import NewEvent, record_events
-from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status
+from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status, VapiAccount
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ LEG_WORDS = frozenset({"queued", "initiated", "ringing", "in-progress", "complet
 NOT_PUT_THROUGH = "hung up before the caller was put through"
 UNKNOWN = "unknown"  # nobody told us how it went
 CLOSED = "closed-hours"
+ALL_TALK = "all agents talk"
 WHISPER = "A caller from the support line."
 
 
@@ -38,31 +39,48 @@ class AskAnew:
     epoch: int
 
 
-def next_step(*, call_sid: str, epoch: int, at: datetime, only_down: bool = False) -> ladder.Step | AskAnew:
-    """What Twilio shall do with a caller whose stream, or whose talk with a person, is over; the rows say so afterwards.
+def next_step(
+    *, call_sid: str, epoch: int, at: datetime, only_down: bool = False, turn: int | None = None, wants_message: bool = False
+) -> ladder.Step | AskAnew:
+    """What Twilio shall do with a caller whose stream, talk with a person, or turn in the queue, is over; the rows say so afterwards.
 
-    `only_down`: not to the AI again, for the way to it is what failed. Asked again by a retry it gives the same answer. Who
-    asks for an older epoch may have been led out of the newest stream by a late redirect, or repeat an old request: that is
-    told to ask anew, and changes nothing. An unknown call, or one that is over, hangs up.
+    `only_down`: not to the AI again, for the way to it is what failed. `turn`: of the queue, in which the caller may have
+    pressed the key for a message (`wants_message`), or been given the AI already. Asked again by a retry it gives the same answer.
+    Who asks for an older epoch may have been led out of the newest stream by a late redirect, or repeat an old request: that
+    is told to ask anew, and changes nothing. An unknown call, or one that is over, hangs up.
     """
     with transaction.atomic():
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None:
             return ladder.Resume() if resuming.is_resumed(call_sid=call_sid, epoch=epoch) else _asked_late(call_sid, epoch)
-        facts = _facts(call, _may_be_rung(call, at), at, resumable=not only_down)
+        if turn is not None and call.status in admission.WITH_AGENT:
+            return ladder.Resume()
+        targets = _may_be_rung(call, at)
+        if call.status == Status.WAITING and not only_down:
+            facts = _facts_in_queue(call, targets, at, turn=turn or 0, wants_message=wants_message)
+        else:
+            facts = _facts(call, targets, at, resumable=not only_down)
         step = ladder.decide(facts)
+        if call.status == Status.WAITING and isinstance(step, ladder.Resume):
+            if queueing.admitted(call, step, at=at):
+                return step
+            step = ladder.decide(replace(facts, has_room=False))  # the place went to somebody else in this moment
         if facts.targets and not facts.is_open and isinstance(step, ladder.TakeBack | ladder.Voicemail):
             note_closed(call, at)
         match step:
+            case ladder.Wait():
+                return step
             case ladder.TakeBack():
                 why = "nobody-answered" if facts.is_open else CLOSED
                 return step if resuming.taken_back(call, why=why, at=at) else ladder.HangUp()
             case ladder.Resume():
                 return step if resuming.elsewhere(call, step, at=at) else ladder.HangUp()
             case ladder.DialHuman(target):
+                queueing.left(call, "person", at=at)
                 _ask_to_dial(call, target.slug, at)
                 _move(call, Status.TRANSFERRING, call.closed_why, at)
             case ladder.Voicemail():
+                queueing.left(call, "voicemail", at=at)
                 services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
                 _move(call, Status.VOICEMAIL, "nobody could talk", at)
             case ladder.HangUp(sorry=True):
@@ -174,6 +192,7 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
     wanted = call.commands.filter(verb="hand-over").last()
     wish = call.commands.filter(key=services.hand_over_key(call.call_sid, call.epoch)).first()
     closed_why = call.closed_why if call.closed_epoch == call.epoch else ""
+    by_wish = wish is not None or closed_why == "handed-over"
     again = resumable and resuming.may_be_resumed(call)
     back = resumable and resuming.agent_at_hand(call)
     left = accounts.left(call, at=at) if again or back else accounts.Left(main=False, backup=False)
@@ -192,15 +211,37 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         main=left.main,
         backup=left.backup,
         is_open=hours.is_open(hours.of(call.line), at),
-        by_wish=wish is not None or closed_why == "handed-over",
+        by_wish=by_wish,
         message_wanted=wish is not None and wish.detail.get("to") == "voicemail",
         agent_at_hand=back and (left.main or left.backup),
         taken_back=call.events.filter(kind=resuming.TAKEN_BACK).count(),
+        has_room=not (back and by_wish) or admission.room(at).has_place,
+    )
+
+
+def _facts_in_queue(call: CallSession, targets: list[HandoffTarget], at: datetime, *, turn: int, wants_message: bool) -> ladder.Facts:
+    """Of a caller who waits for a first agent: nothing has happened yet but the wait."""
+    entry, voicemail = call.waiting, bool(call.line and call.line.voicemail)
+    waits = not (wants_message and voicemail)
+    has_room = waits and admission.room(at, entry).has_place
+    agent_at = accounts.first(at=at, people=bool(targets) or voicemail) if has_room else None
+    return ladder.Facts(
+        is_over=call.is_over,
+        closed_why="",
+        targets=tuple(ladder.Target(target.slug, target.ring_seconds) for target in targets),
+        voicemail=voicemail,
+        is_open=hours.is_open(hours.of(call.line), at),
+        main=agent_at == VapiAccount.MAIN,
+        backup=agent_at == VapiAccount.BACKUP,
+        message_wanted=not waits,
+        waiting_s=queueing.waited_s(entry, turn=turn, at=at) if waits else None,
+        has_room=has_room,
     )
 
 
 def _ask_to_dial(call: CallSession, target: str, at: datetime) -> OutboxCommand:
-    services.lower_rung(call_sid=call.call_sid, rung=Rung.HUMAN, why=call.closed_why or "unknown", at=at)
+    why = call.closed_why or (ALL_TALK if call.status == Status.WAITING else "unknown")
+    services.lower_rung(call_sid=call.call_sid, rung=Rung.HUMAN, why=why, at=at)
     key = f"dial:{call.call_sid}:{call.epoch}:{target}"
     return services.ask(call=call, key=key, verb="dial", detail={"target": target}, at=at, to="twilio")
 

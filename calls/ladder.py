@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from calls.lifecycle import STREAM_ENDS
 
+LONGEST_WAIT_S = 30.0  # in the queue, from the first word on ...
+LONGEST_WAIT_ALONE_S = 180.0  # ... and where the only other way is to hang up
+TURN_S = 11.0  # the longest turn of the wait: the place and the ways out are said, and the caller may press a key
 RESUMES = 2  # losses within a minute of each other that lead back to the AI
 TAKEN_BACK = 1  # so often, where a message can be left instead ...
 TAKEN_BACK_AT_MOST = 3  # ... and where the only other way is to hang up
@@ -38,6 +41,7 @@ class Facts:
     `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
     them unless its process left in good order; `resumable`: an agent answers this call and nobody asked for a person.
     `main`, `backup`: that account at Vapi may be asked for an agent now.
+    `waiting_s`: so long the caller has waited for a first agent, None for one who does not; `has_room`: one is free for this caller.
     """
 
     is_over: bool
@@ -58,13 +62,20 @@ class Facts:
     taken_back: int = 0
     main: bool = True
     backup: bool = False
+    waiting_s: float | None = None
+    has_room: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The AI again, on a stream of its own, with the conversation so far; made at the backup account, or at the main one."""
+    """The AI, on a stream of its own, with the conversation so far if there was one; made at the backup account, or at the main one."""
 
     backup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Another turn in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +100,15 @@ class Voicemail:
     pass
 
 
-Step = Resume | TakeBack | HangUp | DialHuman | Voicemail
+Step = Resume | Wait | TakeBack | HangUp | DialHuman | Voicemail
 
 
 def decide(facts: Facts) -> Step:
     """The highest rung this caller can stand on now."""
     if facts.is_over or facts.talked or (facts.closed_why in STREAM_ENDS and not facts.sent_on):
         return HangUp()
+    if facts.waiting_s is not None and (in_the_queue := next_turn(facts, facts.waiting_s)):
+        return in_the_queue
     if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED:
         again = next_agent(losses=facts.losses, main=facts.main, backup=facts.backup)
         if again is not None:
@@ -108,6 +121,14 @@ def decide(facts: Facts) -> Step:
     return Voicemail() if facts.voicemail else HangUp(sorry=True)
 
 
+def next_turn(facts: Facts, waiting_s: float) -> Resume | Wait | None:
+    """Nobody waits for an agent that is free, nor for one that cannot be had, nor longer than half a minute for somebody else."""
+    if facts.has_room:
+        return next_agent(losses=0, main=facts.main, backup=facts.backup)
+    longest = LONGEST_WAIT_S if facts.voicemail or next_target(facts) else LONGEST_WAIT_ALONE_S
+    return Wait() if waiting_s + TURN_S <= longest else None
+
+
 def next_agent(*, losses: int, main: bool, backup: bool) -> Resume | None:
     """The first loss leads to R1, the second to R2 (R1 without a backup), the third to a person. R2 too when R1 is not to be had."""
     if losses > RESUMES:
@@ -118,8 +139,13 @@ def next_agent(*, losses: int, main: bool, backup: bool) -> Resume | None:
 
 
 def may_be_taken_back(facts: Facts) -> bool:
-    """A caller who came for want of an agent stays down, and so does one who is at the voicemail or wants it."""
+    """A caller who came for want of an agent stays down, and so does one who is at the voicemail or wants it.
+
+    An agent who is not free is no better than the voicemail, but better than nothing.
+    """
     if facts.at_voicemail or facts.message_wanted or not (facts.by_wish and facts.agent_at_hand):
+        return False
+    if facts.voicemail and not facts.has_room:
         return False
     return facts.taken_back < (TAKEN_BACK if facts.voicemail else TAKEN_BACK_AT_MOST)
 

@@ -544,3 +544,6 @@ class SecondFactor(models.Model):
 
     def __str__(self) -> str:
         return f"authenticator app of {self.user}"
+
+
+from calls.queue_rows import AgentPlace, LineLimit, Waiting  # noqa: E402, F401 - tables of their own module

@@ -23,6 +23,8 @@ TELLING = {  # the one detail that says most
     "keypad-pressed": "count",
     "model-told-what-was-heard": "words",
     "dial-refused": "target",
+    "queue-joined": "place",
+    "queue-left": "why",
 }
 
 

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from bridge.longest import ROLLED_OVER
-from calls import accounts, evidence, guards, ladder, services, sessions
+from calls import accounts, admission, evidence, guards, ladder, services, sessions
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 
@@ -95,6 +95,7 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
     """
     if not _on_another_stream(call, at):
         return False
+    admission.take_again(call, at=at)
     n, left = _next_n(call), accounts.left(call, at=at)
     asked = sessions.ask_session(call=call, n=n, at=at, account=VapiAccount.MAIN if left.main else VapiAccount.BACKUP)
     record_events(call_sid=call.call_sid, events=[NewEvent("taken-back", Source.SYSTEM, at, {"n": n, "why": why}), asked])

@@ -28,7 +28,7 @@ from agents.models import PhoneLine
 from bridge import live
 from bridge.figures import together
 from bridge.ports import Closing
-from calls import accounts, clock, discretion, ended_reasons, evidence, guards, lifecycle, publisher, unsaid
+from calls import accounts, admission, clock, discretion, ended_reasons, evidence, guards, lifecycle, publisher, unsaid
 from calls.history import NewEvent, keep_line, pages_look, record_events
 from calls.models import CallMetrics, CallSession, EndReason, OutboxCommand, Outcome, Role, Rung, Source, Status, VapiAccount
 from calls.redaction import redact_body
@@ -52,12 +52,11 @@ BRIDGED = (Status.CONNECTING, Status.STREAMING)
 def open_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> CallSession | None:
     """The call Twilio tells us of: one row however often and in parallel it asks. None: no agent answers this number.
 
-    A new call asks for its Vapi session (`CallSession.session_to_start`); a refused one is kept as ended.
+    A new call asks for its Vapi session (`CallSession.session_to_start`), or waits when the AI has all hands full; a refused
+    one is kept as ended.
     """
-    known = CallSession.objects.filter(call_sid=sid).first()
-    if known is None:
-        with _opening[hash(sid) % len(_opening)]:
-            known = CallSession.objects.filter(call_sid=sid).first() or _new_call(sid, account_sid, from_number, to_number, at)
+    with _opening[hash(sid) % len(_opening)]:
+        known = CallSession.objects.filter(call_sid=sid).first() or _new_call(sid, account_sid, from_number, to_number, at)
     return None if known.end_reason == EndReason.REFUSED else known
 
 
@@ -65,7 +64,8 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     answer = lines.answer(to_number, draw=lines.draw_of(sid))
     if answer is not None and answer.version is not None:
         discretion.remember(answer.version.version_id, answer.version.rules)
-    agent_at = _account_of_first_agent(answer, at) if answer is not None and answer.version is not None else None
+    has_agent = answer is not None and answer.version is not None
+    agent_at = accounts.first(at=at, people=bool(answer.targets or answer.voicemail)) if answer and has_agent else None
     boot, origin_ms = clock.origin(at)
     row = CallSession(
         call_sid=sid,
@@ -85,30 +85,54 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
         return CallSession.objects.get(call_sid=sid)
 
 
-def _account_of_first_agent(answer: lines.Answer, at: datetime) -> VapiAccount | None:
-    """None: people take the call. Where nobody could, an account that takes no calls is better than nothing."""
-    nobody = not answer.targets and not answer.voicemail
-    return accounts.first(at=at) or (VapiAccount.MAIN if nobody else None)
-
-
 def _answered(row: CallSession, answer: lines.Answer, agent_at: VapiAccount | None) -> CallSession:
     row.line_id, row.version_id, row.team_id = answer.line_id, answer.version_id, answer.team_id
     row.status = Status.CONNECTING
-    if answer.disclosure:
-        row.disclosed_at, row.disclosure_mark = row.started_at, hashlib.sha256(answer.disclosure.encode()).hexdigest()
+    _tell(row, answer.disclosure, row.started_at)
     row.save(force_insert=True)
     events = [NewEvent("call-received", Source.TWILIO, row.started_at)]
-    if answer.version_id is not None and agent_at is not None:  # else people take the call
-        events.append(ask_session(call=row, n=0, at=row.started_at, account=agent_at))
-    if answer.disclosure:
-        ms, said = int(row.started_at.timestamp() * 1000), answer.disclosure
-        events.append(keep_line(call=row, vapi_call_id="", role=Role.SYSTEM, text=said, vendor_ms=ms, at=row.started_at, n=0))
+    if answer.version_id is None or agent_at is None or admission.take(row, at=row.started_at):
+        events += _met(row, disclosure=answer.disclosure, agent_at=agent_at, at=row.started_at)
+    else:
+        row.status, row.disclosed_at, row.disclosure_mark = Status.WAITING, None, ""
+        row.save(update_fields=["status", "disclosed_at", "disclosure_mark"])
+        events.append(admission.join(row, at=row.started_at))
     record_events(call_sid=row.call_sid, events=events)
-    if answer.version_id is not None and agent_at is not VapiAccount.MAIN:
-        rung = Rung.BACKUP if agent_at else Rung.HUMAN
-        lower_rung(call_sid=row.call_sid, rung=rung, why=MAIN_TAKES_NONE, at=row.started_at)
-        row.rung = rung
+    if row.status == Status.CONNECTING and answer.version_id is not None:
+        _note_account(row, agent_at, row.started_at)
     return row
+
+
+def meet_agent(call: CallSession, *, agent_at: VapiAccount, at: datetime) -> list[NewEvent]:
+    """A caller who waited gets the agent: ask for the first session, and note what they hear now. Returns the events to be recorded."""
+    disclosure = call.line.disclosure if call.line else ""
+    if disclosure:
+        _tell(call, disclosure, at)
+        call.save(update_fields=["disclosed_at", "disclosure_mark"])
+    _note_account(call, agent_at, at)
+    return _met(call, disclosure=disclosure, agent_at=agent_at, at=at)
+
+
+def _met(call: CallSession, *, disclosure: str, agent_at: VapiAccount | None, at: datetime) -> list[NewEvent]:
+    events = []
+    if call.version_id is not None and agent_at is not None:  # else people take the call
+        events.append(ask_session(call=call, n=0, at=at, account=agent_at))
+    if disclosure:
+        ms = int(at.timestamp() * 1000)
+        events.append(keep_line(call=call, vapi_call_id="", role=Role.SYSTEM, text=disclosure, vendor_ms=ms, at=at, n=0))
+    return events
+
+
+def _note_account(call: CallSession, agent_at: VapiAccount | None, at: datetime) -> None:
+    if agent_at is not VapiAccount.MAIN:
+        rung = Rung.BACKUP if agent_at else Rung.HUMAN
+        lower_rung(call_sid=call.call_sid, rung=rung, why=MAIN_TAKES_NONE, at=at)
+        call.rung = rung
+
+
+def _tell(call: CallSession, disclosure: str, at: datetime) -> None:
+    if disclosure:
+        call.disclosed_at, call.disclosure_mark = at, hashlib.sha256(disclosure.encode()).hexdigest()
 
 
 def _refused(row: CallSession) -> CallSession:
@@ -202,7 +226,8 @@ def end_call(
         reason, outcome = lifecycle.ending(reason, evidence.of(call))
         CallSession.objects.filter(pk=call.pk).update(end_reason=reason, outcome=outcome)
         detail = {"reason": str(reason.value)} | ({"raw": raw[:200]} if raw else {})
-        record_events(call_sid=call_sid, events=[NewEvent("call-ended", Source.SYSTEM, at, detail)])
+        left = admission.leave(call, str(EndReason(reason).value), at=at)
+        record_events(call_sid=call_sid, events=[*left, NewEvent("call-ended", Source.SYSTEM, at, detail)])
         _close_books_soon(call_sid)
     return True
 

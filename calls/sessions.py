@@ -157,14 +157,14 @@ def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi, clock: Ca
     except VapiError as problem:
         log.warning("Vapi did not create a call", extra={"call": session.call.short_id, "status": problem.status})
         if kind := breaker.kind_of(problem):
-            breaker.failed(session.account, kind, at=clock())
+            accounts.refused(session.account, kind, at=clock(), besides=session.pk)
         session_failed(pk=vapi_session_pk, claim=claim, why=str(problem), at=clock(), maybe_created=_may_run(problem))
         return False
     except Exception:  # the database, our own code or the task's time limit: the caller does not wait for what never comes
         with contextlib.suppress(DatabaseProblem):
             session_failed(pk=vapi_session_pk, claim=claim, why="It could not be asked for.", at=clock(), maybe_created=True)
         raise
-    breaker.worked(session.account, at=clock())
+    accounts.took(session.account, at=clock())
     if not _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client, at=clock()):
         return False
     if not VapiSession.objects.filter(OF_NO_USE, pk=vapi_session_pk).exists():
@@ -237,8 +237,8 @@ def session_ended(*, vapi_call_id: str, at: datetime, raw: str = "") -> bool:
     if not _ended(session, at=at, ended_reason=raw[:200]):
         return False
     if limit := ended_reasons.limit(raw):  # Vapi took the call, and did not start it
-        account = session.values_list("account", flat=True).get()
-        transaction.on_commit(partial(breaker.failed, account, limit, at=at), robust=True)
+        pk, account = session.values_list("pk", "account").get()
+        transaction.on_commit(partial(accounts.refused, account, limit, at=at, besides=pk), robust=True)
     return True
 
 

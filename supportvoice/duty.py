@@ -1,7 +1,8 @@
 """Whether this process takes new calls, and how many it carries. The server asks; health and the media door answer to it.
 
-On duty everything is welcome. From the first stop signal on a process takes no new WebSocket, yet it goes on answering
-HTTP while it carries a call: the model's tools and Twilio's "what now?" belong to the calls that are still talking.
+On duty everything is welcome, up to as many streams as one process carries in time: Twilio asks another one with the next.
+From the first stop signal on a process takes no new WebSocket, yet it goes on answering HTTP while it carries a call: the
+model's tools and Twilio's "what now?" belong to the calls that are still talking.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from bridge.carried import Carried
 from supportvoice.limits import refuse_socket, say
 from supportvoice.watchdog import Watchdog
 
+MOST_STREAMS = 100  # at once on one loop, measured: docs/bench, 100 calls
+
 
 @dataclass(slots=True)
 class Duty:
@@ -23,11 +26,24 @@ class Duty:
     streams: int = 0  # media sockets open now
     carried: Carried = field(default_factory=Carried)
     watchdog: Watchdog = field(default_factory=Watchdog)
+    most: int = MOST_STREAMS
+
+    @property
+    def why_not(self) -> str:
+        """Why no new stream is taken here, in a word; nothing when one is welcome."""
+        if self.draining:
+            return "stopping"
+        if not self.watchdog.takes_calls():
+            return "late"
+        return "full" if self.streams >= self.most else ""
 
     def streams_counted(self, app: ASGI3Application) -> ASGI3Application:
         """`app` carries calls: count its sockets for as long as they are open."""
 
         async def counted(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            if self.streams >= self.most:
+                await refuse_socket(scope, receive, send, status=503, sentence="This process carries as many calls as it may.")
+                return
             self.streams += 1
             try:
                 await app(scope, receive, send)
@@ -57,10 +73,8 @@ class Duty:
                 await app(scope, receive, send)
             elif scope["method"] not in ("GET", "HEAD"):
                 await say(send, status=405, sentence="Health is asked with GET.")
-            elif self.draining and scope["path"].startswith("/readyz"):
-                await say(send, status=503, sentence="Stopping: no new calls here.")
-            elif scope["path"].startswith("/readyz") and not self.watchdog.takes_calls():
-                await say(send, status=503, sentence="Late: no new calls here for a moment.")
+            elif self.why_not and scope["path"].startswith("/readyz"):
+                await say(send, status=503, sentence=self.why_not)
             else:
                 await say(send, status=200, sentence="ok")
 

@@ -51,6 +51,9 @@ RETENTION_DAYS = env.int("RETENTION_DAYS", default=90)  # what was said is kept 
 if RETENTION_DAYS < 0:
     raise ImproperlyConfigured("RETENTION_DAYS must be 0 or more.")
 DRAIN_SECONDS = env.int("DRAIN_SECONDS", default=600)
+MAX_CALLS = env.int("MAX_CALLS", default=50)  # with the AI at once; half of what two cores were measured to carry in time
+if MAX_CALLS < 1:
+    raise ImproperlyConfigured("MAX_CALLS must be 1 or more.")
 ALLOW_INSECURE = env.bool("ALLOW_INSECURE", default=False)
 
 INSTALLED_APPS = [

@@ -50,7 +50,7 @@ class ConsoleCalls(CallSessionQuerySet):
         return (
             self.select_related("line", "version", "metrics")
             .only(*_COLUMNS)
-            .annotate(ended_ms=Subquery(ended))
+            .annotate(ended_ms=Subquery(ended), queue_place=F("waiting__place"))
             .with_barge_ins()
             .order_by("-started_at", "-pk")
         )
@@ -85,7 +85,7 @@ class ConsoleCalls(CallSessionQuerySet):
         found: QuerySet[CallSession, tuple[Any, ...]] = self.annotate(
             sounds=Subquery(sounds), making=Subquery(making), merged=Subquery(merged), told=Subquery(lines)
         ).values_list(
-            *("merged", "told", "last_event_seq", "status", "end_reason", "outcome", "report"),
+            *("merged", "told", "last_event_seq", "status", "end_reason", "outcome", "report", "waiting__place"),
             *("sounds", "making", "callback__due_at", "callback__done_at"),
             *("agreed_at", "unrecorded_at", "erased_at", "sound_erased_at", "bodies_erased_at"),
         )

@@ -116,7 +116,8 @@ def duration_ms(call: CallSession) -> int | None:
 def state_words(call: CallSession) -> str:
     """How the call stands or ended, in the fewest plain words."""
     if not call.is_over:
-        return call.get_status_display()
+        place = getattr(call, "queue_place", None) if call.status == Status.WAITING else None
+        return f"{call.get_status_display()}, number {place}" if place else call.get_status_display()
     return "Ended" if call.outcome == Outcome.UNKNOWN else call.get_outcome_display()
 
 

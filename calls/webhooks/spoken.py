@@ -22,21 +22,24 @@ from calls.models import CallbackRequest, CallSession
 NO_AGENT_HERE = "Sorry, nobody answers this number. Please check the number and call again. Goodbye."
 ONE_MOMENT = "One moment, please."
 LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
+ALL_TALKING = "All our agents are talking."
+CALL_ME_BACK, TAKE_A_MESSAGE = "1", "2"  # the keys
+STAY_ON_THE_LINE = "Please stay on the line."
 MAY_WE_RECORD = "If you agree to this call being recorded, please press 1 now. If not, just stay on the line."
 NOTHING_HEARD = "We did not hear a message. Goodbye."
 SORRY = "I'm sorry, something went wrong on our side. Please call again in a few minutes. Goodbye."
 THANK_YOU = "Thank you. Goodbye."
 
 
-def connect(call: CallSession, *, is_greeted: bool = False) -> str:
+def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = False) -> str:
     """The disclosure and, where the line asks for it, whether the caller agrees to being recorded; then the agent.
 
     `is_greeted`: the caller has heard all that, and answered. Before a further stream nothing of it is said again, and a
-    recording goes on by itself.
+    recording goes on by itself. `is_first`: this is the answer to the first question about the call, so the agent was asked for now.
     """
     again, line = call.epoch > 0, call.line
     asks = not is_greeted and not again and consent.is_to_be_asked(call)
-    since = call.vapi_sessions.latest("n").asked_at if again else call.started_at
+    since = call.started_at if is_first and not again else call.vapi_sessions.latest("n").asked_at
     expires = int(since.timestamp()) + stream_token.LIFE_S
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(
@@ -74,6 +77,26 @@ def voicemail(call: CallSession, *, offer: bool) -> str:
     now = call.last_seen_at  # of this very question, but the row's: so a repeat gets the same words
     when = callbacks.when(call, callbacks.due(call, at=now), at=now)
     return _voicemail(call.epoch, f"Or press 1, and we will call you back {when}." if offer else "")
+
+
+def queued(call: CallSession, *, turn: int, place: int) -> str:
+    """A turn in the queue: the caller's `place` (0: nothing new), the offer to be called back, and then the next turn."""
+    said = [ALL_TALKING] if turn == 0 else []
+    if place:
+        said.append(f"You are number {place}.")
+        said += _ways_out(call)
+    return twilio_http.wait_in_line(
+        sentences=said or [STAY_ON_THE_LINE],
+        next_url=_url("twilio-wait", call.epoch, turn + 1),
+    )
+
+
+def _ways_out(call: CallSession) -> list[str]:
+    """What a caller can do instead of waiting."""
+    now = call.last_seen_at  # as for the voicemail
+    back = f"To be called back {callbacks.when(call, callbacks.due(call, at=now), at=now)} instead, press {CALL_ME_BACK}."
+    message = f"To leave a message, press {TAKE_A_MESSAGE}."
+    return [*([back] if callbacks.may_be_called(call) else []), *([message] if call.line and call.line.voicemail else [])]
 
 
 def promised(call: CallSession) -> str:

@@ -18,7 +18,7 @@ from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
-from calls import callbacks, consent, endings, handover, ladder, publisher, services, tasks
+from calls import callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
 from calls.models import CallSession, RecordingKind, Rung, Status
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock, twilio_door
@@ -27,7 +27,6 @@ RECORDING_SID = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
 ERROR_CODE = re.compile(r"[0-9]{5}", re.ASCII)
 NOT_HAD = "112"  # the first digits of Twilio's codes for a document that could not be had; all others blame the document
 NOT_RUNG = "132"  # of its codes for a <Dial> it could not carry out, an invalid number among them
-CALL_ME_BACK = "1"
 I_AGREE = "1"
 
 
@@ -44,7 +43,23 @@ def incoming_call(knock: Knock) -> HttpResponse:
         return twiml(twilio_http.hang_up())
     if not _has_agent(call):  # none is published on this line, or none can be had now: its people take the call
         return _next(knock, call.epoch)
-    return twiml(_to_the_agent(call))
+    if call.status == Status.WAITING:
+        return _next(knock, call.epoch, turn=0)
+    return twiml(_to_the_agent(call, is_first=True))
+
+
+@twilio_door
+def wait(knock: Knock, epoch: int, turn: int) -> HttpResponse:
+    """A turn in the queue is over, or the caller pressed a key in it: is there a place with the AI by now?"""
+    key = knock.get("Digits")
+    if key == spoken.CALL_ME_BACK:
+        call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
+        if call is not None and callbacks.may_be_called(call):
+            endings.callback_asked(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
+            return twiml(spoken.promised(call))
+    if _end_if_over(knock):
+        return twiml(twilio_http.hang_up())
+    return _next(knock, epoch, turn=turn, wants_message=key == spoken.TAKE_A_MESSAGE)
 
 
 @twilio_door
@@ -94,7 +109,7 @@ def callback(knock: Knock, epoch: int) -> HttpResponse:
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
     if call is None:
         return twiml(twilio_http.hang_up())
-    if knock.get("Digits") != CALL_ME_BACK or not callbacks.may_be_called(call):
+    if knock.get("Digits") != spoken.CALL_ME_BACK or not callbacks.may_be_called(call):
         return twiml(twilio_http.hang_up() if _end_if_over(knock) or call.is_over else spoken.voicemail(call, offer=False))
     endings.callback_asked(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
     return twiml(spoken.promised(call))
@@ -134,7 +149,9 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
     code = knock.get("ErrorCode") if ERROR_CODE.fullmatch(knock.get("ErrorCode")) else ""
     endings.fallback_asked(call_sid=call.call_sid, door=door, code=code, at=knock.at)
     match door:
-        case "twilio-call" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and _has_agent(call):
+        case "twilio-call" | "twilio-wait" if code.startswith(NOT_HAD) and call.status == Status.WAITING:
+            return _next(knock, call.epoch, turn=parts.get("turn", -1) + 1)
+        case "twilio-call" | "twilio-wait" if code.startswith(NOT_HAD) and call.status == Status.CONNECTING and _has_agent(call):
             return twiml(_to_the_agent(call))
         case "twilio-consent" if call.status == Status.CONNECTING and _has_agent(call):  # without a yes it is a no
             return twiml(_to_the_agent(call, is_greeted=True))
@@ -224,20 +241,23 @@ def _has_agent(call: CallSession) -> bool:
     return call.version_id is not None and (call.rung < Rung.HUMAN or call.vapi_sessions.exists())
 
 
-def _to_the_agent(call: CallSession, *, is_greeted: bool = False) -> str:
+def _to_the_agent(call: CallSession, *, is_greeted: bool = False, is_first: bool = False) -> str:
     session = call.session_to_start
     if session is not None:  # a state, not "is it new": a repeat repairs a lost enqueue
         transaction.on_commit(partial(publisher.task, tasks.start_conversation, session))
-    return spoken.connect(call, is_greeted=is_greeted)
+    return spoken.connect(call, is_greeted=is_greeted, is_first=is_first)
 
 
-def _next(knock: Knock, epoch: int, *, only_down: bool = False) -> HttpResponse:
-    step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, only_down=only_down)
+def _next(knock: Knock, epoch: int, *, turn: int | None = None, **more: bool) -> HttpResponse:
+    step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, turn=turn, **more)
     if isinstance(step, ladder.Resume | ladder.TakeBack):
         return twiml(_to_the_agent(CallSession.objects.select_related("line").get(call_sid=knock.call_sid)))
     if isinstance(step, handover.AskAnew):
         return twiml(spoken.ask_anew(step.epoch))
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
+    if isinstance(step, ladder.Wait) and call is not None:
+        place = queueing.place_to_say(call, turn=turn or 0, at=knock.at)
+        return twiml(spoken.queued(call, turn=turn or 0, place=place))
     return twiml(spoken.step(step, call))
 
 

@@ -22,6 +22,7 @@ urlpatterns: list[URLPattern] = [
     *_door("twilio/stream", twilio.stream_status, "twilio-stream-status"),
     *_door("twilio/consent/<int:epoch>", twilio.recording_consent, "twilio-consent"),
     *_door("twilio/resume/<int:epoch>", twilio.resume, "twilio-resume"),
+    *_door("twilio/wait/<int:epoch>/<int:turn>", twilio.wait, "twilio-wait"),
     *_door("twilio/dial/<int:epoch>/<slug:target>", twilio.dial_result, "twilio-dial"),
     *_door("twilio/leg/<slug:target>", twilio.leg_status, "twilio-leg"),
     *_door("twilio/whisper/<slug:target>", twilio.whisper, "twilio-whisper"),

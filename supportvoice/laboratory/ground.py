@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,6 +121,11 @@ class Ground:
             row = json.loads(line)
             found.setdefault(row["call_sid"], []).append(row)
         return found
+
+    def forget_limit(self) -> None:
+        """How many calls Vapi carries, by what it last refused."""
+        with closing(sqlite3.connect(self.database, timeout=5.0, isolation_level=None)) as database:
+            database.execute("DELETE FROM calls_linelimit")
 
     def lock_database(self) -> sqlite3.Connection:
         """Nobody else can write until it is closed. Raises sqlite3.Error when somebody else does not stop to."""

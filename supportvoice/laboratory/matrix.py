@@ -112,7 +112,10 @@ BEFORE: tuple[Row, ...] = (
     ),
     *_account("P10", KEY, "R3", {str(code): {"create_status": code} for code in (401, 403)}),
     *_account("P11", POOR, "R3", {"402": {"create_status": 402}}),
-    *_account("P11", POOR, "R3", {f"limit {how}": {"line_limit": how} for how in ("refused", "blocked", "ended")}),
+    *(
+        _house("P11", POOR, f"limit {how}", strikes.limit_forgotten, healthy="R3", mid=False, vapi={"line_limit": how})
+        for how in ("refused", "blocked", "ended")
+    ),
     *_account("P12", BUSY, "R3", {f"wait {wait}": {"create_status": 429, "retry_after": wait} for wait in ("", "9999", "soon")}),
     *_account("P12", BUSY, "R0", {"once": {"create_status": 429, "create_times": 1, "retry_after": "1"}}),
     *_account("P13", FAILS, "R3", {str(code): {"create_status": code} for code in (500, 503)}),
@@ -127,6 +130,7 @@ BEFORE: tuple[Row, ...] = (
     *_account("P16", NO_SOCKET, "R3", {"subprotocol": {"socket_protocol": "chat.v9"}}),
     *_account("P16", NO_SOCKET, "R3", {"closes at once": {"strikes_in_turn": 0, "dies_with": 1008}}),
     Row("P17", "Twilio does not open the stream", refuses_streams=1, healthy="R1"),
+    _house("P19", "more callers than lines", "two lines", strikes.two_lines, healthy="R3", mid=False, lasts_s=30.0),
     *_both_modes(_house("P20", "the web tier is down", "", strikes.kill_serve, healthy="R5", mid=False, lasts_s=10.0)),
 )
 
@@ -206,7 +210,6 @@ NOT_COVERED: Mapping[str, str] = {
     "P1": "an attacker's request is no call; every forgery is tried at the door by the tests",
     "P2": "a wrong token of ours is a setting, tried by the tests of rotation",
     "P18": "needs a second `serve` on the same port; the house has one",
-    "P19": "needs a house with a small MAX_CALLS; tried by the tests of admission",
     "P21": "clocks cannot be moved without root; the deadlines' clocks are arguments, tried by the tests",
     "C18": "an out-of-memory kill is the signal of C9",
     "C21": "an expired certificate needs TLS in front; the house has none",

@@ -117,6 +117,29 @@ full_disk = limited(resource.RLIMIT_FSIZE, to=lambda pid: 0, who=Ground.everybod
 no_descriptors = limited(resource.RLIMIT_NOFILE, to=lambda pid: len(os.listdir(f"/proc/{pid}/fd")), who=lambda ground: ground.serving()[:1])
 
 
+# ---- the lines of the account at Vapi
+
+
+@asynccontextmanager
+async def limit_forgotten(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """Nothing but what comes after: that Vapi had no line for us is not remembered in the next row."""
+    _hit(lines)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(ground.forget_limit)
+
+
+@asynccontextmanager
+async def two_lines(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    before, ground.vapi.concurrency_limit = ground.vapi.concurrency_limit, 2
+    try:
+        async with limit_forgotten(ground, lines):
+            yield
+    finally:
+        ground.vapi.concurrency_limit = before
+
+
 # ---- the database, Valkey, the worker, beat
 
 

@@ -14,6 +14,7 @@ from bridge.ports import Closing
 from calls import builtin_tools, endings, evidence, handover, ladder, services, sessions
 from calls.history import add_line
 from calls.models import CallbackRequest, CallSession, EndReason, Outcome, Role, Rung, Status, VapiState
+from calls.queue_rows import AgentPlace
 from tests.builders import FakeVapi, a_call, a_line, a_target, session_of
 
 pytestmark = pytest.mark.django_db
@@ -323,6 +324,14 @@ def test_who_did_not_come_is_not_rung_again_but_somebody_new_is() -> None:
     assert tool(call, "transfer_to_human")[0].startswith("New takes over")
     services.stream_closed(call_sid=call.call_sid, epoch=1, closing=Closing("handed-over"), at=timezone.now())
     assert asked(call, epoch=1) == ladder.DialHuman(ladder.Target("new"))
+
+
+def test_a_caller_who_is_taken_back_counts_among_those_the_agent_has_though_another_got_their_place() -> None:
+    call = wished("tier2")
+    AgentPlace.objects.update(call=None)
+    asked(call)
+    assert dialled(call, "tier2", "no-answer") == ladder.TakeBack()
+    assert AgentPlace.objects.get(call=call).given > 0
 
 
 def test_a_caller_who_came_for_want_of_an_agent_is_not_taken_back() -> None:

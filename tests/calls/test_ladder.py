@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from calls import ladder
-from calls.ladder import NOT_RESUMED, DialHuman, Facts, HangUp, Resume, Step, TakeBack, Target, Voicemail, decide
+from calls.ladder import NOT_RESUMED, DialHuman, Facts, HangUp, Resume, Step, TakeBack, Target, Voicemail, Wait, decide
 from calls.lifecycle import STREAM_ENDS
 
 SAM, KIM = Target("sam"), Target("kim", ring_seconds=30)
@@ -27,6 +27,7 @@ NOBODY_CAME = Facts(
     by_wish=True,
     agent_at_hand=True,
 )
+IN_THE_QUEUE = Facts(is_over=False, closed_why="", targets=(SAM,), voicemail=True, waiting_s=0.0, has_room=False)
 
 
 def all_facts() -> Iterator[Facts]:
@@ -95,6 +96,30 @@ def test_from_the_voicemail_nobody_is_rung_any_more() -> None:
 
 def test_a_caller_who_was_sent_on_is_not_hung_up_on_by_late_news_of_the_stream() -> None:
     assert decide(Facts(is_over=False, closed_why="agent-ended", targets=(SAM,), sent_on=True)) == DialHuman(SAM)
+
+
+def test_a_caller_waits_half_a_minute_at_most_and_then_goes_down_the_ladder() -> None:
+    still, over = ladder.LONGEST_WAIT_S - ladder.TURN_S, ladder.LONGEST_WAIT_S - ladder.TURN_S + 0.1
+    assert [decide(replace(IN_THE_QUEUE, waiting_s=waited)) for waited in (0.0, still, over)] == [Wait(), Wait(), DialHuman(SAM)]
+    assert decide(replace(IN_THE_QUEUE, waiting_s=over, is_open=False)) == Voicemail()
+    alone = replace(IN_THE_QUEUE, targets=(), voicemail=False)
+    assert [decide(replace(alone, waiting_s=waited)) for waited in (over, ladder.LONGEST_WAIT_ALONE_S)] == [Wait(), HangUp(sorry=True)]
+
+
+def test_a_free_agent_ends_the_wait_and_one_that_cannot_be_had_is_not_waited_for() -> None:
+    free = replace(IN_THE_QUEUE, waiting_s=500.0, has_room=True)
+    assert decide(free) == Resume()
+    assert decide(replace(free, main=False, backup=True)) == Resume(backup=True)
+    assert decide(replace(free, main=False, waiting_s=0.0)) == DialHuman(SAM)
+
+
+def test_who_wants_to_leave_a_message_does_not_wait() -> None:
+    assert decide(replace(IN_THE_QUEUE, waiting_s=None, message_wanted=True)) == Voicemail()
+
+
+def test_an_agent_who_is_not_free_takes_nobody_back_who_can_leave_a_message() -> None:
+    busy = replace(NOBODY_CAME, has_room=False)
+    assert (decide(busy), decide(replace(busy, voicemail=True))) == (TakeBack(), Voicemail())
 
 
 def finished(facts: Facts) -> bool:

@@ -102,7 +102,7 @@ class House:
         self.twilio = await self._open.enter_async_context(TwilioRestSandbox(self.secrets.account_sid, self.secrets.auth_token))
         urls = {"vapi_url": self.vapi.base_url, "twilio_url": self.twilio.base_url, "tool_host": tool_host}
         stack = household(directory=self.directory, port=0, shared=self.secrets, say=lambda _: None, **urls)
-        stack.env = {**stack.env, "DATABASE_URL": self._database_url, **self._env}
+        stack.env = {**stack.env, "DATABASE_URL": self._database_url, "MAX_CALLS": "500", **self._env}
         stack.server = self._server
         self._open.push_async_callback(stack.stop)
         self.stack = stack

@@ -11,12 +11,13 @@ from typing import Any
 from django.conf import settings
 from django.db import OperationalError
 from django.test import Client
+from django.test.utils import override_settings
 from django.utils import timezone
 
 from agents import lines
 from agents import services as agent_services
 from agents.models import AssistantTemplate, TemplateVersion
-from calls import endings, handover, inbox, ladder, person, services, sessions
+from calls import admission, endings, handover, inbox, ladder, person, services, sessions
 from calls.models import CallSession, EndReason
 from calls.sweep import end_silent_calls
 from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
@@ -145,6 +146,19 @@ def whole_call(sid: str) -> list[str]:
     return [prompt, *(request["assistant"]["model"]["messages"][0]["content"] for request in client.created)]
 
 
+def queue(path: str, sid: str, most: int) -> str:
+    """What a caller gets where the AI carries no more than so many: the agent, or a turn in the queue."""
+    lines.forget()
+    with override_settings(MAX_CALLS=most):
+        answer = doors.knock(Client(), path, doors.incoming(sid, To=LINE, AccountSid=ACCOUNT))
+    return "agent" if b"<Connect>" in answer.content else "waits" if b"<Gather" in answer.content else answer.content.decode()
+
+
+def take_place(sid: str, most: int) -> bool:
+    with override_settings(MAX_CALLS=most):
+        return admission.take(CallSession.objects.get(call_sid=sid), at=timezone.now())
+
+
 def end(sid: str, reason: str) -> bool:
     try:
         return services.end_call(call_sid=sid, at=timezone.now(), reason=EndReason(reason))
@@ -169,6 +183,8 @@ JOBS: dict[str, Callable[..., Any]] = {
         beat,
         edit,
         whole_call,
+        queue,
+        take_place,
         end,
     )
 }

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from calls import inbox, services
 from calls.models import CallEvent, CallSession, EndReason, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
+from calls.queue_rows import AgentPlace
 from tests.builders import LINE, a_call, a_line, call_sid, session_of
 from tests.races.pair import Pair
 
@@ -191,7 +193,8 @@ def test_r11_two_who_lead_a_caller_back_to_the_agent_do_it_once(pair: Pair) -> N
         assert (call.epoch, list(call.vapi_sessions.values_list("n", flat=True))) == (1, [0, 1])
 
 
-def test_r12_a_caller_who_leaves_while_the_agent_is_made_leaves_no_agent_behind(pair: Pair) -> None:
+def test_r12_a_caller_who_leaves_while_the_agent_is_made_leaves_no_agent_behind(pair: Pair, settings: Settings) -> None:
+    settings.MAX_CALLS = 10 * TIMES
     calls = [a_call() for _ in range(2 * TIMES)]
     starts = [{"pk": session_of(call).pk} for call in calls]
     leaves = [{"sid": call.call_sid, "after_s": 0.0006 * (number % TIMES)} for number, call in enumerate(calls)]
@@ -264,3 +267,27 @@ def test_r16_two_sweeps_at_once_have_the_effect_of_one(pair: Pair) -> None:
     ((first, second),) = pair.at_once("sweep", [{"ttl_s": 60}])
     assert Counter(first + second) == Counter(call.call_sid for call in calls)
     ended_once(calls)
+
+
+def test_of_two_callers_at_once_one_gets_the_last_place_whichever_process_answers(pair: Pair) -> None:
+    a_line(number=LINE)
+    for _ in range(TIMES // 2):
+        mine, other = ({"path": "/webhook/twilio", "sid": call_sid(), "most": 1} for _ in range(2))
+        (got,) = pair.at_once("queue", [dict(mine)], "queue", [dict(other)])
+        assert sorted(got) == ["agent", "waits"]
+        waiting = other if got[0] == "agent" else mine
+        (later,) = pair.at_once("end", [{"sid": str((mine if waiting is other else other)["sid"]), "reason": "agent_ended"}])
+        assert sorted(later) == [False, True]
+        waits = {**waiting, "path": "/webhook/twilio/wait/0/1"}
+        (turns,) = pair.at_once("queue", [dict(waits)], "queue", [{**mine, "sid": call_sid()}])
+        assert turns == ("agent", "waits"), "who came last was faster than who waited"
+        CallSession.objects.filter(ended_at=None).update(status=Status.TRANSFERRING)
+
+
+def test_a_place_is_taken_once_also_where_nothing_holds_the_database(pair: Pair) -> None:
+    for _ in range(TIMES):
+        both = [{"sid": a_call().call_sid, "most": 1} for _ in range(2)]
+        AgentPlace.objects.update(call=None)
+        (got,) = pair.at_once("take_place", [both[0]], "take_place", [both[1]])
+        assert sorted(got) == [False, True]
+        CallSession.objects.update(status=Status.TRANSFERRING)

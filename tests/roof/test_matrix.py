@@ -93,7 +93,16 @@ OF_NO_ROLE = {  # (method, the answers to a stranger, to somebody without work i
     "/admin/(?P<url>.*)$": ("get", 302, 403, 404),
 }
 PROVEN = {  # vendors' doors: nobody's log-in opens them
-    *("twilio-call", "twilio-status", "twilio-fallback", "twilio-stream-status", "twilio-resume", "twilio-dial", "twilio-leg"),
+    *(
+        "twilio-call",
+        "twilio-status",
+        "twilio-fallback",
+        "twilio-stream-status",
+        "twilio-resume",
+        "twilio-dial",
+        "twilio-leg",
+        "twilio-wait",
+    ),
     *(
         "twilio-whisper",
         "twilio-voicemail",
@@ -349,7 +358,7 @@ def test_a_door_of_no_role_answers_by_log_in_alone(house: House, name: str) -> N
 
 @pytest.mark.parametrize("route", sorted(route for name, route in walk(get_resolver().url_patterns) if name in PROVEN))
 def test_a_vendors_door_opens_for_no_log_in(house: House, route: str) -> None:
-    url = route.replace("<int:epoch>", "0").replace("<slug:target>", "tier2")
+    url = route.replace("<int:epoch>", "0").replace("<int:turn>", "1").replace("<slug:target>", "tier2")
     for person in house.people:
         assert status(person.client, url, post=True) == 403, str(person)
         assert status(person.client, url) == 405, str(person)
