@@ -23,6 +23,7 @@ class ProcessLease(models.Model):
     claimed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        default_permissions = ()  # nobody edits it, and no page asks
         ordering: ClassVar = ["born_at"]
         indexes: ClassVar = [models.Index(fields=["born_at"], condition=Q(claimed_by=None), name="leases_held")]
 

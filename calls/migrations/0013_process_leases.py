@@ -23,6 +23,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["born_at"],
+                "default_permissions": (),
             },
         ),
         migrations.AddField(
