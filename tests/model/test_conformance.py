@@ -22,7 +22,7 @@ from tests.model.world import Name, State, World
 
 pytestmark = pytest.mark.django_db
 
-WALKS, LENGTH = 80, 30
+WALKS, LENGTH = 120, 30
 
 
 class Real:
