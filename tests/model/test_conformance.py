@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from bridge.ports import Closing
 from bridge.vapi_answers import VapiCall
@@ -93,7 +94,8 @@ def expected(s: State) -> tuple[Any, ...]:
     return over, *streams, list(s.call.dials), known
 
 
-def test_what_the_model_says_of_a_step_is_what_the_services_do() -> None:
+def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Settings) -> None:
+    settings.MAX_CALLS = WALKS  # nobody waits here
     a_line(targets=("tier2",), voicemail=True)
     chance, seen = Random(6), Counter[str | int]()
     for _ in range(WALKS):
