@@ -371,9 +371,9 @@ def test_with_a_backup_what_it_carries_counts_too(settings: Settings) -> None:
 def test_an_account_without_a_free_line_is_no_account_in_trouble(client: Client, settings: Settings) -> None:
     settings.MAX_CALLS = 5
     doors.a_line()
-    assert ring(client, FIRST)[0] == "Connect"
+    assert "Connect" in ring(client, FIRST)
     sessions.start_conversation(vapi_session_pk=session_of(call(FIRST)).pk, by="worker", client=FakeVapi())
-    assert ring(client, SECOND)[0] == "Connect"
+    assert "Connect" in ring(client, SECOND)
     full = FakeVapi(problem=VapiUnavailable("Vapi's line limit is reached.", status=201, sent=True, limit="lines"))
     sessions.start_conversation(vapi_session_pk=session_of(call(SECOND)).pk, by="worker", client=full)
     over(SECOND)

@@ -6,7 +6,6 @@ is told again here is which columns a verb sets; `test_conformance` holds that a
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -31,8 +30,6 @@ CONDITIONS: dict[str, Any] = {
     "session_open": guards.SESSION_OPEN,
     "of_no_use": sessions.OF_NO_USE,
 }
-WITH_AGENT = ("connecting", "streaming", "recovering")
-IN_THE_QUEUE = ladder.Facts(is_over=False, closed_why="", targets=TARGETS, voicemail=True, waiting_s=ladder.LONGEST_WAIT_S)
 OF_A_SESSION = {"unclaimed", "claimed_with", "session_open", "of_no_use"}
 
 
@@ -181,19 +178,6 @@ class Product:
             case ladder.Voicemail():
                 return (self._move(call, Status.VOICEMAIL), owned), step
         return (self.end_call(call), owned), step
-
-    def turn(self, rows: Rows, *, has_room: bool) -> tuple[Rows, ladder.Step | int]:
-        """`handover.next_step` for a turn in the queue: the last one, when there is no room."""
-        call, owned = rows
-        if call.status in WITH_AGENT:
-            return rows, ladder.Resume()
-        if call.status != "waiting":
-            return self.next_step(rows, 0)
-        step = ladder.decide(replace(IN_THE_QUEUE, has_room=has_room))
-        if step == ladder.Resume():
-            return (self.transition(call, Status.CONNECTING, 0), (*owned, Session())), step
-        assert isinstance(step, ladder.DialHuman)
-        return (self._move(self._asked(call, step.target.slug), Status.TRANSFERRING), owned), step
 
     def _elsewhere(self, rows: Rows) -> tuple[Rows, ladder.Step]:
         call, owned = rows

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
 from random import Random
 from typing import Any
 
 import pytest
-from django.test.utils import override_settings
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from bridge.ports import Closing
 from bridge.vapi_answers import VapiCall
 from calls import handover, ladder, resuming, services, sessions
-from calls.models import CallSession, EndReason, Status, VapiSession
-from calls.queue_rows import Waiting
+from calls.models import CallSession, EndReason, VapiSession
 from tests.builders import FakeVapi, a_call, a_line, call_sid, vapi_call
 from tests.model.world import Name, State, World
 
@@ -40,15 +37,7 @@ class Real:
         match name:
             case ("incoming",) | ("incoming, late",):
                 a_call(sid=sid)
-            case ("incoming, all talk",):
-                with override_settings(MAX_CALLS=0):
-                    a_call(sid=sid, status=Status.WAITING)
-            case ("turn" | "turn, unheard", str(how)):
-                if how == "too long":
-                    Waiting.objects.filter(call__call_sid=sid).update(joined_at=at - timedelta(seconds=ladder.LONGEST_WAIT_S))
-                with override_settings(MAX_CALLS=1000 if how == "free" else 0):
-                    handover.next_step(call_sid=sid, epoch=0, at=at, turn=1)
-            case ("status",) | ("sweep",) | ("message left",) | ("call me back",):
+            case ("status",) | ("sweep",) | ("message left",):
                 if before.call is None:
                     a_call(sid=sid)
                     CallSession.objects.get(call_sid=sid).vapi_sessions.all().delete()
@@ -106,7 +95,7 @@ def expected(s: State) -> tuple[Any, ...]:
 
 
 def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Settings) -> None:
-    settings.MAX_CALLS = WALKS
+    settings.MAX_CALLS = WALKS  # nobody waits here
     a_line(targets=("tier2",), voicemail=True)
     chance, seen = Random(6), Counter[str | int]()
     for _ in range(WALKS):
@@ -124,16 +113,4 @@ def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Setting
             state = after
             if state.call is not None:
                 assert real.stands() == expected(state), "\n".join(way)
-    assert {
-        "door",
-        "admit",
-        "admit twin",
-        "closes",
-        "claim",
-        "live",
-        "given up",
-        "dial result",
-        "agent breaks",
-        "hand over",
-        "turn",
-    } <= set(seen)
+    assert {"door", "admit", "admit twin", "closes", "claim", "live", "given up", "dial result", "agent breaks", "hand over"} <= set(seen)

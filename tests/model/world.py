@@ -3,9 +3,9 @@
 Three kinds of steps. *Fair* ones happen sooner or later: the product's own work, and a Twilio and a Vapi that go on. *Choices*
 may happen or not: people, and news that can be lost (a task, a callback). *Faults* may happen too, a given number of times.
 
-The caller is at a place: ringing, in the queue, on the way into stream e, in it, at the resume door of e, with a person, at the
-voicemail, told to hang up, or gone. A bridge is (epoch, twin, phase, n); a creator holds a claim on session n. `farewell`: the agent
-that had the caller, or a person, is done with them, or a call back was promised, so hanging up is no loss.
+The caller is at a place: ringing, on the way into stream e, in it, at the resume door of e, with a person, at the voicemail, told
+to hang up, or gone. A bridge is (epoch, twin, phase, n); a creator holds a claim on session n. `farewell`: the agent that had the
+caller, or a person, is done with them, so hanging up is no loss.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ class World:
         opened = s._replace(call=Call(), sessions=(Session(),))
         if s.place == ("ringing",):
             yield "fair", ("incoming",), opened._replace(place=("connect", 0))
-            yield "choice", ("incoming, all talk",), s._replace(call=Call(status="waiting"), place=("queue",))
             yield "choice", ("caller leaves",), s._replace(place=("over",))
         else:
             yield "choice", ("status",), s._replace(call=Call(status="ended", ended_at=1, endings=1))
@@ -84,12 +83,6 @@ class World:
                     yield "fault", ("first webhook again",), _fault(s)
             case ("stream", int(epoch)):
                 yield from self._in_stream(s, call, epoch)
-            case ("queue",):
-                for how in ("free", "too long"):
-                    yield "fair", ("turn", how), self._turn(s, call, has_room=how == "free")
-                    if s.faults:
-                        yield "fault", ("turn, unheard", how), _fault(self._turn(s, call, has_room=how == "free"))._replace(place=s.place)
-                yield "choice", ("call me back",), s._replace(call=self.product.end_call(call), place=("bye",), farewell=True)
             case ("ask", int(epoch)):
                 yield "fair", ("door", epoch), self._door(s, epoch)
                 if s.faults:  # the answer is lost, and asked for again
@@ -142,16 +135,7 @@ class World:
             return s._replace(broken=f"illegal: {problem}")
         if epoch != s.call.epoch and (call, owned) != (s.call, s.sessions):
             return s._replace(broken=WRITTEN_BY_THE_PAST)
-        return self._told(s._replace(call=call, sessions=owned), call, step, epoch)
-
-    def _turn(self, s: State, call: Call, *, has_room: bool) -> State:
-        try:
-            (after, owned), step = self.product.turn((call, s.sessions), has_room=has_room)
-        except IllegalEdge as problem:
-            return s._replace(broken=f"illegal: {problem}")
-        return self._told(s._replace(call=after, sessions=owned), after, step, 0)
-
-    def _told(self, s: State, call: Call, step: ladder.Step | int, epoch: int) -> State:
+        s = s._replace(call=call, sessions=owned)
         match step:
             case int(today):
                 return s._replace(place=("ask", today))
