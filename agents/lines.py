@@ -131,6 +131,7 @@ def conversation_request(
     so_far: Sequence[Said] | None = None,
     taken_back: TakenBack | None = None,
     unnoticed: bool = False,
+    handed_on: bool = False,
     prepared: bool = True,
 ) -> dict[str, Any]:
     """The body of `POST /call` for a session of a call that this version answers on this line.
@@ -138,14 +139,15 @@ def conversation_request(
     The stored assistant is used when it exists and offers the people this line has; otherwise the words go inline.
     So they do for an account that knows no stored assistants of ours (not `prepared`).
     `so_far`: what was said before another session was lost; this one takes up the conversation there. `taken_back`: the
-    caller was with people meanwhile, none of whom came. `unnoticed`: nothing was lost, and the caller is told nothing.
+    caller was with people meanwhile, none of whom came. `handed_on`: nothing was lost, only the
+    process changed. `unnoticed`: nothing was lost either, and the caller is told nothing.
     Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
     chosen = _chosen(line_id, version_id)
     stored = chosen.assistant_id if prepared and so_far is None else ""
     inline = None if stored else payload.assistant(chosen.words, server=server)
     if inline is not None and so_far is not None:
-        inline = payload.resumed(inline, so_far, taken_back, unnoticed=unnoticed)
+        inline = payload.resumed(inline, so_far, taken_back, handed_on=handed_on, unnoticed=unnoticed)
     return payload.call_request(
         call_sid=call_sid,
         n=n,

@@ -21,6 +21,7 @@ from channels.layers import get_channel_layer
 from bridge import live, twilio_media, vapi_messages, wakeups
 from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, TellAgent, ToAgent
 from bridge.audio import Clip
+from bridge.carried import Carried
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
 from bridge.express import express
@@ -78,6 +79,7 @@ class MediaStreamConsumer(AsyncConsumer):
         conversations: Conversations,
         proof: Proof,
         clips: Mapping[str, Clip],
+        carried: Carried | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -85,6 +87,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._conversations = conversations
         self._proof = proof
         self._clips = clips
+        self._carried = carried or Carried()
         self._clock = clock
         self._wall = wall
         self._outbox = Outbox()
@@ -182,7 +185,8 @@ class MediaStreamConsumer(AsyncConsumer):
         duties = [self._listen_to_caller(), self._converse(), self._obey(), self._hear_hints(), self._beat(), self._outbox.deliver(send)]
         tasks = [asyncio.create_task(duty) for duty in duties]
         try:
-            leave = await self._first_end(tasks)
+            with self._carried.during(self._hand_on):
+                leave = await self._first_end(tasks)
             await self._close(leave, send)
         finally:
             if self._slot is not None:
@@ -472,6 +476,9 @@ class MediaStreamConsumer(AsyncConsumer):
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
         self._arm(self._core.next_deadline())
+
+    def _hand_on(self) -> None:
+        self._do(self._core.hand_on(self._clock()))
 
     def _look_after_outbox(self) -> None:
         if self._outbox.over:

@@ -12,13 +12,14 @@ import atexit
 import logging
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
 
@@ -87,7 +88,7 @@ class DatabaseLedger:
     """`token_key` signs the stream tokens, `former_keys` did before a rotation, `client` speaks with Vapi, `backup`
     with our backup account there.
 
-    `wall` and `clock` are seconds since 1970 and monotonic ones.
+    `wall` and `clock` are seconds since 1970 and monotonic ones; `boot` is the life of this process (`calls.rescue`).
     """
 
     def __init__(
@@ -100,11 +101,12 @@ class DatabaseLedger:
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         deadline_s: float = DEADLINE_S,
+        boot: Callable[[], uuid.UUID | None] = lambda: None,
     ) -> None:
         self._token_key, self._former_keys, self._clients = token_key, former_keys, {VapiAccount.MAIN: client}
         if backup is not None:
             self._clients[VapiAccount.BACKUP] = backup
-        self._wall, self._clock, self._deadline = wall, clock, deadline_s
+        self._wall, self._clock, self._deadline, self._boot = wall, clock, deadline_s, boot
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
         self.writer: BoundedWriter[Entry] = BoundedWriter(
@@ -121,7 +123,8 @@ class DatabaseLedger:
         except BadMessage:
             return None
         at = _moment(self._wall())
-        admitting = partial(_admit, call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at)
+        stream: dict[str, Any] = {"call_sid": call_sid, "account_sid": account_sid, "stream_sid": stream_sid, "epoch": epoch}
+        admitting = partial(_admit, **stream, at=at, held_by=self._boot())
         return await self._ask(admitting, within_s=max(self._deadline, ADMITTED_WITHIN_S))
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
@@ -197,8 +200,8 @@ def _in_thread(job: Callable[[], R]) -> R:
         close_old_connections()
 
 
-def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
-    if not services.admit_stream(call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at):
+def _admit(*, call_sid: str, epoch: int, **stream: Any) -> Admission | None:
+    if not services.admit_stream(call_sid=call_sid, epoch=epoch, **stream):
         return None
     call = CallSession.objects.select_related("version", "line").get(call_sid=call_sid)
     ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
