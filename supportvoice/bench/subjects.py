@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ async def ours(ground: Ground) -> AsyncIterator[Running]:
     try:
         await stack.prepare()
         fds = ("--listening", str(listening.fileno()), "--lifeline", str(theirs.fileno()), "--parent", str(os.getpid()))
-        command = [sys.executable, "-m", "supportvoice.bench.child", *fds]
+        command = [sys.executable, "-m", "supportvoice.bench.child", *fds, "--boot", str(uuid.uuid4())]
         async with _process("ours", command, ground, env=stack.env, pass_fds=(listening.fileno(), theirs.fileno())) as process:
             theirs.close()
             async with asyncio.timeout(UP_WITHIN_S):
