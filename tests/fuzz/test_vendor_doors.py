@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def twilio_paths() -> list[str]:
     """Every door of Twilio's that the address book knows, with something in its blanks."""
     found = {str(pattern) for pattern in _routes(get_resolver())}
     doors = sorted(route for route in found if route.startswith("webhook/twilio") and not route.endswith("/"))
-    return ["/" + route.replace("<int:epoch>", "0").replace("<slug:target>", "tier2") for route in doors]
+    return ["/" + re.sub("<int:[a-z]+>", "0", route).replace("<slug:target>", "tier2") for route in doors]
 
 
 def _routes(resolver: Any, prefix: str = "") -> Iterator[str]:

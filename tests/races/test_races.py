@@ -105,7 +105,8 @@ def how_it_stands(call: CallSession) -> str:
 
 
 @pytest.mark.parametrize("is_named", [True, False], ids=["by our name", "by an id we do not know yet"])
-def test_r4_what_vapi_tells_of_an_agent_before_it_has_answered_us_is_not_lost(pair: Pair, is_named: bool) -> None:
+def test_r4_what_vapi_tells_of_an_agent_before_it_has_answered_us_is_not_lost(pair: Pair, settings: Settings, is_named: bool) -> None:
+    settings.MAX_CALLS = 2 * TIMES
     calls = [a_call() for _ in range(2 * TIMES)]
     starts = [{"pk": session_of(call).pk, "vapi_call_id": f"v-{call.call_sid}"} for call in calls]
     tells = [
