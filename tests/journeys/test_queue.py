@@ -27,12 +27,12 @@ PRESSES = Scenario(name="presses", caller=(Step(Start(5.0), Press("1")),), answe
 GIVES_UP = Scenario(name="gives_up", caller=(Step(Start(6.0), HangUp()),), answers={})
 SOON_GONE = Leave("stream-started", 3.0)
 CALLERS: dict[str, dict[str, object]] = {
-    "long": {"scenario": TEN_MINUTES, "leave": Leave("stream-started", 24.0)},
+    "long": {"scenario": TEN_MINUTES, "leave": Leave("stream-started", 36.0)},
     "short": {"scenario": PLAIN, "leave": SOON_GONE},
     "third": {"scenario": PLAIN, "leave": SOON_GONE},
     "called back": {"scenario": PRESSES},
     "gives up": {"scenario": GIVES_UP},
-    "fourth": {"scenario": PLAIN, "leave": SOON_GONE},
+    "fourth": {"scenario": TEN_MINUTES, "leave": Leave("stream-started", 20.0)},
     "person": {"scenario": PLAIN, "humans": COMES},
 }
 
