@@ -510,3 +510,6 @@ class SecondFactor(models.Model):
 
     def __str__(self) -> str:
         return f"authenticator app of {self.user}"
+
+
+from calls.spool_rows import SpoolMark as SpoolMark  # noqa: E402

@@ -62,6 +62,7 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     answer = lines.answer(to_number, draw=lines.draw_of(sid))
     if answer is not None and answer.version is not None:
         discretion.remember(answer.version.version_id, answer.version.rules)
+        discretion.answered_by(sid, answer.version.version_id)
     boot, origin_ms = clock.origin(at)
     row = CallSession(
         call_sid=sid,

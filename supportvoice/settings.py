@@ -48,6 +48,7 @@ SWEEP_SECONDS = env.int("SWEEP_SECONDS", default=60)
 RETENTION_DAYS = env.int("RETENTION_DAYS", default=90)  # what was said is kept for so long; an agent or a line may say less
 if RETENTION_DAYS < 0:
     raise ImproperlyConfigured("RETENTION_DAYS must be 0 or more.")
+SPOOL_DIR = BASE_DIR / (env("SPOOL_DIR", default="") or "var/spool")  # what is told while the database is away waits here
 DRAIN_SECONDS = env.int("DRAIN_SECONDS", default=600)
 ALLOW_INSECURE = env.bool("ALLOW_INSECURE", default=False)
 
