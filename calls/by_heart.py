@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from agents import lines
@@ -71,7 +72,7 @@ def why_closed(sid: str, epoch: int) -> str:
 
 def enter_all() -> int:
     """Write down every call that was opened by heart. Returns how many. Raises what the database raises."""
-    return sum(map(_enter, sorted(_directory().glob("*.call"))))
+    return sum(map(_entered, sorted(_directory().glob("*.call"))))
 
 
 def forget_old(*, now: float) -> None:
@@ -83,6 +84,21 @@ def forget_old(*, now: float) -> None:
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _entered(path: Path) -> bool:
+    """A call that the database refuses, whatever for, keeps no other from being written down."""
+    is_new = False
+    try:
+        with transaction.atomic():
+            is_new = _enter(path)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as problem:
+        log.error("A call answered by heart could not be written down", extra={"problem": type(problem).__name__})
+    with suppress(OSError):
+        spool.end(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))  # the caller's number is in it
+    return is_new
 
 
 def _enter(path: Path) -> bool:
@@ -99,8 +115,6 @@ def _enter(path: Path) -> bool:
             made.update(state=VapiState.CLAIMED, claim=uuid.uuid4(), claimed_by="consumer", claimed_at=timezone.now())
         spooled = NewEvent("spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
         record_events(call_sid=sid, events=[spooled])
-    with suppress(OSError):
-        spool.end(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))  # the caller's number is in it
     return is_new
 
 

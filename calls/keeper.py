@@ -27,12 +27,14 @@ from calls.spool import Line, Spool
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
-LOOK_AGAIN_S = 30.0  # at the files of processes that died, while this one serves
 Store = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Keeper:
-    """One per process. `store` puts a batch, which may be empty, into the database, in its order, inside a transaction, or raises."""
+    """One per process. `store` puts a batch into the database, in its order, inside a transaction, or raises.
+
+    An empty batch, outside of any transaction, stands for the calls that were answered by heart.
+    """
 
     def __init__(self, *, spool: Spool, directory: Path, store: Store) -> None:
         self.spool = spool
@@ -105,14 +107,13 @@ class Keeper:
         except Exception as problem:  # whatever the database raises: this thread must live on
             if not database_is_away(problem):
                 log.error("The spool could not be stored", extra={"problem": type(problem).__name__})
-            if self._away_since is None:
+            elif self._away_since is None:
                 self._away_since = time.monotonic()
             connections.close_all()
 
     def replay(self) -> int:
         """Store what this process kept. Returns how many lines. Raises what the database raises."""
-        with transaction.atomic():
-            self._store([])
+        self._store([])
         stored, name = 0, self.spool.name
         while lines := self.spool.unread():
             name = self.spool.name
@@ -126,6 +127,7 @@ class Keeper:
 
     def adopt(self) -> int:
         """Store what dead processes of this machine kept. Returns how many lines. Raises what the database raises."""
+        self._store([])
         return sum(map(self._adopted, spool.files(self._directory)))
 
     def _adopted(self, path: Path) -> int:
@@ -146,6 +148,7 @@ class Keeper:
         return stored
 
     def _store_lines(self, name: str, lines: Sequence[Line]) -> None:
+        self._store([])  # the calls these lines are of
         try:
             with transaction.atomic():
                 SpoolMark.objects.update_or_create(name=name, defaults={"number": lines[-1].number})

@@ -13,11 +13,10 @@ import logging
 import time
 import traceback
 import uuid
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,12 +31,12 @@ from bridge import live, stream_token
 from bridge.errors import BadMessage, VapiError, VapiRefused, VapiUnavailable
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
 from bridge.vapi_answers import VapiCall
-from calls import by_heart, discretion, endings, entries, evidence, inbox, publisher, resuming, services, sessions, tasks
+from calls import by_heart, discretion, endings, entries, evidence, inbox, patience, publisher, resuming, services, sessions, tasks
 from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Told
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.keeper import Keeper
 from calls.lookout import Lookout
-from calls.models import CallSession, OutboxCommand, Role, Source, VapiSession, VapiState
+from calls.models import CallEvent, CallSession, OutboxCommand, Role, Source, VapiSession, VapiState
 from calls.spool import Spool
 from calls.vapi_events import VapiMessage
 from calls.webhooks import intake
@@ -54,6 +53,7 @@ ASKERS = 4
 ORDINARY = ("agent-ended", "hung-up", "handed-over")
 PRESSED_0 = "the caller pressed 0"
 OURS = ("agents", "bridge", "calls")
+ONE_OUTAGE = timedelta(minutes=1)
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
 
 
@@ -81,7 +81,7 @@ class DatabaseLedger:
         self._by_heart: dict[CallRef, Conversation] = {}
         self.writer: BoundedWriter[Entry] = BoundedWriter(
             write=self._write_or_keep,
-            spill=self._keep,
+            spill=self._spill,
             refuse=_refused,
             is_away=inbox.is_away,
             idle=connections.close_all,
@@ -202,8 +202,11 @@ class DatabaseLedger:
         else:
             _write(batch)
 
-    def _keep(self, batch: Sequence[Entry]) -> None:
+    def _spill(self, batch: Sequence[Entry]) -> None:
         self._keeper.noticed()
+        self._keep(batch)
+
+    def _keep(self, batch: Sequence[Entry]) -> None:
         for entry in batch:
             if isinstance(entry, Closed):
                 by_heart.closed(entry.ref.call_sid, entry.ref.epoch, entry.closing.why)
@@ -239,7 +242,8 @@ class DatabaseLedger:
 
 def _in_thread(job: Callable[[], R]) -> R:
     try:
-        return job()
+        with patience.of(patience.WHERE_A_CALLER_WAITS_S):
+            return job()
     except (OperationalError, InterfaceError):
         the_keeper().noticed()
         raise
@@ -441,7 +445,9 @@ def _refused(batch: Sequence[Entry]) -> None:
 
 def store_again(told: Sequence[Mapping[str, Any]]) -> None:
     """Store what was kept while the database was away, in its order: what streams told, what Vapi posted, how legs ended."""
-    by_heart.enter_all()
+    if not told:
+        by_heart.enter_all()
+        return
     of_streams: list[Entry] = []
     for each in told:
         if each["kind"] in entries.KINDS:
@@ -462,9 +468,16 @@ def _write_again(batch: Sequence[Entry]) -> None:
     if not batch:
         return
     _write(batch)
-    counts = Counter((entry.ref.call_sid, entry.ref.epoch) for entry in batch)
-    spooled = {of: NewEvent("spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "count": n}) for of, n in counts.items()}
-    record_all([NewEvents(call_sid, [event], epoch) for (call_sid, epoch), event in spooled.items()])
+    _say_spooled({(entry.ref.call_sid, entry.ref.epoch) for entry in batch})
+
+
+def _say_spooled(streams: Collection[tuple[str, int]]) -> None:
+    """Once an outage, on the page of each call whose history waited."""
+    now = timezone.now()
+    lately = CallEvent.objects.filter(kind="spooled", at__gt=now - ONE_OUTAGE, call__call_sid__in={call_sid for call_sid, _ in streams})
+    said = set(lately.values_list("call__call_sid", flat=True))
+    event = NewEvent("spooled", Source.SYSTEM, now, {"degraded": "db"})
+    record_all([NewEvents(call_sid, [event], epoch) for call_sid, epoch in streams if call_sid not in said])
 
 
 @cache

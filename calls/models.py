@@ -512,4 +512,5 @@ class SecondFactor(models.Model):
         return f"authenticator app of {self.user}"
 
 
+from calls.spool_rows import LastRun as LastRun  # noqa: E402
 from calls.spool_rows import SpoolMark as SpoolMark  # noqa: E402

@@ -14,7 +14,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse
 
 from bridge import twilio_http
-from calls import by_heart, endings, handover, lifecycle
+from calls import by_heart, endings, handover, lifecycle, patience
 from calls.ledger import the_keeper
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock
@@ -32,7 +32,8 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
             keeper = the_keeper()
             if not keeper.is_away:
                 try:
-                    return view(knock, *args, **kwargs)
+                    with patience.of(patience.WHERE_A_CALLER_WAITS_S):
+                        return view(knock, *args, **kwargs)
                 except (OperationalError, InterfaceError):
                     keeper.noticed()
             return answer(knock, *args, **kwargs)

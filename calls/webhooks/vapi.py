@@ -23,7 +23,7 @@ from django.views.decorators.http import require_POST
 from agents.limits import DO_NOT_RECORD
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import inbox, publisher, tasks, tool_calls, vapi_events
+from calls import inbox, patience, publisher, tasks, tool_calls, vapi_events
 from calls.ledger import the_keeper
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
@@ -72,7 +72,8 @@ def _heard(said: VapiMessage) -> HttpResponse:
             return JsonResponse({})
         if keeper.is_away:
             raise OperationalError("The database is known to be away.")
-        intake.take(said)
+        with patience.of(patience.WHERE_A_CALLER_WAITS_S):
+            intake.take(said)
     except (OperationalError, InterfaceError, TimeoutError):
         keeper.noticed()
         if not _kept(said):
