@@ -12,24 +12,34 @@ import atexit
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
+from django.utils import timezone
 
+from agents import account, lines
 from agents.models import FirstMessageMode, Sound
-from bridge import stream_token
-from bridge.errors import BadMessage
+from bridge import live, stream_token
+from bridge.errors import BadMessage, VapiError, VapiRefused, VapiUnavailable
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import evidence, inbox, publisher, resuming, services, sessions, tasks
+from bridge.vapi_answers import VapiCall
+from calls import by_heart, discretion, endings, entries, evidence, inbox, patience, publisher, resuming, services, sessions, tasks
+from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Told
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
+from calls.keeper import Keeper
 from calls.lookout import Lookout
-from calls.models import CallSession, OutboxCommand, Role, Source, VapiAccount, VapiSession
+from calls.models import CallEvent, CallSession, OutboxCommand, Role, Source, VapiAccount, VapiSession, VapiState
+from calls.spool import Spool
+from calls.vapi_events import VapiMessage
+from calls.webhooks import intake
 from calls.writer import BoundedWriter
 
 log = logging.getLogger(__name__)
@@ -43,44 +53,8 @@ ASKERS = 4
 ORDINARY = ("agent-ended", "hung-up", "handed-over")
 PRESSED_0 = "the caller pressed 0"
 OURS = ("agents", "bridge", "calls")
+ONE_OUTAGE = timedelta(minutes=1)
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    ref: CallRef
-    note: Note
-
-
-@dataclass(frozen=True, slots=True)
-class Alive:
-    ref: CallRef
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Obeyed:
-    ref: CallRef
-    command_id: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class PersonAsked:
-    ref: CallRef
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    ref: CallRef
-    closing: Closing
-    at: float
-    now: float
-    stored: Future[bool] = field(default_factory=Future)
-
-
-Entry = Told | Alive | Obeyed | PersonAsked | Closed
 
 
 class DatabaseLedger:
@@ -107,8 +81,16 @@ class DatabaseLedger:
         self._wall, self._clock, self._deadline = wall, clock, deadline_s
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
+        self._keeper = the_keeper()
+        self._by_heart: dict[CallRef, Conversation] = {}
         self.writer: BoundedWriter[Entry] = BoundedWriter(
-            write=_write, spill=_spill, is_away=inbox.is_away, idle=connections.close_all, name="ledger-writer"
+            write=self._write_or_keep,
+            spill=self._spill,
+            refuse=_refused,
+            is_away=inbox.is_away,
+            idle=connections.close_all,
+            patience_s=DEADLINE_S,
+            name="ledger-writer",
         )
         self._lookout = Lookout(self._ask)
         atexit.register(self.close)
@@ -121,19 +103,33 @@ class DatabaseLedger:
         except BadMessage:
             return None
         at = _moment(self._wall())
-        admitting = partial(_admit, call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at)
-        return await self._ask(admitting, within_s=max(self._deadline, ADMITTED_WITHIN_S))
+        stream: dict[str, Any] = {"call_sid": call_sid, "account_sid": account_sid, "stream_sid": stream_sid, "epoch": epoch, "at": at}
+        try:
+            return await self._ask(partial(_admit, **stream), within_s=max(self._deadline, ADMITTED_WITHIN_S))
+        except LedgerAway:
+            admission = await asyncio.to_thread(self._admit_by_heart, **stream)
+            if admission is None:
+                raise
+            await self.claim(admission.ref, 0)
+            return admission
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
+        if (known := self._by_heart.get(ref)) is not None and self._keeper.holds:
+            return known
         return await self._ask(partial(_conversation, ref))
 
     async def claim(self, ref: CallRef, n: int) -> None:
         """Returns at once; `conversation` tells what came of it."""
+        if ref in self._by_heart:
+            self._creators.submit(self._create_by_heart, ref)
+            return
         self._creators.submit(_in_thread, partial(_create, ref, n, self._clients))
 
     async def resume(self, ref: CallRef, *, raw: str) -> bool:
         asking = partial(_resume, ref, raw, _moment(self._wall()))
-        return await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
+        started = await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
+        self._by_heart.pop(ref, None)
+        return started
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         return await self._ask(partial(_commands, ref, after))
@@ -168,6 +164,62 @@ class DatabaseLedger:
     def done(self, ref: CallRef, command_id: int) -> None:
         self.writer.put(Obeyed(ref, command_id, self._wall()))
 
+    # -- while the database is away ------------------------------------------------------------------------------------
+
+    def _admit_by_heart(self, *, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
+        """Let in the stream of a call that was opened by heart. Its token has been checked."""
+        call = by_heart.known(call_sid)
+        if call is None or epoch or call["account_sid"] != account_sid or not by_heart.first(call_sid, f"stream-{epoch}"):
+            return None
+        answer = lines.remembered(call["to_number"], draw=lines.draw_of(call_sid))
+        if answer is None or answer.version is None:
+            return None
+        ref = CallRef(call_sid, epoch, CallSession(public_id=uuid.UUID(call["public_id"])).short_id)
+        discretion.remember(answer.version.version_id, answer.version.rules)
+        discretion.answered_by(call_sid, answer.version.version_id)
+        self._by_heart[ref] = Conversation(n=0, state="asked")
+        self._keeper.append([entries.kept(Admitted(ref, account_sid, stream_sid, at.timestamp()))])
+        return _admission(ref, answer.version.words, zero_for_person=answer.zero_for_person)
+
+    def _create_by_heart(self, ref: CallRef) -> None:
+        """Make the Vapi call of such a call, once; the row says so when there is one."""
+        if not by_heart.first(ref.call_sid, "claim-0"):
+            return
+        self._by_heart[ref] = Conversation(n=0, state="claimed")
+        try:
+            made = self._clients[VapiAccount.MAIN].create_call(_request_by_heart(ref))
+        except Exception as problem:  # nobody awaits this thread: the caller's way goes down the ladder
+            log.error("A call could not be made by heart", extra={"call": ref.short_id, "problem": type(problem).__name__})
+            self._by_heart[ref] = Conversation(n=0, state="failed")
+            why = str(problem) if isinstance(problem, VapiError) else "It could not be asked for."
+            sent = isinstance(problem, VapiUnavailable) and problem.sent
+            self.writer.put(Created(ref, 0, self._wall(), failure=why, maybe_created=sent), urgent=True)
+        else:
+            self.writer.put(Created(ref, 0, self._wall(), made.id, made.socket_url, made.control_url), urgent=True)
+            self._by_heart[ref] = Conversation(n=0, state="live", vapi_call_id=made.id, socket_url=made.socket_url)
+        publisher.tell(ref.call_sid, live.SESSION)
+
+    def _write_or_keep(self, batch: Sequence[Entry]) -> None:
+        """New things go behind those that are kept already."""
+        if self._keeper.holds:
+            self._keep(batch)
+        else:
+            _write(batch)
+
+    def _spill(self, batch: Sequence[Entry]) -> None:
+        self._keeper.noticed()
+        self._keep(batch)
+
+    def _keep(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            if isinstance(entry, Closed):
+                by_heart.closed(entry.ref.call_sid, entry.ref.epoch, entry.closing.why)
+        kept = self._keeper.append([entries.kept(entry) for entry in batch])
+        for entry in batch:
+            if isinstance(entry, Closed):
+                self._by_heart.pop(entry.ref, None)
+                entry.stored.set_result(kept)
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -178,6 +230,8 @@ class DatabaseLedger:
         self._creators.shutdown(wait=False, cancel_futures=True)
 
     async def _ask(self, question: Callable[[], R], *, within_s: float = 0.0) -> R:
+        if self._keeper.is_away:
+            raise LedgerAway("The history is known to be away.")
         try:
             async with asyncio.timeout(within_s or self._deadline):
                 return await asyncio.get_running_loop().run_in_executor(self._askers, _in_thread, question)
@@ -192,7 +246,11 @@ class DatabaseLedger:
 
 def _in_thread(job: Callable[[], R]) -> R:
     try:
-        return job()
+        with patience.of(patience.WHERE_A_CALLER_WAITS_S):
+            return job()
+    except (OperationalError, InterfaceError):
+        the_keeper().noticed()
+        raise
     finally:
         close_old_connections()
 
@@ -202,20 +260,42 @@ def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: 
         return None
     call = CallSession.objects.select_related("version", "line").get(call_sid=call_sid)
     ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
-    resumed = epoch > 0
     zero_for_person = call.line is not None and call.line.zero_for_person
     if call.version is None:
         return Admission(ref=ref, barge_in="instant", zero_for_person=zero_for_person)
+    discretion.answered_by(call_sid, call.version.pk)
+    return _admission(ref, call.version, zero_for_person=zero_for_person)
+
+
+def _admission(ref: CallRef, words: Any, *, zero_for_person: bool) -> Admission:
+    resumed = ref.epoch > 0
     return Admission(
         ref=ref,
-        barge_in=call.version.barge_in,
-        greeting_interruptible=resumed or call.version.first_message_interruptible,
-        agent_speaks_first=resumed or call.version.first_message_mode != FirstMessageMode.CALLER_FIRST,
-        tell_heard=call.version.tell_heard,
-        wideband=call.version.sound == Sound.WIDEBAND,
+        barge_in=words.barge_in,
+        greeting_interruptible=resumed or words.first_message_interruptible,
+        agent_speaks_first=resumed or words.first_message_mode != FirstMessageMode.CALLER_FIRST,
+        tell_heard=words.tell_heard,
+        wideband=words.sound == Sound.WIDEBAND,
         zero_for_person=zero_for_person,
-        keypad_digits=call.version.keypad_digits if call.version.keypad else 0,
-        keypad_end=call.version.keypad_end,
+        keypad_digits=words.keypad_digits if words.keypad else 0,
+        keypad_end=words.keypad_end,
+    )
+
+
+def _request_by_heart(ref: CallRef) -> dict[str, Any]:
+    call = by_heart.known(ref.call_sid) or {}
+    answer = lines.remembered(call.get("to_number", ""), draw=lines.draw_of(ref.call_sid))
+    if answer is None or answer.version is None:
+        raise VapiRefused("No version of an agent is known by heart.")
+    return lines.conversation_request(
+        line_id=answer.line_id,
+        version_id=answer.version.version_id,
+        call_sid=ref.call_sid,
+        n=0,
+        epoch=ref.epoch,
+        server=account.server(),
+        variables={"call": ref.short_id, "line": answer.line_name},
+        by_heart=True,
     )
 
 
@@ -298,6 +378,16 @@ def _write(batch: Sequence[Entry]) -> None:
                 case Closed(ref):
                     _write_notes({ref: told.pop(ref, [])})
                     _write_closing(entry)
+                case Admitted(ref):
+                    services.admit_stream(
+                        call_sid=ref.call_sid,
+                        account_sid=entry.account_sid,
+                        stream_sid=entry.stream_sid,
+                        epoch=ref.epoch,
+                        at=_moment(entry.at),
+                    )
+                case Created():
+                    _write_created(entry)
         _write_notes(told)
         for ref in alive.keys() - told.keys():  # what was told is a sign of life too
             services.heartbeat(call_sid=ref.call_sid, epoch=ref.epoch, at=_moment(alive[ref]))
@@ -342,11 +432,72 @@ def _write_closing(entry: Closed) -> None:
         transaction.on_commit(partial(publisher.task, tasks.end_sessions, ref.call_sid))
 
 
-def _spill(batch: Sequence[Entry]) -> None:
-    """Where the spool will take over. Until then these are lost, and counted by the writer."""
+def _write_created(entry: Created) -> None:
+    """A Vapi call that was made by heart becomes the session's."""
+    mine = VapiSession.objects.filter(call__call_sid=entry.ref.call_sid, n=entry.n, vapi_call_id=None)
+    claim, at = uuid.uuid4(), _moment(entry.at)
+    claimed = mine.filter(state__in=(VapiState.ASKED, VapiState.CLAIMED))
+    if not claimed.update(state=VapiState.CLAIMED, claim=claim, claimed_by="consumer", claimed_at=at):
+        return
+    pk = mine.values_list("pk", flat=True).get()
+    if entry.failure:
+        sessions.session_failed(pk=pk, claim=claim, why=entry.failure, at=at, maybe_created=entry.maybe_created)
+        return
+    made = VapiCall(id=entry.vapi_call_id, socket_url=entry.socket_url, control_url=entry.control_url)
+    sessions.session_live(pk=pk, claim=claim, vapi_call=made, at=at)
+
+
+def _refused(batch: Sequence[Entry]) -> None:
     for entry in batch:
         if isinstance(entry, Closed):
             entry.stored.set_result(False)
+
+
+# -- what the spool kept -----------------------------------------------------------------------------------------------
+
+
+def store_again(told: Sequence[Mapping[str, Any]]) -> None:
+    """Store what was kept while the database was away, in its order: what streams told, what Vapi posted, how legs ended."""
+    if not told:
+        by_heart.enter_all()
+        return
+    of_streams: list[Entry] = []
+    for each in told:
+        if each["kind"] in entries.KINDS:
+            of_streams.append(entries.read(each))
+            continue
+        _write_again(of_streams)
+        of_streams = []
+        if each["kind"] == "message":
+            said = VapiMessage(**each["message"])
+            intake.take_all([said], at=_moment(each["at"]))
+        elif each["kind"] == "leg":
+            endings.leg_over(call_sid=each["call_sid"], status=each["status"], at=_moment(each["at"]))
+            transaction.on_commit(partial(publisher.task, tasks.end_sessions, each["call_sid"]))
+    _write_again(of_streams)
+
+
+def _write_again(batch: Sequence[Entry]) -> None:
+    if not batch:
+        return
+    _write(batch)
+    _say_spooled({(entry.ref.call_sid, entry.ref.epoch) for entry in batch})
+
+
+def _say_spooled(streams: Collection[tuple[str, int]]) -> None:
+    """Once an outage, on the page of each call whose history waited."""
+    now = timezone.now()
+    lately = CallEvent.objects.filter(kind="spooled", at__gt=now - ONE_OUTAGE, call__call_sid__in={call_sid for call_sid, _ in streams})
+    said = set(lately.values_list("call__call_sid", flat=True))
+    event = NewEvent("spooled", Source.SYSTEM, now, {"degraded": "db"})
+    record_all([NewEvents(call_sid, [event], epoch) for call_sid, epoch in streams if call_sid not in said])
+
+
+@cache
+def the_keeper() -> Keeper:
+    """This process's."""
+    directory = Path(settings.SPOOL_DIR)
+    return Keeper(spool=Spool(directory), directory=directory, store=store_again)
 
 
 def _moment(seconds: float) -> datetime:

@@ -540,3 +540,7 @@ class SecondFactor(models.Model):
 
     def __str__(self) -> str:
         return f"authenticator app of {self.user}"
+
+
+from calls.spool_rows import LastRun as LastRun  # noqa: E402
+from calls.spool_rows import SpoolMark as SpoolMark  # noqa: E402

@@ -64,6 +64,7 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     answer = lines.answer(to_number, draw=lines.draw_of(sid))
     if answer is not None and answer.version is not None:
         discretion.remember(answer.version.version_id, answer.version.rules)
+        discretion.answered_by(sid, answer.version.version_id)
     agent_at = _account_of_first_agent(answer, at) if answer is not None and answer.version is not None else None
     boot, origin_ms = clock.origin(at)
     row = CallSession(

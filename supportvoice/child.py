@@ -9,7 +9,7 @@ import threading
 from asgiref.typing import ASGI3Application
 from django.conf import settings
 
-from supportvoice.asgi import application, duty, remember_lines
+from supportvoice.asgi import application, duty, look_after
 from supportvoice.lifeline import die_with_parent
 from supportvoice.server import serve_as_child
 
@@ -20,7 +20,8 @@ def main(app: ASGI3Application = application) -> None:
         parser.add_argument(name, type=int, required=True)
     given = parser.parse_args()
     die_with_parent(given.parent)
-    threading.Thread(target=remember_lines, name="lines", daemon=True).start()  # nobody waits for a database that is away
+    # Nobody waits for a database that is away.
+    threading.Thread(target=look_after, args=(threading.Event(),), name="look-after", daemon=True).start()
     serve_as_child(
         app,
         duty=duty,

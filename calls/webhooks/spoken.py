@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.conf import settings
-from django.db import Error as DatabaseError
 from django.urls import reverse
 
 from agents import hours, lines
@@ -52,6 +51,19 @@ def connect(call: CallSession, *, is_greeted: bool = False) -> str:
     )
 
 
+def connect_by_heart(call_sid: str, answer: lines.Answer, *, at: datetime) -> str:
+    """`connect` for a call that is not written down: the disclosure and the agent. Nobody can agree to a recording now."""
+    expires = int(at.timestamp()) + stream_token.LIFE_S
+    key = stream_token.key_from(settings.SECRET_KEY)
+    return twilio_http.connect_stream(
+        disclosure=answer.disclosure,
+        stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
+        stream_status_url=_url("twilio-stream-status"),
+        token=stream_token.issue(key=key, call_sid=call_sid, epoch=0, expires=expires),
+        resume_url=_url("twilio-resume", 0),
+    )
+
+
 def step(what: ladder.Step, call: CallSession | None) -> str:
     """A step of the ladder; only a call we know gets more than a goodbye."""
     match what:
@@ -84,12 +96,9 @@ def promised(call: CallSession) -> str:
 
 def from_memory(*, call_sid: str, to_number: str, rung: str, at: datetime) -> str:
     """The database is away, and Twilio has nobody else to ask: the next person of this line after `rung`, else the voicemail."""
-    try:
-        answer = lines.answer(to_number, draw=lines.draw_of(call_sid))
-    except DatabaseError:  # nor has this process ever seen the line
+    answer = lines.remembered(to_number, draw=lines.draw_of(call_sid))
+    if answer is None:  # this process has never seen the line
         return _voicemail(epoch=0)
-    if answer is None:
-        return twilio_http.say_and_hang_up(NO_AGENT_HERE)
     slugs = [target.slug for target in answer.targets]
     later = answer.targets[slugs.index(rung) + 1 :] if rung in slugs else answer.targets
     following = [target for target in later if handover.is_allowed(slug=target.slug, number=target.number)]

@@ -1,8 +1,8 @@
 """Twilio's doors: the signature first, then one service call, then TwiML. They never wait for Vapi or for the broker.
 
 Every door may be knocked on twice, and out of order: each answers from the rows, so the second answer is the first one.
-When the database does not answer the door says 503, and Twilio turns to the number's fallback: that of another house, or
-the fallback door here.
+When the database does not answer, the caller's way goes on by heart (`by_heart_doors`); any other door says 503, and Twilio
+turns to the number's fallback: that of another house, or the fallback door here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from django.urls import Resolver404, resolve
 from bridge import live, twilio_http
 from calls import callbacks, consent, endings, handover, ladder, publisher, services, tasks
 from calls.models import CallSession, RecordingKind, Rung, Status
-from calls.webhooks import spoken
+from calls.webhooks import by_heart_doors, spoken
+from calls.webhooks.by_heart_doors import or_by_heart, twiml
 from calls.webhooks.knock import Knock, twilio_door
 
 RECORDING_SID = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
@@ -35,6 +36,7 @@ I_AGREE = "1"
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.incoming_call)
 def incoming_call(knock: Knock) -> HttpResponse:
     """Someone dialled one of our numbers. Answer with where to send the audio, and have the agent made meanwhile."""
     call = services.open_call(**_told(knock))
@@ -48,6 +50,7 @@ def incoming_call(knock: Knock) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.recording_consent)
 def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
     """The caller pressed a key when asked to agree to being recorded. Whichever it was, the agent is next."""
     if _end_if_over(knock):
@@ -61,6 +64,7 @@ def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.resume)
 def resume(knock: Knock, epoch: int) -> HttpResponse:
     """The stream of this epoch is over, whyever: what is next for a caller who is still there?"""
     if _end_if_over(knock):
@@ -71,6 +75,7 @@ def resume(knock: Knock, epoch: int) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.dial_result)
 def dial_result(knock: Knock, epoch: int, target: str) -> HttpResponse:
     """Ringing a person, or talking with one, is over: on to the next, or goodbye."""
     status, bridged = knock.get("DialCallStatus"), knock.get("DialBridged") != "false"
@@ -156,6 +161,7 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.call_status)
 def call_status(knock: Knock) -> HttpResponse:
     """How a call is doing. The end of the caller's own leg is the call's; a person's leg tells of itself."""
     if knock.get("ParentCallSid"):
@@ -266,7 +272,3 @@ def _door_of(url: str) -> tuple[str, dict[str, Any]]:
         return "", {}
     name = match.url_name or ""
     return (name, match.kwargs) if name.startswith("twilio-") else ("", {})
-
-
-def twiml(document: str) -> HttpResponse:
-    return HttpResponse(document, content_type="text/xml; charset=utf-8")

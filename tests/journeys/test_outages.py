@@ -1,0 +1,99 @@
+"""The database is away, in the real house: nobody on the line notices, and afterwards everything is in its place, once.
+
+`make outages SECONDS=600` keeps it away for ten minutes, with one call after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_django import DjangoDbBlocker
+
+from bridge.sandbox.clips import CLIPS
+from bridge.sandbox.script import PLAIN
+from tests.journeys.conftest import assert_logs_are_clean
+from tests.journeys.house import LONGEST_S, House
+from tests.journeys.outage import nobody_can_write
+from tests.journeys.test_calls import heard, nothing_to_complain_of
+from tests.journeys.test_killed import COMES, KnownSocket, connected_to, serving
+
+pytestmark = pytest.mark.journey
+
+AWAY_S = float(os.environ.get("OUTAGE_SECONDS", "20"))
+BACK_WITHIN_S = 10.0
+TALK = ["disclosure", "greeting", "opening_hours", "goodbye"]
+SAID = [CLIPS[name].text for name in ("disclosure", "greeting", "ask_hours", "opening_hours", "no_thanks", "goodbye")]
+EACH_ONCE = [(role, "full") for role in ("system", "assistant", "user", "assistant", "user", "assistant")]
+IN_ORDER = ("call-received", "stream-started", "vapi-connected", "greeting-heard", "stream-closed", "call-ended")
+
+
+@pytest.fixture(scope="module")
+def lonely(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[House]:
+    """A house of its own: the others share one, and their calls would suffer."""
+    house = House(tmp_path_factory.mktemp("lonely"), django_db_blocker)
+    house.start()
+    try:
+        yield house
+    finally:
+        house.stop()
+    assert_logs_are_clean(house)
+
+
+def spooled(house: House) -> list[Path]:
+    return [path for path in (house.directory / "spool").rglob("*") if path.suffix in (".spool", ".call")]
+
+
+def test_calls_that_are_on_and_calls_that_come_while_the_database_is_away(lonely: House) -> None:
+    before = lonely.place(PLAIN)
+    lonely.eventually(lambda: len(lonely.phones) == 1)
+    lonely.wait(lonely.phones[0].wait_for("caller-says", within=LONGEST_S))
+    with nobody_can_write(lonely.directory / "db.sqlite3"):
+        started = time.monotonic()
+        phones = [lonely.place(PLAIN).result(LONGEST_S)]
+        while time.monotonic() - started < AWAY_S:
+            phones.append(lonely.place(PLAIN).result(LONGEST_S))
+        phones.append(before.result(LONGEST_S))
+        assert spooled(lonely)
+    back = time.monotonic()
+    lonely.eventually(lambda: not spooled(lonely), within=BACK_WITHIN_S)
+    print(f"{len(phones)} calls, all written down {time.monotonic() - back:.1f} s after the database was back")  # noqa: T201
+    for phone in phones:
+        nothing_to_complain_of(phone)
+        assert [clip for clip, _ in heard(phone)] == TALK
+        lonely.settle(phone.call_sid)
+        row = lonely.row(phone.call_sid)
+        assert (row["end_reason"], row["outcome"], row["rung"]) == ("agent_ended", "resolved", "R0")
+        assert [(role, heard) for role, _, heard in lonely.lines(phone.call_sid)] == EACH_ONCE
+        assert [said for _, said, _ in lonely.lines(phone.call_sid)] == SAID
+        assert len(lonely.at_vapi(phone.call_sid)) == 1
+        kinds = lonely.kinds(phone.call_sid)
+        assert kinds.count("spooled") >= 1
+        of_the_stream = [kind for kind in kinds if kind in IN_ORDER]
+        assert of_the_stream == list(IN_ORDER)
+
+
+def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to_the_next(lonely: House) -> None:
+    """Its callers go on by heart, and what was told before the kill stands in its place, once."""
+    line, known = KnownSocket(), len(lonely.phones)
+    calling = lonely.place(PLAIN, web=line, humans=COMES)
+    lonely.eventually(lambda: len(lonely.phones) > known)
+    phone = lonely.phones[known]
+    with nobody_can_write(lonely.directory / "db.sqlite3"):
+        lonely.wait(phone.wait_for("caller-says", within=LONGEST_S))
+        lonely.eventually(lambda: bool(spooled(lonely)), within=LONGEST_S)
+        time.sleep(1.0)  # the greeting's line is told meanwhile
+        (carrier,) = connected_to(line.port, serving(lonely))
+        os.kill(carrier, signal.SIGKILL)
+        calling.result(LONGEST_S)
+    lonely.eventually(lambda: not spooled(lonely), within=LONGEST_S)
+    assert heard(phone)[-1][0] == "human_hello"
+    lonely.eventually(lambda: "spooled" in lonely.kinds(phone.call_sid))
+    kinds, said = lonely.kinds(phone.call_sid), [text for _, text, _ in lonely.lines(phone.call_sid)]
+    assert kinds.count("stream-started") == kinds.count("greeting-heard") == 1
+    assert said[:2] == SAID[:2]
+    assert len(said) == len(set(said))
