@@ -77,7 +77,7 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
         return False
     n, left = _next_n(call), accounts.left(call, at=at)
     asked = sessions.ask_session(call=call, n=n, at=at, account=VapiAccount.MAIN if left.main else VapiAccount.BACKUP)
-    record_events(call_sid=call.call_sid, events=[NewEvent(TAKEN_BACK, Source.SYSTEM, at, {"n": n, "why": why}), asked])
+    record_events(call_sid=call.call_sid, events=[NewEvent("taken-back", Source.SYSTEM, at, {"n": n, "why": why}), asked])
     return True
 
 

@@ -25,6 +25,7 @@ ANSWERS: Mapping[str, str] = {
     "cut_off": "what_did_i_say",
     "you_cannot_log_in": "no_thanks",
     "not_remembered": "no_thanks",
+    "nobody_free": "callback_message",
 }
 ASKED_AGAIN = "say_again"
 

@@ -19,6 +19,7 @@ from supportvoice.server import listen
 
 ROOT = Path(__file__).parents[2]
 STRANGERS = ("load", "callers", "pattern", "wheel", "figures", "processes")
+TRIES = 5
 SMALL = ("--calls", "3", "--seconds", "2", "--rounds", "1")
 
 
@@ -68,8 +69,13 @@ def keys(found: Any, path: str = "") -> set[str]:
 
 def test_our_own_bridge_is_measured_and_the_record_has_every_documented_key(tmp_path: Path) -> None:
     out, record = StringIO(), tmp_path / "deep" / "bench.json"
-    call_command("bench", *SMALL, "--only", "ours", "picows", "--json", str(record), stdout=out, stderr=StringIO())
-    found = json.loads(record.read_text())
+    for _ in range(TRIES):  # beside other tests the generator may be late, and such a run counts for nothing
+        out.seek(0)
+        out.truncate()
+        call_command("bench", *SMALL, "--only", "ours", "picows", "--json", str(record), stdout=out, stderr=StringIO())
+        found = json.loads(record.read_text())
+        if all(subject["kept_up"] for subject in found["subjects"].values()):
+            break
     ours = found["subjects"]["ours"]
     assert ours["right"]
     assert ours["interruptions_unanswered"] == 0

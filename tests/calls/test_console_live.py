@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from django.test import Client
 from django.utils import timezone
 
 from agents.models import AuditEntry
+from agents.teams import Sight
 from bridge import live
 from calls import history, reports, roles
 from calls.console import live as console_live
@@ -27,7 +29,7 @@ from calls.console.live import PageSocket
 from calls.console.reader import CallReader
 from calls.console.routing import websocket_urlpatterns
 from calls.console.session import BEGAN
-from calls.console.viewer import EVERYTHING, viewer_of
+from calls.console.viewer import EVERYTHING, Viewer, viewer_of
 from calls.models import CallSession, Role, Status, TranscriptLine, VapiSession
 from supportvoice.sessions import SessionStore
 from tests.builders import a_call, a_message, a_person, a_report, a_team, session_of
@@ -309,6 +311,15 @@ async def test_a_page_made_just_before_its_users_rights_changed_is_loaded_anew(p
     socket = page(f"{path or path_of(call)}?sees={made_for}")
     await socket.connect(5)
     assert await socket.receive_output(5) == {"type": "websocket.close", "code": 4410}
+
+
+def test_whatever_else_somebody_may_see_is_another_mark() -> None:
+    less: dict[str, Any] = {"words": False, "listens": False, "sight": Sight(teams=frozenset({1, 2}))}
+    assert set(less) == {field.name for field in fields(Viewer)}
+    marks = {EVERYTHING.mark, *(replace(EVERYTHING, **{name: value}).mark for name, value in less.items())}
+    marks |= {replace(EVERYTHING, sight=Sight(teams=frozenset(teams))).mark for teams in ((), (12,), (1,), (2,))}
+    assert len(marks) == 8
+    assert replace(EVERYTHING, sight=Sight(teams=frozenset({2, 1}))).mark in marks
 
 
 async def test_a_page_whose_user_sees_what_it_was_made_for_is_kept_up_to_date(page: Open, call: CallSession) -> None:

@@ -48,7 +48,7 @@ def look(house: House) -> Look:
         "plain": {"scenario": PLAIN},
         "vapi down, nobody": {"scenario": PLAIN, "faults": Faults(create_status=500), "humans": NOBODY_COMES},
         "vapi down, person": {"scenario": PLAIN, "faults": Faults(create_status=503), "humans": COMES},
-        "vapi breaks": {"scenario": PLAIN, "faults": Faults(close_after_s=5.0, close_code=1011), "humans": COMES},
+        "vapi breaks": {"scenario": PLAIN, "faults": Faults(close_after_s=2.5, close_code=1011), "humans": COMES},
         **{name: {"scenario": TECHFLOW, "leave": leave} for name, leave in LEAVES.items()},
     }
     placed = {name: house.place(**how, after_s=RINGS_APART_S * number) for number, (name, how) in enumerate(calls.items())}
@@ -174,8 +174,9 @@ def test_a_caller_who_asks_for_a_person_gets_one_after_the_agents_last_word(hous
     assert house.row(phone.call_sid)["outcome"] == "handed_over"
 
 
-def test_a_vapi_socket_that_breaks_mid_call_leads_to_a_person(look: Look) -> None:
+def test_a_vapi_socket_that_breaks_in_three_conversations_of_a_call_leads_to_a_person(house: House, look: Look) -> None:
     phone = look("vapi breaks")
+    assert len(house.at_vapi(phone.call_sid)) == 3
     assert ("connecting_colleague", True) in heard(phone)
     assert [dial.bridged for dial in phone.dials] == [True]
 

@@ -235,7 +235,7 @@ async def test_two_hundred_payloads_in_everything_else_stay_text_on_every_page(p
         (found, 1, 4),
         ("/", 0, 0),
         ("/voicemail/", 0, 0),
-        ("/callbacks/", 1, 3),
+        ("/callbacks/", 2, 4),
         ("/messages/", 0, 0),
     )
     own = ((f"/calls/{call.public_id}/", 1, 2), (f"/calls/{call.public_id}/messages/", 0, 0), (f"/messages/{message}/", 1, 1))
