@@ -1,10 +1,12 @@
 """Calls that are answered while the database is away, from what this machine knows by heart.
 
 The line and its agent are in this process's memory (`agents.lines`). What more than one process must know is a small file
-each, beside the spool: that a call was opened, that its stream was let in, that somebody makes its Vapi call, and why a stream
-is over. Such a file is made once, by whoever is first; so a token is used once and a Vapi call made once, as with a row.
+each, beside the spool: that a call was opened, that its stream was let in, that somebody makes its Vapi call, why a stream is
+over, and that the caller's leg is. Such a file is made once, by whoever is first; so a token is used once and a Vapi call
+made once, as with a row.
 
-When the database is back a call becomes its row (`enter_all`) before anything is told of it.
+When the database is back a call becomes its row (`enter_all`) before anything is told of it. The end of its leg, which any
+process may have heard of, is written down when all of them have told what they kept (`end_all`): it was the last of it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from agents import lines
-from calls import services, spool
+from calls import endings, services, spool
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, VapiSession, VapiState
 
@@ -52,7 +54,7 @@ def known(sid: str) -> dict[str, Any] | None:
 
 def started_at(sid: str) -> datetime | None:
     call = known(sid)
-    return datetime.fromtimestamp(call["at"], tz=UTC) if call else None
+    return _moment(call["at"]) if call else None
 
 
 def first(sid: str, what: str) -> bool:
@@ -70,16 +72,38 @@ def why_closed(sid: str, epoch: int) -> str:
     return str((_read(sid, f"closed-{epoch}") or {}).get("why", ""))
 
 
+def leg_over(sid: str, *, status: str, at: datetime) -> bool:
+    """Remember that the caller's leg is over, by Twilio's CallStatus. False when the disk takes nothing."""
+    return _keep(sid, "leg", {"status": status, "at": at.timestamp()}) is not None
+
+
 def enter_all() -> int:
     """Write down every call that was opened by heart. Returns how many. Raises what the database raises."""
     return sum(map(_entered, sorted(_directory().glob("*.call"))))
+
+
+def enter(sid: str) -> None:
+    """Write this call down, if it was opened by heart: before anything is done with its row."""
+    path = _directory() / f"{sid}.call"
+    if SAFE.fullmatch(sid) and path.exists():
+        _entered(path)
+
+
+def end_all() -> list[str]:
+    """Write down whose leg is over, after all that was told of their streams. Returns their CallSids."""
+    over = [path.stem for path in sorted(_directory().glob("*.leg"))]
+    for sid in over:
+        if (leg := _read(sid, "leg")) is not None:
+            endings.leg_over(call_sid=sid, status=leg["status"], at=_moment(leg["at"]))
+        (_directory() / f"{sid}.leg").unlink(missing_ok=True)
+    return over
 
 
 def forget_old(*, now: float) -> None:
     """Marks of calls that are long over."""
     for path in _directory().glob("*.*"):
         with suppress(OSError):
-            if path.suffix != ".call" and path.stat().st_mtime < now - LONGEST_MARK_S:
+            if path.suffix not in (".call", ".leg") and path.stat().st_mtime < now - LONGEST_MARK_S:
                 path.unlink()
 
 
@@ -107,7 +131,7 @@ def _enter(path: Path) -> bool:
         return False
     sid, public_id = call["sid"], call.pop("public_id")
     is_new = not CallSession.objects.filter(call_sid=sid).exists()
-    row = services.open_call(**{**call, "at": datetime.fromtimestamp(call["at"], tz=UTC)})
+    row = services.open_call(**{**call, "at": _moment(call["at"])})
     if row is not None and is_new:
         CallSession.objects.filter(pk=row.pk).update(public_id=public_id)
         if not first(sid, "claim-0"):  # its Vapi call is made, or being made, by whoever carries it: nobody else makes another
@@ -116,6 +140,10 @@ def _enter(path: Path) -> bool:
         spooled = NewEvent("spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
         record_events(call_sid=sid, events=[spooled])
     return is_new
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, tz=UTC)
 
 
 def _directory() -> Path:

@@ -5,7 +5,8 @@ a write. Then everything goes in as it was told, a batch a transaction, and the 
 in between is taken up exactly there. Until the last line is in, whatever is new goes behind the others.
 
 While the database is known to be away nobody asks it in vain: `is_away` is looked at before. A thread that waits for a
-database costs its caller what the caller has: time.
+database costs its caller what the caller has: time. But one that was busy is not away: only a further write, made for nothing
+else, says so.
 """
 
 from __future__ import annotations
@@ -18,37 +19,42 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
 
-from calls import spool
+from calls import patience, spool
 from calls.models import SpoolMark
 from calls.spool import Line, Spool
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
+PATIENCE_S = 0.5
 Store = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Keeper:
     """One per process. `store` puts a batch into the database, in its order, inside a transaction, or raises.
 
-    An empty batch, outside of any transaction, stands for the calls that were answered by heart.
+    An empty batch, outside of any transaction, stands for the calls that were answered by heart. `finish` is called when
+    nothing that any process of this machine kept waits any more: for what has to come after all of it.
     """
 
-    def __init__(self, *, spool: Spool, directory: Path, store: Store) -> None:
+    def __init__(self, *, spool: Spool, directory: Path, store: Store, finish: Callable[[], None] = lambda: None) -> None:
         self.spool = spool
-        self._directory, self._store = directory, store
-        self._lock = threading.Lock()
+        self._directory, self._store, self._finish = directory, store, finish
+        self._lock, self._asking = threading.Lock(), threading.Lock()
+        self._asked_at = float("-inf")
+        self._is_suspect = False
         self._thread: threading.Thread | None = None
         self._away_since: float | None = None
+        self._looks_again = False
         self._stopping = threading.Event()
 
     # -- for everybody: these never ask the database -------------------------------------------------------------------
 
     @property
     def is_away(self) -> bool:
-        """True from the first failure on, until the database takes a write."""
+        """True from when the database was found not to take a write, until it takes one."""
         return self._away_since is not None
 
     @property
@@ -59,15 +65,42 @@ class Keeper:
     def append(self, told: Sequence[Mapping[str, Any]]) -> bool:
         """Keep these. False when there was no room for all of them."""
         kept = self.spool.append(told)
-        self._start()
+        self.look()
         return kept == len(told)
 
-    def noticed(self) -> None:
-        """The database did not do what it was asked in time."""
-        if self._away_since is None:
+    def look(self) -> None:
+        """There is something to store, or may be soon."""
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            self._looks_again = True
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+                self._thread.start()
+
+    def suspect(self) -> None:
+        """The database did not do what it was asked in time: find out whether it is away. Returns at once."""
+        self._is_suspect = True
+        self.look()
+
+    # -- for whoever cannot go on without knowing --------------------------------------------------------------------
+
+    def ask(self) -> bool:
+        """True when the database is away. Asks it for a write, for half a second at most; one asks for all who want to know."""
+        since = time.monotonic()
+        with self._asking:
+            if self._away_since is None and self._asked_at < since:
+                self._find_out()
+        self.look()
+        return self.is_away
+
+    def _find_out(self) -> None:
+        try:
+            _ask_for_a_write()
+        except Exception as problem:  # whatever it is, this database takes nothing
             self._away_since = time.monotonic()
-            log.error("The database is away; what is told is kept in the spool")
-        self._start()
+            log.error("The database is away; what is told is kept in the spool", extra={"problem": type(problem).__name__})
+        self._asked_at, self._is_suspect = time.monotonic(), False
 
     def stop(self) -> None:
         """Look no more. What is kept stays on the disk, for whoever comes next."""
@@ -75,22 +108,15 @@ class Keeper:
         if (thread := self._thread) is not None:
             thread.join(5.0)
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._stopping.is_set():
-                return
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
-                self._thread.start()
-
     # -- in the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
+                self._looks_again = False
                 self._look()
                 with self._lock:
-                    if not self.holds:
+                    if not (self.holds or self._is_suspect or self._looks_again):
                         self._thread = None
                         return
                 self._stopping.wait(LOOK_S)
@@ -98,6 +124,11 @@ class Keeper:
             connections.close_all()
 
     def _look(self) -> None:
+        if self._is_suspect and self._away_since is None:
+            with self._asking:
+                self._find_out()
+            if self._away_since is not None:
+                return
         try:
             if self._away_since is not None:
                 _ask_for_a_write()
@@ -107,8 +138,8 @@ class Keeper:
         except Exception as problem:  # whatever the database raises: this thread must live on
             if not database_is_away(problem):
                 log.error("The spool could not be stored", extra={"problem": type(problem).__name__})
-            elif self._away_since is None:
-                self._away_since = time.monotonic()
+            else:
+                self._is_suspect = True
             connections.close_all()
 
     def replay(self) -> int:
@@ -123,12 +154,20 @@ class Keeper:
         if stored:
             SpoolMark.objects.filter(name=name).delete()
             log.warning("What the spool kept is stored", extra={"lines": stored})
+        self._finish_if_all_is_told()
         return stored
 
     def adopt(self) -> int:
         """Store what dead processes of this machine kept. Returns how many lines. Raises what the database raises."""
         self._store([])
-        return sum(map(self._adopted, spool.files(self._directory)))
+        stored = sum(map(self._adopted, spool.files(self._directory)))
+        self._finish_if_all_is_told()
+        return stored
+
+    def _finish_if_all_is_told(self) -> None:
+        """Whoever stores the last file comes here after it is gone, so of several processes one at least finds none."""
+        if not spool.files(self._directory):
+            self._finish()
 
     def _adopted(self, path: Path) -> int:
         stored, at = 0, 0
@@ -170,5 +209,6 @@ def database_is_away(problem: Exception) -> bool:
 
 
 def _ask_for_a_write() -> None:
-    with transaction.atomic():
+    close_old_connections()  # the one that failed may be the trouble
+    with patience.of(PATIENCE_S), patience.of_a_lock(PATIENCE_S), transaction.atomic():
         SpoolMark.objects.filter(name="").delete()

@@ -31,7 +31,21 @@ from bridge import live, stream_token
 from bridge.errors import BadMessage, VapiError, VapiRefused, VapiUnavailable
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
 from bridge.vapi_answers import VapiCall
-from calls import by_heart, discretion, endings, entries, evidence, inbox, patience, publisher, resuming, services, sessions, tasks
+from calls import (
+    by_heart,
+    discretion,
+    endings,
+    entries,
+    evidence,
+    handover,
+    inbox,
+    patience,
+    publisher,
+    resuming,
+    services,
+    sessions,
+    tasks,
+)
 from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Told
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.keeper import Keeper
@@ -54,6 +68,13 @@ ORDINARY = ("agent-ended", "hung-up", "handed-over")
 PRESSED_0 = "the caller pressed 0"
 OURS = ("agents", "bridge", "calls")
 ONE_OUTAGE = timedelta(minutes=1)
+TWILIO_TELLS: Mapping[str, Callable[..., object]] = {
+    verb.__name__: verb
+    for verb in (
+        *(endings.leg_over, endings.message_left, endings.callback_asked, endings.recording_told, endings.stream_failed),
+        *(handover.dial_result, handover.leg_told),
+    )
+}
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
 
 
@@ -183,9 +204,14 @@ class DatabaseLedger:
 
     def _create_by_heart(self, ref: CallRef) -> None:
         """Make the Vapi call of such a call, once; the row says so when there is one."""
-        if not by_heart.first(ref.call_sid, "claim-0"):
+        known = self._by_heart.get(ref)
+        if known is None or known.state != "asked":
             return
         self._by_heart[ref] = Conversation(n=0, state="claimed")
+        if not by_heart.first(ref.call_sid, "claim-0"):  # the call is written down by now, and its row says who makes it
+            self._by_heart.pop(ref, None)
+            _in_thread(partial(_create, ref, 0, self._clients))
+            return
         try:
             made = self._clients[VapiAccount.MAIN].create_call(_request_by_heart(ref))
         except Exception as problem:  # nobody awaits this thread: the caller's way goes down the ladder
@@ -207,13 +233,13 @@ class DatabaseLedger:
             _write(batch)
 
     def _spill(self, batch: Sequence[Entry]) -> None:
-        self._keeper.noticed()
+        self._keeper.suspect()
         self._keep(batch)
 
     def _keep(self, batch: Sequence[Entry]) -> None:
         for entry in batch:
             if isinstance(entry, Closed):
-                by_heart.closed(entry.ref.call_sid, entry.ref.epoch, entry.closing.why)
+                by_heart.closed(entry.ref.call_sid, entry.ref.epoch, services.why_closed(entry.closing))
         kept = self._keeper.append([entries.kept(entry) for entry in batch])
         for entry in batch:
             if isinstance(entry, Closed):
@@ -249,13 +275,14 @@ def _in_thread(job: Callable[[], R]) -> R:
         with patience.of(patience.WHERE_A_CALLER_WAITS_S):
             return job()
     except (OperationalError, InterfaceError):
-        the_keeper().noticed()
+        the_keeper().suspect()
         raise
     finally:
         close_old_connections()
 
 
 def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
+    by_heart.enter(call_sid)
     if not services.admit_stream(call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at):
         return None
     call = CallSession.objects.select_related("version", "line").get(call_sid=call_sid)
@@ -379,13 +406,8 @@ def _write(batch: Sequence[Entry]) -> None:
                     _write_notes({ref: told.pop(ref, [])})
                     _write_closing(entry)
                 case Admitted(ref):
-                    services.admit_stream(
-                        call_sid=ref.call_sid,
-                        account_sid=entry.account_sid,
-                        stream_sid=entry.stream_sid,
-                        epoch=ref.epoch,
-                        at=_moment(entry.at),
-                    )
+                    if not services.admit_stream(call_sid=ref.call_sid, at=_moment(entry.at), **_stream(entry)):
+                        services.admitted_before(call_sid=ref.call_sid, **_stream(entry))
                 case Created():
                     _write_created(entry)
         _write_notes(told)
@@ -394,6 +416,10 @@ def _write(batch: Sequence[Entry]) -> None:
     for entry in batch:
         if isinstance(entry, Closed):
             entry.stored.set_result(True)
+
+
+def _stream(entry: Admitted) -> dict[str, Any]:
+    return {"account_sid": entry.account_sid, "stream_sid": entry.stream_sid, "epoch": entry.ref.epoch}
 
 
 def _write_notes(told: Mapping[CallRef, Sequence[Note]]) -> None:
@@ -444,7 +470,8 @@ def _write_created(entry: Created) -> None:
         sessions.session_failed(pk=pk, claim=claim, why=entry.failure, at=at, maybe_created=entry.maybe_created)
         return
     made = VapiCall(id=entry.vapi_call_id, socket_url=entry.socket_url, control_url=entry.control_url)
-    sessions.session_live(pk=pk, claim=claim, vapi_call=made, at=at)
+    if sessions.session_live(pk=pk, claim=claim, vapi_call=made, at=at):
+        transaction.on_commit(partial(inbox.catch_up, vapi_session_pk=pk, at=at), robust=True)
 
 
 def _refused(batch: Sequence[Entry]) -> None:
@@ -457,7 +484,7 @@ def _refused(batch: Sequence[Entry]) -> None:
 
 
 def store_again(told: Sequence[Mapping[str, Any]]) -> None:
-    """Store what was kept while the database was away, in its order: what streams told, what Vapi posted, how legs ended."""
+    """Store what was kept while the database was away, in its order: what streams told, what Vapi posted, what Twilio told."""
     if not told:
         by_heart.enter_all()
         return
@@ -471,10 +498,15 @@ def store_again(told: Sequence[Mapping[str, Any]]) -> None:
         if each["kind"] == "message":
             said = VapiMessage(**each["message"])
             intake.take_all([said], at=_moment(each["at"]))
-        elif each["kind"] == "leg":
-            endings.leg_over(call_sid=each["call_sid"], status=each["status"], at=_moment(each["at"]))
-            transaction.on_commit(partial(publisher.task, tasks.end_sessions, each["call_sid"]))
+        elif each["kind"] == "twilio":
+            TWILIO_TELLS[each["verb"]](**each["told"], at=_moment(each["at"]))
     _write_again(of_streams)
+
+
+def finish_again() -> None:
+    """The ends of legs, when all else of the outage is stored."""
+    for call_sid in by_heart.end_all():
+        publisher.task(tasks.end_sessions, call_sid)
 
 
 def _write_again(batch: Sequence[Entry]) -> None:
@@ -497,7 +529,7 @@ def _say_spooled(streams: Collection[tuple[str, int]]) -> None:
 def the_keeper() -> Keeper:
     """This process's."""
     directory = Path(settings.SPOOL_DIR)
-    return Keeper(spool=Spool(directory), directory=directory, store=store_again)
+    return Keeper(spool=Spool(directory), directory=directory, store=store_again, finish=finish_again)
 
 
 def _moment(seconds: float) -> datetime:

@@ -14,6 +14,9 @@ class SpoolMark(models.Model):
     name = models.CharField(max_length=80, unique=True)
     number = models.PositiveBigIntegerField()  # of the last line that is stored
 
+    class Meta:
+        default_permissions = ()  # nobody edits it, and no page asks
+
     def __str__(self) -> str:
         return self.name
 
@@ -23,6 +26,9 @@ class LastRun(models.Model):
 
     name = models.CharField(max_length=40, unique=True)
     at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()  # nobody edits it, and no page asks
 
     def __str__(self) -> str:
         return self.name

@@ -42,7 +42,7 @@ from supportvoice.limits import REPORT_LIMIT, BodyLimits, behind_tls, no_browser
 from supportvoice.threads import OneHop, lent_threads  # noqa: E402
 
 log = logging.getLogger(__name__)
-LOOK_AFTER_S = 20.0
+LOOK_AFTER_S = 10.0
 refuse_unsafe()
 patience.serving()
 duty = Duty()

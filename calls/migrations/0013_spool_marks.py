@@ -17,6 +17,9 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=40, unique=True)),
                 ('at', models.DateTimeField()),
             ],
+            options={
+                'default_permissions': (),
+            },
         ),
         migrations.CreateModel(
             name='SpoolMark',
@@ -25,5 +28,8 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=80, unique=True)),
                 ('number', models.PositiveBigIntegerField()),
             ],
+            options={
+                'default_permissions': (),
+            },
         ),
     ]

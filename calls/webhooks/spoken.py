@@ -19,6 +19,7 @@ from calls.callbacks import E164
 from calls.models import CallbackRequest, CallSession
 
 NO_AGENT_HERE = "Sorry, nobody answers this number. Please check the number and call again. Goodbye."
+CALL_ME_BACK = "1"
 ONE_MOMENT = "One moment, please."
 LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
 MAY_WE_RECORD = "If you agree to this call being recorded, please press 1 now. If not, just stay on the line."
@@ -94,17 +95,22 @@ def promised(call: CallSession) -> str:
     return twilio_http.say_and_hang_up(f"Thank you. We will call you back {when}. Goodbye.")
 
 
-def from_memory(*, call_sid: str, to_number: str, rung: str, at: datetime) -> str:
+def from_memory(*, call_sid: str, to_number: str, rung: str, epoch: int = 0, at: datetime) -> str:
     """The database is away, and Twilio has nobody else to ask: the next person of this line after `rung`, else the voicemail."""
     answer = lines.remembered(to_number, draw=lines.draw_of(call_sid))
     if answer is None:  # this process has never seen the line
-        return _voicemail(epoch=0)
+        return voicemail_by_heart(epoch)
     slugs = [target.slug for target in answer.targets]
     later = answer.targets[slugs.index(rung) + 1 :] if rung in slugs else answer.targets
     following = [target for target in later if handover.is_allowed(slug=target.slug, number=target.number)]
     if not following or not hours.is_open(answer.hours, at):
-        return _voicemail(epoch=0) if answer.voicemail else twilio_http.say_and_hang_up(SORRY)
-    return _dial(following[0], epoch=0, shown=to_number)
+        return voicemail_by_heart(epoch) if answer.voicemail else twilio_http.say_and_hang_up(SORRY)
+    return _dial(following[0], epoch=epoch, shown=to_number)
+
+
+def voicemail_by_heart(epoch: int) -> str:
+    """The tone; nobody can be offered a call back at a time that nobody can look up."""
+    return _voicemail(epoch)
 
 
 def _dial(target: HandoffTarget | lines.Target, *, epoch: int, shown: str) -> str:

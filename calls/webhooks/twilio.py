@@ -1,8 +1,8 @@
 """Twilio's doors: the signature first, then one service call, then TwiML. They never wait for Vapi or for the broker.
 
 Every door may be knocked on twice, and out of order: each answers from the rows, so the second answer is the first one.
-When the database does not answer, the caller's way goes on by heart (`by_heart_doors`); any other door says 503, and Twilio
-turns to the number's fallback: that of another house, or the fallback door here.
+When the database does not answer, every door but the fallback's answers by heart (`by_heart_doors`); when that fails too it
+says 503, and Twilio turns to the number's fallback: that of another house, or the fallback door here.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from calls.webhooks import by_heart_doors, spoken
 from calls.webhooks.by_heart_doors import or_by_heart, twiml
 from calls.webhooks.knock import Knock, twilio_door
 
-RECORDING_SID = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
 ERROR_CODE = re.compile(r"[0-9]{5}", re.ASCII)
 NOT_HAD = "112"  # the first digits of Twilio's codes for a document that could not be had; all others blame the document
 NOT_RUNG = "132"  # of its codes for a <Dial> it could not carry out, an invalid number among them
-CALL_ME_BACK = "1"
 I_AGREE = "1"
 
 
@@ -67,7 +65,7 @@ def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
 @or_by_heart(by_heart_doors.resume)
 def resume(knock: Knock, epoch: int) -> HttpResponse:
     """The stream of this epoch is over, whyever: what is next for a caller who is still there?"""
-    if _end_if_over(knock):
+    if _end_if_over(knock) or by_heart_doors.is_done(knock, epoch):
         return twiml(twilio_http.hang_up())
     answer = _next(knock, epoch)
     publisher.task(tasks.end_sessions, knock.call_sid)
@@ -86,26 +84,29 @@ def dial_result(knock: Knock, epoch: int, target: str) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.voicemail)
 def voicemail(knock: Knock, epoch: int) -> HttpResponse:
     """A message was recorded, or the caller hung up after speaking."""
     seconds = knock.number("RecordingDuration")
-    endings.message_left(call_sid=knock.call_sid, epoch=epoch, recording=_recording_sid(knock), seconds=seconds, at=knock.at)
+    endings.message_left(call_sid=knock.call_sid, epoch=epoch, recording=knock.recording_sid, seconds=seconds, at=knock.at)
     return twiml(twilio_http.say_and_hang_up(spoken.THANK_YOU))
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.callback)
 def callback(knock: Knock, epoch: int) -> HttpResponse:
     """The caller pressed a key instead of waiting for the tone. Another key than the one offered leads to the tone."""
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
     if call is None:
         return twiml(twilio_http.hang_up())
-    if knock.get("Digits") != CALL_ME_BACK or not callbacks.may_be_called(call):
+    if knock.get("Digits") != spoken.CALL_ME_BACK or not callbacks.may_be_called(call):
         return twiml(twilio_http.hang_up() if _end_if_over(knock) or call.is_over else spoken.voicemail(call, offer=False))
     endings.callback_asked(call_sid=knock.call_sid, epoch=epoch, at=knock.at)
     return twiml(spoken.promised(call))
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.whisper)
 def whisper(knock: Knock, target: str) -> HttpResponse:
     """The person we rang has picked up: tell them, before the caller is put through, what it is about."""
     call_sid = knock.get("ParentCallSid") or knock.call_sid
@@ -173,6 +174,7 @@ def call_status(knock: Knock) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.leg_status)
 def leg_status(knock: Knock, target: str) -> HttpResponse:
     """How the leg of a person we rang is doing."""
     return _leg(knock, target)
@@ -184,6 +186,7 @@ def _leg(knock: Knock, target: str) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.stream_status)
 def stream_status(knock: Knock) -> HttpResponse:
     """How a stream is doing. Its start and end are the bridge's to tell; an error may be one the bridge never saw."""
     if knock.get("StreamEvent") == "stream-error":
@@ -193,19 +196,21 @@ def stream_status(knock: Knock) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.call_recording)
 def call_recording(knock: Knock) -> HttpResponse:
     """The recording of a whole call has begun, can be had, or came to nothing."""
     return _recording(knock, RecordingKind.CALL)
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.voicemail_recording)
 def voicemail_recording(knock: Knock) -> HttpResponse:
     """The recording of a message can be had, or came to nothing."""
     return _recording(knock, RecordingKind.VOICEMAIL)
 
 
 def _recording(knock: Knock, kind: RecordingKind) -> HttpResponse:
-    sid, status, seconds = _recording_sid(knock), knock.get("RecordingStatus"), knock.number("RecordingDuration")
+    sid, status, seconds = knock.recording_sid, knock.get("RecordingStatus"), knock.number("RecordingDuration")
     if sid:
         endings.recording_told(call_sid=knock.call_sid, sid=sid, kind=kind, status=status, seconds=seconds, at=knock.at)
     return twiml(twilio_http.nothing())
@@ -256,12 +261,6 @@ def _end_if_over(knock: Knock) -> bool:
         publisher.tell(knock.call_sid, live.SESSION)  # a stream that never got its `stop` looks, and leaves
     publisher.task(tasks.end_sessions, knock.call_sid)
     return True
-
-
-def _recording_sid(knock: Knock) -> str:
-    """By its id: a recording's address opens it to anybody who has it, so that is not kept."""
-    named = RECORDING_SID.fullmatch(knock.get("RecordingSid")) or RECORDING_SID.search(knock.get("RecordingUrl"))
-    return named[0] if named else ""
 
 
 def _door_of(url: str) -> tuple[str, dict[str, Any]]:

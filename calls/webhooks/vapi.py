@@ -75,7 +75,7 @@ def _heard(said: VapiMessage) -> HttpResponse:
         with patience.of(patience.WHERE_A_CALLER_WAITS_S):
             intake.take(said)
     except (OperationalError, InterfaceError, TimeoutError):
-        keeper.noticed()
+        keeper.suspect()
         if not _kept(said):
             return _send_again(said)
     except DatabaseError:
@@ -116,7 +116,7 @@ def _tool_results(said: VapiMessage) -> list[dict[str, str]]:
     except DatabaseError as problem:
         log.error("Tool calls could not be entered", extra={"count": len(calls)})
         if inbox.is_away(problem):
-            the_keeper().noticed()
+            the_keeper().suspect()
             _kept(said)
         return tool_calls.unanswerable(calls, "The tool is not available right now.")
 

@@ -1,4 +1,5 @@
-"""The database is away, in the real house: nobody on the line notices, and afterwards everything is in its place, once.
+"""The database, Valkey, the worker and beat are away, in the real house: nobody on the line notices, and afterwards everything is
+in its place, once.
 
 `make outages SECONDS=600` keeps it away for ten minutes, with one call after the other.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,8 @@ from pytest_django import DjangoDbBlocker
 
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.script import PLAIN
+from bridge.sandbox.twilio import TwilioCall
+from supportvoice.laboratory.ground import VALKEY, processes
 from tests.journeys.conftest import assert_logs_are_clean
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.outage import nobody_can_write
@@ -48,6 +52,19 @@ def spooled(house: House) -> list[Path]:
     return [path for path in (house.directory / "spool").rglob("*") if path.suffix in (".spool", ".call")]
 
 
+def whole_and_once(house: House, phone: TwilioCall) -> None:
+    """The caller missed nothing, and neither did we."""
+    nothing_to_complain_of(phone)
+    assert [clip for clip, _ in heard(phone)] == TALK
+    house.settle(phone.call_sid)
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["outcome"], row["rung"]) == ("agent_ended", "resolved", "R0")
+    assert [(role, heard) for role, _, heard in house.lines(phone.call_sid)] == EACH_ONCE
+    assert [said for _, said, _ in house.lines(phone.call_sid)] == SAID
+    assert len(house.at_vapi(phone.call_sid)) == 1
+    assert [kind for kind in house.kinds(phone.call_sid) if kind in IN_ORDER] == list(IN_ORDER)
+
+
 def test_calls_that_are_on_and_calls_that_come_while_the_database_is_away(lonely: House) -> None:
     before = lonely.place(PLAIN)
     lonely.eventually(lambda: len(lonely.phones) == 1)
@@ -63,33 +80,23 @@ def test_calls_that_are_on_and_calls_that_come_while_the_database_is_away(lonely
     lonely.eventually(lambda: not spooled(lonely), within=BACK_WITHIN_S)
     print(f"{len(phones)} calls, all written down {time.monotonic() - back:.1f} s after the database was back")  # noqa: T201
     for phone in phones:
-        nothing_to_complain_of(phone)
-        assert [clip for clip, _ in heard(phone)] == TALK
-        lonely.settle(phone.call_sid)
-        row = lonely.row(phone.call_sid)
-        assert (row["end_reason"], row["outcome"], row["rung"]) == ("agent_ended", "resolved", "R0")
-        assert [(role, heard) for role, _, heard in lonely.lines(phone.call_sid)] == EACH_ONCE
-        assert [said for _, said, _ in lonely.lines(phone.call_sid)] == SAID
-        assert len(lonely.at_vapi(phone.call_sid)) == 1
-        kinds = lonely.kinds(phone.call_sid)
-        assert kinds.count("spooled") >= 1
-        of_the_stream = [kind for kind in kinds if kind in IN_ORDER]
-        assert of_the_stream == list(IN_ORDER)
+        whole_and_once(lonely, phone)
+        assert "spooled" in lonely.kinds(phone.call_sid)
 
 
 def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to_the_next(lonely: House) -> None:
     """Its callers go on by heart, and what was told before the kill stands in its place, once."""
     line, known = KnownSocket(), len(lonely.phones)
-    calling = lonely.place(PLAIN, web=line, humans=COMES)
-    lonely.eventually(lambda: len(lonely.phones) > known)
-    phone = lonely.phones[known]
     with nobody_can_write(lonely.directory / "db.sqlite3"):
+        calling = lonely.place(PLAIN, web=line, humans=COMES)
+        lonely.eventually(lambda: len(lonely.phones) > known)
+        phone = lonely.phones[known]
         lonely.wait(phone.wait_for("caller-says", within=LONGEST_S))
-        lonely.eventually(lambda: bool(spooled(lonely)), within=LONGEST_S)
         time.sleep(1.0)  # the greeting's line is told meanwhile
         (carrier,) = connected_to(line.port, serving(lonely))
         os.kill(carrier, signal.SIGKILL)
         calling.result(LONGEST_S)
+        assert spooled(lonely)
     lonely.eventually(lambda: not spooled(lonely), within=LONGEST_S)
     assert heard(phone)[-1][0] == "human_hello"
     lonely.eventually(lambda: "spooled" in lonely.kinds(phone.call_sid))
@@ -97,3 +104,35 @@ def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to
     assert kinds.count("stream-started") == kinds.count("greeting-heard") == 1
     assert said[:2] == SAID[:2]
     assert len(said) == len(set(said))
+
+
+def valkey(house: House) -> int:
+    words_of = dict(processes())
+    return next(pid for pid, words in words_of.items() if VALKEY in words[0] and str(house.stack.valkey_socket) in words)
+
+
+def test_calls_without_valkey_worker_and_beat(lonely: House) -> None:
+    """One is on when Valkey stands still and both of Celery's processes are killed, one comes afterwards; then Valkey forgets all."""
+    known = len(lonely.phones)
+    on = lonely.place(PLAIN)
+    lonely.eventually(lambda: len(lonely.phones) > known)
+    lonely.wait(lonely.phones[known].wait_for("caller-says", within=LONGEST_S))
+    stopped = valkey(lonely)
+    for name in ("worker", "beat"):
+        lonely.wait(lonely.stack.kill(name))
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        phones = [lonely.place(PLAIN).result(LONGEST_S), on.result(LONGEST_S)]
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+        for name in ("worker", "beat"):
+            lonely.wait(lonely.stack.begin(name))
+    flushed = lonely.place(PLAIN)
+    lonely.eventually(lambda: len(lonely.phones) > known + 2)
+    lonely.wait(lonely.phones[known + 2].wait_for("caller-says", within=LONGEST_S))
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(lonely.stack.valkey_socket))
+        asking.sendall(b"FLUSHALL\r\n")
+        assert asking.recv(16).startswith(b"+OK")
+    for phone in [*phones, flushed.result(LONGEST_S)]:
+        whole_and_once(lonely, phone)
