@@ -85,7 +85,7 @@ def enter_all() -> int:
 def enter(sid: str) -> None:
     """Write this call down, if it was opened by heart: before anything is done with its row."""
     path = _directory() / f"{sid}.call"
-    if SAFE.fullmatch(sid) and path.exists():
+    if SAFE.fullmatch(sid) and os.path.lexists(path):
         _entered(path)
 
 
@@ -103,7 +103,7 @@ def forget_old(*, now: float) -> None:
     """Marks of calls that are long over."""
     for path in _directory().glob("*.*"):
         with suppress(OSError):
-            if path.suffix not in (".call", ".leg") and path.stat().st_mtime < now - LONGEST_MARK_S:
+            if path.suffix not in (".call", ".leg") and path.lstat().st_mtime < now - LONGEST_MARK_S:
                 path.unlink()
 
 
@@ -122,6 +122,7 @@ def _entered(path: Path) -> bool:
         log.error("A call answered by heart could not be written down", extra={"problem": type(problem).__name__})
     with suppress(OSError):
         spool.end(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))  # the caller's number is in it
+    path.unlink(missing_ok=True)
     return is_new
 
 
@@ -137,7 +138,7 @@ def _enter(path: Path) -> bool:
         if not first(sid, "claim-0"):  # its Vapi call is made, or being made, by whoever carries it: nobody else makes another
             made = VapiSession.objects.filter(call=row, n=0, state=VapiState.ASKED)
             made.update(state=VapiState.CLAIMED, claim=uuid.uuid4(), claimed_by="consumer", claimed_at=timezone.now())
-        spooled = NewEvent("spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
+        spooled = NewEvent("history-spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
         record_events(call_sid=sid, events=[spooled])
     return is_new
 
@@ -151,36 +152,52 @@ def _directory() -> Path:
 
 
 def _keep(sid: str, what: str, told: Mapping[str, Any]) -> bool | None:
-    """True: it is new, and on the disk. False: it was there. None: the disk takes nothing."""
+    """True: it is new, and on the disk. False: it was there. None: the disk takes not even a name.
+
+    A full disk still takes a link, whose text lives with its name; that is what it says then.
+    """
     if not SAFE.fullmatch(sid):
         return None
-    path = _directory() / f"{sid}.{what}"
+    path, said = _directory() / f"{sid}.{what}", orjson.dumps(told)
+    for written in (_as_file, _as_link):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            written(path, said)
+        except FileExistsError:
+            return False
+        except OSError as problem:
+            log.error("What is known by heart could not be kept", extra={"problem": type(problem).__name__, "errno": problem.errno})
+        else:
+            return True
+    return None
+
+
+def _as_file(path: Path, said: bytes) -> None:
+    """Whole, or not at all, and once."""
     whole = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.write(file, orjson.dumps(told))
+            os.write(file, said)
             os.fsync(file)
         finally:
             os.close(file)
-        os.link(whole, path)  # whole, or not at all, and once
+        os.link(whole, path)
         spool.sync_directory(path.parent)
-    except FileExistsError:
-        return False
-    except OSError as problem:
-        log.error("What is known by heart could not be kept", extra={"problem": type(problem).__name__, "errno": problem.errno})
-        return None
     finally:
         whole.unlink(missing_ok=True)
-    return True
+
+
+def _as_link(path: Path, said: bytes) -> None:
+    path.symlink_to(said.decode())
 
 
 def _read(sid: str, what: str) -> dict[str, Any] | None:
     if not SAFE.fullmatch(sid):
         return None
+    path = _directory() / f"{sid}.{what}"
     try:
-        told = orjson.loads((_directory() / f"{sid}.{what}").read_bytes())
+        told = orjson.loads(os.readlink(path) if path.is_symlink() else path.read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return None
     return told if isinstance(told, dict) else None

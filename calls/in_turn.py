@@ -2,6 +2,9 @@
 
 Each sweep writes down when it began. A serving process that finds the next one late does it itself, without the broker; of
 several that see it at once one has the turn. So a call whose end nobody told has its row in two minutes all the same.
+
+When the last sweep was much too long ago, or is still to come, the clock has jumped, or the whole house was away. Live calls
+have had no time to give a sign of life since, so that one sweep holds no silence against them.
 """
 
 from __future__ import annotations
@@ -22,26 +25,34 @@ log = logging.getLogger(__name__)
 
 SWEEP = "sweep"
 LATE = timedelta(seconds=15)
+MOST_MISSED = 5
 
 
-def began(*, now: datetime) -> None:
-    """Somebody sweeps."""
+def began(*, now: datetime) -> bool:
+    """Somebody sweeps. True when they may judge calls by their silence."""
+    last = LastRun.objects.filter(name=SWEEP).first()
     LastRun.objects.update_or_create(name=SWEEP, defaults={"at": now})
+    return last is None or not _has_jumped(last.at, now)
 
 
 def sweep_if_nobody_does(*, now: datetime) -> bool:
     """True when the next sweep was late, and this call did it."""
     last, is_first = LastRun.objects.get_or_create(name=SWEEP, defaults={"at": now})
     late = timedelta(seconds=settings.SWEEP_SECONDS) + LATE
-    if is_first or not LastRun.objects.filter(pk=last.pk, at__lt=now - late).update(at=now):
+    if is_first or abs(now - last.at) < late or not LastRun.objects.filter(pk=last.pk, at=last.at).update(at=now):
         return False
     log.error("Nobody sweeps: are celery beat and a worker running? This process does it", extra={"last": last.at.isoformat()})
-    _sweep(now)
+    _sweep(now, judges=not _has_jumped(last.at, now))
     return True
 
 
-def _sweep(now: datetime) -> None:
-    end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
+def _has_jumped(last: datetime, now: datetime) -> bool:
+    return abs(now - last) > MOST_MISSED * timedelta(seconds=settings.SWEEP_SECONDS)
+
+
+def _sweep(now: datetime, *, judges: bool) -> None:
+    if judges:
+        end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
     consent.stop_recordings(twilio=twilio_account.client(), now=now)
     sessions.give_up_reports(now=now)
     for pk in lost_reports.due(now=now):

@@ -72,7 +72,7 @@ TWILIO_TELLS: Mapping[str, Callable[..., object]] = {
     verb.__name__: verb
     for verb in (
         *(endings.leg_over, endings.message_left, endings.callback_asked, endings.recording_told, endings.stream_failed),
-        *(handover.dial_result, handover.leg_told),
+        *(handover.dial_result, handover.leg_told, services.open_call),
     )
 }
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
@@ -519,9 +519,9 @@ def _write_again(batch: Sequence[Entry]) -> None:
 def _say_spooled(streams: Collection[tuple[str, int]]) -> None:
     """Once an outage, on the page of each call whose history waited."""
     now = timezone.now()
-    lately = CallEvent.objects.filter(kind="spooled", at__gt=now - ONE_OUTAGE, call__call_sid__in={call_sid for call_sid, _ in streams})
-    said = set(lately.values_list("call__call_sid", flat=True))
-    event = NewEvent("spooled", Source.SYSTEM, now, {"degraded": "db"})
+    lately = CallEvent.objects.filter(kind="history-spooled", at__gt=now - ONE_OUTAGE)
+    said = set(lately.filter(call__call_sid__in={call_sid for call_sid, _ in streams}).values_list("call__call_sid", flat=True))
+    event = NewEvent("history-spooled", Source.SYSTEM, now, {"degraded": "db"})
     record_all([NewEvents(call_sid, [event], epoch) for call_sid, epoch in streams if call_sid not in said])
 
 

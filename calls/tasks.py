@@ -77,8 +77,8 @@ def process_message(pk: int) -> None:
 def sweep() -> None:
     """Scheduled: end silent calls and forgotten sessions, ask for reports that did not come, and end the wait for them."""
     now = timezone.now()
-    in_turn.began(now=now)
-    end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
+    if in_turn.began(now=now):
+        end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
     consent.stop_recordings(twilio=twilio_account.client(), now=now)
     sessions.give_up_reports(now=now)
     for pk in lost_reports.due(now=now):

@@ -14,7 +14,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse
 
 from bridge import twilio_http
-from calls import by_heart, endings, handover, lifecycle, patience
+from calls import by_heart, endings, handover, lifecycle, patience, services
 from calls.ledger import the_keeper
 from calls.models import RecordingKind
 from calls.webhooks import spoken
@@ -57,6 +57,9 @@ def incoming_call(knock: Knock) -> HttpResponse:
         return twiml(twilio_http.hang_up())
     numbers = {"from_number": knock.get("From")[:64], "to_number": knock.get("To")[:64]}
     answer = by_heart.opened(sid=knock.call_sid, account_sid=knock.get("AccountSid")[:64], at=knock.at, **numbers)
+    if answer is None:
+        told = {"sid": knock.call_sid, "account_sid": knock.get("AccountSid")[:64], **numbers}
+        the_keeper().append([{"kind": "twilio", "verb": services.open_call.__name__, "told": told, "at": knock.at.timestamp()}])
     if answer is None or answer.version is None:
         return down(knock, "")
     at = by_heart.started_at(knock.call_sid) or knock.at

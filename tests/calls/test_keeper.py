@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sqlite3
 import threading
 import time
@@ -231,7 +232,7 @@ def test_the_end_of_a_leg_is_written_down_after_all_that_any_process_kept_of_its
     carrier.replay()
     call = CallSession.objects.get(call_sid=SID)
     assert (call.end_reason, call.outcome) == (EndReason.AGENT_ENDED, Outcome.RESOLVED)
-    kinds = [kind for kind in call.events.order_by("seq").values_list("kind", flat=True) if kind != "spooled"]
+    kinds = [kind for kind in call.events.order_by("seq").values_list("kind", flat=True) if kind != "history-spooled"]
     assert kinds[-4:] == ["stream-started", "greeting-heard", "stream-closed", "call-ended"]
     assert files(Path(settings.SPOOL_DIR)) == list(Path(settings.SPOOL_DIR).rglob("*.leg")) == []
 
@@ -259,7 +260,7 @@ def test_a_database_that_was_busy_for_a_second_answers_the_call_itself(client: C
     assert "Stream" in answer.content.decode()
     assert not the_keeper().is_away
     call = CallSession.objects.get(call_sid=SID)
-    assert not call.events.filter(kind="spooled").exists()
+    assert not call.events.filter(kind="history-spooled").exists()
     assert not list(Path(settings.SPOOL_DIR).rglob("*.call"))
 
 
@@ -275,6 +276,41 @@ def test_what_a_stream_tells_while_the_database_is_busy_stands_in_its_place_afte
     found = call.events.filter(kind="clear-sent").order_by("seq").values_list("detail", flat=True)
     assert [detail["number"] for detail in found] == list(range(40))
     wait_for(lambda: not the_keeper().holds)
+
+
+# -- the disk is full --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may hold a byte more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("twilio")
+def test_a_full_disk_costs_a_call_neither_its_agent_nor_its_history(client: Client) -> None:
+    a_line(number=NUMBER)
+    lines.warm()
+    form = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "ringing"}
+    with full_disk():
+        assert "Stream" in knock(client, "/webhook/twilio", form).content.decode()
+        assert by_heart.first(SID, "stream-0")
+        assert not by_heart.first(SID, "stream-0")
+        ref, now = CallRef(SID, 0, "bbbbbb"), time.time()
+        the_keeper().append([entries.kept(Admitted(ref, "AC1", "MZ1", now)), *notes(ref, 3)])
+        by_heart.closed(SID, 0, "agent-ended")
+        assert "Hangup" in knock(client, "/webhook/twilio/resume/0", {**form, "CallStatus": "in-progress"}).content.decode()
+        assert knock(client, "/webhook/twilio/status", {**form, "CallStatus": "completed"}).status_code == 200
+    wait_for(lambda: not the_keeper().holds and not list(Path(settings.SPOOL_DIR).rglob("*.leg")))
+    call = CallSession.objects.get(call_sid=SID)
+    assert call.is_over
+    assert (call.from_number, call.events.filter(kind="clear-sent").count()) == (CALLER, 3)
+    assert not list(Path(settings.SPOOL_DIR).rglob("*.call"))
 
 
 # -- what Twilio tells meanwhile ---------------------------------------------------------------------------------------

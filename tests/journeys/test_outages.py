@@ -19,7 +19,7 @@ from pytest_django import DjangoDbBlocker
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.script import PLAIN
 from bridge.sandbox.twilio import TwilioCall
-from supportvoice.laboratory.ground import VALKEY, processes
+from supportvoice.laboratory.ground import valkey_at
 from tests.journeys.conftest import assert_logs_are_clean
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.outage import nobody_can_write
@@ -81,7 +81,7 @@ def test_calls_that_are_on_and_calls_that_come_while_the_database_is_away(lonely
     print(f"{len(phones)} calls, all written down {time.monotonic() - back:.1f} s after the database was back")  # noqa: T201
     for phone in phones:
         whole_and_once(lonely, phone)
-        assert "spooled" in lonely.kinds(phone.call_sid)
+        assert "history-spooled" in lonely.kinds(phone.call_sid)
 
 
 def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to_the_next(lonely: House) -> None:
@@ -99,16 +99,11 @@ def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to
         assert spooled(lonely)
     lonely.eventually(lambda: not spooled(lonely), within=LONGEST_S)
     assert heard(phone)[-1][0] == "human_hello"
-    lonely.eventually(lambda: "spooled" in lonely.kinds(phone.call_sid))
+    lonely.eventually(lambda: "history-spooled" in lonely.kinds(phone.call_sid))
     kinds, said = lonely.kinds(phone.call_sid), [text for _, text, _ in lonely.lines(phone.call_sid)]
     assert kinds.count("stream-started") == kinds.count("greeting-heard") == 1
     assert said[:2] == SAID[:2]
     assert len(said) == len(set(said))
-
-
-def valkey(house: House) -> int:
-    words_of = dict(processes())
-    return next(pid for pid, words in words_of.items() if VALKEY in words[0] and str(house.stack.valkey_socket) in words)
 
 
 def test_calls_without_valkey_worker_and_beat(lonely: House) -> None:
@@ -117,7 +112,8 @@ def test_calls_without_valkey_worker_and_beat(lonely: House) -> None:
     on = lonely.place(PLAIN)
     lonely.eventually(lambda: len(lonely.phones) > known)
     lonely.wait(lonely.phones[known].wait_for("caller-says", within=LONGEST_S))
-    stopped = valkey(lonely)
+    stopped = valkey_at(lonely.stack.valkey_socket)
+    assert stopped
     for name in ("worker", "beat"):
         lonely.wait(lonely.stack.kill(name))
     os.kill(stopped, signal.SIGSTOP)
