@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -211,4 +212,4 @@ def database_is_away(problem: Exception) -> bool:
 def _ask_for_a_write() -> None:
     close_old_connections()  # the one that failed may be the trouble
     with patience.of(PATIENCE_S), patience.of_a_lock(PATIENCE_S), transaction.atomic():
-        SpoolMark.objects.filter(name="").delete()
+        SpoolMark.objects.create(name=f"asked-{uuid.uuid4().hex}", number=0).delete()

@@ -231,6 +231,12 @@ class DatabaseLedger:
             self._keep(batch)
         else:
             _write(batch)
+            self._forget_closed(batch)
+
+    def _forget_closed(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            if isinstance(entry, Closed):
+                self._by_heart.pop(entry.ref, None)
 
     def _spill(self, batch: Sequence[Entry]) -> None:
         self._keeper.suspect()
@@ -241,9 +247,9 @@ class DatabaseLedger:
             if isinstance(entry, Closed):
                 by_heart.closed(entry.ref.call_sid, entry.ref.epoch, services.why_closed(entry.closing))
         kept = self._keeper.append([entries.kept(entry) for entry in batch])
+        self._forget_closed(batch)
         for entry in batch:
             if isinstance(entry, Closed):
-                self._by_heart.pop(entry.ref, None)
                 entry.stored.set_result(kept)
 
     # -- the end ---------------------------------------------------------------------------------------------------
