@@ -360,7 +360,8 @@ class LineForm(OwnForm):
         HandoffTarget.objects.all(),
         required=False,
         label="Hands over to",
-        help_text="Called one after the other, by their numbers here, when the agent hands over or cannot answer.",
+        help_text="Called one after the other, by their numbers here, when the agent hands over or cannot answer. "
+        "Those to tick are added under Colleagues.",
     )
     hours = Phrases(
         required=False,
