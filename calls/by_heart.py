@@ -1,9 +1,9 @@
 """Calls that are answered while the database is away, from what this machine knows by heart.
 
 The line and its agent are in this process's memory (`agents.lines`). What more than one process must know is a small file
-each, beside the spool: that a call was opened, that its stream was let in, that somebody makes its Vapi call, why a stream is
-over, and that the caller's leg is. Such a file is made once, by whoever is first; so a token is used once and a Vapi call
-made once, as with a row.
+each, beside the spool: that a call was opened, that its stream was let in, that somebody makes its Vapi call, what its agent
+or caller wishes, why a stream is over, and that the caller's leg is. Such a file is made once, by whoever is first; so a token
+is used once and a Vapi call made once, as with a row.
 
 When the database is back a call becomes its row (`enter_all`) before anything is told of it. The end of its leg, which any
 process may have heard of, is written down when all of them have told what they kept (`end_all`): it was the last of it.
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 SAFE = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
+LONGEST_WISH_S = 30.0
 
 
 def opened(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> lines.Answer | None:
@@ -70,6 +71,19 @@ def closed(sid: str, epoch: int, why: str) -> None:
 def why_closed(sid: str, epoch: int) -> str:
     """Empty when this machine does not know."""
     return str((_read(sid, f"closed-{epoch}") or {}).get("why", ""))
+
+
+def wish(sid: str, verb: str, *, at: float, at_once: bool = False) -> bool:
+    """Leave a command for the stream of this call, whichever process carries it; the first one stands. False when nothing was kept."""
+    return _keep(sid, "wish", {"verb": verb, "at_once": at_once, "at": at}) is not None
+
+
+def granted(sid: str, *, now: float) -> dict[str, Any] | None:
+    """The wish that waits for the stream of this call; it is told once, and an old one, of a stream that is over, never."""
+    told = _read(sid, "wish")
+    if told is not None:
+        (_directory() / f"{sid}.wish").unlink(missing_ok=True)
+    return told if told and abs(now - told["at"]) < LONGEST_WISH_S else None
 
 
 def leg_over(sid: str, *, status: str, at: datetime) -> bool:

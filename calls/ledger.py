@@ -104,6 +104,7 @@ class DatabaseLedger:
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
         self._keeper = the_keeper()
         self._by_heart: dict[CallRef, Conversation] = {}
+        self._has_people: set[CallRef] = set()
         self.writer: BoundedWriter[Entry] = BoundedWriter(
             write=self._write_or_keep,
             spill=self._spill,
@@ -126,13 +127,18 @@ class DatabaseLedger:
         at = _moment(self._wall())
         stream: dict[str, Any] = {"call_sid": call_sid, "account_sid": account_sid, "stream_sid": stream_sid, "epoch": epoch, "at": at}
         try:
-            return await self._ask(partial(_admit, **stream), within_s=max(self._deadline, ADMITTED_WITHIN_S))
+            let_in = await self._ask(partial(_admit, **stream), within_s=max(self._deadline, ADMITTED_WITHIN_S))
         except LedgerAway:
             admission = await asyncio.to_thread(self._admit_by_heart, **stream)
             if admission is None:
                 raise
             await self.claim(admission.ref, 0)
             return admission
+        if let_in is None:
+            return None
+        admission, to_number = let_in
+        self._remember_people(admission.ref, lines.remembered(to_number, draw=lines.draw_of(call_sid)))
+        return admission
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
         if (known := self._by_heart.get(ref)) is not None and self._keeper.holds:
@@ -153,6 +159,9 @@ class DatabaseLedger:
         return started
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
+        """Rows, or what was wished for while nobody could write one: that has no number of its own."""
+        if (wish := await asyncio.to_thread(by_heart.granted, ref.call_sid, now=self._wall())) is not None:
+            return [Command(id=after, verb=wish["verb"], detail={"at_once": wish["at_once"]})]
         return await self._ask(partial(_commands, ref, after))
 
     def watching(self, ref: CallRef, look: Callable[[], None]) -> AbstractContextManager[None]:
@@ -199,8 +208,13 @@ class DatabaseLedger:
         discretion.remember(answer.version.version_id, answer.version.rules)
         discretion.answered_by(call_sid, answer.version.version_id)
         self._by_heart[ref] = Conversation(n=0, state="asked")
+        self._remember_people(ref, answer)
         self._keeper.append([entries.kept(Admitted(ref, account_sid, stream_sid, at.timestamp()))])
         return _admission(ref, answer.version.words, zero_for_person=answer.zero_for_person)
+
+    def _remember_people(self, ref: CallRef, answer: lines.Answer | None) -> None:
+        if answer is not None and (answer.targets or answer.voicemail):
+            self._has_people.add(ref)
 
     def _create_by_heart(self, ref: CallRef) -> None:
         """Make the Vapi call of such a call, once; the row says so when there is one."""
@@ -237,6 +251,7 @@ class DatabaseLedger:
         for entry in batch:
             if isinstance(entry, Closed):
                 self._by_heart.pop(entry.ref, None)
+                self._has_people.discard(entry.ref)
 
     def _spill(self, batch: Sequence[Entry]) -> None:
         self._keeper.suspect()
@@ -244,6 +259,9 @@ class DatabaseLedger:
 
     def _keep(self, batch: Sequence[Entry]) -> None:
         for entry in batch:
+            if isinstance(entry, PersonAsked) and entry.ref in self._has_people:
+                by_heart.wish(entry.ref.call_sid, "hand-over", at=entry.at, at_once=True)
+                publisher.tell(entry.ref.call_sid, live.COMMANDS)
             if isinstance(entry, Closed):
                 by_heart.closed(entry.ref.call_sid, entry.ref.epoch, services.why_closed(entry.closing))
         kept = self._keeper.append([entries.kept(entry) for entry in batch])
@@ -287,7 +305,8 @@ def _in_thread(job: Callable[[], R]) -> R:
         close_old_connections()
 
 
-def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
+def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> tuple[Admission, str] | None:
+    """With the number that was called."""
     by_heart.enter(call_sid)
     if not services.admit_stream(call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at):
         return None
@@ -295,9 +314,9 @@ def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: 
     ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
     zero_for_person = call.line is not None and call.line.zero_for_person
     if call.version is None:
-        return Admission(ref=ref, barge_in="instant", zero_for_person=zero_for_person)
+        return Admission(ref=ref, barge_in="instant", zero_for_person=zero_for_person), call.to_number
     discretion.answered_by(call_sid, call.version.pk)
-    return _admission(ref, call.version, zero_for_person=zero_for_person)
+    return _admission(ref, call.version, zero_for_person=zero_for_person), call.to_number
 
 
 def _admission(ref: CallRef, words: Any, *, zero_for_person: bool) -> Admission:

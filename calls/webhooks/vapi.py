@@ -20,10 +20,11 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from agents.limits import DO_NOT_RECORD
+from agents.limits import DO_NOT_RECORD, END_CALL, TRANSFER
+from bridge import live
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import inbox, patience, publisher, tasks, tool_calls, vapi_events
+from calls import by_heart, inbox, patience, publisher, tasks, tool_calls, vapi_events
 from calls.ledger import the_keeper
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
@@ -31,6 +32,11 @@ from calls.webhooks import intake
 from calls.webhooks.refusal import refusal
 
 log = logging.getLogger(__name__)
+
+BY_HEART = {
+    TRANSFER: ("hand-over", "Somebody takes over when you stop speaking. Say in one short sentence that you are connecting the caller."),
+    END_CALL: ("end-call", "The call ends when you stop speaking. Say goodbye now."),
+}
 
 told: Counter[str] = Counter()  # what came in at this process's door, by kind; refusals among it
 
@@ -116,9 +122,19 @@ def _tool_results(said: VapiMessage) -> list[dict[str, str]]:
     except DatabaseError as problem:
         log.error("Tool calls could not be entered", extra={"count": len(calls)})
         if inbox.is_away(problem):
-            the_keeper().suspect()
             _kept(said)
+            if the_keeper().ask():
+                return [_by_heart(said, each) for each in calls]
         return tool_calls.unanswerable(calls, "The tool is not available right now.")
+
+
+def _by_heart(said: VapiMessage, asked: tool_calls.ToolCall) -> dict[str, str]:
+    """A person, or the end, can be had without the database: whoever carries the call sees to it after the agent's last word."""
+    verb, sentence = BY_HEART.get(asked.name, ("", ""))
+    if verb and by_heart.wish(said.call_sid, verb, at=time.time()):
+        publisher.tell(said.call_sid, live.COMMANDS)
+        return tool_calls.granted(asked, sentence)
+    return tool_calls.unanswerable([asked], tool_calls.NOT_NOW)[0]
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -276,6 +277,33 @@ def test_what_a_stream_tells_while_the_database_is_busy_stands_in_its_place_afte
     found = call.events.filter(kind="clear-sent").order_by("seq").values_list("detail", flat=True)
     assert [detail["number"] for detail in found] == list(range(40))
     wait_for(lambda: not the_keeper().holds)
+
+
+# -- wishes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("vapi")
+@pytest.mark.parametrize(("tool", "verb"), [("transfer_to_human", "hand-over"), ("end_call", "end-call")])
+def test_a_person_or_the_end_can_be_had_while_the_database_is_away_once(client: Client, tool: str, verb: str) -> None:
+    call = a_call(status=Status.STREAMING)
+    ledger = DatabaseLedger(token_key=b"k" * 32, client=FakeVapi())
+    asked = [{"id": "t1", "function": {"name": tool, "arguments": {}}}, {"id": "t2", "function": {"name": "weather", "arguments": {}}}]
+    name = {"id": f"vapi-of-{call.call_sid}", "name": f"{call.call_sid}.0"}
+    body = {"message": {"type": "tool-calls", "toolCallList": asked, "call": name}}
+    with nobody_can_write():
+        answer = client.post("/webhook/vapi", json.dumps(body), content_type="application/json", headers={"X-Vapi-Secret": SECRET})
+        wanted, other = answer.json()["results"]
+        assert ("when you stop speaking" in wanted["result"], "error" in other) == (True, True)
+        (command,) = asyncio.run(ledger.commands(ref_of(call), after=7))
+        assert (command.id, command.verb, command.detail["at_once"]) == (7, verb, False)
+        assert asyncio.run(ledger.commands(ref_of(call), after=7)) == []
+    ledger.close()
+
+
+def test_a_wish_that_nobody_took_is_not_granted_to_a_later_stream() -> None:
+    for age, granted in ((60.0, False), (5.0, True)):
+        assert by_heart.wish(SID, "hand-over", at=time.time() - age)
+        assert bool(by_heart.granted(SID, now=time.time())) == granted
 
 
 # -- the disk is full --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from pytest_django import DjangoDbBlocker
 
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.proxy import Weather
-from bridge.sandbox.script import PLAIN
+from bridge.sandbox.script import PERSON_PLEASE, PLAIN, Heard, Press, Scenario, Step
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.laboratory.ground import valkey_at
 from tests.journeys.conftest import assert_logs_are_clean
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.journey
 
 AWAY_S = float(os.environ.get("OUTAGE_SECONDS", "20"))
 BACK_WITHIN_S = 10.0
+PRESSES_0 = replace(PLAIN, name="presses_0", caller=(Step(Heard("greeting"), Press("0")),))
 TALK = ["disclosure", "greeting", "opening_hours", "goodbye"]
 SAID = [CLIPS[name].text for name in ("disclosure", "greeting", "ask_hours", "opening_hours", "no_thanks", "goodbye")]
 EACH_ONCE = [(role, "full") for role in ("system", "assistant", "user", "assistant", "user", "assistant")]
@@ -108,6 +110,19 @@ def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to
     assert kinds.count("stream-started") == kinds.count("greeting-heard") == 1
     assert said[:2] == SAID[:2]
     assert len(said) == len(set(said))
+
+
+@pytest.mark.load
+@pytest.mark.parametrize("scenario", [PERSON_PLEASE, PRESSES_0], ids=["asks the agent", "presses 0"])
+def test_whoever_wants_a_person_while_the_database_is_away_gets_one(lonely: House, scenario: Scenario) -> None:
+    with nobody_can_write(lonely.directory / "db.sqlite3"):
+        phone = lonely.place(scenario, humans=COMES).result(LONGEST_S)
+    lonely.eventually(lambda: not spooled(lonely), within=BACK_WITHIN_S)
+    assert heard(phone)[-1][0] == "human_hello"
+    lonely.settle(phone.call_sid)
+    row = lonely.row(phone.call_sid)
+    assert (row["end_reason"], row["outcome"], row["rung"]) == ("human_ended", "handed_over", "R3")
+    assert len(lonely.at_vapi(phone.call_sid)) == 1
 
 
 @pytest.mark.load
