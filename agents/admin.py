@@ -64,7 +64,7 @@ TURNS = (
 KEYPAD = ("keypad", "keypad_digits", "keypad_end")
 MODEL = ("model_provider", "model_name", "temperature", "max_tokens")
 KEPT: tuple[str, Any] = ("How long things are kept", {"fields": limits.KEPT, "classes": ("collapse",)})
-LIMITS = ("max_duration_s", "silence_timeout_s")
+LIMITS = ("max_duration_s", "at_longest", "time_is_up", "silence_timeout_s")
 LEFT_OUT = ("redact_cards", "redact_emails", "redact_phones", "redact_patterns")
 
 

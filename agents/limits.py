@@ -69,7 +69,7 @@ RANGES: Mapping[str, Range] = {
     "max_duration_s": Range(10, 43_200, "seconds"),
 }
 OPTIONAL = {"endpointing_ms", "silence_timeout_s"}
-LENGTHS: Mapping[str, int] = {"prompt": 50_000, "first_message": 1000, "end_call_message": 1000, "voice_id": 200}
+LENGTHS: Mapping[str, int] = {"prompt": 50_000, "first_message": 1000, "end_call_message": 1000, "time_is_up": 1000, "voice_id": 200}
 PHRASE_LISTS = ("end_call_phrases", "keyterms", "acknowledgement_phrases", "interruption_phrases")
 PHRASES, PHRASE_CHARS = 50, 140
 

@@ -137,6 +137,7 @@ def conversation_request(
     variables: Mapping[str, str] | None = None,
     so_far: Sequence[Said] | None = None,
     taken_back: TakenBack | None = None,
+    unnoticed: bool = False,
     prepared: bool = True,
     by_heart: bool = False,
 ) -> dict[str, Any]:
@@ -145,14 +146,15 @@ def conversation_request(
     The stored assistant is used when it exists and offers the people this line has; otherwise the words go inline.
     So they do for an account that knows no stored assistants of ours (not `prepared`).
     `so_far`: what was said before another session was lost; this one takes up the conversation there. `taken_back`: the
-    caller was with people meanwhile, none of whom came. `by_heart`: the database is known to be away and is not asked.
+    caller was with people meanwhile, none of whom came. `unnoticed`: nothing was lost, and the caller is told nothing.
+    `by_heart`: the database is known to be away and is not asked.
     Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
     chosen = (_remembered(line_id, version_id) if by_heart else None) or _chosen(line_id, version_id)
     stored = chosen.assistant_id if prepared and so_far is None else ""
     inline = None if stored else payload.assistant(chosen.words, server=server)
     if inline is not None and so_far is not None:
-        inline = payload.resumed(inline, so_far, taken_back)
+        inline = payload.resumed(inline, so_far, taken_back, unnoticed=unnoticed)
     return payload.call_request(
         call_sid=call_sid,
         n=n,

@@ -57,6 +57,16 @@ class KeypadEnd(models.TextChoices):
     NONE = "none", "No key: a pause of three seconds"
 
 
+class AtLongest(models.TextChoices):
+    """What becomes of a conversation near the longest time Vapi gives it."""
+
+    GOODBYE = "goodbye", "Says goodbye and hangs up"
+    GO_ON = "go-on", "Goes on, in a pause that callers do not notice"
+
+
+TIME_IS_UP = "We have reached the longest time of a call, so I have to say goodbye now. Please call again if there is more I can do."
+
+
 class AgentWords(models.Model):
     """Everything a manager can say about an agent; shared by the draft and by every published version."""
 
@@ -103,6 +113,8 @@ class AgentWords(models.Model):
 
     silence_timeout_s = models.PositiveIntegerField("hang up after silence, in seconds", null=True, blank=True)
     max_duration_s = models.PositiveIntegerField("longest call, in seconds", default=1800)
+    at_longest = models.CharField("when that is near, the agent", max_length=10, choices=AtLongest.choices, default=AtLongest.GOODBYE)
+    time_is_up = models.CharField("what it says then", max_length=1000, default=TIME_IS_UP)
     denoise = models.BooleanField("filter background noise", default=True)
     may_transfer = models.BooleanField("may hand the caller to a person", default=True)
     may_end_call = models.BooleanField("may hang up when the caller is done", default=True)

@@ -104,6 +104,8 @@ class VersionWords:
     keypad_end: str
     silence_timeout_s: int | None
     max_duration_s: int
+    at_longest: str
+    time_is_up: str
     denoise: bool
     may_transfer: bool
     may_end_call: bool
@@ -141,16 +143,23 @@ def assistant(words: VersionWords, *, server: ServerAddress, recording: bool = F
     return body
 
 
-def resumed(body: Mapping[str, Any], so_far: Sequence[Said], taken_back: TakenBack | None = None) -> dict[str, Any]:
-    """An inline assistant that goes on where another one left off: it knows what was said, and does not greet again."""
+def resumed(
+    body: Mapping[str, Any], so_far: Sequence[Said], taken_back: TakenBack | None = None, *, unnoticed: bool = False
+) -> dict[str, Any]:
+    """An inline assistant that goes on where another one left off: it knows what was said, and does not greet again.
+
+    `unnoticed`: the caller is not to hear of it, so the first word is theirs.
+    """
     model = dict(body["model"])
     model["messages"] = [*model["messages"], *({"role": said.role, "content": said.words} for said in so_far)]
     first = RESUMED
     if taken_back is not None:
         model["messages"].append({"role": "system", "content": taken_back.told})
         first = taken_back.opening or RESUMED
-    opening = {"firstMessageMode": "assistant-speaks-first", "firstMessage": first, "firstMessageInterruptionsEnabled": True}
-    return {**body, **opening, "model": model}
+    quiet = {"firstMessageMode": "assistant-waits-for-user"}
+    opening = {"firstMessageMode": "assistant-speaks-first", "firstMessage": first}
+    same = {key: value for key, value in body.items() if key != "firstMessage"}
+    return {**same, **(quiet if unnoticed else opening), "firstMessageInterruptionsEnabled": True, "model": model}
 
 
 def call_request(

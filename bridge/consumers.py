@@ -122,6 +122,9 @@ class MediaStreamConsumer(AsyncConsumer):
             zero_for_person=admission.zero_for_person,
             keypad_digits=admission.keypad_digits,
             keypad_end=admission.keypad_end,
+            longest=admission.longest_s,
+            goes_on=admission.goes_on,
+            time_is_up=admission.time_is_up,
         )
         self._wideband = admission.wideband
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())

@@ -23,12 +23,14 @@ from enum import Enum
 from typing import Any
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, AskForAgent, Leave, Noted
+from bridge.actions import Action, AskForAgent, Leave, Noted, TellAgent
 from bridge.agent_turn import AgentTurn
 from bridge.audio import FRAME_S, Clip, ms
-from bridge.dead_air import DeadAir
+from bridge.dead_air import NEVER, DeadAir
 from bridge.figures import Figures
 from bridge.keypad import Keypad
+from bridge.longest import LongestTime
+from bridge.ports import ROLLED_OVER, TIME_IS_UP
 from bridge.pulse import LOST, PROBE, Pulse
 from bridge.rules import Rules
 from bridge.tone import TONE
@@ -54,6 +56,7 @@ class BridgeCore:
         self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
         self._dead_air = DeadAir(rules)
+        self._longest = LongestTime(rules)
         self._said = AgentTurn(rules)
         self._turn = Turn.SPEAKING
         self._opened_at = now
@@ -75,7 +78,7 @@ class BridgeCore:
         self._greeting_said = False
         self._dismissed = False  # the agent may say what it wants: the caller is on the way to a person
         self._overflow_noted = False
-        self._lost = False  # an agent of this stream
+        self._agent_opens = rules.agent_speaks_first  # or is it the caller, with the one to be connected to
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
 
@@ -124,7 +127,8 @@ class BridgeCore:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
         if not self._voice.sent_bytes:
             self._deadlines["sign"] = self._opened_at + self._rules.filler_after
-        if self._rules.agent_speaks_first or self._lost:
+        self._longest.connected(now)
+        if self._agent_opens:
             self._deadlines["agent"] = now + self._rules.agent_within
             self._deadlines["filler"] = max(now + self._rules.first_sound_after, self._deadlines.get("filler", 0.0))
         else:
@@ -193,14 +197,18 @@ class BridgeCore:
         """Vapi's socket closed without an end of the session, or could not be opened: another agent may go on where this one was."""
         if self._leaving is not None:
             return self._nothing_follows(now)
-        self._lost = True
-        self._agent_speaking = False
-        self._caller.disconnected()
-        self._dead_air = DeadAir(self._rules)  # what was owed, nobody owes any more
+        self._agent_opens = True
+        self._part_with_agent()
         out = self._play_on(now) if self._turn is Turn.HOLDING else []
         self._deadlines.clear()
         self._deadlines["agent"] = now + self._rules.agent_within
         return [*out, *self._play_clip("one_moment", now), AskForAgent(raw)]
+
+    def _part_with_agent(self) -> None:
+        self._agent_speaking = False
+        self._caller.disconnected()
+        self._longest.over()
+        self._dead_air = DeadAir(self._rules)  # what was owed, nobody owes any more
 
     def no_other_agent(self, now: float, *, raw: str = "") -> list[Action]:
         """The one that was lost was the last one of this stream."""
@@ -228,6 +236,7 @@ class BridgeCore:
             return [] if wait_for_sentence else self._nothing_follows(now)
         self._leaving = Leave(why, raw)
         self._dead_air.end()
+        self._longest.over()
         self._protected = True
         out = self._play_on(now) if self._turn is Turn.HOLDING else []
         speaking = self._agent_speaking or self._voice.unheard(now) > 0
@@ -262,7 +271,7 @@ class BridgeCore:
         if self._gone:
             return None
         send, fill = self._voice.next_send(), self._caller.fill_at
-        first = min(self._pulse.at, self._keypad.at, self._dead_air.at, self._said.at, *self._deadlines.values())
+        first = min(self._pulse.at, self._keypad.at, self._dead_air.at, self._said.at, self._longest.at, *self._deadlines.values())
         if send is not None and send < first:
             first = send
         return fill if fill is not None and fill < first else first
@@ -284,6 +293,8 @@ class BridgeCore:
             out += self._owed(now)
         if self._said.at <= now:
             self._said.give_up()
+        if self._longest.at <= now:
+            out += self._time_nearly_up(now)
         for name in [name for name, at in self._deadlines.items() if at <= now]:
             if self._deadlines.pop(name, None) is not None:  # an earlier one may have ended everything
                 out += self._due(name, now)
@@ -434,6 +445,25 @@ class BridgeCore:
             return [noted, *self.agent_lost(now, raw="dead air")]
         self._figures.dead_air += 1
         return [noted, *self._play_clip("trouble", now)]
+
+    def _time_nearly_up(self, now: float) -> list[Action]:
+        """Before Vapi cuts the session off: goodbye, or the next session, which the caller does not notice if this is a pause."""
+        busy = self._agent_speaking or self._caller_speaking or self._dead_air.at < NEVER or self._turn is Turn.HOLDING
+        in_pause = not busy and self._voice.all_heard(now)
+        if not self._longest.is_up(now, in_pause=in_pause):
+            return []
+        if not self._rules.goes_on:
+            goodbye = TellAgent(vapi.say(self._rules.time_is_up, last=True))
+            out = [goodbye, *self.leave_after_last_word("agent-ended", now, raw=TIME_IS_UP)]
+            self._deadlines["last-sentence"] = now + self._rules.last_sentence_within  # of whatever it says now, this is the last
+            return out
+        if not in_pause:
+            return self.agent_lost(now, raw=TIME_IS_UP)
+        self._agent_opens = False
+        self._part_with_agent()
+        self._deadlines.clear()
+        self._deadlines["agent"] = now + self._rules.agent_within
+        return [AskForAgent(ROLLED_OVER)]
 
     def _play_clip(self, name: str, now: float) -> list[Action]:
         clip = self._clips[name]

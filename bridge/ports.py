@@ -36,6 +36,9 @@ class Admission:
     zero_for_person: bool = True
     keypad_digits: int = 0  # 0: the agent is not told what the caller types
     keypad_end: str = "#"
+    longest_s: int = 0  # of one session; 0: nobody says
+    goes_on: bool = False  # then, with another session; else the agent says `time_is_up`
+    time_is_up: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,10 @@ class Closing:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
+TIME_IS_UP = "exceeded-max-duration"  # the vendor's word, said by us before it does
+ROLLED_OVER = "rolled-over"  # a session's longest time is near and the next one is to take its place: nothing was lost
+
+
 class Ledger(Protocol):
     """The history, seen from a stream. `note`, `heartbeat`, `person_asked` and `done` are called while audio flows; they never block.
 
@@ -98,7 +105,10 @@ class Ledger(Protocol):
         """Nobody took session n in time: claim it and create the Vapi call here, in a thread of the ledger's own."""
 
     async def resume(self, ref: CallRef, *, raw: str) -> bool:
-        """The agent of this stream is gone: ask for a session with another one. False: none is to be had, the ladder leads down."""
+        """The agent of this stream is gone: ask for a session with another one. False: none is to be had, the ladder leads down.
+
+        `raw` says how; ROLLED_OVER that its time was up, so that the next one is no rung down and says nothing of its own.
+        """
 
     def note(self, ref: CallRef, note: Note) -> None: ...
 

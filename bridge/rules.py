@@ -34,3 +34,6 @@ class Rules:
     tool_within: float = 5.0
     caller_breath: float = 1.5  # a longer silence before the caller speaks again was a wait for the agent
     stuck_after: float = 1.0
+    longest: float = 0.0  # one session of the agent; 0: nobody says
+    goes_on: bool = False  # then, with the next session; else the agent says goodbye
+    time_is_up: str = ""

@@ -158,9 +158,15 @@ def understand(message: Mapping[str, Any]) -> Message:
     return Other(kind[:60])
 
 
-def say(text: str) -> dict[str, Any]:
-    """Have the agent speak a sentence of ours, cutting its own short."""
-    return {"type": "say", "content": text, "endCallAfterSpoken": False, "interruptAssistantEnabled": True, "interruptionsEnabled": True}
+def say(text: str, *, last: bool = False) -> dict[str, Any]:
+    """Have the agent speak a sentence of ours, cutting its own short; the `last` one nobody can interrupt, and the session ends with it."""
+    return {
+        "type": "say",
+        "content": text,
+        "endCallAfterSpoken": last,
+        "interruptAssistantEnabled": True,
+        "interruptionsEnabled": not last,
+    }
 
 
 def was_heard(words: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.utils import timezone
 
 from agents import account, lines
-from agents.models import FirstMessageMode, Sound
+from agents.models import AtLongest, FirstMessageMode, Sound
 from bridge import live, stream_token
 from bridge.errors import BadMessage, VapiError, VapiRefused, VapiUnavailable
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
@@ -331,6 +331,9 @@ def _admission(ref: CallRef, words: Any, *, zero_for_person: bool) -> Admission:
         zero_for_person=zero_for_person,
         keypad_digits=words.keypad_digits if words.keypad else 0,
         keypad_end=words.keypad_end,
+        longest_s=words.max_duration_s,
+        goes_on=words.at_longest == AtLongest.GO_ON,
+        time_is_up=words.time_is_up,
     )
 
 

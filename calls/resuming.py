@@ -4,6 +4,8 @@ A conversation is lost in two ways. The agent's own socket breaks while the call
 session, on the same stream. Or the stream itself is over and the caller is not (`elsewhere`): the next session on a stream of
 the next epoch, so that whoever still holds the old one writes nothing any more. `calls.ladder` says how often that is tried.
 
+A session whose longest time is near is rolled over: the next one takes its place in a pause, and nothing was lost.
+
 And a caller whom the AI sent to people of whom nobody came is `taken_back`, in the same way.
 """
 
@@ -13,6 +15,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
+from bridge.ports import ROLLED_OVER
 from calls import accounts, evidence, guards, ladder, services, sessions
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
@@ -55,9 +58,20 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
             return None
         if not may_be_resumed(call):
             return None
+        if raw == ROLLED_OVER:
+            return _roll_over(call, at)
         left = accounts.left(call, at=at)
         again = ladder.next_agent(losses=losses(call, at), main=left.main, backup=left.backup)
         return _next_session(call, again, raw=raw, at=at) if again else None
+
+
+def _roll_over(call: CallSession, at: datetime) -> int:
+    """The next session of the same agent, at the same account: no rung lower, and no loss."""
+    newest = call.vapi_sessions.latest("n")
+    n = newest.n + 1
+    asked = sessions.ask_session(call=call, n=n, at=at, account=newest.account)
+    record_events(call_sid=call.call_sid, events=[NewEvent("rolled-over", Source.BRIDGE, at, {"n": n}), asked])
+    return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
 
 
 def elsewhere(call: CallSession, again: ladder.Resume, *, at: datetime) -> bool:

@@ -17,11 +17,11 @@ from statistics import median
 from typing import Any
 
 from agents import presets, services
-from agents.models import AssistantTemplate, FirstMessageMode
-from agents.payload import ServerAddress, VersionWords, assistant
+from agents.models import AssistantTemplate, AtLongest, FirstMessageMode
+from agents.payload import Said, ServerAddress, VersionWords, assistant, resumed
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
-from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
+from bridge.ports import ROLLED_OVER, Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
 from bridge.sandbox import virtual
 from bridge.sandbox.clips import CLIPS, spoken_by
 from bridge.sandbox.ear import Ear, Recogniser
@@ -36,7 +36,7 @@ from bridge.sandbox.virtual import MemoryPipe
 
 OUR_CLIPS = load_clips(Path(__file__).parent.parent / "bridge" / "clips")
 NOWHERE = ServerAddress(url="https://rehearsal.invalid/webhook/vapi", secret="")
-LONGEST_S = 3600.0
+LONGEST_S = 11 * 3600.0
 BREAKS_IN = "already_tried"
 BREAK_IN_AT = (1.7, 2.4, 3.2, 4.1, 5.0, 6.2, 7.3)  # seconds into a long sentence
 
@@ -46,7 +46,7 @@ class Rehearsed:
     """What outside observers saw of a call, and what the bridge noted of it."""
 
     phone: Phone
-    evidence: Evidence
+    evidence: Evidence  # of Vapi's sessions, one after the other
     notes: list[Note] = field(default_factory=list)
     closing: Closing | None = None
     ended_at: float = 0.0  # on the clock of all its times
@@ -165,6 +165,7 @@ class _Notebook:
 
     def __init__(self, call: Rehearsed, agent: VersionWords) -> None:
         self._call, self._agent = call, agent
+        self._n = 0
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
         return Admission(
@@ -173,16 +174,20 @@ class _Notebook:
             greeting_interruptible=self._agent.first_message_interruptible,
             agent_speaks_first=self._agent.first_message_mode != FirstMessageMode.CALLER_FIRST,
             tell_heard=self._agent.tell_heard,
+            longest_s=self._agent.max_duration_s,
+            goes_on=self._agent.at_longest == AtLongest.GO_ON,
+            time_is_up=self._agent.time_is_up,
         )
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
-        return Conversation(0, "live", "rehearsal", "ws://in-memory")
+        return Conversation(self._n, "live", socket_url="ws://in-memory")
 
     async def claim(self, ref: CallRef, n: int) -> None:
         return
 
     async def resume(self, ref: CallRef, *, raw: str) -> bool:
-        return False
+        self._n += raw == ROLLED_OVER
+        return raw == ROLLED_OVER
 
     def note(self, ref: CallRef, note: Note) -> None:
         self._call.notes.append(note)
@@ -211,21 +216,32 @@ async def _no_tools(message: Message) -> Message | None:
     return None
 
 
+def _said(engine: Turns) -> list[Said]:
+    """What was said in a session, for the next one to be told."""
+    spoken = (("assistant", "bot"), ("user", "user"))
+    return [Said(role, str(turn["message"])) for turn in engine.conversation.in_turns() for role, name in spoken if turn["role"] == name]
+
+
 async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faults, hears: Recogniser) -> Rehearsed:
     loop = asyncio.get_running_loop()
-    stream, vapi = StreamPipe(), MemoryLink()
+    stream = StreamPipe()
     call = Rehearsed(Phone(Caller(scenario.caller), hears), Evidence())
     talk: list[Turns] = []
+    told: list[Said] = []
     running: list[asyncio.Task[str]] = []
 
     class InMemory:
         async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> VapiPipe:
+            vapi, body = MemoryLink(), assistant(agent, server=NOWHERE)
+            if talk:
+                told.extend(_said(talk[-1]))
+                body = resumed(body, told, unnoticed=True)
             engine = Turns(
                 pipe=vapi,
                 post=_no_tools,
                 scenario=scenario,
                 ear=scenario.ear() if scenario.ear else Ear(spoken_by("caller")),
-                plan=Plan.of(assistant(agent, server=NOWHERE)),
+                plan=Plan.of(body),
                 rng=random.Random(seed),  # noqa: S311
                 wall=loop.time,
                 evidence=call.evidence,

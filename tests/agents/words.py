@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agents import limits
-from agents.models import BargeIn, FirstMessageMode, KeypadEnd, Sound, TurnEnd
+from agents.models import TIME_IS_UP, AtLongest, BargeIn, FirstMessageMode, KeypadEnd, Sound, TurnEnd
 from agents.payload import ServerAddress, VersionWords
 
 SERVER = ServerAddress(url="https://support.example.com/webhook/vapi", secret="hook-secret")
@@ -57,6 +57,8 @@ PLAIN: dict[str, Any] = {
     "keypad": False,
     "keypad_digits": 20,
     "keypad_end": KeypadEnd.HASH.value,
+    "at_longest": AtLongest.GOODBYE.value,
+    "time_is_up": TIME_IS_UP,
     "silence_timeout_s": None,
     "max_duration_s": 1800,
     "denoise": True,
@@ -144,6 +146,8 @@ def every_agent(draw: st.DrawFn) -> VersionWords:
         endpointing_ms=draw(st.one_of(st.none(), _within("endpointing_ms", whole=True))) if limits.TRANSCRIBERS[ear].endpointing else None,
         barge_in=draw(st.sampled_from(BargeIn.values)),
         wait_seconds=draw(_within("wait_seconds")),
+        at_longest=draw(st.sampled_from(AtLongest.values)),
+        time_is_up=draw(SAID),
         turn_end=TurnEnd.OFF.value if flux else draw(st.sampled_from(TurnEnd.values)),
         stop_words=draw(_within("stop_words", whole=True)),
         stop_voice_seconds=draw(_within("stop_voice_seconds")),

@@ -41,9 +41,18 @@ SAYS: dict[str, vapi.Message] = {
 class AnyCall(RuleBasedStateMachine):
     """One call. Nothing is assumed of the order of events but that sound of a cut turn comes within the 300 ms that make it that turn's."""
 
-    @initialize(instant=st.booleans(), greeting=st.booleans(), first=st.booleans(), tell=st.booleans())
-    def begins(self, instant: bool, greeting: bool, first: bool, tell: bool) -> None:
-        rules = Rules(instant=instant, greeting_interruptible=greeting, agent_speaks_first=first, tell_heard=tell)
+    @initialize(
+        instant=st.booleans(),
+        greeting=st.booleans(),
+        first=st.booleans(),
+        tell=st.booleans(),
+        longest=st.sampled_from([0, 20]),
+        on=st.booleans(),
+    )
+    def begins(self, instant: bool, greeting: bool, first: bool, tell: bool, longest: float, on: bool) -> None:
+        rules = Rules(
+            instant=instant, greeting_interruptible=greeting, agent_speaks_first=first, tell_heard=tell, longest=longest, goes_on=on
+        )
         self.now = 100.0
         self.core = BridgeCore(rules, clips=CLIPS, now=self.now)
         self.phone = Playout(self.now)

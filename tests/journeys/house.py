@@ -150,9 +150,7 @@ class House:
             status_url=f"{self.stack.url}/webhook/twilio/status",
             auth_token=self.secrets.auth_token,
             account_sid=self.secrets.account_sid,
-            to_number=LINE,
-            caller=Caller(scenario.caller),
-            **more,
+            **{"to_number": LINE, "caller": Caller(scenario.caller), **more},
         )
         phone.phone.utter(says)
         self.phones.append(self.twilio.take(phone))

@@ -5,6 +5,7 @@ A call takes as long as it takes, so they are placed one shortly after the other
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from bridge.sandbox.dial import Human
-from bridge.sandbox.script import CALL_ME_BACK, LEAVE_A_MESSAGE, PERSON_PLEASE, PLAIN, TECHFLOW, THREE_BARGE_INS
+from bridge.sandbox.script import CALL_ME_BACK, LEAVE_A_MESSAGE, PERSON_PLEASE, PLAIN, TECHFLOW, TEN_MINUTES, THREE_BARGE_INS
 from bridge.sandbox.turns import Faults
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.demo import COLLEAGUE
@@ -33,13 +34,32 @@ LEAVES = {
     "after a barge-in": Leave("clear", 0.2),
 }
 
+BRIEF, ENDLESS = "+15550100171", "+15550100172"
+LONGEST: dict[str, dict[str, Any]] = {BRIEF: {"max_duration_s": 40}, ENDLESS: {"max_duration_s": 20, "at_longest": "go-on"}}
+
 Look = Callable[[str], TwilioCall]
+
+
+def open_lines(house: House) -> None:
+    """A line for each agent that has little time."""
+    desk = json.loads(house.wait(house.stack.manage("agents_export")))
+    (template,), (line,) = desk["templates"], desk["lines"]
+    for number, words in LONGEST.items():
+        slug = f"agent-{number[-3:]}"
+        desk["templates"].append({**template, **words, "slug": slug, "name": slug})
+        desk["lines"].append({**line, "number": number, "template": slug})
+    file = house.directory / "longest.json"
+    file.write_text(json.dumps(desk))
+    house.wait(house.stack.manage("agents_import", str(file)))
 
 
 @pytest.fixture(scope="module")
 def look(house: House) -> Look:
     """The call of that name, once it is over and the house has settled."""
+    open_lines(house)
     calls: dict[str, dict[str, Any]] = {
+        "five changes": {"scenario": TEN_MINUTES, "to_number": ENDLESS, "leave": Leave("caller-says", 80.0)},
+        "time is up": {"scenario": TEN_MINUTES, "to_number": BRIEF},
         "three barge-ins": {"scenario": THREE_BARGE_INS},
         "article": {"scenario": TECHFLOW},
         "person": {"scenario": PERSON_PLEASE, "humans": COMES},
@@ -177,7 +197,7 @@ def test_a_caller_who_asks_for_a_person_gets_one_after_the_agents_last_word(hous
 def test_a_vapi_socket_that_breaks_in_three_conversations_of_a_call_leads_to_a_person(house: House, look: Look) -> None:
     phone = look("vapi breaks")
     assert len(house.at_vapi(phone.call_sid)) == 3
-    assert ("connecting_colleague", True) in heard(phone)
+    assert "connecting_colleague" in [clip for clip, _ in heard(phone)]
     assert [dial.bridged for dial in phone.dials] == [True]
 
 
@@ -219,3 +239,27 @@ def test_when_nobody_comes_the_ai_has_the_caller_back_and_takes_a_message(house:
     assert [dial.status for dial in phone.dials] == ["busy"]
     row = house.row(phone.call_sid)
     assert (row["end_reason"], row["outcome"], row["rung"]) == ("voicemail_left", "voicemail", "R4")
+
+
+def test_near_the_longest_time_the_agent_says_goodbye_and_is_heard(house: House, look: Look) -> None:
+    phone = look("time is up")
+    nothing_to_complain_of(phone)
+    assert heard(phone)[-1] == ("time_is_up", True)
+    (session,) = house.at_vapi(phone.call_sid)
+    assert session.ended_reason == "assistant-ended-call-after-message-spoken"
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["rung"]) == ("max_duration", "R0")
+
+
+def test_a_conversation_that_goes_on_changes_its_session_five_times_and_nobody_notices(house: House, look: Look) -> None:
+    phone = look("five changes")
+    nothing_to_complain_of(phone)
+    assert house.kinds(phone.call_sid).count("rolled-over") >= 5
+    assert "conversation-lost" not in house.kinds(phone.call_sid)
+    said = [clip for clip, _ in heard(phone) if clip]
+    assert [said.count(clip) for clip in ("greeting", "one_moment", "cut_off")] == [1, 0, 0]
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["rung"], row["epoch"]) == ("caller_hung_up", "R0", 0)
+    sessions = sorted(house.at_vapi(phone.call_sid), key=lambda call: int(str(call.request["name"]).rpartition(".")[2]))
+    assert not any(session.open for session in sessions)
+    assert "Hi, I can't log in to my account." in str(sessions[-1].request["assistant"]["model"]["messages"])
