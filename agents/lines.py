@@ -138,6 +138,7 @@ def conversation_request(
     so_far: Sequence[Said] | None = None,
     taken_back: TakenBack | None = None,
     unnoticed: bool = False,
+    handed_on: bool = False,
     prepared: bool = True,
     by_heart: bool = False,
 ) -> dict[str, Any]:
@@ -146,7 +147,8 @@ def conversation_request(
     The stored assistant is used when it exists and offers the people this line has; otherwise the words go inline.
     So they do for an account that knows no stored assistants of ours (not `prepared`).
     `so_far`: what was said before another session was lost; this one takes up the conversation there. `taken_back`: the
-    caller was with people meanwhile, none of whom came. `unnoticed`: nothing was lost, and the caller is told nothing.
+    caller was with people meanwhile, none of whom came. `handed_on`: nothing was lost, only the
+    process changed. `unnoticed`: nothing was lost either, and the caller is told nothing.
     `by_heart`: the database is known to be away and is not asked.
     Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
@@ -154,7 +156,7 @@ def conversation_request(
     stored = chosen.assistant_id if prepared and so_far is None else ""
     inline = None if stored else payload.assistant(chosen.words, server=server)
     if inline is not None and so_far is not None:
-        inline = payload.resumed(inline, so_far, taken_back, unnoticed=unnoticed)
+        inline = payload.resumed(inline, so_far, taken_back, handed_on=handed_on, unnoticed=unnoticed)
     return payload.call_request(
         call_sid=call_sid,
         n=n,

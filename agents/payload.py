@@ -32,6 +32,7 @@ AUDIO_FORMATS: Mapping[str, Mapping[str, Any]] = {
     "wideband": {"format": "pcm_s16le", "container": "raw", "sampleRate": 16_000},
 }
 RESUMED = "Sorry, we were cut off. Please go on."
+HANDED_ON = "I am still here. Please go on."  # by one process to another, in good order: nobody need know
 LIVEKIT_WAIT = "200 + 8000 * x"  # ms, x the chance that the caller goes on; LiveKit's own default, said aloud
 
 
@@ -144,7 +145,12 @@ def assistant(words: VersionWords, *, server: ServerAddress, recording: bool = F
 
 
 def resumed(
-    body: Mapping[str, Any], so_far: Sequence[Said], taken_back: TakenBack | None = None, *, unnoticed: bool = False
+    body: Mapping[str, Any],
+    so_far: Sequence[Said],
+    taken_back: TakenBack | None = None,
+    *,
+    handed_on: bool = False,
+    unnoticed: bool = False,
 ) -> dict[str, Any]:
     """An inline assistant that goes on where another one left off: it knows what was said, and does not greet again.
 
@@ -152,10 +158,10 @@ def resumed(
     """
     model = dict(body["model"])
     model["messages"] = [*model["messages"], *({"role": said.role, "content": said.words} for said in so_far)]
-    first = RESUMED
+    first = HANDED_ON if handed_on else RESUMED
     if taken_back is not None:
         model["messages"].append({"role": "system", "content": taken_back.told})
-        first = taken_back.opening or RESUMED
+        first = taken_back.opening or first
     quiet = {"firstMessageMode": "assistant-waits-for-user"}
     opening = {"firstMessageMode": "assistant-speaks-first", "firstMessage": first}
     same = {key: value for key, value in body.items() if key != "firstMessage"}

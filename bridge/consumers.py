@@ -21,6 +21,7 @@ from channels.layers import get_channel_layer
 from bridge import live, twilio_media, vapi_messages, wakeups
 from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, TellAgent, ToAgent
 from bridge.audio import Clip
+from bridge.carried import Carried
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
 from bridge.express import express
@@ -78,6 +79,7 @@ class MediaStreamConsumer(AsyncConsumer):
         conversations: Conversations,
         proof: Proof,
         clips: Mapping[str, Clip],
+        carried: Carried | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -85,6 +87,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._conversations = conversations
         self._proof = proof
         self._clips = clips
+        self._carried = carried or Carried()
         self._clock = clock
         self._wall = wall
         self._outbox = Outbox()
@@ -99,6 +102,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._lost: str | None = None  # how the agent was lost, until another one is asked for
         self._links_before: list[Link] = []  # of agents that were lost
         self._twilio, self._vapi = Manners(TWILIO), Manners(VAPI)
+        self._sound_in_time = self._twilio.pace("sound")
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -175,13 +179,14 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _carry(self, send: Send, wire: Wire | None) -> None:
         self._note(Noted("stream-started", "twilio"))
-        self._arm()
+        self._arm(self._core.next_deadline())
         if wire is not None:
             wire.listen(self._hear)
         duties = [self._listen_to_caller(), self._converse(), self._obey(), self._hear_hints(), self._beat(), self._outbox.deliver(send)]
         tasks = [asyncio.create_task(duty) for duty in duties]
         try:
-            leave = await self._first_end(tasks)
+            with self._carried.during(self._hand_on):
+                leave = await self._first_end(tasks)
             await self._close(leave, send)
         finally:
             if self._slot is not None:
@@ -249,8 +254,14 @@ class MediaStreamConsumer(AsyncConsumer):
             sound = self._sound_of(text)
             if sound is None:
                 self._on_twilio(text)
+                return
+            now = self._clock()
+            if not self._sound_in_time(now):
+                self._twilio.bad("flood", now)
+            elif self._link is not None and not self._outbox.is_waiting and self._core.relays_caller(len(sound), now):
+                self._link.send_audio(sound)  # nearly all of it is handed on, and nothing else changes
             else:
-                self._on_caller(sound, self._clock())
+                self._do(self._core.caller_audio(sound, now))
         except OutOfPatience:
             self._do(self._core.stream_lost("stream-lost", self._clock(), raw="bad stream messages"))
 
@@ -262,7 +273,7 @@ class MediaStreamConsumer(AsyncConsumer):
         except BadMessage as error:
             return self._twilio.bad(error.kind, now)
         if isinstance(event, twilio_media.Media):
-            return self._on_caller(event.ulaw, now)
+            return self._do(self._core.caller_audio(event.ulaw, now)) if self._twilio.keeps_pace("sound", now) else None
         if not isinstance(event, twilio_media.Stop) and not self._twilio.keeps_pace("other", now):
             return None
         match event:
@@ -275,15 +286,6 @@ class MediaStreamConsumer(AsyncConsumer):
             case _:
                 self._twilio.bad("said-twice", now)
         return None
-
-    def _on_caller(self, ulaw: bytes, now: float) -> None:
-        """Sound of the caller's: nearly all of it is handed on, and nothing else changes. Raises OutOfPatience."""
-        if not self._twilio.keeps_pace("sound", now):
-            return
-        if self._link is not None and not self._outbox.is_waiting and self._core.relays_caller(len(ulaw), now):
-            self._link.send_audio(ulaw)
-        else:
-            self._do(self._core.caller_audio(ulaw, now))
 
     async def _converse(self) -> None:
         """One agent after the other, as long as there is one for this stream."""
@@ -340,14 +342,14 @@ class MediaStreamConsumer(AsyncConsumer):
 
     def _hear_agent(self, message: bytes | str | Garbage) -> bool:
         """One message, and whether Twilio takes more. Raises OutOfPatience."""
-        self._on_vapi(message)
+        if isinstance(message, bytes):
+            self._do(self._core.agent_audio(message, self._clock()))
+        else:
+            self._on_vapi(message, self._clock())
         return not self._outbox.full
 
-    def _on_vapi(self, message: bytes | str | Garbage) -> None:
-        """One message. Raises OutOfPatience."""
-        now = self._clock()
-        if isinstance(message, bytes):
-            return self._do(self._core.agent_audio(message, now))
+    def _on_vapi(self, message: str | Garbage, now: float) -> None:
+        """One message that is no sound. Raises OutOfPatience."""
         if isinstance(message, Garbage):
             return self._vapi.bad(message.kind, now)
         if not self._vapi.keeps_pace("text", now):
@@ -448,11 +450,11 @@ class MediaStreamConsumer(AsyncConsumer):
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
+                case ToCaller(ulaw):
+                    self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
                 case ToAgent(ulaw):
                     if self._link is not None:
                         self._link.send_audio(ulaw)
-                case ToCaller(ulaw):
-                    self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
                 case MarkCaller(name):
                     self._outbox.put(twilio_media.mark(self._stream_sid, name))
                 case FlushCaller():
@@ -473,7 +475,10 @@ class MediaStreamConsumer(AsyncConsumer):
                     self._leave(action)
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
-        self._arm()
+        self._arm(self._core.next_deadline())
+
+    def _hand_on(self) -> None:
+        self._do(self._core.hand_on(self._clock()))
 
     def _look_after_outbox(self) -> None:
         if self._outbox.over:
@@ -491,9 +496,8 @@ class MediaStreamConsumer(AsyncConsumer):
         note = Note(kind=noted.kind, source=noted.source, at=self._wall(), now=self._clock(), detail=noted.detail)
         self._ledger.note(self._ref, note)
 
-    def _arm(self) -> None:
+    def _arm(self, at: float | None) -> None:
         """Be woken when the core wants it, moved only when that is earlier; a late wake-up just finds nothing due."""
-        at = self._core.next_deadline()
         if at is None or at >= self._wake_at or self._left.done():
             return
         if self._slot is not None:
@@ -508,4 +512,4 @@ class MediaStreamConsumer(AsyncConsumer):
         if at is not None and at <= now:
             self._do(self._core.tick(now))
         else:
-            self._arm()
+            self._arm(at)

@@ -26,11 +26,10 @@ from bridge import vapi_messages as vapi
 from bridge.actions import Action, AskForAgent, Leave, Noted, TellAgent
 from bridge.agent_turn import AgentTurn
 from bridge.audio import FRAME_S, Clip, ms
-from bridge.dead_air import NEVER, DeadAir
+from bridge.dead_air import DeadAir
 from bridge.figures import Figures
 from bridge.keypad import Keypad
-from bridge.longest import LongestTime
-from bridge.ports import ROLLED_OVER, TIME_IS_UP
+from bridge.longest import ROLLED_OVER, TIME_IS_UP, LongestTime
 from bridge.pulse import LOST, PROBE, Pulse
 from bridge.rules import Rules
 from bridge.tone import TONE
@@ -79,6 +78,7 @@ class BridgeCore:
         self._dismissed = False  # the agent may say what it wants: the caller is on the way to a person
         self._overflow_noted = False
         self._agent_opens = rules.agent_speaks_first  # or is it the caller, with the one to be connected to
+        self._moving = False  # elsewhere, as soon as nobody is in the middle of anything
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class BridgeCore:
             self._greeted = True
             out.append(Noted("greeting-heard", "twilio", {"ms": self._since_opened(now)}))
         self._unprotect_greeting(now)
-        return out + self._check_drained(now)
+        return out + self._check_drained(now) + self._hand_on_when_calm(now)
 
     def key_pressed(self, key: str, now: float) -> list[Action]:
         """A key of the caller's telephone; which one it was is the keypad's secret."""
@@ -197,6 +197,8 @@ class BridgeCore:
         """Vapi's socket closed without an end of the session, or could not be opened: another agent may go on where this one was."""
         if self._leaving is not None:
             return self._nothing_follows(now)
+        if self._moving:
+            return self._leave(Leave("agent-lost", raw))
         self._agent_opens = True
         self._part_with_agent()
         out = self._play_on(now) if self._turn is Turn.HOLDING else []
@@ -255,6 +257,15 @@ class BridgeCore:
         self._dismissed = True
         return out + self._apologise("handed-over", now, raw="")
 
+    def hand_on(self, now: float) -> list[Action]:
+        """This process is to leave: let another one have the caller when no sentence is cut by it, within the bound of a last word."""
+        if self._leaving is not None or self._moving:
+            return []
+        self._moving = True
+        self._longest.over()
+        self._deadlines["hand-on"] = now + self._rules.drain_within
+        return self._hand_on_when_calm(now)
+
     def stuck(self, stuck_ms: int) -> list[Action]:
         """Sound waits, here or on its way out, and nothing leaves."""
         self._figures.stuck += 1
@@ -270,11 +281,12 @@ class BridgeCore:
         """When `tick` wants to run; None when there is nothing to wait for any more."""
         if self._gone:
             return None
-        send, fill = self._voice.next_send(), self._caller.fill_at
-        first = min(self._pulse.at, self._keypad.at, self._dead_air.at, self._said.at, self._longest.at, *self._deadlines.values())
-        if send is not None and send < first:
-            first = send
-        return fill if fill is not None and fill < first else first
+        first = self._pulse.at
+        send, fill, others = self._voice.next_send(), self._caller.fill_at, self._deadlines.values()
+        for at in (send, fill, self._keypad.at, self._dead_air.at, self._said.at, self._longest.at, *others):
+            if at is not None and at < first:
+                first = at
+        return first
 
     def tick(self, now: float) -> list[Action]:
         """Do everything that is due."""
@@ -300,7 +312,7 @@ class BridgeCore:
                 out += self._due(name, now)
         if self._leaving is not None:
             out += self._check_drained(now)
-        return out
+        return out + self._hand_on_when_calm(now)
 
     def figures(self) -> dict[str, Any]:
         """The call's figures so far, as CallMetrics names them."""
@@ -411,7 +423,7 @@ class BridgeCore:
             out += self._voice.end_turn(now)
         self._greeting_said = True
         self._unprotect_greeting(now)
-        return out + self._check_drained(now)
+        return out + self._check_drained(now) + self._hand_on_when_calm(now)
 
     def _unprotect_greeting(self, now: float) -> None:
         """A greeting that may not be interrupted is protected until the caller has heard it, not until it was sent."""
@@ -448,8 +460,7 @@ class BridgeCore:
 
     def _time_nearly_up(self, now: float) -> list[Action]:
         """Before Vapi cuts the session off: goodbye, or the next session, which the caller does not notice if this is a pause."""
-        busy = self._agent_speaking or self._caller_speaking or self._dead_air.at < NEVER or self._turn is Turn.HOLDING
-        in_pause = not busy and self._voice.all_heard(now)
+        in_pause = not self._agent_speaking and self._voice.all_heard(now) and self._dead_air.is_nothing()
         if not self._longest.is_up(now, in_pause=in_pause):
             return []
         if not self._rules.goes_on:
@@ -477,6 +488,15 @@ class BridgeCore:
         if self._voice.sent_bytes:
             return []
         return [*self._voice.hurry(now)] if self._voice.held_bytes else self._play_clip("tone", now)
+
+    def _hand_on_when_calm(self, now: float) -> list[Action]:
+        """The agent has said its say, all of it was heard, and nobody waits for more: the caller has the turn, and has not begun."""
+        if not self._moving or self._leaving is not None or self._agent_speaking or "agent" in self._deadlines:
+            return []
+        if not self._voice.all_heard(now):
+            self._deadlines["heard"] = max(now + FRAME_S, self._voice.last_given_up_at())
+            return []
+        return self._leave(Leave("drained")) if self._dead_air.is_nothing() else []
 
     def _nothing_follows(self, now: float) -> list[Action]:
         """No more sound of the agent will come: what is here is played to its end, then the call is left."""
@@ -513,6 +533,8 @@ class BridgeCore:
                 return self.no_agent(now, raw="no sound of an agent in time")
             case "drain":
                 return self._leave(self._leaving) if self._leaving else []
+            case "hand-on":
+                return self._leave(self._leaving or Leave("drained", "in the middle of a turn"))
         return []  # "heard" and "last-sentence" only wake the check that follows
 
     def _alarm(self, now: float) -> list[Action]:

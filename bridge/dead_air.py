@@ -111,6 +111,10 @@ class DeadAir:
         self._settle()
         return trouble
 
+    def is_nothing(self) -> bool:
+        """Nobody waits for the agent, and the caller does not speak."""
+        return not self._caller_speaks and self._answer_since is None and not self._tool_until
+
     def end(self) -> None:
         """The call is being left: nothing is owed any more."""
         self._off, self.at = True, NEVER

@@ -26,10 +26,13 @@ def express(stream_sid: str) -> Callable[[str], bytes | None]:
 
     def sound_of(text: str) -> bytes | None:
         begin = BEGIN(text)
-        if begin is None or not text.endswith(end) or not begin.end() < len(text) - behind < LONGEST:
+        if begin is None or not text.endswith(end):
+            return None
+        first, last = begin.end(), len(text) - behind
+        if not first < last < LONGEST:
             return None
         try:
-            return a2b_base64(text[begin.end() : -behind], strict_mode=True)
+            return a2b_base64(text[first:last], strict_mode=True)
         except (Base64Error, ValueError):
             return None
 

@@ -19,6 +19,8 @@ class Figures:
     interruptions: int = 0
     time_to_silence_ms: list[int] = field(default_factory=list)
     turn_latency_ms: list[int] = field(default_factory=list)
+    relayed_bytes: int = 0  # came from the caller and went to the agent in the same moment; the rest of both is counted apart
+    relayed_frames: int = 0
     uplink_bytes: int = 0
     uplink_frames: int = 0
     uplink_dropped: int = 0
@@ -49,14 +51,14 @@ class Figures:
             "time_to_silence_ms": list(self.time_to_silence_ms),
             "turn_latency_ms": list(self.turn_latency_ms),
             "audio": {
-                "from_caller": self.uplink_bytes,
-                "from_caller_frames": self.uplink_frames,
+                "from_caller": self.uplink_bytes + self.relayed_bytes,
+                "from_caller_frames": self.uplink_frames + self.relayed_frames,
                 "from_caller_dropped": self.uplink_dropped,
                 "from_caller_held_most": self.uplink_held_most,
                 "from_caller_left": self.uplink_held,
                 "silence_to_agent": self.uplink_filled,
-                "to_agent": self.uplink_sent,
-                "to_agent_frames": self.uplink_sent_frames,
+                "to_agent": self.uplink_sent + self.relayed_bytes,
+                "to_agent_frames": self.uplink_sent_frames + self.relayed_frames,
                 "from_agent": self.downlink_bytes,
                 "from_agent_frames": self.downlink_frames,
                 "from_agent_flushed": self.downlink_flushed,

@@ -64,6 +64,12 @@ async def listen(layer: Layer, call_sid: str) -> AsyncIterator[str]:
         await layer.group_discard(group(call_sid), channel)
 
 
+async def give_back_idle(layer: Any) -> None:
+    """Close what this loop has open to Redis and nobody uses: a layer keeps one for each of the most that ever listened at once."""
+    for index in range(getattr(layer, "ring_size", 0)):  # a layer in memory has none
+        await layer.connection(index).connection_pool.disconnect(inuse_connections=False)
+
+
 async def tell_rows(layer: Layer, public_id: uuid.UUID, seq: int) -> None:
     """Hint the pages that this call's rows go up to event number `seq`."""
     message = {"type": "rows.written", "call": str(public_id), "seq": seq}

@@ -5,10 +5,11 @@ In the first pause near its end, or a little before it at the latest, the agent 
 
 from __future__ import annotations
 
-from math import inf
-
+from bridge.dead_air import NEVER
 from bridge.rules import Rules
 
+TIME_IS_UP = "exceeded-max-duration"  # the vendor's word, said by us before it does
+ROLLED_OVER = "rolled-over"  # a session's longest time is near and the next one is to take its place: nothing was lost
 LOOK_EVERY_S = 0.25
 LEAD_S, LEAD_SHARE = 30.0, 0.4  # so long before the end a pause is looked for, of a short session this share
 LATEST_S, LATEST_SHARE = 12.0, 0.2  # and so long before it a pause is not waited for any more: a goodbye has to be heard
@@ -19,8 +20,8 @@ class LongestTime:
 
     def __init__(self, rules: Rules) -> None:
         self._longest = rules.longest
-        self._latest_at = inf
-        self.at = inf
+        self._latest_at = NEVER
+        self.at = NEVER
 
     def connected(self, now: float) -> None:
         if self._longest:
@@ -28,7 +29,7 @@ class LongestTime:
             self._latest_at = now + self._longest - min(LATEST_S, self._longest * LATEST_SHARE)
 
     def over(self) -> None:
-        self.at = inf
+        self.at = NEVER
 
     def is_up(self, now: float, *, in_pause: bool) -> bool:
         """Whether to act now. Says yes once."""

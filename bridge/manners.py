@@ -7,7 +7,7 @@ ones are bad too: each wire has its usual pace, with room for a burst after a st
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 BAD_LIMIT = 20
@@ -51,6 +51,10 @@ class Manners:
         self.bad("flood", now)
         return False
 
+    def pace(self, what: str) -> Callable[[float], bool]:
+        """The part of `keeps_pace` that nearly every message passes: False when `keeps_pace` has to be asked."""
+        return self._buckets[what].take
+
     def as_figures(self, wire: str) -> dict[str, int]:
         """Flat, to be added up over the streams of a call: `<wire>.<kind>`."""
         figures = {f"{wire}.{kind}": count for kind, count in self.counts.items()}
@@ -63,8 +67,12 @@ class _Bucket:
         self._room, self._at = burst, 0.0
 
     def take(self, now: float) -> bool:
-        self._room, self._at = min(self._room + (now - self._at) * self._per_s, self._burst), now
-        if self._room < 1:
+        room = self._room + (now - self._at) * self._per_s
+        if room > self._burst:
+            room = self._burst
+        self._at = now
+        if room < 1:
+            self._room = room
             return False
-        self._room -= 1
+        self._room = room - 1
         return True

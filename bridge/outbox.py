@@ -28,6 +28,7 @@ class Outbox:
     def __init__(self, write: Callable[[str], bool] | None = None) -> None:
         self._write = write
         self._sending = False  # a message left the queue and not yet us
+        self.is_waiting = False  # that, or something is in the queue
         self._queue: deque[tuple[str, int]] = deque()
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
@@ -40,10 +41,6 @@ class Outbox:
         self.held_bytes = self.held_most = 0  # of sound that waits, and how much ever did
 
     @property
-    def is_waiting(self) -> bool:
-        return self._sending or bool(self._queue)
-
-    @property
     def full(self) -> bool:
         return self.waiting > FULL
 
@@ -53,9 +50,10 @@ class Outbox:
 
     def put(self, text: str, *, sound: int = 0) -> None:
         """`sound`: how many bytes of it the message brings."""
-        if self._write is not None and not self._queue and not self._sending and self._write(text):
+        if self._write is not None and not self.is_waiting and self._write(text):
             self.sent += 1
             return
+        self.is_waiting = True
         self._queue.append((text, sound))
         self.waiting += len(text)
         self.held_bytes += sound
@@ -69,6 +67,7 @@ class Outbox:
         self.overtaken_bytes += self.held_bytes
         self.overtaken_frames += sum(sound > 0 for _, sound in self._queue)
         self._queue.clear()
+        self.is_waiting = self._sending
         self.waiting = self.held_bytes = 0
         self._room.set()
         self.put(text)
@@ -94,7 +93,7 @@ class Outbox:
                 self._sending = True
                 try:
                     await send({"type": "websocket.send", "text": text})
-                    self._sending = False
+                    self._sending, self.is_waiting = False, bool(self._queue)
                     self.sent += 1
                 except Exception:  # every server has its own class for "the peer is gone"
                     log.info("Twilio's socket is gone")

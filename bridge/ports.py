@@ -85,10 +85,6 @@ class Closing:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
-TIME_IS_UP = "exceeded-max-duration"  # the vendor's word, said by us before it does
-ROLLED_OVER = "rolled-over"  # a session's longest time is near and the next one is to take its place: nothing was lost
-
-
 class Ledger(Protocol):
     """The history, seen from a stream. `note`, `heartbeat`, `person_asked` and `done` are called while audio flows; they never block.
 
@@ -107,7 +103,7 @@ class Ledger(Protocol):
     async def resume(self, ref: CallRef, *, raw: str) -> bool:
         """The agent of this stream is gone: ask for a session with another one. False: none is to be had, the ladder leads down.
 
-        `raw` says how; ROLLED_OVER that its time was up, so that the next one is no rung down and says nothing of its own.
+        `raw` says how; `longest.ROLLED_OVER` that its time was up, so that the next one is no rung down and says nothing of its own.
         """
 
     def note(self, ref: CallRef, note: Note) -> None: ...

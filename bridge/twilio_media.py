@@ -7,9 +7,8 @@ Sequence numbers are not looked at: the socket keeps the order, and a gap in the
 
 from __future__ import annotations
 
-from base64 import b64encode
 from binascii import Error as Base64Error
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +88,7 @@ def read(text: str | bytes, stream_sid: str = "") -> Message:
 
 def media(stream_sid: str, ulaw: bytes) -> str:
     """Audio of any length; Twilio plays what it gets in order."""
-    return f'{{"event":"media","streamSid":"{stream_sid}","media":{{"payload":"{b64encode(ulaw).decode()}"}}}}'
+    return f'{{"event":"media","streamSid":"{stream_sid}","media":{{"payload":"{b2a_base64(ulaw, newline=False).decode()}"}}}}'
 
 
 def mark(stream_sid: str, name: str) -> str:

@@ -1,4 +1,5 @@
-"""Twilio's REST side: how is a call, end it, send it elsewhere, fetch, stop or delete a recording. Each answers in time or says why not.
+"""Twilio's REST side: how is a call, end it, send it elsewhere, fetch, stop or delete a recording; what a number of ours does, which
+calls there were. Each answers in time or says why not.
 
 The vendor's client builds the requests and reads the answers; its own transport waits for ever by default and goes to
 hosts of its own making, so ours carries them: to the configured server, within a deadline over all of it, bounded. A call
@@ -12,15 +13,18 @@ import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
+from twilio.base.exceptions import TwilioException
 from twilio.http import HttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
 from bridge.deadline import Answer, Courier, NoAnswer
-from bridge.errors import BadMessage, TwilioRefused, TwilioUnavailable
+from bridge.errors import BadMessage, TwilioError, TwilioRefused, TwilioUnavailable
 from bridge.untrusted import parse_untrusted
 
 T = TypeVar("T")
@@ -29,11 +33,42 @@ ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}", re.ASCII)
 MAX_ANSWER_BYTES = 256 * 1024
 RECORDING_BYTES_A_S = 1024 * 1024  # a recording that comes slower than this may be cut at its deadline
 RETRY_AFTER_S = 0.5
+LISTED_AT_ONCE = 50
+MOST_PAGES = 20
+LIST_CALLS_S = 20.0
 ALREADY_OVER = (21220, 20404)  # not in progress; not known
 WRONG_CREDENTIALS = 20003
 UNDER_WAY = frozenset({"queued", "initiated", "ringing", "in-progress"})
 OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 USER_AGENT = "supportvoice/0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberSettings:
+    """Whom Twilio asks when a number is called. Addresses as somebody typed them, empty for none.
+
+    `taken_by`: what answers instead of all of them, "a TwiML app" or "a SIP trunk"; empty: nothing does.
+    """
+
+    voice_url: str
+    voice_method: str
+    fallback_url: str
+    status_callback: str
+    status_method: str
+    taken_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCall:
+    """A caller's call as a list shows it. `seconds` that they were connected, to us or to whoever answered instead."""
+
+    sid: str
+    account_sid: str
+    from_number: str
+    to_number: str
+    status: str
+    started_at: datetime
+    seconds: int
 
 
 class TwilioRest:
@@ -104,6 +139,37 @@ class TwilioRest:
         current = self._calls(account_sid)(call_sid).recordings("Twilio.CURRENT")
         return self._carry_out(lambda: current.update(status="stopped")) is not None
 
+    def number(self, phone_number: str, account_sid: str = "") -> NumberSettings | None:
+        """How a number is set up. None when the account has no such number."""
+        numbers = self._client.api.v2010.accounts(self._known(account_sid)).incoming_phone_numbers
+        page = self._carry_out(lambda: list(numbers.page(phone_number=phone_number, page_size=LISTED_AT_ONCE)))
+        found = next((each for each in page or [] if each.phone_number == phone_number), None)  # Twilio looks for parts of numbers
+        return None if found is None else _settings_of(found)
+
+    def calls_since(
+        self, since: datetime, *, deadline_s: float = LIST_CALLS_S, clock: Callable[[], float] = time.monotonic
+    ) -> list[ListedCall]:
+        """Our own account's inbound calls begun at `since` or later, newest first, as many as come within `deadline_s`.
+
+        Twilio promises to find calls by the day, so the rest is looked at here. Raises when there is no first page; a later one
+        that cannot be had ends the list.
+        """
+        until, day = clock() + deadline_s, since.astimezone(UTC).date().isoformat()
+        found: dict[str, ListedCall] = {}
+        page: Any = self._carry_out(lambda: self._calls("").page(start_time_after=day, page_size=LISTED_AT_ONCE))
+        for _ in range(MOST_PAGES):
+            calls = [] if page is None else _records(page)
+            for call in calls:
+                if call.direction == "inbound" and call.start_time is not None and call.start_time >= since:
+                    found.setdefault(str(call.sid), _listed(call))
+            if not calls or calls[-1].start_time is None or calls[-1].start_time < since or clock() >= until:
+                break
+            try:
+                page = self._carry_out(page.next_page)
+            except TwilioError:
+                break
+        return list(found.values())
+
     def close(self) -> None:
         self._wire.close()
 
@@ -124,13 +190,40 @@ class TwilioRest:
         return _understood(request)
 
 
+def _records(page: Any) -> list[Any]:
+    return _understood(lambda: list(page)) or []
+
+
+def _listed(call: Any) -> ListedCall:
+    return ListedCall(
+        sid=str(call.sid),
+        account_sid=str(call.account_sid or ""),
+        from_number=str(call._from or ""),
+        to_number=str(call.to or ""),
+        status=str(call.status),
+        started_at=call.start_time,
+        seconds=int(call.duration or 0),
+    )
+
+
+def _settings_of(number: Any) -> NumberSettings:
+    return NumberSettings(
+        voice_url=str(number.voice_url or ""),
+        voice_method=str(number.voice_method or "POST").upper(),
+        fallback_url=str(number.voice_fallback_url or ""),
+        status_callback=str(number.status_callback or ""),
+        status_method=str(number.status_callback_method or "POST").upper(),
+        taken_by="a SIP trunk" if number.trunk_sid else "a TwiML app" if number.voice_application_sid else "",
+    )
+
+
 def _understood(request: Callable[[], T]) -> T | None:
     try:
         return request()
     except _AlreadyOver:
         return None
-    except (TypeError, ValueError, AttributeError, LookupError):  # the vendor's client takes any JSON for a call
-        raise TwilioUnavailable("Twilio's answer is not about a call.", status=200) from None
+    except (TypeError, ValueError, AttributeError, LookupError, TwilioException):  # the vendor's client takes any JSON for a call
+        raise TwilioUnavailable("Twilio's answer is not about what was asked.", status=200) from None
 
 
 class _AlreadyOver(Exception):
@@ -155,8 +248,9 @@ class _Wire(HttpClient):  # type: ignore[misc]
         timeout: float | None = None,
         allow_redirects: bool = False,
     ) -> Response:
-        """What HttpClient asks of a transport. The host of `uri` is the vendor's guess; only its path counts."""
-        path = urlsplit(uri).path + (f"?{urlencode(params, doseq=True)}" if params else "")
+        """What HttpClient asks of a transport. The host of `uri` is the vendor's guess; only what follows it counts."""
+        asked = "&".join(filter(None, (urlsplit(uri).query, urlencode(params or {}, doseq=True))))
+        path = urlsplit(uri).path + (f"?{asked}" if asked else "")
         body = urlencode(data or {}, doseq=True).encode()
         answer = self.carry(method, path, body, {**(headers or {}), **_basic(auth)}, MAX_ANSWER_BYTES)
         return Response(answer.status, _success(answer))

@@ -26,10 +26,8 @@ class CallerVoice:
         if self.fill_at is None:
             return False
         figures = self._figures
-        figures.uplink_bytes += n_bytes
-        figures.uplink_frames += 1
-        figures.uplink_sent += n_bytes
-        figures.uplink_sent_frames += 1
+        figures.relayed_bytes += n_bytes
+        figures.relayed_frames += 1
         self.fill_at = now + self._fill_gap_after
         return True
 

@@ -41,13 +41,14 @@ class VapiCall:
 
 @dataclass(frozen=True, slots=True)
 class ListedCall:
-    """A call as a list shows it; the URLs are empty where none may be used."""
+    """A call as a list shows it; the URLs are empty where none may be used. `server_url` is who is told of it."""
 
     id: str
     name: str
     is_over: bool
     control_url: str = field(repr=False)
     socket_url: str = field(repr=False)
+    server_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,16 @@ def _listed(call: Mapping[str, Any], hosts: Hosts) -> ListedCall:
         is_over=is_over(call),
         control_url=control_url(call, hosts),
         socket_url=hosts.socket(_inside(call, "transport", "websocketCallUrl")),
+        server_url=_server_url(call),
     )
+
+
+def _server_url(call: Mapping[str, Any]) -> str:
+    for place in ("assistantOverrides", "assistant"):
+        server = _inside(call, place, "server")
+        if isinstance(server, dict) and isinstance(server.get("url"), str):
+            return str(server["url"])
+    return ""
 
 
 def _oldest(entries: Iterable[Mapping[str, Any]]) -> str:

@@ -95,11 +95,14 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         self._parts_bytes = 0
         self._parts_are_text = False
         self._transport: picows.WSTransport | None = None
+        self._send: Callable[[picows.WSMsgType, bytes], None]
+        self._unsent: Callable[[], int]
 
     # -- picows calls these ------------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self._transport = transport
+        self._transport, self._send = transport, transport.send
+        self._unsent = transport.underlying_transport.get_write_buffer_size
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         kind = frame.msg_type
@@ -133,11 +136,11 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
     def send_audio(self, ulaw: bytes) -> None:
         if self._transport is None or self._closed is not None:
             return
-        if self._transport.underlying_transport.get_write_buffer_size() > self._unsent_limit:
+        if self._unsent() > self._unsent_limit:
             self.dropped_bytes += len(ulaw)
             self.dropped_frames += 1
             return
-        self._transport.send(BINARY, ulaw)
+        self._send(BINARY, ulaw)
 
     def send_control(self, message: Mapping[str, Any]) -> None:
         if self._transport is not None and self._closed is None:

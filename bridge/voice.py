@@ -109,7 +109,8 @@ class AgentVoice:
             ulaw = ulaw[:room]
         self._turn_over = False
         self._held += ulaw
-        self.held_most = max(self.held_most, len(self._held))
+        if len(self._held) > self.held_most:
+            self.held_most = len(self._held)
         if self._ear_at <= now and self._filling_since is None:
             self._filling_since = now
         return self.pace(now)
@@ -129,7 +130,7 @@ class AgentVoice:
         out: list[Playing] = []
         if self._paused or not self._cushioned(now):
             return out
-        while chunk := self._next_chunk(now):
+        while (len(self._held) >= FRAME_BYTES or self._turn_over) and (chunk := self._next_chunk(now)):
             self._send(chunk, now)
             out.append(ToCaller(chunk))
             if self._sent - self._marked >= self._mark_every:
@@ -210,14 +211,12 @@ class AgentVoice:
         return True
 
     def _next_chunk(self, now: float) -> bytes:
-        if len(self._held) < FRAME_BYTES and not self._turn_over:
-            return b""
-        ahead = max(0.0, self._ear_at - now)
-        room = whole_frames(int((self._lead - ahead) * BYTES_PER_S + 0.5))
+        held, ahead = len(self._held), self._ear_at - now
+        room = whole_frames(int((self._lead - ahead if ahead > 0 else self._lead) * BYTES_PER_S + 0.5))
         to_mark = max(FRAME_BYTES, whole_frames(self._marked + self._mark_every - self._sent))
-        take = min(len(self._held), room, to_mark)
-        if take < len(self._held) or not self._turn_over:
-            take = whole_frames(take)
+        take = min(held, room, to_mark)
+        if take < held or not self._turn_over:
+            take -= take % FRAME_BYTES
         if take <= 0:
             return b""
         chunk = bytes(self._held[:take])
@@ -225,13 +224,14 @@ class AgentVoice:
         return chunk
 
     def _send(self, chunk: bytes, now: float) -> None:
-        self._sent += len(chunk)
-        self.sent_bytes += len(chunk)
+        length = len(chunk)
+        self._sent += length
+        self.sent_bytes += length
         self.sent_frames += 1
         self._tail += chunk
         if len(self._tail) > TAIL_LIMIT:  # marks that never return must not grow it
             del self._tail[:-TAIL_LIMIT]
-        self._ear_at = max(now, self._ear_at) + seconds(len(chunk))
+        self._ear_at = (now if now > self._ear_at else self._ear_at) + length / BYTES_PER_S
 
     def _mark(self) -> MarkCaller:
         self._marked = self._sent

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial, reduce
 from operator import or_
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, DateTimeField, F, IntegerField, Max, Min, OuterRef, Q, QuerySet, Subquery, Value, When
-from django.db.models.functions import Greatest
+from django.db.models import Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.utils.crypto import salted_hmac
 
 from calls import publisher, split_numbers, unsaid
@@ -31,6 +30,12 @@ OF_A_WRITER = (
     *("call_sid", "epoch", "public_id", "last_event_seq", "clock_boot", "clock_origin_ms", "answered_at", "started_at"),
     *("version_id", "erased_at", "unrecorded_at"),
 )
+
+RESERVE = (
+    "UPDATE calls_callsession SET last_event_seq = last_event_seq + %s, "
+    "last_seen_at = CASE WHEN last_seen_at < %s THEN %s ELSE last_seen_at END WHERE call_sid = %s AND epoch = COALESCE(%s, epoch)"
+)
+NEVER_SEEN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,6 @@ class NewEvents:
     call_sid: str
     events: Sequence[NewEvent]
     epoch: int | None = None
-
-    @property
-    def owner(self) -> Q:
-        return Q(call_sid=self.call_sid) if self.epoch is None else Q(call_sid=self.call_sid, epoch=self.epoch)
 
     @property
     def seen_at(self) -> datetime | None:
@@ -80,33 +81,40 @@ def record_all(entries: Sequence[NewEvents]) -> dict[tuple[str, int | None], int
         return {}
     written: dict[tuple[str, int | None], int] = {}
     with transaction.atomic(savepoint=False):  # nothing here fails for a reason somebody would go on after
-        calls = CallSession.objects.filter(reduce(or_, (entry.owner for entry in entries)))
-        if calls.update(**_reserved(entries)) == 0:
-            return {}
+        _reserve(entries)
+        found = CallSession.objects.filter(call_sid__in={entry.call_sid for entry in entries})
         rows: list[CallEvent] = []
-        for call in calls.only(*OF_A_WRITER):
-            entry = next(entry for entry in entries if entry.call_sid == call.call_sid and entry.epoch in (None, call.epoch))
+        for call in found.only(*OF_A_WRITER):
+            entry = next((entry for entry in entries if entry.call_sid == call.call_sid and entry.epoch in (None, call.epoch)), None)
+            if entry is None:  # another epoch owns the stream
+                continue
             rows += _numbered(call, entry.events)
             written[entry.call_sid, entry.epoch] = call.last_event_seq
             transaction.on_commit(partial(publisher.rows, call.public_id, call.last_event_seq))
         CallEvent.objects.bulk_create(rows)
-        for call in {row.call for row in rows if row.kind == "agent-turn-ended" and row.detail.get("interrupted")}:
+        cut = {row.call for row in rows if row.kind == "agent-turn-ended" and row.detail.get("interrupted")}
+        for call in _with_lines(cut):
             mark_heard(call=call)
     return written
 
 
-def _reserved(entries: Sequence[NewEvents]) -> dict[str, Any]:
-    """Numbers for all the events, and the signs of life among them."""
-    if len(entries) == 1:  # nearly always: worth the shorter statement
-        [entry] = entries
-        reserved: dict[str, Any] = {"last_event_seq": F("last_event_seq") + len(entry.events)}
-        return reserved | ({"last_seen_at": Greatest(F("last_seen_at"), Value(entry.seen_at))} if entry.seen_at else {})
-    counts = [When(entry.owner, then=Value(len(entry.events))) for entry in entries]
-    seen = [When(entry.owner, then=Value(entry.seen_at)) for entry in entries if entry.seen_at]
-    return {
-        "last_event_seq": F("last_event_seq") + Case(*counts, output_field=IntegerField()),
-        "last_seen_at": Greatest(F("last_seen_at"), Case(*seen, default=F("last_seen_at"), output_field=DateTimeField())),
-    }
+def _reserve(entries: Sequence[NewEvents]) -> None:
+    """Numbers for all the events, and the signs of life among them. It is done all the time: the statement is not put together anew."""
+    rows = []
+    for entry in entries:
+        seen = connection.ops.adapt_datetimefield_value(entry.seen_at or NEVER_SEEN)
+        rows.append((len(entry.events), seen, seen, entry.call_sid, entry.epoch))
+    with connection.cursor() as cursor:
+        cursor.executemany(RESERVE, rows)
+
+
+def _with_lines(calls: Collection[CallSession]) -> list[CallSession]:
+    """Those of whose agent there is a line to be marked: most often it comes later, and then marks itself."""
+    if not calls:
+        return []
+    lines = TranscriptLine.everything.filter(call__in=calls, role=Role.ASSISTANT).values_list("call_id", flat=True)
+    told = set(lines.distinct())
+    return [call for call in calls if call.pk in told]
 
 
 def _numbered(call: CallSession, events: Sequence[NewEvent]) -> list[CallEvent]:

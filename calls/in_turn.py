@@ -17,7 +17,7 @@ from django.conf import settings
 
 from agents import account
 from bridge.errors import VapiError
-from calls import consent, inbox, lost_reports, orphans, sessions, twilio_account
+from calls import consent, inbox, lost_reports, orphans, returning, sessions, twilio_account
 from calls.models import LastRun, VapiAccount
 from calls.sweep import end_silent_calls
 
@@ -54,6 +54,7 @@ def _sweep(now: datetime, *, judges: bool) -> None:
     if judges:
         end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
     consent.stop_recordings(twilio=twilio_account.client(), now=now)
+    returning.keep_missed_calls(twilio=twilio_account.client(), now=now)
     sessions.give_up_reports(now=now)
     for pk in lost_reports.due(now=now):
         with suppress(VapiError):

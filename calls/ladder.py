@@ -36,7 +36,7 @@ class Facts:
     this stream is over, not for want of an agent; `message_wanted`: it was for the voicemail. `agent_at_hand`: the AI can have
     the caller again; `taken_back`: so often it had them already, after nobody came.
     `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
-    them; `resumable`: an agent answers this call and nobody asked for a person.
+    them unless its process left in good order; `resumable`: an agent answers this call and nobody asked for a person.
     `main`, `backup`: that account at Vapi may be asked for an agent now.
     """
 

@@ -82,7 +82,7 @@ class DatabaseLedger:
     """`token_key` signs the stream tokens, `former_keys` did before a rotation, `client` speaks with Vapi, `backup`
     with our backup account there.
 
-    `wall` and `clock` are seconds since 1970 and monotonic ones.
+    `wall` and `clock` are seconds since 1970 and monotonic ones; `boot` is the life of this process (`calls.rescue`).
     """
 
     def __init__(
@@ -95,11 +95,12 @@ class DatabaseLedger:
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         deadline_s: float = DEADLINE_S,
+        boot: Callable[[], uuid.UUID | None] = lambda: None,
     ) -> None:
         self._token_key, self._former_keys, self._clients = token_key, former_keys, {VapiAccount.MAIN: client}
         if backup is not None:
             self._clients[VapiAccount.BACKUP] = backup
-        self._wall, self._clock, self._deadline = wall, clock, deadline_s
+        self._wall, self._clock, self._deadline, self._boot = wall, clock, deadline_s, boot
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
         self._keeper = the_keeper()
@@ -127,7 +128,8 @@ class DatabaseLedger:
         at = _moment(self._wall())
         stream: dict[str, Any] = {"call_sid": call_sid, "account_sid": account_sid, "stream_sid": stream_sid, "epoch": epoch, "at": at}
         try:
-            let_in = await self._ask(partial(_admit, **stream), within_s=max(self._deadline, ADMITTED_WITHIN_S))
+            admitting = partial(_admit, **stream, held_by=self._boot())
+            let_in = await self._ask(admitting, within_s=max(self._deadline, ADMITTED_WITHIN_S))
         except LedgerAway:
             admission = await asyncio.to_thread(self._admit_by_heart, **stream)
             if admission is None:
@@ -305,10 +307,10 @@ def _in_thread(job: Callable[[], R]) -> R:
         close_old_connections()
 
 
-def _admit(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> tuple[Admission, str] | None:
+def _admit(*, call_sid: str, epoch: int, **stream: Any) -> tuple[Admission, str] | None:
     """With the number that was called."""
     by_heart.enter(call_sid)
-    if not services.admit_stream(call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at):
+    if not services.admit_stream(call_sid=call_sid, epoch=epoch, **stream):
         return None
     call = CallSession.objects.select_related("version", "line").get(call_sid=call_sid)
     ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
@@ -439,8 +441,10 @@ def _write(batch: Sequence[Entry]) -> None:
                 case Created():
                     _write_created(entry)
         _write_notes(told)
-        for ref in alive.keys() - told.keys():  # what was told is a sign of life too
-            services.heartbeat(call_sid=ref.call_sid, epoch=ref.epoch, at=_moment(alive[ref]))
+        silent = alive.keys() - told.keys()  # what was told is a sign of life too
+        if silent:
+            streams = [(ref.call_sid, ref.epoch) for ref in silent]
+            services.heartbeats(streams=streams, at=_moment(min(alive[ref] for ref in silent)))
     for entry in batch:
         if isinstance(entry, Closed):
             entry.stored.set_result(True)

@@ -1,12 +1,13 @@
-"""What a further agent is told of a conversation that was lost: its end, word for word, as far as it was heard."""
+"""What a further agent is told of a conversation that another one had: its end, word for word, as far as it was heard."""
 
 from __future__ import annotations
 
 from agents.payload import Said
-from calls.models import CallSession, Heard, Role, TranscriptLine
+from calls.models import CallSession, Heard, Role, TranscriptLine, VapiSession
 
 LONGEST_MEMORY = 40  # lines ...
 LONGEST_TOLD = 8000  # ... and characters, the newest first
+HANDED_ON = "conversation-handed-on"  # the event of a call whose process left in good order
 SPEAKERS = {Role.ASSISTANT: "assistant", Role.HUMAN: "assistant", Role.USER: "user"}
 
 
@@ -22,3 +23,8 @@ def so_far(call: CallSession) -> tuple[Said, ...]:
         if words:
             told.append(Said(SPEAKERS[Role(line.role)], words))
     return tuple(told[::-1])
+
+
+def was_handed_on(session: VapiSession) -> bool:
+    """The agent before this one had said its say, and its caller has nothing to be sorry for."""
+    return session.call.events.filter(kind=HANDED_ON, detail__n=session.n - 1).exists()

@@ -1,7 +1,7 @@
 """What happened: one row per phone call, and around it everything that was said, heard, decided and asked for.
 
 Nothing here needs a row lock (SQLite has none): unique keys and conditional UPDATEs decide every race.
-Later rooms have their place without a table yet: leases hang on `CallSession`.
+Which process is alive is `calls.lease_rows`' to say.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from django.db import models
 from django.db.models import Q
 
 from agents.models import PhoneLine, Team, TemplateVersion
+from calls.lease_rows import ProcessLease as ProcessLease  # Django finds it here
+from calls.returning_rows import Compared as Compared
 
 
 class Channel(models.TextChoices):
@@ -118,6 +120,7 @@ class CallSession(models.Model):
     epoch = models.PositiveIntegerField(default=0)
     stream_epoch = models.IntegerField(default=-1)
     stream_sid = models.CharField(max_length=64, blank=True)
+    held_by = models.UUIDField(null=True, blank=True)  # the life of the process that carries the stream, or looks after the call
     closed_epoch = models.IntegerField(default=-1)
     closed_why = models.CharField(max_length=20, blank=True)
     rung = models.CharField(max_length=2, choices=Rung.choices, default=Rung.AI)
@@ -164,6 +167,7 @@ class CallSession(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["last_seen_at"], condition=Q(ended_at=None), name="live_calls_by_last_seen"),
+            models.Index(fields=["held_by"], condition=Q(ended_at=None), name="live_calls_by_process"),
             models.Index(fields=["-started_at"], name="calls_by_start"),
             models.Index(fields=["ended_at"], condition=Q(erased_at=None), name="calls_with_words_by_end"),
         ]

@@ -6,6 +6,7 @@ the next epoch, so that whoever still holds the old one writes nothing any more.
 
 A session whose longest time is near is rolled over: the next one takes its place in a pause, and nothing was lost.
 
+A process that leaves hands its callers on in that second way too. That is no loss: it counts for none, and nobody is told so.
 And a caller whom the AI sent to people of whom nobody came is `taken_back`, in the same way.
 """
 
@@ -15,24 +16,29 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from bridge.ports import ROLLED_OVER
+from bridge.longest import ROLLED_OVER
 from calls import accounts, evidence, guards, ladder, services, sessions
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 
 LOST = "conversation-lost"
+DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
 TAKEN_BACK = "taken-back"
 COUNTS_ON = timedelta(seconds=60)
 
 
 def losses(call: CallSession, at: datetime) -> int:
     """How many conversations of this call were lost by now, the one lost now among them; each counts on for 60 s."""
-    count, last = 1, at
+    count, last = (0 if _was_handed_on(call) else 1), at
     for before in call.events.filter(kind=LOST).order_by("-seq").values_list("at", flat=True)[: ladder.RESUMES + 1]:
         if last - before > COUNTS_ON:
             break
         count, last = count + 1, before
     return count
+
+
+def _was_handed_on(call: CallSession) -> bool:
+    return call.closed_epoch == call.epoch and call.closed_why == DRAINED
 
 
 def may_be_resumed(call: CallSession) -> bool:
@@ -116,7 +122,9 @@ def _next_session(call: CallSession, again: ladder.Resume, *, raw: str, at: date
     n = _next_n(call)
     account = VapiAccount.BACKUP if again.backup else VapiAccount.MAIN
     services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
-    lost = NewEvent(LOST, Source.SYSTEM, at, {"n": n - 1, "raw": raw[:200]})
+    detail = {"n": n - 1, "raw": raw[:200]}
+    lost = NewEvent("conversation-lost", Source.SYSTEM, at, detail)
+    handed_on = NewEvent("conversation-handed-on", Source.SYSTEM, at, detail)
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
-    record_events(call_sid=call.call_sid, events=[lost, asked])
+    record_events(call_sid=call.call_sid, events=[handed_on if _was_handed_on(call) else lost, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)

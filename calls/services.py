@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -115,9 +116,11 @@ def _refused(row: CallSession) -> CallSession:
     return _over_at_once(row, EndReason.REFUSED, Outcome.FAILED, "no agent answers this number")
 
 
-def missed_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> bool:
+def missed_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime, by_fallback: bool = False) -> bool:
     """Keep a call to a line of ours that Twilio tells the end of before we heard of it: its first webhook is still on its
     way, or never came to us. True when the call was unknown. Whoever opens it later finds it over.
+
+    `by_fallback`: somebody was with the caller, and it was none of us.
     """
     line = PhoneLine.objects.filter(number=to_number).first()
     if line is None or CallSession.objects.filter(call_sid=sid).exists():
@@ -134,7 +137,11 @@ def missed_call(*, sid: str, account_sid: str, from_number: str, to_number: str,
     )
     try:
         with transaction.atomic():
-            _over_at_once(row, EndReason.CALLER_HUNG_UP, Outcome.ABANDONED, "over before it was answered")
+            if by_fallback:
+                _over_at_once(row, EndReason.CALLER_HUNG_UP, Outcome.UNKNOWN, "answered without us")
+                lower_rung(call_sid=sid, rung=Rung.STATIC, why="answered without us", at=at)
+            else:
+                _over_at_once(row, EndReason.CALLER_HUNG_UP, Outcome.ABANDONED, "over before it was answered")
     except IntegrityError:  # its first webhook was faster after all
         return False
     return True
@@ -209,11 +216,14 @@ def _close_books_soon(call_sid: str) -> None:
 # -- the stream --------------------------------------------------------------------------------------------------------
 
 
-def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> bool:
-    """Use up the token of an epoch and let its stream in. True once per epoch, for the stream that came first."""
+def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime, held_by: uuid.UUID | None = None) -> bool:
+    """Use up the token of an epoch and let its stream in. True once per epoch, for the stream that came first.
+
+    `held_by` is the process that carries it (`calls.rescue`); None when it has no lease.
+    """
     unused = CallSession.objects.filter(guards.token_unused(epoch), call_sid=call_sid, account_sid=account_sid)
     with transaction.atomic():
-        if unused.update(stream_epoch=epoch, stream_sid=stream_sid, status=Status.STREAMING, last_seen_at=at) == 0:
+        if unused.update(stream_epoch=epoch, stream_sid=stream_sid, held_by=held_by, status=Status.STREAMING, last_seen_at=at) == 0:
             return False
         pages_look(call_sid=call_sid)
     return True
@@ -232,7 +242,16 @@ def next_epoch(*, call_sid: str, epoch: int) -> bool:
 
 def heartbeat(*, call_sid: str, epoch: int, at: datetime) -> bool:
     """The stream of this epoch is alive. False when the call is over or another epoch owns it."""
-    return CallSession.objects.filter(guards.live_owner(epoch), call_sid=call_sid).update(last_seen_at=at) == 1
+    return heartbeats(streams=[(call_sid, epoch)], at=at) == 1
+
+
+def heartbeats(*, streams: Collection[tuple[str, int]], at: datetime) -> int:
+    """The streams of these calls and epochs were alive at `at`. Returns how many still own a call that goes on."""
+    seen = 0
+    for epoch in {epoch for _, epoch in streams}:
+        mine = [call_sid for call_sid, owner in streams if owner == epoch]
+        seen += CallSession.objects.filter(guards.live_owner(epoch), call_sid__in=mine).update(last_seen_at=at)
+    return seen
 
 
 def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, now: float | None = None) -> bool:

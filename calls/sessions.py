@@ -24,7 +24,7 @@ from django.utils import timezone
 from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
-from bridge.ports import ROLLED_OVER
+from bridge.longest import ROLLED_OVER
 from bridge.vapi_answers import VapiCall
 from calls import accounts, breaker, ended_reasons, erasure, evidence, guards, memory, publisher, rungs, taking_back
 from calls.history import NewEvent, pages_look, record_events
@@ -344,6 +344,7 @@ def _request(session: VapiSession) -> dict[str, Any]:
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
         so_far=memory.so_far(call) if _follows_another(session) else None,
         taken_back=taking_back.words(session),
+        handed_on=memory.was_handed_on(session),
         unnoticed=_rolled_over(session),
         prepared=session.account == VapiAccount.MAIN,
     )

@@ -8,7 +8,9 @@
     nothing          left for later, but not for ever       ended (ttl), and hung up at Twilio as soon as it answers
 
     Silent for 30 s: if Twilio says "over", its word of the end was lost, so the call is ended with it. If it says nothing, a
-    stream that it stopped is word enough: it would have asked the resume door long ago.
+    stream that it stopped is word enough: it would have asked the resume door long ago. If it says "in progress" of a call whose
+    stream was open, nobody carries that stream any more, and at the second such look Twilio is sent to the resume door, once for
+    each stream: a database that was away comes back with calls that only seem silent.
 
 Every ending is one conditional UPDATE that fails when the call has just given a sign of life, so two sweeps share the
 work and a living call is never touched. Without credentials nobody is asked, and everything is "nothing".
@@ -22,7 +24,9 @@ from datetime import datetime, timedelta
 from operator import methodcaller
 from typing import Any, Protocol
 
+from django.conf import settings
 from django.db import transaction
+from django.urls import reverse
 
 from bridge.errors import TwilioError, TwilioRefused
 from bridge.twilio_http import HUMAN_TIME_LIMIT_S
@@ -36,7 +40,9 @@ log = logging.getLogger(__name__)
 ELSEWHERE = (Status.TRANSFERRING, Status.VOICEMAIL)  # no sound passes us there, so our silence proves nothing
 LONGEST_ELSEWHERE = timedelta(seconds=HUMAN_TIME_LIMIT_S)
 ASKED_ABOUT_AFTER = timedelta(seconds=30)
-HANG_UP = "hang-up"
+HANG_UP, SEND_ON = "hang-up", "send-on"
+IN_PROGRESS = "in-progress"
+SECOND_LOOK_AFTER = timedelta(seconds=10)  # two heartbeats of a stream that somebody carries
 STOPPED = "caller-left"  # the bridge's word of Twilio's `stop`
 WRONG_ACCOUNT = (401, 403)
 
@@ -48,6 +54,8 @@ class Twilio(Protocol):
 
     def hang_up(self, call_sid: str, account_sid: str) -> bool: ...
 
+    def redirect(self, call_sid: str, url: str, account_sid: str) -> bool: ...
+
 
 def end_silent_calls(*, now: datetime, ttl: timedelta, twilio: Twilio | None) -> list[str]:
     """End the calls that are over at Twilio, or gave no sign of life for `ttl` and are not alive there. Returns their CallSids."""
@@ -57,6 +65,7 @@ def end_silent_calls(*, now: datetime, ttl: timedelta, twilio: Twilio | None) ->
     ended = [call.call_sid for call in silent if _swept(call, now, ttl, asker)]
     ended += [call.call_sid for call in quiet.order_by("last_seen_at") if _known_to_be_over(call, now, asker)]
     _hang_up_dead_lines(now, asker)
+    _send_on(now, asker)
     return ended
 
 
@@ -72,11 +81,11 @@ class _Asker:
         self._refused: set[str] = set()
         self.has_account = twilio is not None
 
-    def ask(self, verb: str, call_sid: str, account_sid: str) -> Any:
+    def ask(self, verb: str, call_sid: str, account_sid: str, **more: str) -> Any:
         """What Twilio says to one of its verbs. None: nobody answers."""
         if self._twilio is None or account_sid in self._refused:
             return None
-        question: Callable[[Twilio], Any] = methodcaller(verb, call_sid, account_sid)
+        question: Callable[[Twilio], Any] = methodcaller(verb, call_sid, account_sid=account_sid, **more)
         try:
             return question(self._twilio)
         except TwilioError as problem:
@@ -109,6 +118,11 @@ def _known_to_be_over(call: CallSession, now: datetime, asker: _Asker) -> bool:
     word: str | None = asker.ask("status", call.call_sid, call.account_sid)
     if word in OVER:
         return services.end_call(call_sid=call.call_sid, at=now, reason=LEG_ENDS[word], raw=word, last_seen=call.last_seen_at)
+    if word == IN_PROGRESS and call.status == Status.STREAMING and call.closed_epoch < call.epoch:
+        seen = call.last_seen_at.isoformat()
+        services.ask(
+            call=call, key=f"{SEND_ON}:{call.call_sid}:{call.epoch}:{seen}", verb=SEND_ON, detail={"epoch": call.epoch}, at=now, to="twilio"
+        )
     if word or call.status != Status.RECOVERING or call.closed_why != STOPPED:  # it has gone on since
         return False
     return services.end_call(call_sid=call.call_sid, at=now, reason=EndReason.CALLER_HUNG_UP, last_seen=call.last_seen_at)
@@ -130,3 +144,22 @@ def _hang_up_dead_lines(now: datetime, asker: _Asker) -> None:
     for pk, call_sid, account_sid in to_do.values_list("pk", "call__call_sid", "call__account_sid"):
         if asker.ask("hang_up", call_sid, account_sid) is not None:
             OutboxCommand.objects.filter(pk=pk, done_at=None).update(done_at=now)
+
+
+def _send_on(now: datetime, asker: _Asker) -> None:
+    """Callers on a stream that nobody carried at the last look either: the resume door knows what is next for them.
+
+    Nobody is sent on twice from one stream, and nobody who has moved or made a sound in the meantime.
+    """
+    to_do = OutboxCommand.objects.filter(to="twilio", verb=SEND_ON, done_at=None, asked_at__lte=now - SECOND_LOOK_AFTER)
+    for command in to_do.select_related("call"):
+        call, epoch = command.call, command.detail["epoch"]
+        is_there = call.ended_at is None and call.status == Status.STREAMING and call.epoch == epoch and call.closed_epoch < epoch
+        if not is_there or call.last_seen_at > command.asked_at - ASKED_ABOUT_AFTER:
+            OutboxCommand.objects.filter(pk=command.pk, done_at=None).update(done_at=now, problem="not needed")
+            continue
+        url = settings.PUBLIC_URL + reverse("twilio-resume", args=[epoch])
+        if OutboxCommand.objects.filter(pk=command.pk, done_at=None).update(done_at=now) == 0:  # another sweep is doing it
+            continue
+        if asker.ask("redirect", call.call_sid, call.account_sid, url=url) is None:
+            OutboxCommand.objects.filter(pk=command.pk).update(done_at=None)

@@ -15,7 +15,19 @@ from django.utils import timezone
 from agents import account, trail
 from agents.tasks import ASKED_AGAIN
 from bridge.errors import VapiUnavailable
-from calls import consent, erasure, in_turn, inbox, lost_reports, orphans, sessions, twilio_account, vendor_accounts, vendor_erasures
+from calls import (
+    consent,
+    erasure,
+    in_turn,
+    inbox,
+    lost_reports,
+    orphans,
+    returning,
+    sessions,
+    twilio_account,
+    vendor_accounts,
+    vendor_erasures,
+)
 from calls.models import VapiAccount, VapiSession
 from calls.sweep import end_silent_calls
 
@@ -80,6 +92,7 @@ def sweep() -> None:
     if in_turn.began(now=now):
         end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
     consent.stop_recordings(twilio=twilio_account.client(), now=now)
+    returning.keep_missed_calls(twilio=twilio_account.client(), now=now)
     sessions.give_up_reports(now=now)
     for pk in lost_reports.due(now=now):
         fetch_report.delay(pk)
@@ -92,6 +105,16 @@ def end_orphans() -> None:
     """Scheduled: Vapi calls of our names that no session holds. Asks Vapi only when there may be one."""
     for each in VapiAccount.values:
         orphans.end_orphans(client=account.client(each), now=timezone.now(), account=each)
+
+
+@shared_task(soft_time_limit=120)
+def come_back() -> None:
+    """Asked for by a worker that starts: all of us may have been away, so nobody waits for the schedule."""
+    sweep()
+    end_orphans()
+    for each in VapiAccount.values:
+        if each == VapiAccount.MAIN or account.has_backup():
+            returning.end_strangers(client=account.client(each), now=timezone.now())
 
 
 @shared_task

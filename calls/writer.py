@@ -54,7 +54,7 @@ class BoundedWriter(Generic[T]):
         batch: int = 200,
         patience_s: float = 5.0,
         idle_after_s: float = 1.0,
-        gather_s: float = 0.1,
+        gather_s: float = 0.25,
         name: str = "writer",
     ) -> None:
         self.counts = Counts()

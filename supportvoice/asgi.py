@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from typing import Any, cast
 
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -33,11 +34,13 @@ from bridge.consumers import MediaStreamConsumer  # noqa: E402
 from bridge.routing import media_urlpatterns  # noqa: E402
 from bridge.twilio_http import TwilioProof  # noqa: E402
 from bridge.vapi_link import VapiConversations  # noqa: E402
-from calls import by_heart, in_turn, patience  # noqa: E402
+from calls import by_heart, in_turn, patience, twilio_account  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
 from calls.ledger import DatabaseLedger, the_keeper  # noqa: E402
+from calls.rescue import Life, Lifeguard  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
+from supportvoice.lifeline import is_gone, place  # noqa: E402
 from supportvoice.limits import REPORT_LIMIT, BodyLimits, behind_tls, no_browsers, no_such_socket, only_role  # noqa: E402
 from supportvoice.threads import OneHop, lent_threads  # noqa: E402
 
@@ -46,18 +49,21 @@ LOOK_AFTER_S = 10.0
 refuse_unsafe()
 patience.serving()
 duty = Duty()
+life = Life()
 
 ledger = DatabaseLedger(
     token_key=stream_token.key_from(settings.SECRET_KEY),
     former_keys=[stream_token.key_from(former) for former in settings.SECRET_KEY_FALLBACKS],
     client=account.client(),
     backup=account.client(account.BACKUP) if account.has_backup() else None,
+    boot=lambda: life.boot,
 )
 _media: Any = MediaStreamConsumer.as_asgi(
     ledger=ledger,
     conversations=VapiConversations(keys=account.keys()),
     proof=TwilioProof(public_url=settings.PUBLIC_URL, tokens=settings.TWILIO_AUTH_TOKENS),
     clips=load_clips(settings.BASE_DIR / "bridge" / "clips"),
+    carried=duty.carried,
 )
 _for_browsers: list[Any] = [*websocket_urlpatterns, re_path("", cast(Any, no_such_socket))]
 _browser: Any = AllowedHostsOriginValidator(SessionMiddlewareStack(URLRouter(_for_browsers)))
@@ -70,6 +76,12 @@ _requests: Any = BodyLimits(_answering, wide={"/webhook/vapi": REPORT_LIMIT, "/w
 _doors: Any = ProtocolTypeRouter({"http": _requests, "websocket": duty.no_sockets_when_leaving(_sockets)})
 
 application = duty.health(only_role(settings.SERVE_ROLE, _doors))
+
+
+def lifeguard(boot: uuid.UUID) -> Lifeguard:
+    """Who renews this process's lease and looks after others."""
+    well, twilio = duty.watchdog.is_well, twilio_account.client
+    return Lifeguard(life, boot=boot, is_well=well, twilio=twilio, place=place(), is_gone=is_gone)
 
 
 def remember_lines() -> None:

@@ -6,11 +6,13 @@ HTTP while it carries a call: the model's tools and Twilio's "what now?" belong 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 
+from bridge.carried import Carried
 from supportvoice.limits import refuse_socket, say
+from supportvoice.watchdog import Watchdog
 
 
 @dataclass(slots=True)
@@ -19,6 +21,8 @@ class Duty:
 
     draining: bool = False
     streams: int = 0  # media sockets open now
+    carried: Carried = field(default_factory=Carried)
+    watchdog: Watchdog = field(default_factory=Watchdog)
 
     def streams_counted(self, app: ASGI3Application) -> ASGI3Application:
         """`app` carries calls: count its sockets for as long as they are open."""
@@ -38,6 +42,8 @@ class Duty:
         async def guarded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
             if self.draining and scope["type"] == "websocket":
                 await refuse_socket(scope, receive, send, status=503, sentence="This process is stopping and takes no new calls.")
+            elif scope["type"] == "websocket" and not self.watchdog.takes_calls():
+                await refuse_socket(scope, receive, send, status=503, sentence="This process is late and takes no new calls.")
             else:
                 await app(scope, receive, send)
 
@@ -53,6 +59,8 @@ class Duty:
                 await say(send, status=405, sentence="Health is asked with GET.")
             elif self.draining and scope["path"].startswith("/readyz"):
                 await say(send, status=503, sentence="Stopping: no new calls here.")
+            elif scope["path"].startswith("/readyz") and not self.watchdog.takes_calls():
+                await say(send, status=503, sentence="Late: no new calls here for a moment.")
             else:
                 await say(send, status=200, sentence="ok")
 

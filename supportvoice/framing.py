@@ -61,6 +61,7 @@ class Framed(picows.WSListener):  # type: ignore[misc]
         self._parts_bytes = 0
         self._kind: picows.WSMsgType | None = None  # of the message whose fragments are coming
         self._socket: picows.WSTransport
+        self._send: Callable[[picows.WSMsgType, str], None]
 
     def take_over(self, transport: asyncio.Transport, key: str) -> None:
         """Answer the upgrade whose `Sec-WebSocket-Key` this is, and read the connection from now on."""
@@ -86,7 +87,7 @@ class Framed(picows.WSListener):  # type: ignore[misc]
         """See `bridge.ports.Wire`."""
         if not self._writable or self.closing:
             return False
-        self._socket.send(TEXT, text)
+        self._send(TEXT, text)
         return True
 
     def send(self, text: str | None, data: bytes | None) -> None:
@@ -110,7 +111,7 @@ class Framed(picows.WSListener):  # type: ignore[misc]
     # -- picows' side --------------------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self._socket = transport
+        self._socket, self._send = transport, transport.send
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if frame.last_in_buffer:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -31,18 +31,53 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def die_with_pipe(fd: int) -> None:
-    """Exit at once when the other end of `fd` closes. A thread watches, so a stuck event loop does not matter."""
+def die_with_pipe(fd: int, told: Callable[[], None] = lambda: None) -> None:
+    """Exit at once when the other end of `fd` closes. A thread watches, so a stuck event loop does not matter.
+
+    `told` is called in that thread at every byte that comes.
+    """
 
     def watch() -> None:
         try:
             while os.read(fd, 1):
-                pass
+                told()
         except OSError:
             pass
         os._exit(1)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def place() -> str:
+    """This process, as no other is called: boot of the machine, namespace of processes, id, begin. Empty but on Linux."""
+    try:
+        return " ".join([*_surroundings(), str(os.getpid()), _began(os.getpid())])
+    except OSError:
+        return ""
+
+
+def is_gone(place: str) -> bool:
+    """True when that process was here and is no more. Of one that is elsewhere nobody here can say that."""
+    try:
+        *surroundings, pid, began = place.split()
+        if surroundings != _surroundings():
+            return False
+        os.kill(int(pid), 0)
+        return _began(int(pid)) != began
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    except (OSError, ValueError):  # somebody else's, who is there; or no place at all
+        return False
+
+
+def _surroundings() -> list[str]:
+    return [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+
+
+def _began(pid: int) -> str:
+    """In ticks since the boot; nothing of one that is dead and not yet buried."""
+    state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return "" if state in "ZX" else fields[18]
 
 
 def under_lifeline(command: Sequence[str]) -> list[str]:

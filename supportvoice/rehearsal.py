@@ -21,7 +21,8 @@ from agents.models import AssistantTemplate, AtLongest, FirstMessageMode
 from agents.payload import Said, ServerAddress, VersionWords, assistant, resumed
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
-from bridge.ports import ROLLED_OVER, Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
+from bridge.longest import ROLLED_OVER
+from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
 from bridge.sandbox import virtual
 from bridge.sandbox.clips import CLIPS, spoken_by
 from bridge.sandbox.ear import Ear, Recogniser

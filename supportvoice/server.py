@@ -2,8 +2,12 @@
 
 The parent accepts nothing; it starts the children, starts a dead one again, and passes the stop signal on. A child is
 uvicorn with the protocol classes of `supportvoice.guards`, and a stop that waits for the calls: no new socket from the first
-signal on, but HTTP goes on while a call is carried (`supportvoice.duty`). The second signal ends the wait, the third ends
+signal on, but HTTP goes on while a call is carried (`supportvoice.duty`). Calls that outlast the wait are asked, one after the
+other, to go on in another process; each does when no sentence is cut by it. The second signal ends the wait, the third ends
 the processes.
+
+A child that alone is told to leave says so to the parent, which starts another in its place at once. As soon as somebody
+else serves, the one that leaves accepts nothing more: what is new goes to those who stay.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -39,16 +44,34 @@ FINISH_SECONDS = 10  # for requests still being answered when a child stops
 # back at each statement: with Python's usual 5 ms it waits that long for the next one, the database's lock in its hand.
 SWITCH_S = 0.0005
 
+HAND_ON_S = 25.0  # for a call that was asked to go on elsewhere; it goes within 20 s, whatever is being said
+
+REST_WITHIN_S = 1.0
 RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
+
+SERVES, LEAVING, RELIEVED = b"r", b"l", b"a"  # a child's words to its parent, and the parent's to it
 
 
 class CallServer(uvicorn.Server):
     """uvicorn that leaves when its calls are over, not when it is told to."""
 
-    def __init__(self, config: uvicorn.Config, *, duty: Duty, drain_s: float, started: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        duty: Duty,
+        drain_s: float,
+        started: socket.socket | None = None,
+        at_rest: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`at_rest` is called when the last of the calls is over."""
         super().__init__(config)
+        self._at_rest = at_rest
         self._duty, self._drain_s, self._started = duty, drain_s, started
         self._leave_by = float("inf")
+        self._gone_by = 0.0
+        self._relieved = False  # others accept what is new
+        self._listening: list[socket.socket] = []
         self._carried = False  # a call, since what stays was set aside
 
     @contextlib.contextmanager
@@ -62,6 +85,7 @@ class CallServer(uvicorn.Server):
         if not self._duty.draining:
             self._duty.draining = True
             self._leave_by = time.monotonic() + self._drain_s
+            self._tell(LEAVING)
         elif self._leave_by:
             self._leave_by = 0.0
         else:
@@ -69,9 +93,22 @@ class CallServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._listening = sockets or []
         set_aside_what_stays()
+        self._duty.watchdog.start()
+        self._tell(SERVES)
+
+    def relieve(self) -> None:
+        """From any thread: somebody else accepts what is new."""
+        self._relieved = True
+
+    def _tell(self, word: bytes) -> None:
         if self._started is not None:
-            self._started.sendall(b"r")
+            self._started.sendall(word)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._duty.watchdog.stop()
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter):
@@ -81,7 +118,33 @@ class CallServer(uvicorn.Server):
         elif self._carried:  # the first call loads a good deal, and nobody is on the line now
             self._carried = False
             set_aside_what_stays()
-        return self._duty.draining and (not self._duty.streams or time.monotonic() >= self._leave_by)
+            await self._rest()
+        return self._duty.draining and self._has_left()
+
+    def _has_left(self) -> bool:
+        """On the way out, ten times a second."""
+        if self._relieved:
+            for server in self.servers:
+                server.close()
+            for listening in self._listening:
+                listening.close()
+        if not self._duty.streams or self.force_exit:
+            return True
+        now = time.monotonic()
+        if now < self._leave_by:
+            return False
+        if self._duty.carried.hand_on_next():
+            self._gone_by = now + HAND_ON_S
+        return now >= self._gone_by
+
+    async def _rest(self) -> None:
+        if self._at_rest is None:
+            return
+        try:
+            async with asyncio.timeout(REST_WITHIN_S):
+                await self._at_rest()
+        except Exception as problem:  # whatever it is, the server goes on
+            log.warning("could not give back what nobody uses", extra={"problem": type(problem).__name__})
 
 
 def set_aside_what_stays() -> None:
@@ -111,19 +174,28 @@ def configured(app: Any, **changes: Any) -> uvicorn.Config:
     return uvicorn.Config(app, **(settings | changes))
 
 
-def serve_as_child(app: Any, *, duty: Duty, listening: socket.socket, lifeline: socket.socket, drain_s: float) -> None:
+def serve_as_child(
+    app: Any,
+    *,
+    duty: Duty,
+    listening: socket.socket,
+    lifeline: socket.socket,
+    drain_s: float,
+    at_rest: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """Serve until told to stop. `lifeline` is this child's end of the pair whose other end the parent holds."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its info lines name clients
-    server = CallServer(configured(app), duty=duty, drain_s=drain_s, started=lifeline)
+    server = CallServer(configured(app), duty=duty, drain_s=drain_s, started=lifeline, at_rest=at_rest)
     sys.setswitchinterval(SWITCH_S)
-    die_with_pipe(lifeline.fileno())
+    die_with_pipe(lifeline.fileno(), server.relieve)
     server.run(sockets=[listening])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Child:
     process: asyncio.subprocess.Process
     lifeline: socket.socket
+    boot: uuid.UUID  # this life of it, and no other
     born: float
     ready: bool = False
 
@@ -143,12 +215,15 @@ class Parent:
     role: str
     home: Path  # where `supportvoice` is imported from
     on_ready: Callable[[], None] | None = None  # called once, when every child serves
+    bury: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child died
     program: str = "supportvoice.child"
     children: dict[int, Child] = field(default_factory=dict)
+    departing: dict[Child, asyncio.Task[None]] = field(default_factory=dict)  # told to leave alone, replaced, still with calls
     signals: int = 0
     stillborn: int = 0
     announced: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    burials: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -157,6 +232,7 @@ class Parent:
         keepers = [asyncio.create_task(self._keep(number)) for number in range(self.workers)]
         try:
             await asyncio.gather(*keepers)
+            await asyncio.gather(*self.departing.values())
         except StartFailed as failed:
             print(failed, file=sys.stderr)  # noqa: T201
             return 1
@@ -167,7 +243,7 @@ class Parent:
     def told_to_stop(self) -> None:
         self.signals += 1
         self.stopping.set()
-        for child in self.children.values():
+        for child in (*self.children.values(), *self.departing):
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(signal.SIGTERM if self.signals < 4 else signal.SIGKILL)
 
@@ -180,7 +256,12 @@ class Parent:
             del self.children[number]
             if self.stopping.is_set():
                 return
+            if code is None:
+                self.departing[child] = asyncio.create_task(self._see_off(child))
+                self._relieve()
+                continue
             self._note_death(child, code)
+            self._bury(child)
             if time.monotonic() - child.born > HEALTHY_S:
                 pause = RESTART_FIRST_S
             with contextlib.suppress(TimeoutError):
@@ -190,9 +271,10 @@ class Parent:
     async def _start(self, number: int) -> Child:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        boot = uuid.uuid4()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", self.program, "--listening", str(self.listening.fileno())),
-            *("--lifeline", str(theirs.fileno()), "--parent", str(os.getpid())),
+            *("--lifeline", str(theirs.fileno()), "--parent", str(os.getpid()), "--boot", str(boot)),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(self.listening.fileno(), theirs.fileno()),
             env=os.environ | {"SERVE_ROLE": self.role},
@@ -200,21 +282,37 @@ class Parent:
             start_new_session=True,  # Ctrl-C at a terminal goes to everybody in the session: the parent answers for all
         )
         theirs.close()
-        child = Child(process, ours, born=time.monotonic())
+        child = Child(process, ours, boot, born=time.monotonic())
         self.children[number] = child
         if self.stopping.is_set():  # the signal came while we were starting this one
             process.send_signal(signal.SIGTERM)
         return child
 
-    async def _outlive(self, child: Child) -> int:
-        """Until the child is dead; on the way, note that it serves."""
+    async def _outlive(self, child: Child) -> int | None:
+        """Until the child is dead; on the way, note that it serves. None as soon as it leaves although nobody here told it to."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
-            while await loop.sock_recv(child.lifeline, 16):
-                child.ready, self.stillborn = True, 0
-                self._announce()
+            while said := await loop.sock_recv(child.lifeline, 1):
+                if said == SERVES:
+                    child.ready, self.stillborn = True, 0
+                    self._announce()
+                    self._relieve()
+                elif not self.stopping.is_set():
+                    return None
         child.lifeline.close()
         return await child.process.wait()
+
+    def _relieve(self) -> None:
+        """Who is leaving accepts nothing more, once somebody else does."""
+        if any(child.ready for child in self.children.values()):
+            for child in self.departing:
+                with contextlib.suppress(OSError):
+                    child.lifeline.send(RELIEVED)
+
+    async def _see_off(self, child: Child) -> None:
+        await self._outlive(child)
+        self._bury(child)
+        del self.departing[child]
 
     def _announce(self) -> None:
         if not self.announced and len(self.children) == self.workers and all(child.ready for child in self.children.values()):
@@ -229,13 +327,21 @@ class Parent:
             if self.stillborn >= self.GIVE_UP_AFTER:
                 raise StartFailed("The serving processes do not start; the lines above say why.")
 
+    def _bury(self, child: Child) -> None:
+        """Nobody waits for it: the next child is started meanwhile, and may look after the calls of this one."""
+        if self.bury is not None:
+            burial = asyncio.create_task(asyncio.to_thread(self.bury, child.boot))
+            self.burials.add(burial)
+            burial.add_done_callback(self.burials.discard)
+
     async def _kill_all(self, keepers: list[asyncio.Task[None]]) -> None:
-        for child in self.children.values():
+        for child in (*self.children.values(), *self.departing):
             with contextlib.suppress(ProcessLookupError):
                 child.process.kill()
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        tasks = [*keepers, *self.departing.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def listen(host: str, port: int) -> socket.socket:

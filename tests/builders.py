@@ -128,10 +128,15 @@ def vapi_call(call_id: str = "") -> VapiCall:
 
 
 class FakeVapi:
-    """A Vapi account in memory; `problem` is raised instead of creating, `during` runs while a create is on its way."""
+    """A Vapi account in memory; `problem` is raised instead of creating, `during` runs while a create is on its way.
 
-    def __init__(self, *, problem: VapiError | None = None, during: Callable[[], object] = lambda: None) -> None:
-        self.problem, self.during = problem, during
+    A create is answered with `answers`, else with a call of a new id.
+    """
+
+    def __init__(
+        self, *, problem: VapiError | None = None, during: Callable[[], object] = lambda: None, answers: VapiCall | None = None
+    ) -> None:
+        self.problem, self.during, self.answers = problem, during, answers
         self.created: list[Mapping[str, Any]] = []
         self.ended: list[str] = []
         self.looks = 0
@@ -143,7 +148,7 @@ class FakeVapi:
             raise self.problem
         with self._lock:
             self.created.append(request)
-        return vapi_call()
+        return self.answers or vapi_call()
 
     def end_call(self, control_url: str) -> None:
         with self._lock:

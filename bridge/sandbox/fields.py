@@ -116,6 +116,11 @@ def rfc2822(wall: float) -> str:
     return format_datetime(datetime.fromtimestamp(wall, UTC))
 
 
+def day_of(wall: float) -> str:
+    """2026-11-22, of UTC."""
+    return datetime.fromtimestamp(wall, UTC).date().isoformat()
+
+
 def _progress(number: int, wall: float) -> Form:
     return {"Timestamp": rfc2822(wall), "CallbackSource": "call-progress-events", "SequenceNumber": str(number)}
 

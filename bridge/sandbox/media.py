@@ -11,7 +11,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -267,10 +267,13 @@ class MediaSide:
         self._pipe.abort()
         self._reading.set()
 
-    async def leave(self, how: str = "hung-up", *, stop: bool = True) -> None:
-        """The call is over, or turned elsewhere: `stop` (unless that message gets lost) and a polite close."""
+    def leave(self, how: str = "hung-up", *, stop: bool = True) -> Coroutine[Any, Any, None]:
+        """The call is over, or turned elsewhere, now. Await the rest: `stop` (unless that message gets lost) and a polite close."""
         self._over(how)
         self._pipe.resume()
+        return self._say_goodbye(stop)
+
+    async def _say_goodbye(self, stop: bool) -> None:
         with suppress(PipeClosed):
             if stop:
                 message = {"event": "stop", "sequenceNumber": self._next(), "stop": self._ids, "streamSid": self.facts.stream_sid}

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from bridge.sandbox.asking import Next
 from bridge.sandbox.fields import stream_event
-from bridge.sandbox.leg import Ended, HungUp, Interrupted, Leg
+from bridge.sandbox.leg import Ended, HungUp, Interrupted, Leg, Turned
 from bridge.sandbox.media import MediaSide, Pipe, StreamFacts, Violation
 from bridge.sandbox.twiml import Verb
 from bridge.sandbox.web import WebFailure
@@ -110,6 +110,8 @@ async def _leave(leg: Leg, side: MediaSide, interrupted: Interrupted) -> None:
         leg.errands.run(side.give_up())
     elif manner == "vanish":
         side.vanish()
+    elif isinstance(interrupted, Turned):
+        leg.errands.run(side.leave("turned"))  # the server may stand still, which is why the call is turned elsewhere
     else:
         await side.leave("hung-up" if isinstance(interrupted, HungUp) else "turned", stop=manner == "stop")
 

@@ -1,7 +1,8 @@
-"""The little of Twilio's REST API that a bridge needs: look at a call, end it, send it elsewhere; fetch, stop or delete a recording.
+"""The little of Twilio's REST API that a bridge needs: look at a call or list them, end one, send it elsewhere; fetch, stop or delete a
+recording; see how a number is set up.
 
-It knows the `TwilioCall`s it was given by `take`, and nobody else. Shapes and codes are Twilio's; a status lags behind what was just asked
-for, as there. On demand the next requests fail: see `fail_with`.
+It knows the `TwilioCall`s it was given by `take`, the numbers in `numbers`, and nobody else. Shapes and codes are Twilio's; a status lags
+behind what was just asked for, as there. On demand the next requests fail: see `fail_with`.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ import asyncio
 import base64
 import hmac
 import re
+import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from bridge.sandbox.dial import Attempt
-from bridge.sandbox.fields import ACCOUNTS, API_VERSION, rfc2822
+from bridge.sandbox.fields import ACCOUNTS, API_VERSION, day_of, rfc2822
 from bridge.sandbox.seen import Recording
 from bridge.sandbox.twilio import TwilioCall
 
 LONGEST_TWIML = 4000
 RETRY_LATER = 429
+PAGE = 50
 MESSAGES: Mapping[int, tuple[int, str]] = {
     20001: (400, "Url and Twiml exclude each other"),
     20003: (401, "Authenticate"),
@@ -54,6 +57,21 @@ class Asked:
     answered: int
 
 
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A phone number of an account, as somebody set it up."""
+
+    phone_number: str
+    voice_url: str = ""
+    voice_method: str = "POST"
+    fallback_url: str = ""
+    status_callback: str = ""
+    status_method: str = "POST"
+    application_sid: str = ""
+    trunk_sid: str = ""
+    account_sid: str = ""  # a sub-account's; empty: the account's own
+
+
 class _Refused(Exception):
     """Not done; `code` is Twilio's."""
 
@@ -72,6 +90,7 @@ class TwilioRestSandbox:
         self.base_url = ""
         self.asked: list[Asked] = []
         self.calls: dict[str, TwilioCall] = {}
+        self.numbers: list[Number] = []
         self.deleted: list[str] = []  # recordings nobody can have any more, by their sid
         self._account_sid = account_sid
         self._login = "Basic " + base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
@@ -86,6 +105,8 @@ class TwilioRestSandbox:
         app.router.add_post(account + "/Calls/{sid}.json", self._update)
         app.router.add_post(account + "/Calls/{sid}/Recordings/{recording}.json", self._stop_recording)
         app.router.add_get(account + "/Recordings/{file}", self._recording)
+        app.router.add_get(account + "/IncomingPhoneNumbers.json", self._numbers)
+        app.router.add_get(account + "/Calls.json", self._list)
         app.router.add_delete(account + "/Recordings/{file}", self._delete_recording)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -164,6 +185,22 @@ class TwilioRestSandbox:
         elif url or twiml:
             call.turn(url, method=str(form.get("Method", "POST")), twiml=twiml)
         return web.json_response(call_resource(call))
+
+    async def _list(self, request: web.Request) -> web.Response:
+        """Newest first; `StartTime>` counts days, as Twilio promises no more."""
+        since, status = request.query.get("StartTime>", "")[:10], request.query.get("Status", "")
+        calls = sorted(self._of_account(request).values(), key=lambda call: -call.dialled_wall)
+        found = [call_resource(call) for call in calls if status in ("", call.status) and day_of(call.dialled_wall) >= since]
+        return _page(request, "calls", found)
+
+    # ---- numbers
+
+    async def _numbers(self, request: web.Request) -> web.Response:
+        """`PhoneNumber` finds every number with these digits in it."""
+        account, wanted = request.match_info["account"], request.query.get("PhoneNumber", "")
+        ours = (number for number in self.numbers if (number.account_sid or self._account_sid) == account)
+        found = [number_resource(number, account) for number in ours if wanted.lstrip("+") in number.phone_number]
+        return _page(request, "incoming_phone_numbers", found)
 
     # ---- recordings
 
@@ -254,6 +291,72 @@ def _resource(call: TwilioCall, sid: str, from_number: str, to_number: str) -> d
         "trunk_sid": None,
         "uri": f"{path}.json",
     }
+
+
+def number_resource(number: Number, account_sid: str) -> dict[str, Any]:
+    """A number as the API shows it."""
+    sid = f"PN{zlib.crc32(number.phone_number.encode()):032x}"
+    made = rfc2822(0.0)
+    return {
+        "account_sid": account_sid,
+        "address_requirements": "none",
+        "address_sid": None,
+        "api_version": API_VERSION,
+        "beta": False,
+        "bundle_sid": None,
+        "capabilities": {"voice": True, "sms": True, "mms": False, "fax": False},
+        "date_created": made,
+        "date_updated": made,
+        "emergency_address_sid": None,
+        "emergency_address_status": "unregistered",
+        "emergency_status": "Inactive",
+        "friendly_name": _formatted(number.phone_number),
+        "identity_sid": None,
+        "origin": "twilio",
+        "phone_number": number.phone_number,
+        "sid": sid,
+        "sms_application_sid": "",
+        "sms_fallback_method": "POST",
+        "sms_fallback_url": "",
+        "sms_method": "POST",
+        "sms_url": "",
+        "status": "in-use",
+        "status_callback": number.status_callback,
+        "status_callback_method": number.status_method,
+        "trunk_sid": number.trunk_sid or None,
+        "type": None,
+        "uri": f"{ACCOUNTS}/{account_sid}/IncomingPhoneNumbers/{sid}.json",
+        "voice_application_sid": number.application_sid,
+        "voice_caller_id_lookup": False,
+        "voice_fallback_method": "POST",
+        "voice_fallback_url": number.fallback_url,
+        "voice_method": number.voice_method,
+        "voice_receive_mode": "voice",
+        "voice_url": number.voice_url,
+    }
+
+
+def _page(request: web.Request, name: str, found: Sequence[Mapping[str, Any]]) -> web.Response:
+    """One page of a list, with the address of the next one."""
+    size, number = (int(request.query.get(key, default)) for key, default in (("PageSize", PAGE), ("Page", 0)))
+    shown = found[number * size : (number + 1) * size]
+
+    def address(page: int) -> str:
+        return str(request.rel_url.update_query({"PageSize": str(size), "Page": str(page)}))
+
+    is_last = (number + 1) * size >= len(found)
+    body = {
+        "end": number * size + max(0, len(shown) - 1),
+        "first_page_uri": address(0),
+        "next_page_uri": None if is_last else address(number + 1),
+        "page": number,
+        "page_size": size,
+        "previous_page_uri": address(number - 1) if number else None,
+        "start": number * size,
+        "uri": str(request.rel_url),
+        name: shown,
+    }
+    return web.json_response(body)
 
 
 def recording_resource(call: TwilioCall, recording: Recording) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def connect(call: CallSession, *, is_greeted: bool = False) -> str:
         stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
         stream_status_url=_url("twilio-stream-status"),
         token=stream_token.issue(key=key, call_sid=call.call_sid, epoch=call.epoch, expires=expires),
-        resume_url=_url("twilio-resume", call.epoch),
+        resume_url=resume_url(call.epoch),
         recording_url=_url("twilio-recording-call") if not asks and not again and consent.may_record(call) else "",
     )
 
@@ -135,6 +135,11 @@ def _voicemail(epoch: int, offer: str = "") -> str:
         offer=offer,
         offer_url=_url("twilio-callback", epoch),
     )
+
+
+def resume_url(epoch: int) -> str:
+    """Where Twilio asks what is next when the stream of this epoch is over."""
+    return _url("twilio-resume", epoch)
 
 
 def _url(door: str, *parts: int | str) -> str:

@@ -124,7 +124,7 @@ async def soak(order: Order, vendors: Vendors) -> dict[str, Any]:
             failed += 1 - await _all([call.begun], order.begin_within_s)
             await asyncio.sleep(order.seconds)
             call.fall_silent()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(SETTLE_S)
             call.twilio.stop()
             await _all([call.over], END_WITHIN_S)
             total["up"].add(call.up.settle())

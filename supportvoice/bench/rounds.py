@@ -126,7 +126,8 @@ async def soak(ground: Ground, ours: Subject, calls: int) -> dict[str, Any]:
             done += some
         late = await _state(running)
     counts = {key: sum(run[key] for run in runs) for key in ("calls", "failed")}
-    return {**counts, "right": all(run["right"] for run in runs), "at_start": born, "after_first": early, "at_end": late}
+    frames = {way: {key: sum(run["frames"][way][key] for run in runs) for key in runs[0]["frames"][way]} for way in ("up", "down")}
+    return {**counts, "frames": frames, "right": all(run["right"] for run in runs), "at_start": born, "after_first": early, "at_end": late}
 
 
 async def _soaked(ground: Ground, running: Running, count: int, what: str) -> dict[str, Any]:

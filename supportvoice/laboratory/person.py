@@ -23,6 +23,7 @@ ANSWERS: Mapping[str, str] = {
     "tool_failed": "thanks_goodbye",
     "opening_hours": "no_thanks",
     "cut_off": "what_did_i_say",
+    "still_here": "what_did_i_say",
     "you_cannot_log_in": "no_thanks",
     "not_remembered": "no_thanks",
     "nobody_free": "callback_message",

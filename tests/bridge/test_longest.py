@@ -7,7 +7,7 @@ import pytest
 from bridge import vapi_messages as vapi
 from bridge.actions import Action, AskForAgent, Leave, TellAgent
 from bridge.core import BridgeCore
-from bridge.ports import ROLLED_OVER, TIME_IS_UP
+from bridge.longest import ROLLED_OVER, TIME_IS_UP
 from bridge.rules import Rules
 from tests.bridge.test_core import CLIPS, a_call, agent_is_speaking, clears, played, run_until
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 from channels_redis.core import RedisChannelLayer
 from django.test import Client
 from pytest_django.fixtures import Settings
+from redis import asyncio as aioredis
 
+from bridge import live
 from calls import publisher
 from calls.publisher import Publisher
 from supportvoice.embedded import Hold, socket_path
@@ -94,3 +97,35 @@ def test_an_interruption_reaches_the_call_in_another_process_and_no_other_call(c
         knock(client, "user-interrupted", OTHER_SID)
         assert (mine.readline(), mine.readline()) == ("speech\n", "interrupted\n")
         assert others.readline() == "interrupted\n"
+
+
+async def test_connections_that_nobody_uses_are_given_back_and_who_listens_keeps_theirs(address: str) -> None:
+    asking = aioredis.Redis.from_url(address)
+    layer = RedisChannelLayer(hosts=[{"address": address, "socket_timeout": None}])
+
+    async def connections() -> int:
+        return len(await asking.client_list()) - 1
+
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def listen(call_sid: str) -> None:
+        async for hint in live.listen(layer, call_sid):
+            heard.put_nowait(hint)
+
+    staying, *others = [asyncio.create_task(listen(f"CA{number}")) for number in range(8)]
+    async with asyncio.timeout(10):
+        while await connections() < 8:
+            await asyncio.sleep(0.01)
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        await layer.wait_received()
+        await live.give_back_idle(layer)
+        while await connections() > 1:
+            await asyncio.sleep(0.01)
+        await live.tell(layer, "CA0", live.COMMANDS)
+        assert await heard.get() == live.COMMANDS
+    staying.cancel()
+    await asyncio.wait([staying])
+    await layer.close_pools()
+    await asking.aclose()

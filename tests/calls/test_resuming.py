@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from agents.payload import RESUMED
+from agents.payload import HANDED_ON, RESUMED
 from bridge.ports import Closing
 from calls import handover, ladder, memory, resuming, services, sessions
 from calls.history import add_line
@@ -84,6 +84,35 @@ def test_a_caller_whose_stream_is_over_gets_the_agent_back_on_another_one(why: s
     assert states(call) == [(0, VapiState.LIVE), (1, VapiState.ASKED)]
     assert not services.heartbeat(call_sid=call.call_sid, epoch=0, at=timezone.now())
     assert services.admit_stream(call_sid=call.call_sid, account_sid=call.account_sid, stream_sid="MZ2", epoch=1, at=timezone.now())
+
+
+def moved(call: CallSession, why: str, at: datetime) -> ladder.Step | handover.AskAnew:
+    """The stream is over, Twilio asks what is next, and opens the one it is told of."""
+    sid, epoch = call.call_sid, fresh(call).epoch
+    services.stream_closed(call_sid=sid, epoch=epoch, closing=Closing(why), at=at)
+    step = handover.next_step(call_sid=sid, epoch=epoch, at=at)
+    sessions.start_conversation(vapi_session_pk=call.vapi_sessions.latest("n").pk, by="worker", client=FakeVapi())
+    services.admit_stream(call_sid=sid, account_sid=call.account_sid, stream_sid=f"MZ{epoch + 2}", epoch=epoch + 1, at=at)
+    return step
+
+
+def test_a_call_that_a_process_hands_on_because_it_leaves_has_lost_nothing_however_often_it_is() -> None:
+    a_line(targets=("tier2",))
+    call, now = talking(), timezone.now()
+    assert [moved(call, "drained", now + timedelta(seconds=second)) for second in range(5)] == [ladder.Resume()] * 5
+    assert [moved(call, "stream-lost", now + timedelta(seconds=second)) for second in (6, 7)] == [ladder.Resume()] * 2
+    kinds = list(call.events.values_list("kind", flat=True))
+    assert (kinds.count("conversation-handed-on"), kinds.count("conversation-lost")) == (5, 2)
+    assert isinstance(moved(call, "stream-lost", now + timedelta(seconds=8)), ladder.DialHuman)
+
+
+@pytest.mark.parametrize(("why", "words"), [("drained", HANDED_ON), ("stream-lost", RESUMED)])
+def test_who_was_handed_on_in_good_order_hears_no_apology(why: str, words: str) -> None:
+    call, client = talking(), FakeVapi()
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing(why), at=timezone.now())
+    handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    assert sessions.start_conversation(vapi_session_pk=call.vapi_sessions.get(n=1).pk, by="worker", client=client)
+    assert client.created[-1]["assistant"]["firstMessage"] == words
 
 
 def test_who_asks_for_an_epoch_that_is_long_over_is_sent_to_the_door_of_the_newest_and_changes_nothing() -> None:

@@ -96,6 +96,9 @@ def test_an_account_that_is_refused_does_not_keep_twilio_from_answering_for_the_
         def hang_up(self, call_sid: str, account_sid: str) -> bool:
             raise AssertionError
 
+        def redirect(self, call_sid: str, url: str, account_sid: str) -> bool:
+            raise AssertionError
+
     refused, ours = [a_call(account_sid=THEIRS) for _ in range(2)], a_call(account_sid=OURS)
     CallSession.objects.update(status=Status.TRANSFERRING, last_seen_at=timezone.now() - 2 * TTL)
     assert end_silent_calls(now=timezone.now(), ttl=TTL, twilio=Twilio()) == []

@@ -30,6 +30,7 @@ class FakeTwilio:
         self.word, self.words, self.problem = word, words, problem
         self.asked: list[str] = []
         self.hung_up: list[str] = []
+        self.sent_on: list[str] = []
 
     def status(self, call_sid: str, account_sid: str = "") -> str:
         self.asked.append(call_sid)
@@ -41,6 +42,10 @@ class FakeTwilio:
         if self.problem is not None:
             raise self.problem
         self.hung_up.append(call_sid)
+        return True
+
+    def redirect(self, call_sid: str, url: str, account_sid: str = "") -> bool:
+        self.sent_on.append(call_sid)
         return True
 
 

@@ -295,6 +295,35 @@ def test_nobody_answers_so_the_next_is_rung_and_then_the_voicemail(client: Clien
     assert (call.recordings.get().sid, call.recordings.get().seconds) == ("RE" + "d" * 32, 14)
 
 
+@pytest.mark.parametrize(
+    ("told", "verb", "outcome"),
+    [
+        ({"DialCallStatus": "busy"}, "Dial", Outcome.UNKNOWN),
+        ({"DialCallStatus": "no-answer"}, "Dial", Outcome.UNKNOWN),
+        ({"DialCallStatus": "failed"}, "Dial", Outcome.UNKNOWN),
+        ({"DialCallStatus": "canceled"}, "Dial", Outcome.UNKNOWN),
+        ({"DialCallStatus": "a status of next year"}, "Dial", Outcome.UNKNOWN),
+        ({}, "Dial", Outcome.UNKNOWN),
+        ({"DialCallStatus": "completed", "DialBridged": "false"}, "Dial", Outcome.UNKNOWN),
+        ({"DialCallStatus": "completed", "DialCallDuration": "1"}, "Hangup", Outcome.HANDED_OVER),
+        ({"DialCallStatus": "completed", "DialCallDuration": "1", "DialBridged": "true"}, "Hangup", Outcome.HANDED_OVER),
+        ({"DialCallStatus": "answered", "DialCallDuration": "600"}, "Hangup", Outcome.HANDED_OVER),
+    ],
+)
+def test_whatever_twilio_tells_of_a_persons_telephone_the_caller_is_helped_on_and_a_retry_gets_the_same(
+    client: Client, told: dict[str, str], verb: str, outcome: Outcome
+) -> None:
+    answered_call(client, people=("tier2", "boss"))
+    stream_opened()
+    stream_over("no-agent")
+    knock(client, f"{DOOR}/resume/0", about())
+    answers = [knock(client, f"{DOOR}/dial/0/tier2", about(**told)) for _ in range(2)]
+    assert answers[0].content == answers[1].content
+    assert verbs(answers[0])[-1] == verb
+    assert (b"+15550100112" in answers[0].content) == (verb == "Dial")
+    assert CallSession.objects.get().outcome == outcome
+
+
 def test_without_people_and_voicemail_the_caller_hears_an_apology(client: Client) -> None:
     answered_call(client, people=(), voicemail=False)
     stream_opened()

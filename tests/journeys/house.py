@@ -119,7 +119,7 @@ class House:
         """Place a call `after_s` from now and return at once; its result is the phone, when the call is over and the house has settled.
 
         `leave` makes the caller hang up after a moment (see `TwilioCall.wait_for`). `more` goes to the phone; `says` is sound it
-        utters from the first moment on, `backup_faults` are those of the backup Vapi.
+        utters from the first moment on, `caller` somebody else than the scenario's, `backup_faults` are those of the backup Vapi.
         """
         calling = asyncio.run_coroutine_threadsafe(self._carry(scenario, faults or Faults(), leave, after_s, more), self._loop)
         self._placed.append(calling)
@@ -145,12 +145,15 @@ class House:
     async def _carry(self, scenario: Scenario, faults: Faults, leave: Leave | None, after_s: float, more: dict[str, Any]) -> TwilioCall:
         await asyncio.sleep(after_s)
         says, backup_faults = more.pop("says", b""), more.pop("backup_faults", None) or Faults()
+        caller = more.pop("caller", None) or Caller(scenario.caller)
         phone = TwilioCall(
             webhook_url=f"{self.stack.url}/webhook/twilio",
             status_url=f"{self.stack.url}/webhook/twilio/status",
             auth_token=self.secrets.auth_token,
             account_sid=self.secrets.account_sid,
-            **{"to_number": LINE, "caller": Caller(scenario.caller), **more},
+            to_number=more.pop("to_number", LINE),
+            caller=caller,
+            **more,
         )
         phone.phone.utter(says)
         self.phones.append(self.twilio.take(phone))

@@ -21,13 +21,15 @@ from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.proxy import Weather
 from bridge.sandbox.script import PERSON_PLEASE, PLAIN, Heard, Press, Scenario, Step
 from bridge.sandbox.twilio import TwilioCall
-from supportvoice.laboratory.ground import valkey_at
+from supportvoice.laboratory.ground import connected_to, valkey_at
+from supportvoice.laboratory.runs import Ways
 from tests.journeys.conftest import assert_logs_are_clean
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.outage import Wire, nobody_can_write
 from tests.journeys.test_calls import heard, nothing_to_complain_of
 from tests.journeys.test_demo import database as database
-from tests.journeys.test_killed import COMES, KnownSocket, connected_to, serving
+from tests.journeys.test_killed import COMES
+from tests.journeys.test_rescued import serving
 
 pytestmark = pytest.mark.journey
 
@@ -92,7 +94,7 @@ def test_calls_that_are_on_and_calls_that_come_while_the_database_is_away(lonely
 @pytest.mark.load
 def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to_the_next(lonely: House) -> None:
     """Its callers go on by heart, and what was told before the kill stands in its place, once."""
-    line, known = KnownSocket(), len(lonely.phones)
+    line, known = Ways(), len(lonely.phones)
     with nobody_can_write(lonely.directory / "db.sqlite3"):
         calling = lonely.place(PLAIN, web=line, humans=COMES)
         lonely.eventually(lambda: len(lonely.phones) > known)

@@ -16,10 +16,10 @@ from django.utils import timezone
 from agents import lines
 from agents import services as agent_services
 from agents.models import AssistantTemplate, TemplateVersion
-from calls import endings, handover, ladder, services, sessions
+from calls import endings, handover, inbox, ladder, person, services, sessions
 from calls.models import CallSession, EndReason
 from calls.sweep import end_silent_calls
-from tests.builders import ACCOUNT, LINE, FakeVapi
+from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
 from tests.calls import doors
 
 VAPI_ANSWERS_S = 0.004
@@ -34,6 +34,9 @@ class TwilioSaysOver:
         return "completed"
 
     def hang_up(self, call_sid: str, account_sid: str) -> bool:
+        return True
+
+    def redirect(self, call_sid: str, url: str, account_sid: str) -> bool:
         return True
 
 
@@ -68,6 +71,29 @@ def start(pk: int) -> dict[str, int]:
     client = FakeVapi(during=lambda: time.sleep(VAPI_ANSWERS_S))
     won = sessions.start_conversation(vapi_session_pk=pk, by="worker", client=client)
     return {"won": won, "created": len(client.created), "ended": len(client.ended)}
+
+
+def start_as(pk: int, vapi_call_id: str) -> bool:
+    """As the worker does it: the agent is created, under this id, and what was told of it before is caught up with."""
+    client = FakeVapi(during=lambda: time.sleep(VAPI_ANSWERS_S), answers=vapi_call(vapi_call_id))
+    won = sessions.start_conversation(vapi_session_pk=pk, by="worker", client=client)
+    inbox.catch_up(vapi_session_pk=pk, at=timezone.now())
+    return won
+
+
+def stream_first(sid: str, pk: int) -> dict[str, Any]:
+    """A stream that found no agent: it is let in, and creates the agent itself if nobody does."""
+    return {"let_in": admit(sid, "MZ1"), **start(pk)}
+
+
+def forget_person(number: str) -> int:
+    """Tried again, as whoever is asked to erase somebody would."""
+    for _ in range(20):
+        try:
+            return person.erase(number, by="ada", at=timezone.now()).gone.calls
+        except OperationalError:
+            time.sleep(0.01)
+    raise AssertionError("the database never let anybody be erased")
 
 
 def admit(sid: str, stream: str, epoch: int = 0) -> bool:
@@ -127,5 +153,22 @@ def end(sid: str, reason: str) -> bool:
 
 
 JOBS: dict[str, Callable[..., Any]] = {
-    job.__name__: job for job in (ring, twilio, vapi, start, admit, hang_up, resume, sweep, beat, edit, whole_call, end)
+    job.__name__: job
+    for job in (
+        ring,
+        twilio,
+        vapi,
+        start,
+        start_as,
+        stream_first,
+        forget_person,
+        admit,
+        hang_up,
+        resume,
+        sweep,
+        beat,
+        edit,
+        whole_call,
+        end,
+    )
 }

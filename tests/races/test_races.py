@@ -7,13 +7,20 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from django.utils import timezone
 
-from calls.models import CallSession, EndReason, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
+from calls import inbox, services
+from calls.models import CallEvent, CallSession, EndReason, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
 from tests.builders import LINE, a_call, a_line, call_sid, session_of
 from tests.races.pair import Pair
 
 TIMES = 40
+SAID = (
+    *("Welcome to our telephone desk", "My parcel never arrived", "When was it ordered", "Three weeks ago, on Tuesday"),
+    *("Which city should receive it", "Aberdeen, near the harbour", "Somebody signed for everything", "That was certainly not me"),
+    *("Then we shall send another", "Wonderful, goodbye"),
+)
 
 
 def of_each(calls: list[CallSession], **more: Any) -> list[dict[str, Any]]:
@@ -48,33 +55,91 @@ def test_r2_and_r3_webhooks_of_one_call_leave_the_same_rows_whoever_comes_first(
     stands = {how_it_stands(call) for call in calls}
     assert len(stands) == 1, "the order of news made a difference"
     lines, ended = json.loads(stands.pop())
-    assert [text for _, text in lines] == [f"line number {number}" for number in range(10)]
+    assert [text for _, text in lines] == list(SAID)
     assert ended == ["customer-ended-call", VapiState.ENDED, True]
 
 
-def webhooks(call: CallSession) -> list[str]:
-    about = {"call": {"id": f"v-{call.call_sid}", "name": f"{call.call_sid}.0"}}
+def webhooks(call: CallSession, *, is_named: bool = True, turns: int = 0) -> list[str]:
+    """What Vapi tells of a call of ten lines; `turns` of them are in its report too."""
+    vapi_call = {"id": f"v-{call.call_sid}"} | ({"name": f"{call.call_sid}.0"} if is_named else {})
     at = 1_790_000_000_000
     finals: list[dict[str, Any]] = [
         {
             "type": "transcript",
             "transcriptType": "final",
             "role": "user" if n % 2 else "assistant",
-            "transcript": f"line number {n}",
+            "transcript": SAID[n],
             "timestamp": at + 3000 * n,
         }
         for n in range(10)
     ]
-    partials = [{**final, "transcriptType": "partial", "transcript": "line"} for final in finals[:4]]
+    partials = [{**final, "transcriptType": "partial", "transcript": "the"} for final in finals[:4]]
     over = {"type": "status-update", "status": "ended", "endedReason": "customer-ended-call", "timestamp": at + 40_000}
-    report = {"type": "end-of-call-report", "endedReason": "customer-ended-call", "cost": 0.1, "timestamp": at + 50_000, "artifact": {}}
-    return [json.dumps({"message": {**message, **about}}) for message in (*finals, *partials, over, report)]
+    said = [
+        {
+            "role": "user" if n % 2 else "bot",
+            "message": SAID[n],
+            "time": at + 3000 * n,
+            "duration": 900,
+            "secondsFromStart": 3.0 * n,
+        }
+        for n in range(turns)
+    ]
+    artifact = {"messages": said} if said else {}
+    report = {
+        "type": "end-of-call-report",
+        "endedReason": "customer-ended-call",
+        "cost": 0.1,
+        "timestamp": at + 50_000,
+        "artifact": artifact,
+    }
+    return [json.dumps({"message": {**message, "call": vapi_call}}) for message in (*finals, *partials, over, report)]
 
 
 def how_it_stands(call: CallSession) -> str:
     session = session_of(call)
     lines = TranscriptLine.objects.filter(call=call).exclude(vapi_call_id="").order_by("vendor_ms").values_list("role", "said")
     return json.dumps([list(map(list, lines)), [session.ended_reason, session.state, session.report_at is not None]])
+
+
+@pytest.mark.parametrize("is_named", [True, False], ids=["by our name", "by an id we do not know yet"])
+def test_r4_what_vapi_tells_of_an_agent_before_it_has_answered_us_is_not_lost(pair: Pair, is_named: bool) -> None:
+    calls = [a_call() for _ in range(2 * TIMES)]
+    starts = [{"pk": session_of(call).pk, "vapi_call_id": f"v-{call.call_sid}"} for call in calls]
+    tells = [
+        {
+            "bodies": [body for body in webhooks(call, is_named=is_named) if SAID[0] in body or "status-update" in body],
+            "seed": number,
+        }
+        | {"after_s": 0.0004 * (number % TIMES)}
+        for number, call in enumerate(calls)
+    ]
+    done = pair.at_once("start_as", starts, "vapi", tells, gap_s=0.05)
+    assert [statuses for _, statuses in done] == [[200, 200]] * len(calls)
+    for pk in inbox.inbox_to_do(now=timezone.now() + timedelta(minutes=1)):  # the schedule's
+        inbox.reprocess(pk=pk, at=timezone.now())
+    assert not InboxMessage.objects.filter(processed_at=None).exists()
+    for call in calls:
+        lines, (reason, state, _) = json.loads(how_it_stands(call))
+        assert ([text for _, text in lines], state) == ([SAID[0]], VapiState.ENDED)
+        assert reason in ("customer-ended-call", "")
+    assert CallSession.objects.count() == len(calls), "a ghost came with the early news"
+
+
+def test_r5_a_last_line_that_is_later_than_the_report_is_added_once(pair: Pair) -> None:
+    calls = [a_call() for _ in range(TIMES)]
+    for call in calls:
+        VapiSession.objects.filter(call=call).update(state=VapiState.LIVE, vapi_call_id=f"v-{call.call_sid}", live_at=timezone.now())
+    told = [webhooks(call, turns=9) for call in calls]
+    reports = [{"bodies": [body for body in each if "end-of-call-report" in body], "seed": 0} for each in told]
+    finals = [{"bodies": [body for body in each if '"final"' in body], "seed": number} for number, each in enumerate(told)]
+    for place, report in enumerate(reports):
+        report["after_s"] = 0.008 * (place % 10)  # before, between and after the ten lines
+    done = pair.at_once("vapi", reports, "vapi", finals, gap_s=0.12)
+    assert all(set(first) | set(second) == {200} for first, second in done)
+    for call in calls:
+        lines, (_, _, is_reported) = json.loads(how_it_stands(call))
+        assert ([text for _, text in lines], is_reported) == (list(SAID), True)
 
 
 def test_r6_a_call_that_is_swept_gives_no_sign_of_life_and_one_that_does_is_not_swept(pair: Pair) -> None:
@@ -95,6 +160,18 @@ def test_r8_a_task_that_runs_twice_creates_one_agent(pair: Pair) -> None:
     tried = pair.at_once("start", [{"pk": session.pk} for session in sessions], gap_s=0.025)
     assert [first["created"] + second["created"] for first, second in tried] == [1] * TIMES
     assert set(VapiSession.objects.values_list("state", flat=True)) == {VapiState.LIVE}
+
+
+def test_r9_a_stream_that_is_there_before_its_agent_gets_one_whoever_makes_it(pair: Pair) -> None:
+    calls = [a_call() for _ in range(TIMES)]
+    sessions = [session_of(call) for call in calls]
+    streams = [{"sid": call.call_sid, "pk": session.pk} for call, session in zip(calls, sessions, strict=True)]
+    done = pair.at_once("start", [{"pk": session.pk} for session in sessions], "stream_first", streams, gap_s=0.03)
+    assert [stream["let_in"] for _, stream in done] == [True] * TIMES
+    assert [worker["created"] + stream["created"] for worker, stream in done] == [1] * TIMES
+    assert {bool(worker["won"]) for worker, _ in done} == {True, False}, "one of them always came first: there was no race"
+    assert set(VapiSession.objects.values_list("state", flat=True)) == {VapiState.LIVE}
+    assert set(CallSession.objects.values_list("status", flat=True)) == {Status.STREAMING}
 
 
 def test_r10_of_two_streams_with_one_token_one_is_let_in(pair: Pair) -> None:
@@ -135,6 +212,30 @@ def test_r13_a_call_keeps_the_words_it_began_with_whatever_is_published_meanwhil
         assert len(given) == 3
         assert all(prompt in each for each in given)
     assert len({prompt for _, (prompt, *_) in done}) > 2, "hardly anything was published between the calls"
+
+
+def test_r14_nothing_said_stays_of_somebody_who_is_erased_while_their_call_is_told_of(pair: Pair) -> None:
+    numbers = [f"+1555010{number:04d}" for number in range(1000, 1000 + TIMES)]
+    calls = [a_call(from_number=number, status=Status.STREAMING, stream_epoch=0) for number in numbers]
+    for call in calls:
+        VapiSession.objects.filter(call=call).update(state=VapiState.LIVE, vapi_call_id=f"v-{call.call_sid}", live_at=timezone.now())
+    tells = [{"bodies": webhooks(call, turns=10), "seed": number} for number, call in enumerate(calls)]
+    erases = [{"number": number, "after_s": 0.002 * (place % 20)} for place, number in enumerate(numbers)]
+    done = pair.at_once("vapi", tells, "forget_person", erases, gap_s=0.06)
+    assert [(set(statuses), gone) for statuses, gone in done] == [({200}, 1)] * TIMES
+    for call in calls:
+        services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
+    left = {
+        "lines": TranscriptLine.everything.filter(said__in=SAID).count(),
+        "messages": sum(_tells(body) for body in InboxMessage.objects.values_list("body", flat=True)),
+        "events": sum(_tells(detail) for detail in CallEvent.objects.values_list("detail", flat=True)),
+        "numbers": CallSession.objects.filter(from_number__in=numbers).count(),
+    }
+    assert left == dict.fromkeys(left, 0)
+
+
+def _tells(kept: Any) -> bool:
+    return any(sentence in json.dumps(kept) for sentence in SAID)
 
 
 def test_r15_the_end_of_a_call_stands_whatever_is_told_beside_and_after_it(pair: Pair) -> None:

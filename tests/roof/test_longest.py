@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.ports import ROLLED_OVER, TIME_IS_UP
+from bridge.longest import ROLLED_OVER, TIME_IS_UP
 from bridge.sandbox.script import TEN_MINUTES
 from supportvoice.rehearsal import Rehearsed, rehearse, words
 

@@ -14,18 +14,20 @@ from typing import Any
 import pytest
 from django.http import QueryDict
 from django.test import Client
+from django.utils import timezone
 from twilio.request_validator import RequestValidator
 
 from agents import account, lines, signing
 from bridge import stream_token
 from bridge.ports import Admission
 from bridge.twilio_http import TwilioProof
-from calls import twilio_account
+from calls import services, sessions, twilio_account
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, Status
 from tests.builders import FakeVapi, a_person
 from tests.calls import doors
-from tests.calls.doors import ACCOUNT_SID, CALL_SID, PUBLIC_URL, a_line, incoming, knock, signature, tree
+from tests.calls.doors import ACCOUNT_SID, CALL_SID, NUMBER, PUBLIC_URL, a_line, incoming, knock, signature, tree
+from tests.calls.vapi_house import vapi_house
 
 pytestmark = pytest.mark.django_db(transaction=True)
 OLD, NEW = "old-" + "o" * 40, "new-" + "n" * 40
@@ -100,6 +102,30 @@ def test_what_we_send_carries_the_new_secret_at_once(settings: Any) -> None:
     assert signing.secret_of({}) == NEW
     assert account.client() is not before[0]
     assert twilio_account.client() is not before[1]
+
+
+def test_a_call_at_the_backup_account_is_ended_after_its_key_was_rotated_and_the_next_one_is_made_with_the_new_key(settings: Any) -> None:
+    a_line()
+    with vapi_house() as backup:
+        settings.VAPI_BACKUP_BASE_URL, settings.VAPI_BACKUP_API_KEY, backup.vapi.api_key = backup.vapi.base_url, OLD, OLD
+        before, now = at_the_backup(CALL_SID), timezone.now()
+        assert sessions.start_conversation(vapi_session_pk=before, by="worker", client=account.client(account.BACKUP))
+        settings.VAPI_BACKUP_API_KEY = backup.vapi.api_key = NEW  # Vapi knows the old one no more
+        after = at_the_backup("CA" + "b" * 32)
+        assert sessions.start_conversation(vapi_session_pk=after, by="worker", client=account.client(account.BACKUP))
+        assert account.keys() == {"main": OLD, "backup": NEW}, (
+            "whoever opens a socket there shows the new one, and the main one's is its own"
+        )
+        assert sessions.end_session(pk=before, client=account.client(sessions.account_of(pk=before)), at=now)
+        assert [bool(call.open) for sid in (CALL_SID, "CA" + "b" * 32) for call in backup.of(sid)] == [False, True]
+
+
+def at_the_backup(call_sid: str) -> int:
+    """A call whose agent is to be had at the backup account; its session."""
+    call = services.open_call(sid=call_sid, account_sid=ACCOUNT_SID, from_number=doors.CALLER, to_number=NUMBER, at=timezone.now())
+    assert call is not None
+    call.vapi_sessions.update(account=account.BACKUP)
+    return call.vapi_sessions.get().pk
 
 
 def test_new_calls_need_nothing_of_the_old_one(client: Client, settings: Any) -> None:

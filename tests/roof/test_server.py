@@ -17,8 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from supportvoice import server
 from supportvoice.duty import Duty
+from supportvoice.laboratory.ground import children, connected_to, descriptors
+from supportvoice.watchdog import STUCK_S, TICK_S
 
 HOME = Path(__file__).resolve().parents[2]
+LISTENING = "0A"
 
 
 @dataclass
@@ -27,8 +30,8 @@ class Serving:
     port: int
     children: list[int]
 
-    def live(self) -> connect:
-        return connect(f"ws://127.0.0.1:{self.port}/live", proxy=None)
+    def live(self, path: str = "/live") -> connect:
+        return connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None)
 
     async def get(self, path: str) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -59,6 +62,12 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def listens(pid: int, port: int) -> bool:
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    accepting = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{port:04X}") and line[3] == LISTENING}
+    return bool(accepting & set(descriptors(pid)))
 
 
 async def until(condition: object, *, within: float = 30.0) -> None:
@@ -109,10 +118,51 @@ async def test_a_second_signal_ends_the_wait() -> None:
         assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
 
 
+async def test_when_the_wait_is_over_streams_are_handed_on_and_not_cut() -> None:
+    async with serve(1) as serving, serving.live("/leaves") as first, serving.live("/leaves") as second:
+        serving.parent.terminate()
+        while b" 503 " not in await serving.get("/readyz"):
+            await asyncio.sleep(0.02)
+        serving.parent.send_signal(signal.SIGINT)
+        for call in (first, second):
+            with pytest.raises(ConnectionClosed) as closed:
+                await asyncio.wait_for(call.recv(), 30)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4000
+        assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_child_that_is_told_to_leave_keeps_its_streams_while_others_serve_whoever_is_new(workers: int) -> None:
+    async with serve(workers) as serving, serving.live() as call:
+        assert await says(call, "hello") == "5"
+        (carrier,) = connected_to(call.local_address[1], serving.children)
+        os.kill(carrier, signal.SIGTERM)
+        await until(lambda: len(children(serving.parent.pid)) == workers + 1)
+        await until(lambda: not listens(carrier, serving.port))
+        for _ in range(6):
+            async with serving.live() as another:
+                assert await says(another, "new") == "3"
+        assert await says(call, "still here") == "10"
+        await call.close()
+        await until(lambda: not alive(carrier))
+        serving.parent.terminate()
+        assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
+
+
 async def test_a_killed_child_is_replaced() -> None:
     async with serve(1) as serving:
         os.kill(serving.children[0], signal.SIGKILL)
         assert (await serving.get("/again")).endswith(b"/again 0")  # waits in the backlog for the new child
+        assert not alive(serving.children[0])
+
+
+async def test_a_child_whose_event_loop_is_stuck_ends_by_itself_and_is_replaced() -> None:
+    async with serve(1) as serving:
+        began = asyncio.get_running_loop().time()
+        assert await serving.get("/stuck") == b""
+        assert STUCK_S <= asyncio.get_running_loop().time() - began + TICK_S <= 2 * STUCK_S
+        assert (await serving.get("/again")).endswith(b"/again 0")
         assert not alive(serving.children[0])
 
 
@@ -150,3 +200,17 @@ async def test_what_the_first_call_loads_is_set_aside_when_it_is_over(monkeypatc
         assert not await carrying.on_tick(1)
         seen.append(times)
     assert seen == [0, 0, 0, 1, 1, 1, 2]
+
+
+async def test_when_the_last_call_is_over_the_process_rests_and_goes_on_serving_if_it_cannot() -> None:
+    rested = []
+
+    async def rest() -> None:
+        rested.append(duty.streams)
+        raise ConnectionError
+
+    duty = Duty()
+    carrying = server.CallServer(server.configured(print), duty=duty, drain_s=1.0, at_rest=rest)
+    for duty.streams in (0, 2, 1, 0, 0, 1, 0):
+        assert not await carrying.on_tick(1)
+    assert rested == [0, 0]

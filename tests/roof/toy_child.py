@@ -1,9 +1,14 @@
-"""A serving process around a toy application: `/live` is a stream that stays until its peer leaves."""
+"""A serving process around a toy application: `/live` is a stream that stays until its peer leaves, `/leaves` one that can be handed on.
+
+Whoever asks for `/stuck` has the event loop turn no more.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import socket
+import threading
 from typing import Any
 
 from supportvoice.duty import Duty
@@ -12,9 +17,12 @@ from supportvoice.limits import BodyLimits
 from supportvoice.server import serve_as_child
 
 FLOOD = b"x" * 65_536
+duty = Duty()
 
 
 async def toy(scope: Any, receive: Any, send: Any) -> None:
+    if scope["path"] == "/stuck":
+        threading.Event().wait()
     if scope["type"] == "http":
         message = await receive()
         text = f"{scope['path']} {len(message['body'])}".encode()
@@ -26,8 +34,18 @@ async def toy(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/flood":
         while True:
             await send({"type": "websocket.send", "bytes": FLOOD})
+    if scope["path"] == "/leaves":
+        await handed_on()
+        await send({"type": "websocket.close", "code": 4000})
+        return
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "text": f"{len(message.get('text') or message['bytes'])}"})
+
+
+async def handed_on() -> None:
+    asked = asyncio.Event()
+    with duty.carried.during(asked.set):
+        await asked.wait()
 
 
 def house(duty: Duty) -> Any:
@@ -47,9 +65,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--listening", "--lifeline", "--parent"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--boot")
     given = parser.parse_args()
     die_with_parent(given.parent)
-    duty = Duty()
     serve_as_child(
         house(duty),
         duty=duty,

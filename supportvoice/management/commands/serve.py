@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
+import uuid
 from typing import Any
 
 from django.conf import settings
@@ -15,7 +17,7 @@ from django.utils import timezone
 
 from agents import services
 from agents.tasks import premake_version
-from calls import publisher
+from calls import numbers, publisher, rescue
 from supportvoice.checks import problems
 from supportvoice.embedded import EmbeddedAway, Hold
 from supportvoice.server import Parent, listen
@@ -54,12 +56,23 @@ class Command(BaseCommand):
                 self.stdout.flush()
 
             make_first_line()
-            code = asyncio.run(self._serve(Parent(listening, options["workers"], options["role"], settings.BASE_DIR, ready)))
+            threading.Thread(target=numbers.say_at_start, name="numbers", daemon=True).start()  # nobody waits for Twilio
+            code = asyncio.run(self._serve(Parent(listening, options["workers"], options["role"], settings.BASE_DIR, ready, bury)))
         if code:
             raise SystemExit(code)
 
     async def _serve(self, parent: Parent) -> int:
         return await parent.run()
+
+
+def bury(boot: uuid.UUID) -> None:
+    """A child is dead: whoever looks after its calls need not wait. Without a database they find out by themselves."""
+    try:
+        rescue.died(boot=boot, at=timezone.now())
+    except DatabaseError as problem:
+        log.warning("the death of a serving process could not be told", extra={"problem": type(problem).__name__})
+    finally:
+        connections.close_all()
 
 
 def make_first_line() -> None:

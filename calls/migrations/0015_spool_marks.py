@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('calls', '0012_claimed_callbacks'),
+        ('calls', '0014_compared_lists'),
     ]
 
     operations = [

@@ -1,0 +1,311 @@
+"""The calls of a process that died, froze or is stuck: others notice, and have Twilio ask what is next.
+
+Each serving process raises the counter of its lease every half second, as long as its event loop is well. Everybody reads
+everybody's counter and times it with a clock of their own, so no two clocks need agree. A counter that stood still for
+`LEASE_S`, or whose process its parent or its machine knows to be dead, is claimed by one conditional UPDATE, and the calls go
+to the claimer with it: should that one die too, the next one finds them there. Twilio is given 0.7 s to come to the resume
+door by itself; a call that is where it was then is sent there. Nothing of a call is changed here: the resume door raises its
+epoch, once, whoever asks it, and whoever held it before writes nothing any more.
+
+A process that could not raise its own counter has no right to judge others by theirs: it starts to time them anew. So an
+outage of the database kills nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
+
+from django.db import close_old_connections, connections, transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from bridge.errors import TwilioError
+from calls.history import NewEvent, record_events
+from calls.lease_rows import ProcessLease
+from calls.models import CallSession, OutboxCommand, Source, Status
+from calls.webhooks import spoken
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 2.0
+RENEW_EVERY_S = 0.5
+LATE_S = 2 * RENEW_EVERY_S  # a renewal that took longer says that something is wrong with us, or with the database
+LOOK_EVERY_S = 0.25
+ASKED_WITHIN_S = 0.7  # for Twilio to come to the resume door by itself
+TRY_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # after a redirect that Twilio did not take
+REDIRECTS_AT_ONCE = 8
+KEPT_FOR = timedelta(hours=1)  # a claimed lease; it is of no use but to be looked at
+
+
+class Twilio(Protocol):
+    """What we need of `bridge.twilio_rest.TwilioRest`."""
+
+    def redirect(self, call_sid: str, url: str, account_sid: str = "") -> bool: ...
+
+
+class Beat(NamedTuple):
+    """A lease that nobody has claimed, as it was read."""
+
+    boot: uuid.UUID
+    counter: int
+    is_dead: bool = False  # somebody saw it die, or sees that it is not there
+
+
+class Sign(NamedTuple):
+    """What was seen last of a process, and when."""
+
+    beat: Beat
+    at: float
+
+
+class Observer:
+    """Whose counter stands still. Pure: `now` is monotonic seconds of the one who looks."""
+
+    def __init__(self, lease_s: float = LEASE_S) -> None:
+        self._lease = lease_s
+        self._signs: dict[uuid.UUID, Sign] = {}
+
+    def look(self, beats: Iterable[Beat], now: float) -> list[Sign]:
+        """The last signs of those that are to be claimed."""
+        before, self._signs = self._signs, {}
+        for beat in beats:
+            seen = before.get(beat.boot)
+            moved = seen is None or seen.beat.counter != beat.counter
+            self._signs[beat.boot] = Sign(beat, now if seen is None or moved else seen.at)
+        return [sign for sign in self._signs.values() if sign.beat.is_dead or now - sign.at >= self._lease]
+
+    def forget(self) -> None:
+        """Time everybody anew."""
+        self._signs = {}
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def begin(*, boot: uuid.UUID, at: datetime, place: str = "") -> None:
+    ProcessLease.objects.get_or_create(boot=boot, defaults={"born_at": at, "place": place})
+
+
+def renew(*, boot: uuid.UUID) -> bool:
+    """The process is well. False when it is taken for dead: its calls are no longer its own."""
+    return ProcessLease.objects.filter(boot=boot, dead_at=None, claimed_by=None).update(counter=F("counter") + 1) == 1
+
+
+def died(*, boot: uuid.UUID, at: datetime) -> None:
+    """Whoever started this process, or it itself, says that it carries nothing any more."""
+    lease, _ = ProcessLease.objects.get_or_create(boot=boot, defaults={"born_at": at, "dead_at": at})
+    ProcessLease.objects.filter(pk=lease.pk, dead_at=None).update(dead_at=at)
+
+
+def beats(*, but: uuid.UUID, is_gone: Callable[[str], bool] = lambda place: False) -> list[Beat]:
+    """The leases of all others that nobody has claimed."""
+    rows = ProcessLease.objects.filter(claimed_by=None).exclude(boot=but).values_list("boot", "counter", "dead_at", "place")
+    return [Beat(boot, counter, dead_at is not None or is_gone(place)) for boot, counter, dead_at, place in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """A call to look after. `since` is the last sign of the process that had it, `due` when to look, in monotonic seconds."""
+
+    call_sid: str
+    account_sid: str
+    short_id: str
+    epoch: int
+    since: float
+    due: float
+    tries: int = 0
+
+
+def claim(sign: Sign, *, by: uuid.UUID, at: datetime, now: float) -> list[Rescue] | None:
+    """Take over the calls of a process, if it has given no sign since. None: somebody else did, or it has."""
+    lease = ProcessLease.objects.filter(Q(counter=sign.beat.counter) | Q(dead_at__isnull=False), boot=sign.beat.boot, claimed_by=None)
+    with transaction.atomic():
+        if lease.update(claimed_by=by, claimed_at=at) == 0:
+            return None
+        held = CallSession.objects.live().filter(held_by=sign.beat.boot)
+        calls = list(left_alone(held))
+        held.update(held_by=by)
+        ProcessLease.objects.filter(claimed_at__lt=at - KEPT_FOR).delete()
+    due = now + ASKED_WITHIN_S
+    return [Rescue(call.call_sid, call.account_sid, call.short_id, call.epoch, sign.at, due) for call in calls]
+
+
+def left_alone(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
+    """Those whose stream nobody carries and nobody has found anything else for: a person's talk is not to be disturbed."""
+    dialled = Exists(OutboxCommand.objects.filter(call=OuterRef("pk"), verb="dial"))
+    promised = Q(status=Status.TRANSFERRING) & ~dialled
+    return calls.filter(Q(status__in=(Status.STREAMING, Status.RECOVERING)) | promised, stream_epoch=F("epoch"))
+
+
+def rescue(job: Rescue, *, twilio: Twilio | None, clock: Callable[[], float] = time.monotonic) -> Rescue | None:
+    """Send a call that is where it was to the resume door. Returns the job when it is to be tried again."""
+    mine = CallSession.objects.live().filter(call_sid=job.call_sid)
+    if not left_alone(mine.filter(epoch=job.epoch)).exists():
+        if mine.exists():
+            _note(job, "asked", clock())
+        return None
+    if twilio is None:
+        log.error("A call whose process died cannot be rescued: there is no account at Twilio", extra={"call": job.short_id})
+        return None
+    try:
+        if twilio.redirect(job.call_sid, spoken.resume_url(job.epoch), job.account_sid):
+            _note(job, "redirected", clock())
+        return None  # else the caller has hung up: the sweep writes it down
+    except TwilioError as problem:
+        log.warning("Twilio did not take a redirect", extra={"call": job.short_id, "problem": str(problem), "status": problem.status})
+    if job.tries >= len(TRY_AGAIN_S):
+        return None
+    return replace(job, tries=job.tries + 1, due=clock() + TRY_AGAIN_S[job.tries])
+
+
+def _note(job: Rescue, how: str, now: float) -> None:
+    detail = {"how": how, "ms": max(0, round((now - job.since) * 1000))}
+    record_events(call_sid=job.call_sid, events=[NewEvent("call-rescued", Source.SYSTEM, timezone.now(), detail, now)])
+
+
+# -- the process -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Life:
+    """This process's. `boot` is None where nobody renews a lease; it changes when the process was taken for dead and was not."""
+
+    boot: uuid.UUID | None = None
+
+
+class Lifeguard:
+    """A thread that renews this process's lease and looks after others. `is_well` tells of its event loop.
+
+    `twilio` gives the client to redirect with; None: there is no account. `place` names this process on its machine, and `is_gone`
+    tells of any other place whether its process is known to be dead: then nobody waits for a lease.
+    """
+
+    def __init__(
+        self,
+        life: Life,
+        *,
+        boot: uuid.UUID,
+        is_well: Callable[[], bool],
+        twilio: Callable[[], Twilio | None],
+        place: str = "",
+        is_gone: Callable[[str], bool] = lambda place: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._place, self._is_gone = place, is_gone
+        self._life, self._is_well, self._twilio, self._clock = life, is_well, twilio, clock
+        self._life.boot = self._boot = boot
+        self._begun = False
+        self._renewed_at = float("-inf")
+        self._observer = Observer()
+        self._rescues: list[Rescue] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lifeguard", daemon=True)
+        self._hands = ThreadPoolExecutor(REDIRECTS_AT_ONCE, thread_name_prefix="rescue")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, *, within_s: float = 2.0) -> None:
+        """The process ends and carries nothing any more: what it leaves is for others at once."""
+        self._stopping.set()
+        self._thread.join(within_s)
+        self._hands.shutdown(wait=False, cancel_futures=True)
+
+    # -- in the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._safely(self.turn)
+            while not self._stopping.wait(self._pause()):
+                self._safely(self.turn)
+            self._safely(self._say_goodbye)
+        finally:
+            connections.close_all()
+
+    def _pause(self) -> float:
+        with self._lock:
+            due = min((job.due for job in self._rescues), default=float("inf"))
+        return min(LOOK_EVERY_S, max(0.01, due - self._clock()))
+
+    def _safely(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as problem:  # whatever the database raises: this thread must live on
+            self._observer.forget()
+            log.warning("A lease could not be looked after", extra={"problem": type(problem).__name__})
+        finally:
+            close_old_connections()
+
+    def turn(self) -> None:
+        """Renew, look, claim, and send what is due on its way. Raises what the database raises."""
+        if not self._renewed():
+            return
+        for sign in self._silent():
+            jobs = claim(sign, by=self._boot, at=timezone.now(), now=self._clock())
+            if jobs is not None:
+                log.error("A process is gone: its calls are looked after", extra={"calls": len(jobs)})
+                self._add(jobs)
+        self._send_due()
+
+    def _renewed(self) -> bool:
+        """Renew when it is time. False while this process may judge nobody."""
+        now = self._clock()
+        if self._begun and now - self._renewed_at < RENEW_EVERY_S:
+            return True
+        if not self._is_well():
+            self._observer.forget()
+            return False
+        if not self._begun or not renew(boot=self._boot):
+            if self._begun:
+                log.error("This process was taken for dead: it goes on with a lease of its own")
+                self._life.boot = self._boot = uuid.uuid4()
+            begin(boot=self._boot, at=timezone.now(), place=self._place)
+            self._begun = True
+        before, self._renewed_at = self._renewed_at, self._clock()
+        if self._renewed_at - before > LATE_S:
+            self._observer.forget()
+        return True
+
+    def _silent(self) -> Collection[Sign]:
+        asked = self._clock()
+        seen = beats(but=self._boot, is_gone=self._is_gone)
+        now = self._clock()
+        if now - asked > LATE_S:
+            self._observer.forget()
+        return self._observer.look(seen, now)
+
+    def _send_due(self) -> None:
+        now = self._clock()
+        with self._lock:
+            due = [job for job in self._rescues if job.due <= now]
+            self._rescues = [job for job in self._rescues if job.due > now]
+        for job in due:
+            self._hands.submit(self._rescue, job)
+
+    def _rescue(self, job: Rescue) -> None:
+        try:
+            again = rescue(job, twilio=self._twilio(), clock=self._clock)
+        except Exception as problem:  # nobody awaits this thread; the row says whose the call is, and another try is made
+            log.error("A rescue failed", extra={"call": job.short_id, "problem": type(problem).__name__})
+            again = replace(job, tries=job.tries + 1, due=self._clock() + 1.0) if job.tries < len(TRY_AGAIN_S) else None
+        finally:
+            close_old_connections()
+        if again is not None:
+            self._add([again])
+
+    def _add(self, jobs: Iterable[Rescue]) -> None:
+        with self._lock:
+            self._rescues.extend(jobs)
+
+    def _say_goodbye(self) -> None:
+        if self._begun:
+            died(boot=self._boot, at=timezone.now())

@@ -1,0 +1,243 @@
+"""A process that is gone loses its calls to one other, which has Twilio ask what is next; one that is well loses none."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from bridge.errors import TwilioUnavailable
+from calls import handover, rescue, services
+from calls.models import CallSession, OutboxCommand, ProcessLease, Status
+from calls.rescue import ASKED_WITHIN_S, LEASE_S, Beat, Lifeguard, Observer, Sign
+from tests.builders import a_call
+
+A, B = uuid.UUID(int=1), uuid.UUID(int=2)
+
+
+class Redirects:
+    """Twilio, as far as it is asked to send calls elsewhere."""
+
+    def __init__(self, *, away: int = 0) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self._away = away
+
+    def redirect(self, call_sid: str, url: str, account_sid: str = "") -> bool:
+        self.asked.append((call_sid, url))
+        if len(self.asked) <= self._away:
+            raise TwilioUnavailable("Twilio failed.", status=503)
+        return True
+
+
+def carried(boot: uuid.UUID = A, **fields: Any) -> CallSession:
+    ProcessLease.objects.get_or_create(boot=boot, defaults={"born_at": timezone.now(), "counter": 7})
+    return a_call(**{"status": Status.STREAMING, "stream_epoch": 0, "held_by": boot, **fields})
+
+
+def claimed(boot: uuid.UUID = A, by: uuid.UUID = B, counter: int = 7) -> list[rescue.Rescue] | None:
+    return rescue.claim(Sign(Beat(boot, counter), 10.0), by=by, at=timezone.now(), now=12.0)
+
+
+# -- who is gone -------------------------------------------------------------------------------------------------------
+
+
+def test_a_counter_that_stands_still_for_a_lease_is_seen_and_one_that_moves_is_not() -> None:
+    observer = Observer()
+    seen = [observer.look([Beat(A, 5), Beat(B, tick)], tick * 0.5) for tick in range(6)]
+    assert [[sign.beat.boot for sign in signs] for signs in seen] == [[], [], [], [], [A], [A]]
+    assert seen[4][0].at == 0.0
+
+
+def test_a_process_that_was_seen_to_die_is_claimed_without_a_wait() -> None:
+    assert [sign.beat.boot for sign in Observer().look([Beat(A, 5, is_dead=True)], 3.0)] == [A]
+
+
+@pytest.mark.django_db
+def test_a_process_whose_machine_says_that_it_is_gone_is_claimed_without_a_wait() -> None:
+    rescue.begin(boot=A, at=timezone.now(), place="here 7")
+    rescue.begin(boot=B, at=timezone.now(), place="here 8")
+    found = rescue.beats(but=uuid.uuid4(), is_gone=lambda place: place == "here 7")
+    assert [sign.beat.boot for sign in Observer().look(found, 3.0)] == [A]
+
+
+def test_who_forgets_times_everybody_for_a_whole_lease_again() -> None:
+    observer = Observer()
+    observer.look([Beat(A, 5)], 0.0)
+    observer.forget()
+    assert observer.look([Beat(A, 5)], LEASE_S) == []
+    assert observer.look([Beat(A, 5)], 2 * LEASE_S) != []
+
+
+# -- what becomes of its calls -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_one_claims_a_lease_and_has_its_calls_and_every_other_gets_nothing() -> None:
+    call = carried()
+    jobs = claimed()
+    assert jobs is not None
+    assert [(job.call_sid, job.epoch, job.due) for job in jobs] == [(call.call_sid, 0, 12.0 + ASKED_WITHIN_S)]
+    assert claimed(by=uuid.uuid4()) is None
+    assert CallSession.objects.get().held_by == B
+    assert not rescue.renew(boot=A)
+
+
+@pytest.mark.django_db
+def test_a_process_that_gave_a_sign_since_it_was_looked_at_keeps_its_calls() -> None:
+    carried()
+    assert rescue.renew(boot=A)
+    assert claimed(counter=7) is None
+    assert CallSession.objects.get().held_by == A
+
+
+@pytest.mark.django_db
+def test_when_the_rescuer_dies_too_the_next_one_finds_the_calls_with_it() -> None:
+    call = carried()
+    ProcessLease.objects.create(boot=B, born_at=timezone.now())
+    claimed()
+    jobs = claimed(boot=B, by=uuid.uuid4(), counter=0)
+    assert jobs is not None
+    assert [job.call_sid for job in jobs] == [call.call_sid]
+
+
+@pytest.mark.django_db
+def test_a_process_started_again_has_a_lease_of_its_own_and_its_calls_are_not_mistaken_for_those_before() -> None:
+    carried()
+    rescue.died(boot=A, at=timezone.now())
+    rescue.begin(boot=B, at=timezone.now())
+    later = carried(B)
+    assert claimed(by=B) is not None
+    assert rescue.renew(boot=B)
+    assert CallSession.objects.get(pk=later.pk).held_by == B
+
+
+@pytest.mark.django_db
+def test_a_call_that_is_where_it_was_is_sent_to_the_resume_door_of_its_epoch() -> None:
+    call, twilio = carried(), Redirects()
+    [job] = claimed() or []
+    assert rescue.rescue(job, twilio=twilio, clock=lambda: 12.7) is None
+    assert [(sid, url.rsplit("/webhook", 1)[1]) for sid, url in twilio.asked] == [(call.call_sid, "/twilio/resume/0")]
+    event = call.events.get(kind="call-rescued")
+    assert event.detail == {"how": "redirected", "ms": 2700}
+
+
+@pytest.mark.django_db
+def test_a_call_that_twilio_asked_for_by_itself_is_left_alone() -> None:
+    call, twilio = carried(), Redirects()
+    [job] = claimed() or []
+    handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    assert rescue.rescue(job, twilio=twilio, clock=lambda: 12.7) is None
+    assert twilio.asked == []
+    assert call.events.get(kind="call-rescued").detail["how"] == "asked"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("how", ["over", "dialled", "at the voicemail", "not yet streaming"])
+def test_a_caller_who_is_looked_after_is_not_disturbed(how: str) -> None:
+    states = {"dialled": Status.TRANSFERRING, "at the voicemail": Status.VOICEMAIL}
+    call = carried(status=states.get(how, Status.STREAMING), stream_epoch=-1 if how == "not yet streaming" else 0)
+    if how == "over":
+        services.end_call(call_sid=call.call_sid, at=timezone.now(), reason="caller_hung_up")  # type: ignore[arg-type]
+    if how == "dialled":
+        OutboxCommand.objects.create(call=call, key="dial:x", to="twilio", verb="dial", asked_at=timezone.now())
+    assert claimed() == []
+
+
+@pytest.mark.django_db
+def test_a_redirect_that_twilio_does_not_take_is_tried_again_and_then_given_up() -> None:
+    carried()
+    twilio, [job], tries = Redirects(away=99), claimed() or [], 0
+    again: rescue.Rescue | None = job
+    while again is not None:
+        tries += 1
+        again = rescue.rescue(again, twilio=twilio, clock=lambda: 0.0)
+    assert tries == 1 + len(rescue.TRY_AGAIN_S)
+
+
+@pytest.mark.django_db
+def test_old_leases_are_cleared_away() -> None:
+    carried()
+    long_ago = timezone.now() - timedelta(hours=2)
+    ProcessLease.objects.create(boot=uuid.uuid4(), born_at=long_ago, claimed_by=B, claimed_at=long_ago)
+    claimed()
+    assert list(ProcessLease.objects.values_list("boot", flat=True)) == [A]
+
+
+# -- the process -------------------------------------------------------------------------------------------------------
+
+
+def a_lifeguard(clock: list[float], twilio: Redirects | None = None, *, well: bool = True) -> tuple[rescue.Life, Lifeguard]:
+    life = rescue.Life()
+    return life, Lifeguard(life, boot=B, is_well=lambda: well, twilio=lambda: twilio, clock=lambda: clock[0])
+
+
+def turns(guard: Lifeguard, clock: list[float], seconds: float) -> None:
+    for _ in range(round(seconds / 0.25)):
+        guard.turn()
+        clock[0] += 0.25
+
+
+@pytest.mark.django_db
+def test_a_lifeguard_claims_a_silent_process_after_one_lease() -> None:
+    carried()
+    clock = [100.0]
+    _, guard = a_lifeguard(clock)
+    turns(guard, clock, LEASE_S)
+    assert CallSession.objects.get().held_by == A
+    turns(guard, clock, 0.5)
+    assert CallSession.objects.get().held_by == B
+
+
+@pytest.mark.django_db
+def test_a_process_that_could_not_renew_its_own_lease_waits_a_whole_one_before_it_claims_another() -> None:
+    carried()
+    clock = [100.0]
+    _, guard = a_lifeguard(clock)
+    turns(guard, clock, 0.5)
+    clock[0] += 30.0  # the database was away, or we were stopped
+    turns(guard, clock, LEASE_S)
+    assert CallSession.objects.get().held_by == A
+
+
+@pytest.mark.django_db
+def test_a_process_whose_loop_is_stuck_renews_nothing_and_claims_nobody() -> None:
+    carried()
+    clock = [100.0]
+    _, guard = a_lifeguard(clock, well=False)
+    turns(guard, clock, 10.0)
+    assert not ProcessLease.objects.filter(boot=B).exists()
+    assert CallSession.objects.get().held_by == A
+
+
+@pytest.mark.django_db
+def test_a_process_that_was_taken_for_dead_goes_on_under_another_name() -> None:
+    clock = [100.0]
+    life, guard = a_lifeguard(clock)
+    turns(guard, clock, 0.25)
+    ProcessLease.objects.filter(boot=B).update(claimed_by=A, claimed_at=timezone.now())
+    turns(guard, clock, 1.0)
+    assert life.boot not in (None, B)
+    assert ProcessLease.objects.get(boot=life.boot).claimed_by is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_running_lifeguard_sends_the_calls_of_a_dead_process_on_and_says_goodbye() -> None:
+    call, sent = carried(), threading.Event()
+
+    class Told(Redirects):
+        def redirect(self, call_sid: str, url: str, account_sid: str = "") -> bool:
+            sent.set()
+            return super().redirect(call_sid, url, account_sid)
+
+    rescue.died(boot=A, at=timezone.now())
+    twilio = Told()
+    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: True, twilio=lambda: twilio)
+    guard.start()
+    assert sent.wait(5.0)
+    guard.stop()
+    assert [sid for sid, _ in twilio.asked] == [call.call_sid]
+    assert ProcessLease.objects.get(boot=B).dead_at is not None

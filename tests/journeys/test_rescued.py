@@ -1,0 +1,176 @@
+"""Processes that die, stand still or leave with callers on them: each caller goes on with the AI, which knows what was said.
+
+Whoever carries a call is found by its socket. What is struck is struck while the agent speaks. After a stream that ended without a
+close frame Twilio goes on with the next verb, or stays with the caller on the dead stream: nobody has proven which, so both must do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from bridge.sandbox.outcome import LOST_AFTER_S, longest_silence
+from bridge.sandbox.script import TECHFLOW
+from bridge.sandbox.twilio import STALLED_MS, TwilioCall
+from supportvoice.laboratory.ground import children, connected_to
+from supportvoice.laboratory.person import Person
+from supportvoice.laboratory.runs import Ways
+from tests.journeys.house import LONGEST_S, House
+from tests.journeys.test_calls import heard
+
+pytestmark = pytest.mark.journey
+
+GOES_ON, STAYS = "next_verb", "stay"
+WITHIN_S = {GOES_ON: 3.0, STAYS: 4.0}
+FROZEN_WITHIN_S = 4.5
+TRIES = 3
+GAP_S = 2.0
+
+
+@dataclass
+class OnTheLine:
+    """A caller the agent is speaking to, and the moment their process was struck."""
+
+    mode: str
+    phone: TwilioCall
+    ways: Ways
+    calling: Future[TwilioCall]
+    struck_at: float = 0.0
+
+    def is_answered(self) -> bool:
+        """The agent has begun to speak since the caller first did."""
+        whats = [moment.what for moment in list(self.phone.timeline)]
+        return "hears-speech" in whats[whats.index("caller-says") :]
+
+    def moved_s(self) -> float | None:
+        """From the strike until another process had the caller."""
+        after = [stream.started_at for stream in list(self.phone.streams)[1:] if stream.started_at]
+        return after[0] - self.struck_at if after else None
+
+    def served_s(self) -> float:
+        """From the strike until the next agent's first words."""
+        return min(final.started_at for final in self.phone.heard if final.clip_name == "cut_off") - self.struck_at
+
+
+def serving(house: House) -> list[int]:
+    return children(house.stack.members["serve"].process.pid)
+
+
+@contextmanager
+def standing_still(pids: Sequence[int]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def placed(house: House, mode: str) -> OnTheLine:
+    known, ways = len(house.phones), Ways()
+    calling = house.place(TECHFLOW, caller=Person(), web=ways, on_abnormal_close=mode)
+    house.eventually(lambda: len(house.phones) > known)
+    return OnTheLine(mode, house.phones[known], ways, calling)
+
+
+def on_one_child(house: House, *modes: str) -> tuple[int, list[OnTheLine]]:
+    """A call in each mode, all carried by one child, the agent in its long answer."""
+    house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
+    carrier, *others = serving(house)
+    with standing_still(others):  # so that who is there takes all; it ends itself when it wakes, and is replaced
+        lines = [placed(house, mode) for mode in modes]
+        house.eventually(lambda: all(line.ways.port and connected_to(line.ways.port, [carrier]) for line in lines))
+    for line in lines:
+        house.wait(line.phone.wait_for("caller-says", within=LONGEST_S))
+    house.eventually(lambda: all(line.is_answered() for line in lines), within=LONGEST_S)
+    house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
+    return carrier, lines
+
+
+def struck(house: House, strike: Callable[[House, int, Sequence[OnTheLine]], None], *modes: str) -> list[OnTheLine]:
+    """The calls, over and settled; placed again when this machine did not keep their time."""
+    for tries_left in reversed(range(TRIES)):
+        carrier, lines = on_one_child(house, *modes)
+        for line in lines:
+            line.struck_at = time.monotonic()
+        strike(house, carrier, lines)
+        for line in lines:
+            house.settle(line.calling.result(LONGEST_S).call_sid)
+        if all(line.phone.late_ms <= STALLED_MS for line in lines) or not tries_left:
+            break
+        print("The machine stood still: the calls are placed again")  # noqa: T201
+    return lines
+
+
+def went_on_with_the_agent(house: House, line: OnTheLine, *, event: str = "conversation-lost") -> None:
+    phone = line.phone
+    clips = [name for name, _ in heard(phone)]
+    assert clips.count("greeting") == 1
+    assert {"you_cannot_log_in", "account_locked"} & set(clips)  # said by who knows what the first agent was told
+    assert phone.dials == []
+    assert longest_silence(phone)[0] <= LOST_AFTER_S
+    row, kinds = house.row(phone.call_sid), house.kinds(phone.call_sid)
+    assert (row["end_reason"], row["rung"], row["epoch"]) == ("agent_ended", "R1", 1)
+    assert kinds.count(event) == 1
+    assert len([session for session in house.at_vapi(phone.call_sid) if session.public["endedAt"]]) == 2
+
+
+# -- what is done to them ------------------------------------------------------------------------------------------------
+
+
+def killed(house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
+    os.kill(carrier, signal.SIGKILL)
+
+
+def frozen(house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
+    """Until the last of its callers is with another."""
+    with standing_still([carrier]):
+        house.eventually(lambda: all(line.moved_s() is not None for line in lines), within=LONGEST_S)
+
+
+def told_to_leave(house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
+    os.kill(carrier, signal.SIGTERM)
+
+
+# -- the promises --------------------------------------------------------------------------------------------------------
+
+
+def test_callers_of_a_process_that_is_killed_go_on_with_the_agent_whether_twilio_goes_on_or_stays(house: House) -> None:
+    for line in struck(house, killed, GOES_ON, STAYS):
+        went_on_with_the_agent(house, line)
+        assert line.served_s() <= WITHIN_S[line.mode]
+        assert line.phone.streams[0].end == "broken"
+        rescued = [detail["how"] for kind, detail in house.events(line.phone.call_sid) if kind == "call-rescued"]
+        assert rescued == ["redirected"] if line.mode == STAYS else "redirected" not in rescued
+
+
+@pytest.mark.load
+def test_a_process_that_stands_still_loses_its_callers_to_another_and_writes_nothing_when_it_wakes(house: House) -> None:
+    (line,) = struck(house, frozen, STAYS)
+    went_on_with_the_agent(house, line)
+    moved_s = line.moved_s()
+    assert moved_s is not None
+    assert moved_s <= FROZEN_WITHIN_S
+    closed = [detail for kind, detail in house.events(line.phone.call_sid) if kind == "stream-closed"]
+    assert [detail["why"] for detail in closed] == ["agent-ended"]
+    house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
+
+
+@pytest.mark.load
+def test_a_process_that_leaves_hands_its_callers_on_between_two_sentences_and_nobody_hears_of_it(house: House) -> None:
+    for line in struck(house, told_to_leave, GOES_ON, STAYS):
+        went_on_with_the_agent(house, line, event="conversation-handed-on")
+        first, second = line.phone.streams
+        assert not {"cut_off", "trouble"} & {final.clip_name for final in line.phone.heard}
+        assert ("ask_email", True) in heard(line.phone)  # what the agent was saying was heard to its end
+        assert first.ended_at is not None
+        assert second.started_at - first.ended_at <= GAP_S
+        assert "conversation-lost" not in house.kinds(line.phone.call_sid)
