@@ -7,7 +7,7 @@ ARGS ?=
 # A machine that forbids compiled modules makes every one of our processes compile all it imports: 3.5 s instead of 1.2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test long load fuzz faults laboratory model thirty lint serve lock clips clean
+.PHONY: demo test long load fuzz faults laboratory model thirty outages lint serve lock clips clean
 
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
@@ -54,6 +54,11 @@ laboratory: $(VENV)/.run
 CALLS ?= 30
 thirty: $(VENV)/.dev
 	THIRTY=$(CALLS) $(BIN)/python -m pytest --timeout 900 -s -m journey tests/journeys/test_thirty.py $(ARGS)
+
+# The database of a real house away for so long, with one call after the other.
+SECONDS ?= 600
+outages: $(VENV)/.dev
+	OUTAGE_SECONDS=$(SECONDS) $(BIN)/python -m pytest --timeout 1200 -s -m journey tests/journeys/test_outages.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

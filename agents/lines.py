@@ -58,6 +58,7 @@ class Answer:
     version: Candidate | None
     team_id: int | None = None
     hours: Hours = ALWAYS
+    zero_for_person: bool = True
 
     @property
     def version_id(self) -> int | None:
@@ -107,6 +108,12 @@ def answer(number: str, *, draw: float) -> Answer | None:
     return _drawn(line, draw)
 
 
+def remembered(number: str, *, draw: float) -> Answer | None:
+    """`answer`, without asking anybody; None when this process has never seen the line."""
+    line = _known.get(number)
+    return _drawn(line, draw) if line is not None else None
+
+
 def warm() -> int:
     """Remember every line now, so that a database lost later costs no call. Returns how many there are."""
     lines = {number: line for number in PhoneLine.objects.values_list("number", flat=True) if (line := _read(number))}
@@ -133,6 +140,7 @@ def conversation_request(
     unnoticed: bool = False,
     handed_on: bool = False,
     prepared: bool = True,
+    by_heart: bool = False,
 ) -> dict[str, Any]:
     """The body of `POST /call` for a session of a call that this version answers on this line.
 
@@ -141,9 +149,10 @@ def conversation_request(
     `so_far`: what was said before another session was lost; this one takes up the conversation there. `taken_back`: the
     caller was with people meanwhile, none of whom came. `handed_on`: nothing was lost, only the
     process changed. `unnoticed`: nothing was lost either, and the caller is told nothing.
+    `by_heart`: the database is known to be away and is not asked.
     Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
-    chosen = _chosen(line_id, version_id)
+    chosen = (_remembered(line_id, version_id) if by_heart else None) or _chosen(line_id, version_id)
     stored = chosen.assistant_id if prepared and so_far is None else ""
     inline = None if stored else payload.assistant(chosen.words, server=server)
     if inline is not None and so_far is not None:
@@ -165,12 +174,16 @@ def _chosen(line_id: int | None, version_id: int) -> Candidate:
         version = TemplateVersion.objects.select_related("template").get(pk=version_id)
         return candidate(version, share=100, targets=tuple(_targets(line_id)))
     except DatabaseError:
-        known = (each for line in list(_known.values()) if line.answer.line_id == line_id for each in line.candidates)
-        remembered = next((each for each in known if each.version_id == version_id), None)
-        if remembered is None:
+        known = _remembered(line_id, version_id)
+        if known is None:
             raise
         log.warning("version taken from memory, the database is away")
-        return remembered
+        return known
+
+
+def _remembered(line_id: int | None, version_id: int) -> Candidate | None:
+    known = (each for line in list(_known.values()) if line.answer.line_id == line_id for each in line.candidates)
+    return next((each for each in known if each.version_id == version_id), None)
 
 
 def candidate(version: TemplateVersion, *, share: int, targets: tuple[Target, ...]) -> Candidate:
@@ -213,6 +226,7 @@ def _read(number: str) -> _Line | None:
         version=None,
         team_id=line.team_id,
         hours=hours.of(line),
+        zero_for_person=line.zero_for_person,
     )
     return _Line(answer=settled, candidates=candidates)
 

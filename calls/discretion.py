@@ -16,7 +16,10 @@ from calls.redaction import USUAL, Rules
 
 log = logging.getLogger(__name__)
 
+MOST_CALLS = 2000
+
 _known: dict[int, Rules] = {}  # a dict assignment is atomic, so no lock
+_calls: dict[str, int] = {}  # the newest calls of this process and their versions, for when nobody can be asked
 
 
 def rules_of(version_id: int | None) -> Rules:
@@ -25,6 +28,18 @@ def rules_of(version_id: int | None) -> Rules:
     if version_id not in _known:
         remember(version_id, TemplateVersion.objects.values(*Discretion.rule_fields()).get(pk=version_id))
     return _known[version_id]
+
+
+def answered_by(call_sid: str, version_id: int) -> None:
+    """Remember which version answers a call."""
+    _calls[call_sid] = version_id
+    while len(_calls) > MOST_CALLS:
+        _calls.pop(next(iter(_calls), ""), None)
+
+
+def rules_of_call(call_sid: str) -> Rules:
+    """Of a call, as far as this process remembers it; it asks nobody."""
+    return _known.get(_calls.get(call_sid, 0), USUAL)
 
 
 def remember(version_id: int, fields: Mapping[str, Any]) -> None:
@@ -41,3 +56,4 @@ def remember(version_id: int, fields: Mapping[str, Any]) -> None:
 def forget() -> None:
     """Empty this process's memory."""
     _known.clear()
+    _calls.clear()

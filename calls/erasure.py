@@ -26,7 +26,7 @@ from django.db import connection, transaction
 from django.db.models import F, Model, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 
-from calls import keeping, unsaid, vendor_erasures
+from calls import keeping, patience, unsaid, vendor_erasures
 from calls.history import pages_look
 from calls.keeping import ALL, Facts, Parts, Wish
 from calls.models import (
@@ -133,7 +133,8 @@ def leave_no_trace(*, pause: Callable[[float], None] = time.sleep) -> bool:
         return False
     with connection.cursor() as cursor:
         if connection.vendor != "sqlite":
-            cursor.execute(f"VACUUM {', '.join(model._meta.db_table for model in SAID_IN)}")
+            with patience.of(None):
+                cursor.execute(f"VACUUM {', '.join(model._meta.db_table for model in SAID_IN)}")
             return True
         for _ in range(CHECKPOINT_TRIES):
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -17,7 +17,7 @@ from django.db import IntegrityError, InterfaceError, OperationalError, transact
 from agents.models import TemplateVersion
 from bridge.errors import BadMessage
 from calls import masking, unsaid, vapi_events, vapi_report
-from calls.discretion import rules_of
+from calls.discretion import rules_of, rules_of_call
 from calls.models import CallSession, InboxMessage, Source, VapiSession
 from calls.redaction import redact_body
 from calls.vapi_events import NEED_THE_ID, VapiMessage
@@ -121,6 +121,14 @@ def _of_vapi(message: VapiMessage, session: VapiSession | None, at: datetime, un
     told = {"source": Source.VAPI, "kind": message.kind, "vapi_call_id": message.vapi_call_id}
     body = masking.without_digits_in_arguments(kept) if message.holds_arguments and _listens(session) else kept
     return {**told, "key": message.key(kept), "body": body, "at": at, "call_id": call_id}
+
+
+def by_heart(message: VapiMessage) -> Any:
+    """What may be kept of a message while nobody can be asked whose it is: by the rules of its call if they are known, else the usual."""
+    rules = rules_of_call(message.call_sid)
+    kept: Any = message.kept()
+    kept = redact_body(vapi_report.redacted(kept, rules) if message.kind == REPORT else kept, rules)
+    return masking.without_digits_in_arguments(kept) if message.holds_arguments else kept
 
 
 def _listens(session: VapiSession | None) -> bool:

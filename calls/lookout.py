@@ -49,10 +49,12 @@ class Lookout:
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            with suppress(LedgerAway):
-                for ref in await self._ask(partial(with_news, tuple(self._looks))):
-                    if ref in self._looks:
-                        self._looks[ref]()
+            refs: Collection[CallRef] = tuple(self._looks)
+            with suppress(LedgerAway):  # else nobody knows for whom there is news, and all look
+                refs = await self._ask(partial(with_news, refs))
+            for ref in refs:
+                if ref in self._looks:
+                    self._looks[ref]()
 
 
 def with_news(refs: Collection[CallRef]) -> list[CallRef]:

@@ -547,3 +547,5 @@ class SecondFactor(models.Model):
 
 
 from calls.queue_rows import AgentPlace, LineLimit, Waiting  # noqa: E402, F401 - tables of their own module
+from calls.spool_rows import LastRun as LastRun  # noqa: E402
+from calls.spool_rows import SpoolMark as SpoolMark  # noqa: E402

@@ -27,6 +27,7 @@ from calls import consent, erasure, export
 from calls.erasure import Gone
 from calls.export import stamp
 from calls.keeping import ALL
+from calls.ledger import the_keeper
 from calls.models import CallSession, ErasedWhy, InboxMessage, Recording, Status, ToolRun, TranscriptLine, VapiReport
 
 E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
@@ -96,7 +97,12 @@ def held(number: str) -> Held:
 
 
 def erase(number: str, *, by: str, at: datetime, address: str = "") -> Erased:
-    """Erase all of it now; the vendors are asked by whoever looks next (`vendor_erasures.ask`)."""
+    """Erase all of it now; the vendors are asked by whoever looks next (`vendor_erasures.ask`).
+
+    What an outage left in a spool is stored first, so that its calls are found. What living processes keep comes later, and is
+    left out then as all late news are.
+    """
+    the_keeper().adopt()
     gone, unsettled, person = Gone(), 0, mark(number)
     for call in calls_of(number):
         gone += erasure.wipe(pk=call.pk, parts=ALL, why=ErasedWhy.REQUEST, at=at, asked_for=person)

@@ -64,6 +64,7 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     answer = lines.answer(to_number, draw=lines.draw_of(sid))
     if answer is not None and answer.version is not None:
         discretion.remember(answer.version.version_id, answer.version.rules)
+        discretion.answered_by(sid, answer.version.version_id)
     has_agent = answer is not None and answer.version is not None
     agent_at = accounts.first(at=at, people=bool(answer.targets or answer.voicemail)) if answer and has_agent else None
     boot, origin_ms = clock.origin(at)
@@ -253,6 +254,12 @@ def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int
     return True
 
 
+def admitted_before(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int) -> bool:
+    """A stream was let in while nobody could write it down. Its call may be over by now; it was there all the same."""
+    mine = CallSession.objects.filter(guards.owner(epoch), call_sid=call_sid, account_sid=account_sid, stream_epoch__lt=epoch)
+    return mine.update(stream_epoch=epoch, stream_sid=stream_sid) == 1
+
+
 def next_epoch(*, call_sid: str, epoch: int) -> bool:
     """From now on the stream that is to come owns this call, and whoever has the one of `epoch` writes nothing. True once."""
     return CallSession.objects.filter(guards.live_owner(epoch), call_sid=call_sid).update(epoch=F("epoch") + 1) == 1
@@ -283,7 +290,7 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
     reason = _end_reason(closing)
     mine = CallSession.objects.filter(guards.stream_not_closed(epoch), call_sid=call_sid)
     with transaction.atomic():
-        why = closing.why if reason is not None or closing.why not in lifecycle.STREAM_ENDS else "agent-lost"
+        why = why_closed(closing)
         if mine.update(closed_epoch=epoch, closed_why=why, last_seen_at=at) == 0:
             return False
         detail = {"why": closing.why, "raw": closing.raw[:200], "figures": dict(closing.figures)}
@@ -304,6 +311,11 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
             to = Status.TRANSFERRING if closing.why == "handed-over" else Status.RECOVERING
             transition(call_sid=call_sid, to=to, epoch=epoch, reason=closing.why, at=at)
     return True
+
+
+def why_closed(closing: Closing) -> str:
+    """The bridge's word of the end; one that says "ended" though the vendor's own word says that it failed does not count."""
+    return closing.why if _end_reason(closing) is not None or closing.why not in lifecycle.STREAM_ENDS else "agent-lost"
 
 
 def _end_reason(closing: Closing) -> EndReason | None:

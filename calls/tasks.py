@@ -15,7 +15,19 @@ from django.utils import timezone
 from agents import account, trail
 from agents.tasks import ASKED_AGAIN
 from bridge.errors import VapiUnavailable
-from calls import consent, erasure, inbox, lost_reports, orphans, returning, sessions, twilio_account, vendor_accounts, vendor_erasures
+from calls import (
+    consent,
+    erasure,
+    in_turn,
+    inbox,
+    lost_reports,
+    orphans,
+    returning,
+    sessions,
+    twilio_account,
+    vendor_accounts,
+    vendor_erasures,
+)
 from calls.models import VapiAccount, VapiSession
 from calls.sweep import end_silent_calls
 
@@ -77,7 +89,8 @@ def process_message(pk: int) -> None:
 def sweep() -> None:
     """Scheduled: end silent calls and forgotten sessions, ask for reports that did not come, and end the wait for them."""
     now = timezone.now()
-    end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
+    if in_turn.began(now=now):
+        end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
     consent.stop_recordings(twilio=twilio_account.client(), now=now)
     returning.keep_missed_calls(twilio=twilio_account.client(), now=now)
     sessions.give_up_reports(now=now)

@@ -136,6 +136,11 @@ def unanswerable(calls: list[ToolCall], sentence: str) -> list[dict[str, str]]:
     return [_result(tool_call, _problem(sentence)) for tool_call in calls]
 
 
+def granted(tool_call: ToolCall, sentence: str) -> dict[str, str]:
+    """The result of what was granted without asking the database."""
+    return _result(tool_call, ToolAnswer(text=sentence, problem=""))
+
+
 def response(results: list[dict[str, str]], *, kind: str) -> dict[str, Any]:
     """The body of our 200. A legacy message asked one thing and is answered the way it knows, beside the new one."""
     if kind != LEGACY:

@@ -3,7 +3,7 @@
 `put` never blocks: the queue is bounded, and what does not fit is dropped and counted. The thread gathers for a moment, unless
 something is urgent, then writes everything that waits, up to a batch, at once: a transaction a note would cost more than the
 sound of a call, and a slow database makes larger batches and not a longer wait. When the database is away it tries again for
-`patience_s`; after that, what it holds goes to `spill`, the place of the later spool.
+`patience_s`; after that, what it holds goes to `spill`, which keeps it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Counts:
 class BoundedWriter(Generic[T]):
     """`write` stores a batch or raises, all or nothing; `is_away` tells whether its error is worth another try.
 
-    `idle` is called in the thread when nothing came for a second: the place to give a connection back.
+    `idle` is called in the thread when nothing came for a second: the place to give a connection back. `refuse` is told of what
+    the database would not have.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class BoundedWriter(Generic[T]):
         spill: Callable[[Sequence[T]], None],
         is_away: Callable[[Exception], bool],
         idle: Callable[[], None] = lambda: None,
+        refuse: Callable[[Sequence[T]], None] = lambda batch: None,
         limit: int = 10_000,
         batch: int = 200,
         patience_s: float = 5.0,
@@ -57,6 +59,7 @@ class BoundedWriter(Generic[T]):
     ) -> None:
         self.counts = Counts()
         self._write, self._spill, self._is_away, self._idle = write, spill, is_away, idle
+        self._refuse = refuse
         self._limit, self._batch, self._patience, self._idle_after = limit, batch, patience_s, idle_after_s
         self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -165,4 +168,4 @@ class BoundedWriter(Generic[T]):
             return
         self.counts.refused += 1
         log.error("The database refused a row of history", extra={"problem": type(problem).__name__})
-        self._spill(batch)
+        self._refuse(batch)

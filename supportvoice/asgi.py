@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 import uuid
 from typing import Any, cast
 
@@ -23,6 +25,7 @@ setup(set_prefix=False)  # before anything that needs the models
 from django.conf import settings  # noqa: E402
 from django.db import Error as DatabaseError  # noqa: E402
 from django.db import connections  # noqa: E402
+from django.utils import timezone  # noqa: E402
 
 from agents import account, lines  # noqa: E402
 from bridge import stream_token  # noqa: E402
@@ -31,9 +34,9 @@ from bridge.consumers import MediaStreamConsumer  # noqa: E402
 from bridge.routing import media_urlpatterns  # noqa: E402
 from bridge.twilio_http import TwilioProof  # noqa: E402
 from bridge.vapi_link import VapiConversations  # noqa: E402
-from calls import twilio_account  # noqa: E402
+from calls import by_heart, in_turn, patience, twilio_account  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
-from calls.ledger import DatabaseLedger  # noqa: E402
+from calls.ledger import DatabaseLedger, the_keeper  # noqa: E402
 from calls.rescue import Life, Lifeguard  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
@@ -42,7 +45,9 @@ from supportvoice.limits import REPORT_LIMIT, BodyLimits, behind_tls, no_browser
 from supportvoice.threads import OneHop, lent_threads  # noqa: E402
 
 log = logging.getLogger(__name__)
+LOOK_AFTER_S = 10.0
 refuse_unsafe()
+patience.serving()
 duty = Duty()
 life = Life()
 
@@ -87,3 +92,21 @@ def remember_lines() -> None:
         log.warning("the lines could not be remembered", extra={"problem": type(problem).__name__})
     finally:
         connections.close_all()
+
+
+def look_after(stopped: threading.Event) -> None:
+    """Beside the calls, for as long as the process lives: know the lines, store what dead processes kept, sweep when nobody does."""
+    pause = 1.0
+    while True:
+        remember_lines()
+        try:
+            the_keeper().adopt()
+            by_heart.forget_old(now=time.time())
+            in_turn.sweep_if_nobody_does(now=timezone.now())
+            pause = LOOK_AFTER_S
+        except Exception as problem:  # whatever it is, there is a next time
+            log.warning("the spool and the sweep were not looked after", extra={"problem": type(problem).__name__})
+        finally:
+            connections.close_all()
+        if stopped.wait(pause):
+            return

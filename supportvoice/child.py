@@ -12,7 +12,7 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from bridge import live
-from supportvoice.asgi import application, duty, lifeguard, remember_lines
+from supportvoice.asgi import application, duty, lifeguard, look_after
 from supportvoice.lifeline import die_with_parent
 from supportvoice.server import serve_as_child
 
@@ -24,7 +24,8 @@ def main(app: ASGI3Application = application) -> None:
     parser.add_argument("--boot", type=uuid.UUID, required=True)
     given = parser.parse_args()
     die_with_parent(given.parent)
-    threading.Thread(target=remember_lines, name="lines", daemon=True).start()  # nobody waits for a database that is away
+    # Nobody waits for a database that is away.
+    threading.Thread(target=look_after, args=(threading.Event(),), name="look-after", daemon=True).start()
     guard = lifeguard(given.boot)
     guard.start()
     try:

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from supportvoice.embedded import socket_path
 from supportvoice.environment import Env
+from supportvoice.postgres import ImpatientConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
@@ -50,6 +51,7 @@ SWEEP_SECONDS = env.int("SWEEP_SECONDS", default=60)
 RETENTION_DAYS = env.int("RETENTION_DAYS", default=90)  # what was said is kept for so long; an agent or a line may say less
 if RETENTION_DAYS < 0:
     raise ImproperlyConfigured("RETENTION_DAYS must be 0 or more.")
+SPOOL_DIR = BASE_DIR / (env("SPOOL_DIR", default="") or "var/spool")  # what is told while the database is away waits here
 DRAIN_SECONDS = env.int("DRAIN_SECONDS", default=600)
 MAX_CALLS = env.int("MAX_CALLS", default=50)  # with the AI at once; half of what two cores were measured to carry in time
 if MAX_CALLS < 1:
@@ -114,7 +116,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 0  # back to the pool
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # the pool would lend connections that a restart of the server cut
-    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 20, "timeout": 1.0}
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 2)
+    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 20, "timeout": 1.0, "connection_class": ImpatientConnection}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_SOCKET = socket_path(VAR_DIR)  # the embedded Valkey of this checkout

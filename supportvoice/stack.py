@@ -77,6 +77,7 @@ class Stack:
             "PORT": str(self.port),
             "PUBLIC_URL": f"http://localhost:{self.port}",
             "DATABASE_URL": f"sqlite:///{self.directory / 'db.sqlite3'}",
+            "SPOOL_DIR": str(self.directory / "spool"),
             "DRAIN_SECONDS": "2",
             "PYTHONUNBUFFERED": "1",
         }

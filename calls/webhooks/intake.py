@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -13,7 +14,7 @@ from calls.together import Together
 from calls.vapi_events import VapiMessage
 from calls.vapi_kinds import TRANSCRIPT
 
-WITHIN_S = 5.0  # Vapi waits 20 s for an answer, and sends again what got none
+WITHIN_S = 1.5  # what takes longer is kept in the spool; Vapi waits 20 s for an answer
 MOST = 50
 
 
@@ -25,9 +26,12 @@ def take(message: VapiMessage) -> None:
     _together.write(message, within_s=WITHIN_S)
 
 
-def take_all(messages: Sequence[VapiMessage]) -> None:
-    """`take` for many, all or nothing. Raises IntegrityError when another process is told one of them in this very moment."""
-    now = timezone.now()
+def take_all(messages: Sequence[VapiMessage], *, at: datetime | None = None) -> None:
+    """`take` for many, all or nothing; `at` is when they came, if that was not now.
+
+    Raises IntegrityError when another process is told one of them in this very moment.
+    """
+    now = at or timezone.now()
     try:
         with transaction.atomic():
             told = vapi_events.with_sessions(messages)

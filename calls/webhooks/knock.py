@@ -27,6 +27,7 @@ from calls.webhooks.refusal import refusal
 log = logging.getLogger(__name__)
 
 CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}", re.ASCII)
+RECORDING_SID = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
 NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 FORM_LIMIT = 256 * 1024
 ACTED_ON = {
@@ -48,6 +49,12 @@ class Knock:
 
     def get(self, name: str) -> str:
         return self.fields.get(name, "")
+
+    @property
+    def recording_sid(self) -> str:
+        """By its id: a recording's address opens it to anybody who has it, so that is not kept."""
+        named = RECORDING_SID.fullmatch(self.get("RecordingSid")) or RECORDING_SID.search(self.get("RecordingUrl"))
+        return named[0] if named else ""
 
     def number(self, name: str) -> int:
         """A whole number that Twilio sends; 0 when it is none."""

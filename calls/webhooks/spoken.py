@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.conf import settings
-from django.db import Error as DatabaseError
 from django.urls import reverse
 
 from agents import hours, lines
@@ -20,6 +19,7 @@ from calls.callbacks import E164
 from calls.models import CallbackRequest, CallSession
 
 NO_AGENT_HERE = "Sorry, nobody answers this number. Please check the number and call again. Goodbye."
+CALL_ME_BACK = "1"
 ONE_MOMENT = "One moment, please."
 LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
 ALL_TALKING = "All our agents are talking."
@@ -52,6 +52,19 @@ def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = Fal
         token=stream_token.issue(key=key, call_sid=call.call_sid, epoch=call.epoch, expires=expires),
         resume_url=resume_url(call.epoch),
         recording_url=_url("twilio-recording-call") if not asks and not again and consent.may_record(call) else "",
+    )
+
+
+def connect_by_heart(call_sid: str, answer: lines.Answer, *, at: datetime) -> str:
+    """`connect` for a call that is not written down: the disclosure and the agent. Nobody can agree to a recording now."""
+    expires = int(at.timestamp()) + stream_token.LIFE_S
+    key = stream_token.key_from(settings.SECRET_KEY)
+    return twilio_http.connect_stream(
+        disclosure=answer.disclosure,
+        stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
+        stream_status_url=_url("twilio-stream-status"),
+        token=stream_token.issue(key=key, call_sid=call_sid, epoch=0, expires=expires),
+        resume_url=_url("twilio-resume", 0),
     )
 
 
@@ -105,20 +118,22 @@ def promised(call: CallSession) -> str:
     return twilio_http.say_and_hang_up(f"Thank you. We will call you back {when}. Goodbye.")
 
 
-def from_memory(*, call_sid: str, to_number: str, rung: str, at: datetime) -> str:
+def from_memory(*, call_sid: str, to_number: str, rung: str, epoch: int = 0, at: datetime) -> str:
     """The database is away, and Twilio has nobody else to ask: the next person of this line after `rung`, else the voicemail."""
-    try:
-        answer = lines.answer(to_number, draw=lines.draw_of(call_sid))
-    except DatabaseError:  # nor has this process ever seen the line
-        return _voicemail(epoch=0)
-    if answer is None:
-        return twilio_http.say_and_hang_up(NO_AGENT_HERE)
+    answer = lines.remembered(to_number, draw=lines.draw_of(call_sid))
+    if answer is None:  # this process has never seen the line
+        return voicemail_by_heart(epoch)
     slugs = [target.slug for target in answer.targets]
     later = answer.targets[slugs.index(rung) + 1 :] if rung in slugs else answer.targets
     following = [target for target in later if handover.is_allowed(slug=target.slug, number=target.number)]
     if not following or not hours.is_open(answer.hours, at):
-        return _voicemail(epoch=0) if answer.voicemail else twilio_http.say_and_hang_up(SORRY)
-    return _dial(following[0], epoch=0, shown=to_number)
+        return voicemail_by_heart(epoch) if answer.voicemail else twilio_http.say_and_hang_up(SORRY)
+    return _dial(following[0], epoch=epoch, shown=to_number)
+
+
+def voicemail_by_heart(epoch: int) -> str:
+    """The tone; nobody can be offered a call back at a time that nobody can look up."""
+    return _voicemail(epoch)
 
 
 def _dial(target: HandoffTarget | lines.Target, *, epoch: int, shown: str) -> str:

@@ -1,8 +1,8 @@
 """Twilio's doors: the signature first, then one service call, then TwiML. They never wait for Vapi or for the broker.
 
 Every door may be knocked on twice, and out of order: each answers from the rows, so the second answer is the first one.
-When the database does not answer the door says 503, and Twilio turns to the number's fallback: that of another house, or
-the fallback door here.
+When the database does not answer, every door but the fallback's answers by heart (`by_heart_doors`); when that fails too it
+says 503, and Twilio turns to the number's fallback: that of another house, or the fallback door here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from django.urls import Resolver404, resolve
 from bridge import live, twilio_http
 from calls import callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
 from calls.models import CallSession, RecordingKind, Rung, Status
-from calls.webhooks import spoken
+from calls.webhooks import by_heart_doors, spoken
+from calls.webhooks.by_heart_doors import or_by_heart, twiml
 from calls.webhooks.knock import Knock, twilio_door
 
-RECORDING_SID = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
 ERROR_CODE = re.compile(r"[0-9]{5}", re.ASCII)
 NOT_HAD = "112"  # the first digits of Twilio's codes for a document that could not be had; all others blame the document
 NOT_RUNG = "132"  # of its codes for a <Dial> it could not carry out, an invalid number among them
@@ -34,6 +34,7 @@ I_AGREE = "1"
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.incoming_call)
 def incoming_call(knock: Knock) -> HttpResponse:
     """Someone dialled one of our numbers. Answer with where to send the audio, and have the agent made meanwhile."""
     call = services.open_call(**_told(knock))
@@ -63,6 +64,7 @@ def wait(knock: Knock, epoch: int, turn: int) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.recording_consent)
 def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
     """The caller pressed a key when asked to agree to being recorded. Whichever it was, the agent is next."""
     if _end_if_over(knock):
@@ -76,9 +78,10 @@ def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.resume)
 def resume(knock: Knock, epoch: int) -> HttpResponse:
     """The stream of this epoch is over, whyever: what is next for a caller who is still there?"""
-    if _end_if_over(knock):
+    if _end_if_over(knock) or by_heart_doors.is_done(knock, epoch):
         return twiml(twilio_http.hang_up())
     answer = _next(knock, epoch)
     publisher.task(tasks.end_sessions, knock.call_sid)
@@ -86,6 +89,7 @@ def resume(knock: Knock, epoch: int) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.dial_result)
 def dial_result(knock: Knock, epoch: int, target: str) -> HttpResponse:
     """Ringing a person, or talking with one, is over: on to the next, or goodbye."""
     status, bridged = knock.get("DialCallStatus"), knock.get("DialBridged") != "false"
@@ -96,14 +100,16 @@ def dial_result(knock: Knock, epoch: int, target: str) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.voicemail)
 def voicemail(knock: Knock, epoch: int) -> HttpResponse:
     """A message was recorded, or the caller hung up after speaking."""
     seconds = knock.number("RecordingDuration")
-    endings.message_left(call_sid=knock.call_sid, epoch=epoch, recording=_recording_sid(knock), seconds=seconds, at=knock.at)
+    endings.message_left(call_sid=knock.call_sid, epoch=epoch, recording=knock.recording_sid, seconds=seconds, at=knock.at)
     return twiml(twilio_http.say_and_hang_up(spoken.THANK_YOU))
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.callback)
 def callback(knock: Knock, epoch: int) -> HttpResponse:
     """The caller pressed a key instead of waiting for the tone. Another key than the one offered leads to the tone."""
     call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
@@ -116,6 +122,7 @@ def callback(knock: Knock, epoch: int) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.whisper)
 def whisper(knock: Knock, target: str) -> HttpResponse:
     """The person we rang has picked up: tell them, before the caller is put through, what it is about."""
     call_sid = knock.get("ParentCallSid") or knock.call_sid
@@ -173,6 +180,7 @@ def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.call_status)
 def call_status(knock: Knock) -> HttpResponse:
     """How a call is doing. The end of the caller's own leg is the call's; a person's leg tells of itself."""
     if knock.get("ParentCallSid"):
@@ -184,6 +192,7 @@ def call_status(knock: Knock) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.leg_status)
 def leg_status(knock: Knock, target: str) -> HttpResponse:
     """How the leg of a person we rang is doing."""
     return _leg(knock, target)
@@ -195,6 +204,7 @@ def _leg(knock: Knock, target: str) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.stream_status)
 def stream_status(knock: Knock) -> HttpResponse:
     """How a stream is doing. Its start and end are the bridge's to tell; an error may be one the bridge never saw."""
     if knock.get("StreamEvent") == "stream-error":
@@ -204,19 +214,21 @@ def stream_status(knock: Knock) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.call_recording)
 def call_recording(knock: Knock) -> HttpResponse:
     """The recording of a whole call has begun, can be had, or came to nothing."""
     return _recording(knock, RecordingKind.CALL)
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.voicemail_recording)
 def voicemail_recording(knock: Knock) -> HttpResponse:
     """The recording of a message can be had, or came to nothing."""
     return _recording(knock, RecordingKind.VOICEMAIL)
 
 
 def _recording(knock: Knock, kind: RecordingKind) -> HttpResponse:
-    sid, status, seconds = _recording_sid(knock), knock.get("RecordingStatus"), knock.number("RecordingDuration")
+    sid, status, seconds = knock.recording_sid, knock.get("RecordingStatus"), knock.number("RecordingDuration")
     if sid:
         endings.recording_told(call_sid=knock.call_sid, sid=sid, kind=kind, status=status, seconds=seconds, at=knock.at)
     return twiml(twilio_http.nothing())
@@ -272,12 +284,6 @@ def _end_if_over(knock: Knock) -> bool:
     return True
 
 
-def _recording_sid(knock: Knock) -> str:
-    """By its id: a recording's address opens it to anybody who has it, so that is not kept."""
-    named = RECORDING_SID.fullmatch(knock.get("RecordingSid")) or RECORDING_SID.search(knock.get("RecordingUrl"))
-    return named[0] if named else ""
-
-
 def _door_of(url: str) -> tuple[str, dict[str, Any]]:
     """Which of our doors an address leads to, and what its blanks hold; empty when to none."""
     try:
@@ -286,7 +292,3 @@ def _door_of(url: str) -> tuple[str, dict[str, Any]]:
         return "", {}
     name = match.url_name or ""
     return (name, match.kwargs) if name.startswith("twilio-") else ("", {})
-
-
-def twiml(document: str) -> HttpResponse:
-    return HttpResponse(document, content_type="text/xml; charset=utf-8")

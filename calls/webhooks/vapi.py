@@ -1,7 +1,7 @@
 """Vapi's door: the secret first, then the body into the inbox, then 200; tool calls are answered while the model waits.
 
 A live call is hinted before anything is read or written: an interruption is worth most in its first milliseconds. What is
-done with each kind is a table, `calls.vapi_kinds`.
+done with each kind is a table, `calls.vapi_kinds`. While the database is away a body goes to the spool before its 200.
 """
 
 from __future__ import annotations
@@ -9,19 +9,23 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from dataclasses import asdict, replace
 from functools import lru_cache
 
 from django.conf import settings
 from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from agents.limits import DO_NOT_RECORD
+from agents.limits import DO_NOT_RECORD, END_CALL, TRANSFER
+from bridge import live
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import inbox, publisher, tasks, tool_calls, vapi_events
+from calls import by_heart, inbox, patience, publisher, tasks, tool_calls, vapi_events
+from calls.ledger import the_keeper
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
 from calls.webhooks import intake
@@ -29,13 +33,18 @@ from calls.webhooks.refusal import refusal
 
 log = logging.getLogger(__name__)
 
+BY_HEART = {
+    TRANSFER: ("hand-over", "Somebody takes over when you stop speaking. Say in one short sentence that you are connecting the caller."),
+    END_CALL: ("end-call", "The call ends when you stop speaking. Say goodbye now."),
+}
+
 told: Counter[str] = Counter()  # what came in at this process's door, by kind; refusals among it
 
 
 @csrf_exempt
 @require_POST
 def message(request: HttpRequest) -> HttpResponse:
-    """One server message. 403 unproven, 400 or 413 unreadable, 503 when it could not be stored, else 200."""
+    """One server message. 403 unproven, 400 or 413 unreadable, 503 when it could not be kept, else 200."""
     started = time.monotonic()
     raw = request.read(REPORT_LIMIT + 1)
     kind, answer = _answered(request, raw)
@@ -61,23 +70,47 @@ def _answered(request: HttpRequest, raw: bytes) -> tuple[str, HttpResponse]:
 
 
 def _heard(said: VapiMessage) -> HttpResponse:
+    keeper = the_keeper()
     try:
-        if (hint := said.live_hint(now=time.time())) and (call_sid := vapi_events.call_sid_of(said)):
+        if (hint := said.live_hint(now=time.time())) and (call_sid := _call_sid_of(said)):
             publisher.tell(call_sid, hint)
         if said.is_only_counted:
             return JsonResponse({})
-        intake.take(said)
-    except (DatabaseError, TimeoutError):
-        log.error("A message of Vapi could not be stored", extra={"kind": label(said.kind)})
-        return refusal("The message could not be stored; send it again.", 503)
+        if keeper.is_away:
+            raise OperationalError("The database is known to be away.")
+        with patience.of(patience.WHERE_A_CALLER_WAITS_S):
+            intake.take(said)
+    except (OperationalError, InterfaceError, TimeoutError):
+        keeper.suspect()
+        if not _kept(said):
+            return _send_again(said)
+    except DatabaseError:
+        return _send_again(said)
     if said.kind == "voice-request":
         return HttpResponse(b"", content_type="application/octet-stream")  # it wants samples: there are none
     return JsonResponse(dict(ANSWERS.get(said.kind, {})))
 
 
+def _call_sid_of(said: VapiMessage) -> str:
+    return said.call_sid if the_keeper().is_away else vapi_events.call_sid_of(said)
+
+
+def _kept(said: VapiMessage) -> bool:
+    """Keep a message on the disk until it can be stored. False when there is no room."""
+    told = asdict(replace(said, body=inbox.by_heart(said)))
+    return the_keeper().append([{"kind": "message", "at": time.time(), "message": told}])
+
+
+def _send_again(said: VapiMessage) -> HttpResponse:
+    log.error("A message of Vapi could not be stored", extra={"kind": label(said.kind)})
+    return refusal("The message could not be stored; send it again.", 503)
+
+
 def _tool_results(said: VapiMessage) -> list[dict[str, str]]:
     calls = tool_calls.asked(said.body)
     try:
+        if the_keeper().is_away:
+            raise OperationalError("The database is known to be away.")
         session = vapi_events.session_of(vapi_call_id=said.vapi_call_id, call_sid=said.call_sid, n=said.n)
         inbox.keep(said, session=session, at=timezone.now())
         if session is None:
@@ -86,9 +119,22 @@ def _tool_results(said: VapiMessage) -> list[dict[str, str]]:
         if any(each.name == DO_NOT_RECORD for each in calls):
             publisher.task(tasks.stop_recordings, session.call.call_sid)
         return results
-    except DatabaseError:
+    except DatabaseError as problem:
         log.error("Tool calls could not be entered", extra={"count": len(calls)})
+        if inbox.is_away(problem):
+            _kept(said)
+            if the_keeper().ask():
+                return [_by_heart(said, each) for each in calls]
         return tool_calls.unanswerable(calls, "The tool is not available right now.")
+
+
+def _by_heart(said: VapiMessage, asked: tool_calls.ToolCall) -> dict[str, str]:
+    """A person, or the end, can be had without the database: whoever carries the call sees to it after the agent's last word."""
+    verb, sentence = BY_HEART.get(asked.name, ("", ""))
+    if verb and by_heart.wish(said.call_sid, verb, at=time.time()):
+        publisher.tell(said.call_sid, live.COMMANDS)
+        return tool_calls.granted(asked, sentence)
+    return tool_calls.unanswerable([asked], tool_calls.NOT_NOW)[0]
 
 
 @lru_cache(maxsize=4)

@@ -76,13 +76,12 @@ class Ground:
 
     def valkey(self) -> int:
         """The server on our own socket, whoever keeps it. 0 when there is none."""
-        socket = str(self.stack.valkey_socket)
-        return next((pid for pid, words in processes() if VALKEY in words[0] and socket in words), 0)
+        return valkey_at(self.stack.valkey_socket)
 
     def valkeys_keeper(self) -> int:
         """Who starts Valkey again when it dies."""
         socket = str(self.stack.valkey_socket)
-        return next((pid for pid, words in processes() if "keep" in words[:4] and socket in words and VALKEY not in words[0]), 0)
+        return next((pid for pid, words in processes() if "keep" in words[:6] and socket in words and VALKEY not in words[0]), 0)
 
     @property
     def database(self) -> Path:
@@ -207,6 +206,11 @@ def connected_to(port: int, pids: list[int]) -> list[int]:
     lines = [line.split() for line in _read(Path("/proc/net/tcp")).splitlines()[1:]]
     sockets = {f"socket:[{line[9]}]" for line in lines if line[2].endswith(f":{port:04X}") and line[3] == ESTABLISHED}
     return [pid for pid in pids if sockets & set(descriptors(pid))]
+
+
+def valkey_at(socket: Path) -> int:
+    """The server on this socket, which it shows in its title. 0 when there is none."""
+    return next((pid for pid, words in processes() if VALKEY in words[0] and str(socket) in " ".join(words)), 0)
 
 
 def descriptors(pid: int) -> Iterator[str]:

@@ -48,6 +48,13 @@ def _signal(pids: Iterable[int], sig: signal.Signals) -> None:
                 os.kill(pid, sig)
 
 
+def _there(pid: int) -> int:
+    """Raises ProcessLookupError when there is nobody to strike."""
+    if not pid:
+        raise ProcessLookupError("nobody is there to be struck")
+    return pid
+
+
 def _hit(lines: Iterable[Line]) -> None:
     for line in lines:
         line.hit()
@@ -168,8 +175,8 @@ async def unreadable_database(ground: Ground, lines: Sequence[Line]) -> AsyncIte
 
 @asynccontextmanager
 async def stop_valkey(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    stopped = [_there(ground.valkey())]
     _hit(lines)
-    stopped = [ground.valkey()]
     _signal(stopped, signal.SIGSTOP)
     try:
         yield
@@ -180,10 +187,10 @@ async def stop_valkey(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[No
 @asynccontextmanager
 async def kill_valkey(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
     """Gone, and nobody starts it again until the strike is over."""
-    keeper = [ground.valkeys_keeper()]
+    keeper, server = [_there(ground.valkeys_keeper())], [_there(ground.valkey())]
     _hit(lines)
     _signal(keeper, signal.SIGSTOP)
-    _signal([ground.valkey()], signal.SIGKILL)
+    _signal(server, signal.SIGKILL)
     try:
         yield
     finally:

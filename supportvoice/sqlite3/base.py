@@ -24,6 +24,8 @@ from typing import Any
 from django.db.backends.sqlite3 import base
 from django.db.utils import OperationalError
 
+from calls import patience
+
 LOOK_AGAIN_S = 0.001
 OTHERS_FIRST_S = 0.002
 # The second is what is left of the first when another thread closes an old cursor of the same connection in that very moment.
@@ -70,7 +72,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @property
     def _patience_s(self) -> float:
-        return float(self.settings_dict["OPTIONS"].get("timeout", 5.0))
+        return min(float(self.settings_dict["OPTIONS"].get("timeout", 5.0)), patience.lock_seconds())
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)

@@ -19,6 +19,7 @@ from bridge.errors import VapiUnavailable
 from bridge.ports import CallRef, Closing, LedgerAway, Note
 from calls import history, publisher, services, sessions, tasks
 from calls import ledger as ledger_module
+from calls.entries import Alive
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, EndReason, Heard, Role, Status, VapiState
 from calls.sweep import end_silent_calls
@@ -368,7 +369,7 @@ def test_an_end_that_comes_while_the_database_is_away_is_stored_when_it_is_back(
     with pytest.raises(LedgerAway):
         run(ledger.ended(ref_of(call), Closing("caller-left")))
     away.clear()
-    ledger.writer.put(ledger_module.Alive(ref_of(call), time.time()))
+    ledger.writer.put(Alive(ref_of(call), time.time()))
     wait_for(lambda: CallSession.objects.get(pk=call.pk).closed_epoch == 0)
     assert call.events.filter(kind="last-note").count() == 1
     ledger.close()

@@ -22,6 +22,7 @@ class Store:
         self.rows: list[int] = []
         self.batches: list[int] = []
         self.spilled: list[int] = []
+        self.refused: list[int] = []
         self.idled = threading.Event()
         self.open = threading.Event()
         self.open.set()
@@ -37,6 +38,9 @@ class Store:
     def spill(self, batch: Sequence[int]) -> None:
         self.spilled += batch
 
+    def refuse(self, batch: Sequence[int]) -> None:
+        self.refused += batch
+
 
 @pytest.fixture
 def store() -> Store:
@@ -48,6 +52,7 @@ def writer(store: Store) -> Iterator[BoundedWriter[int]]:
     bounded = BoundedWriter(
         write=store.write,
         spill=store.spill,
+        refuse=store.refuse,
         is_away=lambda problem: isinstance(problem, Away),
         idle=store.idled.set,
         limit=100,
@@ -118,7 +123,7 @@ def test_one_row_the_database_will_not_have_takes_no_other_with_it(writer: Bound
     store.open.set()
     writer.stop()
     assert sorted(store.rows) == [number for number in range(20) if number != 13]
-    assert (writer.counts.refused, store.spilled) == (1, [13])
+    assert (writer.counts.refused, store.refused, store.spilled) == (1, [13], [])
 
 
 def test_an_idle_writer_gives_its_connection_back(writer: BoundedWriter[int], store: Store) -> None:

@@ -231,7 +231,8 @@ class House:
 
     def lines(self, call_sid: str) -> list[tuple[str, str, str]]:
         """(role, said, how much was heard), in the order of the conversation."""
-        found = self.rows(f"SELECT r.role, r.said, r.heard FROM calls_transcriptline r {OF_CALL} ORDER BY r.n, r.vendor_ms, r.id", call_sid)
+        query = f"SELECT r.role, r.said, r.heard FROM calls_transcriptline r {OF_CALL} AND NOT r.retold ORDER BY r.n, r.vendor_ms, r.id"
+        found = self.rows(query, call_sid)
         return [(role, said, heard) for role, said, heard in found]
 
     def heard_of(self, call_sid: str, *, said: str) -> str:

@@ -1,0 +1,69 @@
+"""The sweep, when nobody does it: beat is dead, or the workers, or the broker between them.
+
+Each sweep writes down when it began. A serving process that finds the next one late does it itself, without the broker; of
+several that see it at once one has the turn. So a call whose end nobody told has its row in two minutes all the same.
+
+When the last sweep was much too long ago, or is still to come, the clock has jumped, or the whole house was away. Live calls
+have had no time to give a sign of life since, so that one sweep holds no silence against them.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from django.conf import settings
+
+from agents import account
+from bridge.errors import VapiError
+from calls import consent, inbox, lost_reports, orphans, returning, sessions, twilio_account
+from calls.models import LastRun, VapiAccount
+from calls.sweep import end_silent_calls
+
+log = logging.getLogger(__name__)
+
+SWEEP = "sweep"
+LATE = timedelta(seconds=15)
+MOST_MISSED = 5
+
+
+def began(*, now: datetime) -> bool:
+    """Somebody sweeps. True when they may judge calls by their silence."""
+    last = LastRun.objects.filter(name=SWEEP).first()
+    LastRun.objects.update_or_create(name=SWEEP, defaults={"at": now})
+    return last is None or not _has_jumped(last.at, now)
+
+
+def sweep_if_nobody_does(*, now: datetime) -> bool:
+    """True when the next sweep was late, and this call did it."""
+    last, is_first = LastRun.objects.get_or_create(name=SWEEP, defaults={"at": now})
+    late = timedelta(seconds=settings.SWEEP_SECONDS) + LATE
+    if is_first or abs(now - last.at) < late or not LastRun.objects.filter(pk=last.pk, at=last.at).update(at=now):
+        return False
+    log.error("Nobody sweeps: are celery beat and a worker running? This process does it", extra={"last": last.at.isoformat()})
+    _sweep(now, judges=not _has_jumped(last.at, now))
+    return True
+
+
+def _has_jumped(last: datetime, now: datetime) -> bool:
+    return abs(now - last) > MOST_MISSED * timedelta(seconds=settings.SWEEP_SECONDS)
+
+
+def _sweep(now: datetime, *, judges: bool) -> None:
+    if judges:
+        end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
+    consent.stop_recordings(twilio=twilio_account.client(), now=now)
+    returning.keep_missed_calls(twilio=twilio_account.client(), now=now)
+    sessions.give_up_reports(now=now)
+    for pk in lost_reports.due(now=now):
+        with suppress(VapiError):
+            lost_reports.fetch(vapi_session_pk=pk, client=account.client(sessions.account_of(pk=pk)), at=now)
+    for pk in sessions.left_over(now=now):
+        with suppress(VapiError):
+            sessions.end_session(pk=pk, client=account.client(sessions.account_of(pk=pk)), at=now)
+    for each in VapiAccount.values:
+        with suppress(VapiError):
+            orphans.end_orphans(client=account.client(each), now=now, account=each)
+    for pk in inbox.inbox_to_do(now=now):
+        inbox.reprocess(pk=pk, at=now)

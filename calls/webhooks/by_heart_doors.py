@@ -1,0 +1,173 @@
+"""What Twilio's doors say while the database is away: from the signed request, this process's memory, and marks on the disk.
+
+`or_by_heart` asks the rows first, unless the database is known to be away. One that was only busy is asked a second time:
+what is in the rows is worth more than what is known by heart. What Twilio tells meanwhile goes to the spool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+from django.db import InterfaceError, OperationalError
+from django.http import HttpResponse
+
+from bridge import twilio_http
+from calls import by_heart, endings, handover, lifecycle, patience, services
+from calls.ledger import the_keeper
+from calls.models import RecordingKind
+from calls.webhooks import spoken
+from calls.webhooks.knock import Knock
+
+P = ParamSpec("P")
+TRIES = 2
+Door = Callable[Concatenate[Knock, P], HttpResponse]
+
+
+def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
+    """The door's own answer, or this one while the database is away."""
+
+    def decorated(view: Door[P]) -> Door[P]:
+        @wraps(view)
+        def door(knock: Knock, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+            keeper = the_keeper()
+            for _ in range(TRIES):
+                if keeper.is_away:
+                    break
+                try:
+                    with patience.of(patience.WHERE_A_CALLER_WAITS_S):
+                        by_heart.enter(knock.call_sid)
+                        return view(knock, *args, **kwargs)
+                except (OperationalError, InterfaceError):
+                    keeper.ask()
+            try:
+                return answer(knock, *args, **kwargs)
+            finally:
+                keeper.look()
+
+        return door
+
+    return decorated
+
+
+def incoming_call(knock: Knock) -> HttpResponse:
+    """The line's agent, as far as this process knows the line; else a person or the voicemail."""
+    if is_over(knock):
+        return twiml(twilio_http.hang_up())
+    numbers = {"from_number": knock.get("From")[:64], "to_number": knock.get("To")[:64]}
+    answer = by_heart.opened(sid=knock.call_sid, account_sid=knock.get("AccountSid")[:64], at=knock.at, **numbers)
+    if answer is None:
+        told = {"sid": knock.call_sid, "account_sid": knock.get("AccountSid")[:64], **numbers}
+        the_keeper().append([{"kind": "twilio", "verb": services.open_call.__name__, "told": told, "at": knock.at.timestamp()}])
+    if answer is None or answer.version is None:
+        return down(knock, "")
+    at = by_heart.started_at(knock.call_sid) or knock.at
+    return twiml(spoken.connect_by_heart(knock.call_sid, answer, at=at))
+
+
+def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
+    """Nobody can write a yes down, so it is a no; the agent is next."""
+    return incoming_call(knock)
+
+
+def resume(knock: Knock, epoch: int) -> HttpResponse:
+    """The stream is over: goodbye if that was what it ended with, else somebody who does not need our rows."""
+    if is_over(knock) or is_done(knock, epoch):
+        return twiml(twilio_http.hang_up())
+    return down(knock, "", epoch)
+
+
+def dial_result(knock: Knock, epoch: int, target: str) -> HttpResponse:
+    status, bridged = knock.get("DialCallStatus"), knock.get("DialBridged") != "false"
+    tell(knock, handover.dial_result, epoch=epoch, target=target, status=status, bridged=bridged)
+    if is_over(knock) or (status in handover.TALKED and bridged):
+        return twiml(twilio_http.hang_up())
+    return down(knock, target, epoch)
+
+
+def voicemail(knock: Knock, epoch: int) -> HttpResponse:
+    seconds = knock.number("RecordingDuration")
+    tell(knock, endings.message_left, epoch=epoch, recording=knock.recording_sid, seconds=seconds)
+    return twiml(twilio_http.say_and_hang_up(spoken.THANK_YOU))
+
+
+def callback(knock: Knock, epoch: int) -> HttpResponse:
+    """Whoever asks to be called back will be; when, nobody can say now."""
+    if knock.get("Digits") != spoken.CALL_ME_BACK:
+        return twiml(twilio_http.hang_up() if is_over(knock) else spoken.voicemail_by_heart(epoch))
+    tell(knock, endings.callback_asked, epoch=epoch)
+    return twiml(twilio_http.say_and_hang_up(spoken.THANK_YOU))
+
+
+def whisper(knock: Knock, target: str) -> HttpResponse:
+    """Somebody picked up; why they were rung, nobody can look up now."""
+    tell_of_leg(knock, target, "in-progress")
+    return twiml(twilio_http.whisper(handover.WHISPER))
+
+
+def leg_status(knock: Knock, target: str) -> HttpResponse:
+    tell_of_leg(knock, target, knock.get("CallStatus"))
+    return twiml(twilio_http.nothing())
+
+
+def call_status(knock: Knock) -> HttpResponse:
+    if knock.get("ParentCallSid"):
+        return leg_status(knock, "")
+    is_over(knock)
+    return twiml(twilio_http.nothing())
+
+
+def stream_status(knock: Knock) -> HttpResponse:
+    if knock.get("StreamEvent") == "stream-error":
+        tell(knock, endings.stream_failed, raw=knock.get("StreamError")[:200])
+    return twiml(twilio_http.nothing())
+
+
+def call_recording(knock: Knock) -> HttpResponse:
+    return recording(knock, RecordingKind.CALL)
+
+
+def voicemail_recording(knock: Knock) -> HttpResponse:
+    return recording(knock, RecordingKind.VOICEMAIL)
+
+
+def recording(knock: Knock, kind: RecordingKind) -> HttpResponse:
+    if knock.recording_sid:
+        status, seconds = knock.get("RecordingStatus"), knock.number("RecordingDuration")
+        tell(knock, endings.recording_told, sid=knock.recording_sid, kind=str(kind.value), status=status, seconds=seconds)
+    return twiml(twilio_http.nothing())
+
+
+def down(knock: Knock, rung: str, epoch: int = 0) -> HttpResponse:
+    """The next person after the one that was `rung`, else the voicemail."""
+    return twiml(spoken.from_memory(call_sid=knock.call_sid, to_number=knock.get("To"), rung=rung, epoch=epoch, at=knock.at))
+
+
+def tell(knock: Knock, verb: Callable[..., object], **told: Any) -> None:
+    """Keep what Twilio tells until `verb` can write it down."""
+    said = {"call_sid": knock.call_sid, **told}
+    the_keeper().append([{"kind": "twilio", "verb": verb.__name__, "told": said, "at": knock.at.timestamp()}])
+
+
+def tell_of_leg(knock: Knock, target: str, status: str) -> None:
+    tell(knock, handover.leg_told, call_sid=knock.get("ParentCallSid") or knock.call_sid, target=target, status=status)
+
+
+def is_over(knock: Knock) -> bool:
+    """True when Twilio says that the caller's leg is over; that is kept until it can be written down."""
+    status = knock.get("CallStatus")
+    if status not in endings.LEG_ENDS or knock.get("ParentCallSid"):
+        return False
+    if not by_heart.leg_over(knock.call_sid, status=status, at=knock.at):
+        tell(knock, endings.leg_over, status=status)
+    return True
+
+
+def is_done(knock: Knock, epoch: int) -> bool:
+    """True when a stream of this machine ended as it was meant to, whether or not that is written down by now."""
+    return by_heart.why_closed(knock.call_sid, epoch) in lifecycle.STREAM_ENDS
+
+
+def twiml(document: str) -> HttpResponse:
+    return HttpResponse(document, content_type="text/xml; charset=utf-8")

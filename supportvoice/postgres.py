@@ -1,0 +1,28 @@
+"""A connection to PostgreSQL that does not wait for a server that says nothing.
+
+A server that is stopped, or whose machine is gone, keeps its sockets: no time-out of its own ends a wait for it. Here each
+answer has as long as the thread's patience (`calls.patience`); then the connection is closed, and the question has failed as
+if the server were down.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from calls import patience
+
+
+class ImpatientConnection(psycopg.Connection[Any]):
+    """psycopg's own, but for `wait`."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval=interval, timeout=patience.seconds() if timeout is None else timeout)
+        except errors._WaitTimeout:
+            if timeout is not None:
+                raise
+            self.pgconn.finish()
+            raise psycopg.OperationalError("PostgreSQL did not answer in time.") from None

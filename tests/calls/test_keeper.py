@@ -1,0 +1,377 @@
+"""What is told while nobody can write into the database: nothing is lost, doubled, or out of its place, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from agents import lines
+from bridge.ports import CallRef, Closing, LedgerAway, Note
+from calls import by_heart, endings, entries, erasure, person
+from calls.entries import Admitted, Closed, Entry, Told
+from calls.keeper import Keeper
+from calls.ledger import DatabaseLedger, finish_again, store_again, the_keeper
+from calls.models import CallbackRequest, CallSession, EndReason, InboxMessage, Outcome, SpoolMark, Status, TranscriptLine
+from calls.spool import Spool, files
+from tests.builders import CALLER, LINE, FakeVapi, a_call, a_line
+from tests.calls.doors import NUMBER, PUBLIC_URL, TOKEN, knock
+from tests.calls.test_erasure import bytes_of_the_database
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SECRET = "hook-secret"
+SAID = "My dog ate the router this morning"
+
+
+@contextmanager
+def nobody_can_write_for(seconds: float) -> Iterator[None]:
+    with ExitStack() as lock:
+        lock.enter_context(nobody_can_write())
+        letting_go = threading.Timer(seconds, lock.pop_all().close)
+        letting_go.start()
+        yield
+        letting_go.join()
+
+
+@contextmanager
+def nobody_can_write() -> Iterator[None]:
+    name = str(connection.settings_dict["NAME"])
+    held = sqlite3.connect(name, timeout=10, isolation_level=None, check_same_thread=False)
+    held.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        held.close()
+
+
+def wait_for(truth: Callable[[], bool], within_s: float = 10.0) -> None:
+    until = time.monotonic() + within_s
+    while not truth():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def ref_of(call: CallSession) -> CallRef:
+    return CallRef(call.call_sid, 0, call.short_id)
+
+
+def notes(ref: CallRef, count: int) -> list[dict[str, Any]]:
+    told = [Note("clear-sent", "bridge", time.time(), time.monotonic(), {"number": n}) for n in range(count)]
+    return [entries.kept(Told(ref, note)) for note in told]
+
+
+def tell(client: Client, call: CallSession, **fields: Any) -> int:
+    name = {"id": f"vapi-of-{call.call_sid}", "name": f"{call.call_sid}.0"}
+    body = {"message": {"type": "transcript", "transcriptType": "final", "role": "user", "call": name, **fields}}
+    headers = {"X-Vapi-Secret": SECRET}
+    return client.post("/webhook/vapi", data=json.dumps(body), content_type="application/json", headers=headers).status_code
+
+
+# -- kills -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dies_after", range(0, 700, 90))
+def test_whenever_a_process_dies_while_it_stores_its_spool_each_line_stands_once_and_in_its_place(dies_after: int) -> None:
+    call = a_call(status=Status.STREAMING)
+    directory, stored = Path(settings.SPOOL_DIR), 0
+
+    def store(told: Sequence[Any]) -> None:
+        nonlocal stored
+        store_again(told)
+        stored += len(told)
+
+    class Dying(Spool):
+        def was_read(self, read: Sequence[Any]) -> None:
+            if stored >= dies_after:
+                raise SystemExit
+            super().was_read(read)
+
+    dying = Dying(directory)
+    dying.append(notes(ref_of(call), 650))
+    if dies_after:
+        with suppress(SystemExit):
+            Keeper(spool=dying, directory=directory, store=store).replay()
+    if dying._file is not None:
+        os.close(dying._file)  # as the kernel does for the dead
+    the_keeper().adopt()
+    the_keeper().adopt()
+    found = call.events.filter(kind="clear-sent").order_by("seq").values_list("detail", flat=True)
+    assert [detail["number"] for detail in found] == list(range(650))
+    assert (files(directory), SpoolMark.objects.count()) == ([], 0)
+
+
+# -- Vapi's messages ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vapi(settings: Any) -> None:
+    settings.VAPI_WEBHOOK_SECRETS = [SECRET]
+
+
+@pytest.mark.usefixtures("vapi")
+def test_a_message_that_cannot_be_stored_is_kept_before_its_200_and_its_line_stands_once(client: Client) -> None:
+    call = a_call(status=Status.STREAMING)
+    with nobody_can_write():
+        started = time.monotonic()
+        assert tell(client, call, transcript=SAID, timestamp=1_790_000_000_000) == 200
+        assert time.monotonic() - started < 2.0
+        wait_for(lambda: the_keeper().is_away)
+        started = time.monotonic()
+        assert tell(client, call, transcript="Card 4111 1111 1111 1111", timestamp=1_790_000_001_000) == 200
+        assert time.monotonic() - started < 0.3, "a database that is known to be away is not waited for"
+        (file,) = files(Path(settings.SPOOL_DIR))
+        assert SAID.encode() in file.read_bytes()
+        assert b"4111" not in file.read_bytes()
+    wait_for(lambda: not the_keeper().holds)
+    assert tell(client, call, transcript=SAID, timestamp=1_790_000_000_000) == 200  # Vapi tells again
+    assert list(call.lines.filter(role="user").values_list("said", flat=True)) == [SAID, "Card [card]"]
+    assert InboxMessage.objects.filter(processed_at=None).count() == 0
+    assert files(Path(settings.SPOOL_DIR)) == []
+
+
+@pytest.mark.usefixtures("vapi")
+def test_nothing_of_an_erased_person_is_left_in_the_spool_or_comes_out_of_it(client: Client) -> None:
+    call = a_call(status=Status.STREAMING)
+    with nobody_can_write():
+        assert tell(client, call, transcript=SAID) == 200
+        sid = "CA" + "e" * 32
+        lines.warm()
+        assert by_heart.opened(sid=sid, account_sid="AC1", from_number=CALLER, to_number=LINE, at=timezone.now()) is not None
+    person.erase(CALLER, by="ada", at=timezone.now())
+    wait_for(lambda: not the_keeper().holds)
+    assert erasure.leave_no_trace()
+    left = b"".join(path.read_bytes() for path in Path(settings.SPOOL_DIR).rglob("*") if path.is_file()) + bytes_of_the_database()
+    assert SAID.encode() not in left
+    assert CALLER.encode() not in left
+    assert CallSession.objects.filter(call_sid=sid, erased_at__isnull=False).exists()
+    assert not TranscriptLine.objects.filter(said=SAID).exists()
+
+
+@pytest.fixture
+def twilio(settings: Any) -> None:
+    settings.PUBLIC_URL, settings.TWILIO_AUTH_TOKENS = PUBLIC_URL, [TOKEN]
+
+
+# -- the end of a stream -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("twilio")
+@pytest.mark.parametrize(("why", "said"), [("agent-ended", "Hangup"), ("stream-lost", "Record")])
+def test_what_is_next_is_known_without_the_database(client: Client, why: str, said: str) -> None:
+    call = a_call(status=Status.STREAMING, to=NUMBER)
+    lines.warm()
+    form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    with nobody_can_write():
+        by_heart.closed(call.call_sid, 0, why)
+        started = time.monotonic()
+        answer = knock(client, "/webhook/twilio/resume/0", form)
+        assert time.monotonic() - started < 3.0
+        started = time.monotonic()
+        assert knock(client, "/webhook/twilio/resume/0", form).content == answer.content
+        assert time.monotonic() - started < 0.3, "a database that is known to be away is not waited for"
+    assert said in answer.content.decode()
+
+
+@pytest.mark.usefixtures("twilio")
+def test_a_goodbye_that_is_not_written_down_yet_is_a_goodbye_all_the_same(client: Client) -> None:
+    """The database is back, and another process has not stored yet what its stream told."""
+    call = a_call(status=Status.STREAMING, to=NUMBER)
+    by_heart.closed(call.call_sid, 0, "agent-ended")
+    form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    assert "Hangup" in knock(client, "/webhook/twilio/resume/0", form).content.decode()
+
+
+# -- two processes of one call -----------------------------------------------------------------------------------------
+
+
+SID = "CA" + "d" * 32
+
+
+def a_call_by_heart() -> list[dict[str, Any]]:
+    """Answered and carried while nobody could write; what its stream told."""
+    lines.warm()
+    assert by_heart.opened(sid=SID, account_sid="AC1", from_number=CALLER, to_number=NUMBER, at=timezone.now()) is not None
+    ref, now = CallRef(SID, 0, "bbbbbb"), time.time()
+    started, closed = (Note(kind, "bridge", now, time.monotonic(), {}) for kind in ("stream-started", "greeting-heard"))
+    told: list[Entry] = [
+        Admitted(ref, "AC1", "MZ1", now),
+        Told(ref, started),
+        Told(ref, closed),
+        Closed(ref, Closing("agent-ended", "", {}), now, now),
+    ]
+    return [entries.kept(each) for each in told]
+
+
+def a_keeper() -> Keeper:
+    """That of another process."""
+    directory = Path(settings.SPOOL_DIR)
+    return Keeper(spool=Spool(directory), directory=directory, store=store_again, finish=finish_again)
+
+
+def test_the_end_of_a_leg_is_written_down_after_all_that_any_process_kept_of_its_stream() -> None:
+    a_line(number=NUMBER)
+    told = a_call_by_heart()
+    carrier, other = a_keeper(), a_keeper()
+    carrier.spool.append(told)
+    assert by_heart.leg_over(SID, status="completed", at=timezone.now())
+    other.replay()
+    assert not CallSession.objects.get(call_sid=SID).is_over
+    carrier.replay()
+    call = CallSession.objects.get(call_sid=SID)
+    assert (call.end_reason, call.outcome) == (EndReason.AGENT_ENDED, Outcome.RESOLVED)
+    kinds = [kind for kind in call.events.order_by("seq").values_list("kind", flat=True) if kind != "history-spooled"]
+    assert kinds[-4:] == ["stream-started", "greeting-heard", "stream-closed", "call-ended"]
+    assert files(Path(settings.SPOOL_DIR)) == list(Path(settings.SPOOL_DIR).rglob("*.leg")) == []
+
+
+def test_a_leg_that_is_over_before_its_stream_is_told_of_ends_as_the_stream_did() -> None:
+    a_line(number=NUMBER)
+    told = a_call_by_heart()
+    by_heart.enter_all()
+    endings.leg_over(call_sid=SID, status="completed", at=timezone.now())
+    store_again(told)
+    call = CallSession.objects.get(call_sid=SID)
+    assert (call.end_reason, call.outcome) == (EndReason.AGENT_ENDED, Outcome.RESOLVED)
+
+
+# -- busy is not away --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("twilio")
+def test_a_database_that_was_busy_for_a_second_answers_the_call_itself(client: Client) -> None:
+    a_line(number=NUMBER)
+    lines.warm()
+    form = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "ringing"}
+    with nobody_can_write_for(1.2):
+        answer = knock(client, "/webhook/twilio", form)
+    assert "Stream" in answer.content.decode()
+    assert not the_keeper().is_away
+    call = CallSession.objects.get(call_sid=SID)
+    assert not call.events.filter(kind="history-spooled").exists()
+    assert not list(Path(settings.SPOOL_DIR).rglob("*.call"))
+
+
+def test_what_a_stream_tells_while_the_database_is_busy_stands_in_its_place_afterwards() -> None:
+    call = a_call(status=Status.STREAMING)
+    ledger = DatabaseLedger(token_key=b"k" * 32, client=FakeVapi())
+    with nobody_can_write_for(2.2):
+        for number in range(40):
+            ledger.note(ref_of(call), Note("clear-sent", "bridge", time.time(), time.monotonic(), {"number": number}))
+        assert ledger.writer.counts.dropped == 0
+    wait_for(lambda: call.events.filter(kind="clear-sent").count() == 40)
+    ledger.close()
+    found = call.events.filter(kind="clear-sent").order_by("seq").values_list("detail", flat=True)
+    assert [detail["number"] for detail in found] == list(range(40))
+    wait_for(lambda: not the_keeper().holds)
+
+
+# -- wishes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("vapi")
+@pytest.mark.parametrize(("tool", "verb"), [("transfer_to_human", "hand-over"), ("end_call", "end-call")])
+def test_a_person_or_the_end_can_be_had_while_the_database_is_away_once(client: Client, tool: str, verb: str) -> None:
+    call = a_call(status=Status.STREAMING)
+    ledger = DatabaseLedger(token_key=b"k" * 32, client=FakeVapi())
+    asked = [{"id": "t1", "function": {"name": tool, "arguments": {}}}, {"id": "t2", "function": {"name": "weather", "arguments": {}}}]
+    name = {"id": f"vapi-of-{call.call_sid}", "name": f"{call.call_sid}.0"}
+    body = {"message": {"type": "tool-calls", "toolCallList": asked, "call": name}}
+    with nobody_can_write():
+        answer = client.post("/webhook/vapi", json.dumps(body), content_type="application/json", headers={"X-Vapi-Secret": SECRET})
+        wanted, other = answer.json()["results"]
+        assert ("when you stop speaking" in wanted["result"], "error" in other) == (True, True)
+        (command,) = asyncio.run(ledger.commands(ref_of(call), after=7))
+        assert (command.id, command.verb, command.detail["at_once"]) == (7, verb, False)
+        with pytest.raises(LedgerAway):
+            asyncio.run(ledger.commands(ref_of(call), after=7))
+    ledger.close()
+
+
+def test_a_wish_that_nobody_took_is_not_granted_to_a_later_stream() -> None:
+    for age, granted in ((60.0, False), (5.0, True)):
+        assert by_heart.wish(SID, "hand-over", at=time.time() - age)
+        assert bool(by_heart.granted(SID, now=time.time())) == granted
+
+
+# -- the disk is full --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may hold a byte more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("twilio")
+def test_a_full_disk_costs_a_call_neither_its_agent_nor_its_history(client: Client) -> None:
+    a_line(number=NUMBER)
+    lines.warm()
+    form = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "ringing"}
+    with full_disk():
+        assert "Stream" in knock(client, "/webhook/twilio", form).content.decode()
+        assert by_heart.first(SID, "stream-0")
+        assert not by_heart.first(SID, "stream-0")
+        ref, now = CallRef(SID, 0, "bbbbbb"), time.time()
+        the_keeper().append([entries.kept(Admitted(ref, "AC1", "MZ1", now)), *notes(ref, 3)])
+        by_heart.closed(SID, 0, "agent-ended")
+        assert "Hangup" in knock(client, "/webhook/twilio/resume/0", {**form, "CallStatus": "in-progress"}).content.decode()
+        assert knock(client, "/webhook/twilio/status", {**form, "CallStatus": "completed"}).status_code == 200
+    wait_for(lambda: not the_keeper().holds and not list(Path(settings.SPOOL_DIR).rglob("*.leg")))
+    call = CallSession.objects.get(call_sid=SID)
+    assert call.is_over
+    assert (call.from_number, call.events.filter(kind="clear-sent").count()) == (CALLER, 3)
+    assert not list(Path(settings.SPOOL_DIR).rglob("*.call"))
+
+
+# -- what Twilio tells meanwhile ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("twilio")
+def test_a_message_that_is_left_while_the_database_is_away_is_called_back(client: Client) -> None:
+    call = a_call(status=Status.VOICEMAIL, to=NUMBER, closed_epoch=0, closed_why="stream-lost")
+    recording = {"RecordingSid": "RE" + "1" * 32, "RecordingDuration": "7"}
+    form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    with nobody_can_write():
+        assert "Hangup" in knock(client, "/webhook/twilio/voicemail/0", {**form, **recording}).content.decode()
+        told = {**form, **recording, "RecordingStatus": "completed"}
+        assert knock(client, "/webhook/twilio/recording/voicemail", told).status_code == 200
+        assert "Hangup" in knock(client, "/webhook/twilio/resume/0", {**form, "CallStatus": "completed"}).content.decode()
+    wait_for(lambda: not the_keeper().holds and not list(Path(settings.SPOOL_DIR).rglob("*.leg")))
+    call.refresh_from_db()
+    assert (call.end_reason, call.outcome) == (EndReason.VOICEMAIL_LEFT, Outcome.VOICEMAIL)
+    assert CallbackRequest.objects.filter(call=call).count() == 1
+    assert call.recordings.count() == 1
+
+
+@pytest.mark.usefixtures("twilio")
+def test_a_person_who_talked_while_the_database_was_away_has_talked(client: Client) -> None:
+    call = a_call(status=Status.STREAMING, to=NUMBER, stream_epoch=0)
+    form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    leg = {"CallSid": "CA" + "f" * 32, "ParentCallSid": call.call_sid, "AccountSid": "AC1", "CallStatus": "in-progress"}
+    with nobody_can_write():
+        assert "Gather" not in knock(client, "/webhook/twilio/whisper/tier2", leg).content.decode()
+        over = {**form, "DialCallStatus": "completed", "DialBridged": "true"}
+        assert "Hangup" in knock(client, "/webhook/twilio/dial/0/tier2", over).content.decode()
+        assert knock(client, "/webhook/twilio/status", {**form, "CallStatus": "completed"}).status_code == 200
+    wait_for(lambda: not the_keeper().holds and not list(Path(settings.SPOOL_DIR).rglob("*.leg")))
+    call.refresh_from_db()
+    assert (call.end_reason, call.outcome) == (EndReason.HUMAN_ENDED, Outcome.HANDED_OVER)

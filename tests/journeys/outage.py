@@ -1,0 +1,66 @@
+"""Databases that are away, for real: SQLite's lock in another process's hand, PostgreSQL behind a wire that is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from bridge.sandbox.proxy import CLEAR, Proxy, Weather
+
+HOLD = """
+import sqlite3, sys
+held = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+held.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def nobody_can_write(database: Path) -> Iterator[None]:
+    """Another process has the one turn at writing, and does not give it back."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(database)], stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            yield
+        finally:
+            holder.kill()
+
+
+class Wire:
+    """Between a house and its PostgreSQL: `url` leads through it."""
+
+    def __init__(self, server: str) -> None:
+        parts = urlsplit(server)
+        self._proxy = Proxy((parts.hostname or "localhost", parts.port or 5432))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="wire", daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._proxy.__aenter__(), self._loop).result(10)
+        who = parts.netloc.rpartition("@")
+        self.url = urlunsplit(parts._replace(netloc=f"{who[0]}{who[1]}127.0.0.1:{self._proxy.port}"))
+
+    @contextmanager
+    def weather(self, weather: Weather) -> Iterator[None]:
+        self._proxy.weather = weather
+        if weather.refuse:
+            self._loop.call_soon_threadsafe(self._proxy.reset)
+        try:
+            yield
+        finally:
+            self._proxy.weather = CLEAR
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._proxy.__aexit__(None, None, None), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()

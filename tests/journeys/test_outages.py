@@ -1,0 +1,182 @@
+"""The database, Valkey, the worker and beat are away, in the real house: nobody on the line notices, and afterwards everything is
+in its place, once.
+
+`make outages SECONDS=600` keeps it away for ten minutes, with one call after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pytest_django import DjangoDbBlocker
+
+from bridge.sandbox.clips import CLIPS
+from bridge.sandbox.proxy import Weather
+from bridge.sandbox.script import PERSON_PLEASE, PLAIN, Heard, Press, Scenario, Step
+from bridge.sandbox.twilio import TwilioCall
+from supportvoice.laboratory.ground import connected_to, valkey_at
+from supportvoice.laboratory.runs import Ways
+from tests.journeys.conftest import assert_logs_are_clean
+from tests.journeys.house import LONGEST_S, House
+from tests.journeys.outage import Wire, nobody_can_write
+from tests.journeys.test_calls import heard, nothing_to_complain_of
+from tests.journeys.test_demo import database as database
+from tests.journeys.test_killed import COMES
+from tests.journeys.test_rescued import serving
+
+pytestmark = pytest.mark.journey
+
+AWAY_S = float(os.environ.get("OUTAGE_SECONDS", "20"))
+BACK_WITHIN_S = 10.0
+PRESSES_0 = replace(PLAIN, name="presses_0", caller=(Step(Heard("greeting"), Press("0")),))
+TALK = ["disclosure", "greeting", "opening_hours", "goodbye"]
+SAID = [CLIPS[name].text for name in ("disclosure", "greeting", "ask_hours", "opening_hours", "no_thanks", "goodbye")]
+EACH_ONCE = [(role, "full") for role in ("system", "assistant", "user", "assistant", "user", "assistant")]
+IN_ORDER = ("call-received", "stream-started", "vapi-connected", "greeting-heard", "stream-closed", "call-ended")
+
+
+@pytest.fixture(scope="module")
+def lonely(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[House]:
+    """A house of its own: the others share one, and their calls would suffer."""
+    house = House(tmp_path_factory.mktemp("lonely"), django_db_blocker)
+    house.start()
+    try:
+        yield house
+    finally:
+        house.stop()
+    assert_logs_are_clean(house)
+
+
+def spooled(house: House) -> list[Path]:
+    return [path for path in (house.directory / "spool").rglob("*") if path.suffix in (".spool", ".call")]
+
+
+def whole_and_once(house: House, phone: TwilioCall) -> None:
+    """The caller missed nothing, and neither did we. Being asked for a moment is no miss: their own process makes the Vapi call then."""
+    nothing_to_complain_of(phone)
+    assert [clip for clip, _ in heard(phone) if clip != "one_moment"] == TALK
+    house.settle(phone.call_sid)
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["outcome"], row["rung"]) == ("agent_ended", "resolved", "R0")
+    lines = [line for line in house.lines(phone.call_sid) if line[0] != "system" or line[1] == SAID[0]]
+    assert [(role, heard) for role, _, heard in lines] == EACH_ONCE
+    assert [said for _, said, _ in lines] == SAID
+    assert len(house.at_vapi(phone.call_sid)) == 1
+    assert [kind for kind in house.kinds(phone.call_sid) if kind in IN_ORDER] == list(IN_ORDER)
+
+
+def test_calls_that_are_on_and_calls_that_come_while_the_database_is_away(lonely: House) -> None:
+    before = lonely.place(PLAIN)
+    lonely.eventually(lambda: len(lonely.phones) == 1)
+    lonely.wait(lonely.phones[0].wait_for("caller-says", within=LONGEST_S))
+    with nobody_can_write(lonely.directory / "db.sqlite3"):
+        started = time.monotonic()
+        phones = [lonely.place(PLAIN).result(LONGEST_S)]
+        while time.monotonic() - started < AWAY_S:
+            phones.append(lonely.place(PLAIN).result(LONGEST_S))
+        phones.append(before.result(LONGEST_S))
+        assert spooled(lonely)
+    back = time.monotonic()
+    lonely.eventually(lambda: not spooled(lonely), within=BACK_WITHIN_S)
+    print(f"{len(phones)} calls, all written down {time.monotonic() - back:.1f} s after the database was back")  # noqa: T201
+    for phone in phones:
+        whole_and_once(lonely, phone)
+        assert "history-spooled" in lonely.kinds(phone.call_sid)
+
+
+@pytest.mark.load
+def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to_the_next(lonely: House) -> None:
+    """Its callers go on by heart, and what was told before the kill stands in its place, once."""
+    line, known = Ways(), len(lonely.phones)
+    with nobody_can_write(lonely.directory / "db.sqlite3"):
+        calling = lonely.place(PLAIN, web=line, humans=COMES)
+        lonely.eventually(lambda: len(lonely.phones) > known)
+        phone = lonely.phones[known]
+        lonely.wait(phone.wait_for("caller-says", within=LONGEST_S))
+        time.sleep(1.0)  # the greeting's line is told meanwhile
+        (carrier,) = connected_to(line.port, serving(lonely))
+        os.kill(carrier, signal.SIGKILL)
+        calling.result(LONGEST_S)
+        assert spooled(lonely)
+    lonely.eventually(lambda: not spooled(lonely), within=LONGEST_S)
+    assert heard(phone)[-1][0] == "human_hello"
+    lonely.eventually(lambda: "history-spooled" in lonely.kinds(phone.call_sid))
+    kinds, said = lonely.kinds(phone.call_sid), [text for _, text, _ in lonely.lines(phone.call_sid)]
+    assert kinds.count("stream-started") == kinds.count("greeting-heard") == 1
+    assert said[:2] == SAID[:2]
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.load
+@pytest.mark.parametrize("scenario", [PERSON_PLEASE, PRESSES_0], ids=["asks the agent", "presses 0"])
+def test_whoever_wants_a_person_while_the_database_is_away_gets_one(lonely: House, scenario: Scenario) -> None:
+    with nobody_can_write(lonely.directory / "db.sqlite3"):
+        phone = lonely.place(scenario, humans=COMES).result(LONGEST_S)
+    lonely.eventually(lambda: not spooled(lonely), within=BACK_WITHIN_S)
+    assert heard(phone)[-1][0] == "human_hello"
+    lonely.settle(phone.call_sid)
+    row = lonely.row(phone.call_sid)
+    assert (row["end_reason"], row["outcome"], row["rung"]) == ("human_ended", "handed_over", "R3")
+    assert len(lonely.at_vapi(phone.call_sid)) == 1
+
+
+@pytest.mark.load
+def test_calls_without_valkey_worker_and_beat(lonely: House) -> None:
+    """One is on when Valkey stands still and both of Celery's processes are killed, one comes afterwards; then Valkey forgets all."""
+    known = len(lonely.phones)
+    on = lonely.place(PLAIN)
+    lonely.eventually(lambda: len(lonely.phones) > known)
+    lonely.wait(lonely.phones[known].wait_for("caller-says", within=LONGEST_S))
+    stopped = valkey_at(lonely.stack.valkey_socket)
+    assert stopped
+    for name in ("worker", "beat"):
+        lonely.wait(lonely.stack.kill(name))
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        phones = [lonely.place(PLAIN).result(LONGEST_S), on.result(LONGEST_S)]
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+        for name in ("worker", "beat"):
+            lonely.wait(lonely.stack.begin(name))
+    flushed = lonely.place(PLAIN)
+    lonely.eventually(lambda: len(lonely.phones) > known + 2)
+    lonely.wait(lonely.phones[known + 2].wait_for("caller-says", within=LONGEST_S))
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(lonely.stack.valkey_socket))
+        asking.sendall(b"FLUSHALL\r\n")
+        assert asking.recv(16).startswith(b"+OK")
+    for phone in [*phones, flushed.result(LONGEST_S)]:
+        whole_and_once(lonely, phone)
+
+
+@pytest.mark.load
+@pytest.mark.postgres
+@pytest.mark.timeout(300)
+def test_calls_while_postgresql_says_nothing_and_while_it_refuses(
+    tmp_path: Path, database: str, django_db_blocker: DjangoDbBlocker, request: pytest.FixtureRequest
+) -> None:
+    """Of either, one call is on when it begins, and one comes meanwhile."""
+    wire = Wire(database)
+    request.addfinalizer(wire.close)
+    house = House(tmp_path, django_db_blocker, database_url=wire.url)
+    request.addfinalizer(house.stop)
+    house.start()
+    for weather in (Weather(up_dead=True, down_dead=True), Weather(refuse=True)):
+        known = len(house.phones)
+        on = house.place(PLAIN)
+        house.eventually(lambda known=known: len(house.phones) > known)  # type: ignore[misc]
+        house.wait(house.phones[known].wait_for("caller-says", within=LONGEST_S))
+        with wire.weather(weather):
+            phones = [house.place(PLAIN).result(LONGEST_S), on.result(LONGEST_S)]
+            assert spooled(house)
+        house.eventually(lambda: not spooled(house), within=BACK_WITHIN_S)
+        for phone in phones:
+            whole_and_once(house, phone)
+            assert "history-spooled" in house.kinds(phone.call_sid)
