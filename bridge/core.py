@@ -530,12 +530,17 @@ class BridgeCore:
             case "sign":
                 return self._sign_of_life(now)
             case "agent":
-                return self.no_agent(now, raw="no sound of an agent in time")
+                return self._no_sound_in_time(now)
             case "drain":
                 return self._leave(self._leaving) if self._leaving else []
             case "hand-on":
                 return self._leave(self._leaving or Leave("drained", "in the middle of a turn"))
         return []  # "heard" and "last-sentence" only wake the check that follows
+
+    def _no_sound_in_time(self, now: float) -> list[Action]:
+        """An agent that is there and says nothing may have lost its voice: another one may have one."""
+        raw = "no sound of an agent in time"
+        return self.agent_lost(now, raw=raw) if self._caller.has_agent else self.no_agent(now, raw=raw)
 
     def _alarm(self, now: float) -> list[Action]:
         """Sound is here and may go, and nothing went: our own process did not get to it."""

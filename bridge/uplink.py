@@ -47,6 +47,11 @@ class CallerVoice:
         figures.uplink_held_most = max(figures.uplink_held_most, figures.uplink_held)
         return []
 
+    @property
+    def has_agent(self) -> bool:
+        """Somebody is to hear what the caller says."""
+        return self.fill_at is not None
+
     def connected(self, now: float) -> list[Action]:
         """The agent listens from now on: first what the caller said so far, a second in a message."""
         self.fill_at = now + FRAME_S

@@ -394,6 +394,17 @@ def test_when_no_other_agent_makes_a_sound_within_five_seconds_the_ladder_leads_
     assert out[-1] == Leave("no-agent", "no sound of an agent in time")
 
 
+def test_an_agent_that_is_there_and_makes_no_sound_within_five_seconds_is_replaced() -> None:
+    core, out = a_call(), list[Action]()
+    run_until(core, 4.9, out)
+    assert not any(isinstance(action, AskForAgent) for action in out)
+    run_until(core, 5.1, out)
+    assert out.count(AskForAgent("no sound of an agent in time")) == 1
+    out += core.agent_connected(6.0) + agent_is_speaking(core, ms=500, at=6.5)
+    run_until(core, 12.0, out)
+    assert not any(isinstance(action, Leave) for action in out)
+
+
 @pytest.mark.parametrize("last_news", ["lost", "ended"])
 def test_an_agent_that_is_gone_mid_sentence_keeps_nobody_waiting_for_its_last_word(last_news: str) -> None:
     core = a_call()
@@ -424,7 +435,7 @@ def test_the_last_bound_on_leaving_holds_even_when_everything_is_due_at_once() -
 def test_an_agent_that_is_connected_but_mute_does_not_leave_the_caller_in_silence() -> None:
     core = a_call()
     out: list[Action] = []
-    run_until(core, 10.0, out)
+    run_until(core, 20.0, out)  # and no other one comes
     assert played(out).startswith(TONE.ulaw + CLIPS["one_moment"].ulaw)
     assert isinstance(out[-1], Leave)
     assert out[-1].why == "no-agent"
