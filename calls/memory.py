@@ -27,4 +27,4 @@ def so_far(call: CallSession) -> tuple[Said, ...]:
 
 def was_handed_on(session: VapiSession) -> bool:
     """The agent before this one had said its say, and its caller has nothing to be sorry for."""
-    return session.call.events.filter(kind=HANDED_ON, detail__n=session.n - 1).exists()
+    return session.n > 0 and session.call.events.filter(kind=HANDED_ON, detail__n=session.n - 1).exists()

@@ -155,7 +155,7 @@ async def open_ground(directory: Path, *, say: Say, env: Mapping[str, str] | Non
         tool_url = f"http://{tool_host}/crm/get_user_account"
         await stack.manage("sandbox", "seed", "--number", LINE, "--target", COLLEAGUE, "--tool-url", tool_url)
         await stack.run()
-        fallback_url = await left.enter_async_context(_somebody_elses_host(await _static_twiml(stack)))
+        fallback_url = await left.enter_async_context(somebody_elses_host(await _static_twiml(stack)))
         ours = f"{stack.url}/webhook/twilio/fallback"
         yield Ground(stack, vapi, twilio, to_vapi, to_twilio, shared, fallback_url or ours, bool(fallback_url), say)
 
@@ -169,7 +169,7 @@ async def _static_twiml(stack: Stack) -> str:
 
 
 @asynccontextmanager
-async def _somebody_elses_host(twiml: str) -> AsyncIterator[str]:
+async def somebody_elses_host(twiml: str) -> AsyncIterator[str]:
     """A place that always answers with this document; "" when there is none to give."""
     if not twiml:
         yield ""

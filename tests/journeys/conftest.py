@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from pytest_django import DjangoDbBlocker
@@ -19,7 +20,13 @@ SPOKEN = [clip.text for clip in CLIPS.values() if len(clip.text) > 12]
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("house"), django_db_blocker)
+    with lived_in(House(tmp_path_factory.mktemp("house"), django_db_blocker)) as house:
+        yield house
+
+
+@contextmanager
+def lived_in(house: House) -> Iterator[House]:
+    """Started, and stopped afterwards; then its logs are looked at."""
     house.start()
     try:
         yield house

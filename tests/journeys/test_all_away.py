@@ -7,13 +7,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from pytest_django import DjangoDbBlocker
 
 from bridge.sandbox import vapi as sandbox_vapi
@@ -23,7 +21,8 @@ from bridge.sandbox.script import CUT_OFF, PLAIN, TECHFLOW
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.twilio_rest import Number
 from supportvoice.demo import COLLEAGUE, LINE
-from tests.journeys.conftest import assert_logs_are_clean
+from supportvoice.laboratory.ground import somebody_elses_host
+from tests.journeys.conftest import lived_in
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard
 
@@ -35,22 +34,6 @@ KNOWN_WITHIN_S = 60.0
 ENDED_BY_US = "manually-canceled"  # Vapi's word for a call that was ended by its control address
 
 Look = Callable[[str], TwilioCall]
-
-
-@asynccontextmanager
-async def somebody_elses_host(twiml: str) -> AsyncIterator[str]:
-    async def document(request: web.Request) -> web.Response:
-        return web.Response(text=twiml, content_type="text/xml")
-
-    app = web.Application()
-    app.add_routes([web.route("*", "/", document)])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
 
 
 async def killed(house: House) -> None:
@@ -69,13 +52,8 @@ async def settled(house: House, phones: list[TwilioCall]) -> list[TwilioCall]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[House]:
     directory: Path = tmp_path_factory.mktemp("away")
-    house = House(directory, django_db_blocker)
-    house.start()
-    try:
+    with lived_in(House(directory, django_db_blocker)) as house:
         yield house
-    finally:
-        house.stop()
-    assert_logs_are_clean(house)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from bridge.sandbox.script import PERSON_PLEASE, PLAIN, Heard, Press, Scenario, 
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.laboratory.ground import connected_to, valkey_at
 from supportvoice.laboratory.runs import Ways
-from tests.journeys.conftest import assert_logs_are_clean
+from tests.journeys.conftest import lived_in
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.outage import Wire, nobody_can_write
 from tests.journeys.test_calls import heard, nothing_to_complain_of
@@ -45,13 +45,8 @@ IN_ORDER = ("call-received", "stream-started", "vapi-connected", "greeting-heard
 @pytest.fixture(scope="module")
 def lonely(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[House]:
     """A house of its own: the others share one, and their calls would suffer."""
-    house = House(tmp_path_factory.mktemp("lonely"), django_db_blocker)
-    house.start()
-    try:
+    with lived_in(House(tmp_path_factory.mktemp("lonely"), django_db_blocker)) as house:
         yield house
-    finally:
-        house.stop()
-    assert_logs_are_clean(house)
 
 
 def spooled(house: House) -> list[Path]:
@@ -100,7 +95,8 @@ def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to
         lonely.eventually(lambda: len(lonely.phones) > known)
         phone = lonely.phones[known]
         lonely.wait(phone.wait_for("caller-says", within=LONGEST_S))
-        time.sleep(1.0)  # the greeting's line is told meanwhile
+        greeting = CLIPS["greeting"].text.encode()
+        lonely.eventually(lambda: any(greeting in path.read_bytes() for path in spooled(lonely)))
         (carrier,) = connected_to(line.port, serving(lonely))
         os.kill(carrier, signal.SIGKILL)
         calling.result(LONGEST_S)

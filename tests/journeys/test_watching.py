@@ -13,7 +13,7 @@ from pytest_django import DjangoDbBlocker
 
 from bridge.sandbox.script import PLAIN
 from bridge.sandbox.twilio import TwilioCall
-from tests.journeys.conftest import assert_logs_are_clean
+from tests.journeys.conftest import lived_in
 from tests.journeys.house import LONGEST_S, House
 from tests.left_out import chromium
 
@@ -23,13 +23,8 @@ SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", 
 
 @pytest.fixture(scope="module")
 def on_daphne(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("daphne"), django_db_blocker, server="daphne")
-    house.start()
-    try:
+    with lived_in(House(tmp_path_factory.mktemp("daphne"), django_db_blocker, server="daphne")) as house:
         yield house
-    finally:
-        house.stop()
-    assert_logs_are_clean(house)
 
 
 @pytest.fixture(scope="module")
