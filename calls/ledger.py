@@ -39,6 +39,7 @@ from calls import (
     evidence,
     handover,
     inbox,
+    parked,
     patience,
     publisher,
     resuming,
@@ -47,6 +48,7 @@ from calls import (
     tasks,
 )
 from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Told
+from calls.guards import PARKED
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.keeper import Keeper
 from calls.lookout import Lookout
@@ -159,6 +161,16 @@ class DatabaseLedger:
         started = await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
         self._by_heart.pop(ref, None)
         return started
+
+    async def is_parked(self, ref: CallRef) -> bool:
+        return await self._ask(partial(parked.is_kept, call_sid=ref.call_sid, epoch=ref.epoch))
+
+    async def taken_up(self, ref: CallRef) -> bool:
+        return await self._ask(partial(parked.taken_up, call_sid=ref.call_sid, epoch=ref.epoch, at=_moment(self._wall())))
+
+    async def given_up(self, ref: CallRef) -> None:
+        asking = partial(_given_up, ref, _moment(self._wall()))
+        await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         """Rows, or what was wished for while nobody could write one: that has no number of its own."""
@@ -358,12 +370,12 @@ def _request_by_heart(ref: CallRef) -> dict[str, Any]:
 
 def _conversation(ref: CallRef) -> Conversation | None:
     mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, call__ended_at=None)
-    session = mine.order_by("n").last()
+    session = mine.select_related("call").order_by("n").last()
     if session is None:
         return None
     return Conversation(
         n=session.n,
-        state=session.state,
+        state=PARKED if parked.is_awaited(session.call) else session.state,
         account=session.account,
         vapi_call_id=session.vapi_call_id or "",
         socket_url=session.socket_url,
@@ -377,6 +389,13 @@ def _resume(ref: CallRef, raw: str, at: datetime) -> bool:
     publisher.task(tasks.start_conversation, started)
     publisher.task(tasks.end_sessions, ref.call_sid)  # the one that was lost may go on at Vapi
     return True
+
+
+def _given_up(ref: CallRef, at: datetime) -> None:
+    started = resuming.given_up(call_sid=ref.call_sid, epoch=ref.epoch, at=at)
+    if started is not None:
+        publisher.task(tasks.start_conversation, started)
+    publisher.task(tasks.end_sessions, ref.call_sid)
 
 
 def _create(ref: CallRef, n: int, clients: Mapping[VapiAccount, sessions.Vapi]) -> None:
