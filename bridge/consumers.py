@@ -222,8 +222,9 @@ class MediaStreamConsumer(AsyncConsumer):
         why = leave.why if self._spot is None else "parked"
         try:
             await self._ledger.ended(self._ref, Closing(why=why, raw=leave.raw, figures=self._all_figures()))
-            self._spot_is_told = self._spot is not None
-            self._command_news.set()  # the door may have been asked before
+            if self._spot is not None:
+                self._spot_is_told = True
+                self._command_news.set()  # the door may have been asked before
         except LedgerAway:
             log.error("the end of a stream could not be stored in time", extra={"call": self._ref.short_id, "why": leave.why})
         heard = leave.why != "stream-lost" and not self._outbox.over

@@ -1,7 +1,8 @@
 """The rows of a call whose agent is parked: the bridge keeps it for the stream that comes next (`bridge.parking`).
 
 The row says so where it says why the last stream was closed. As long as that word stands the session is of use, and nobody asks
-for another one. It is replaced once, by whoever decides: the stream that takes the agent up, the stream that did not find it, or
+for another one. Twilio may ask what is next before the bridge has said it: then the resume door does, for the stream that comes
+will know. The word is replaced once, by whoever decides: the stream that takes the agent up, the stream that did not find it, or
 its keeper, who waits no more. The row count of that UPDATE says who it was.
 """
 
@@ -15,7 +16,7 @@ from django.db.models import Q
 from calls import evidence, guards
 from calls.guards import PARKED
 from calls.history import NewEvent, record_events
-from calls.models import CallSession, Source
+from calls.models import CallSession, Source, VapiState
 
 AWAITED = "agent-parked"  # the event of the question at the resume door that leads to the stream which may take it up
 LOST = "stream-lost"
@@ -31,9 +32,16 @@ def is_awaited(call: CallSession) -> bool:
     return call.closed_epoch == call.epoch - 1 and call.closed_why == PARKED
 
 
+def may_be_said(call: CallSession) -> bool:
+    """The stream is over by Twilio's word, and the bridge has not said its own yet: the agent of it may be parked, or may not."""
+    newest = call.vapi_sessions.last()
+    return call.closed_epoch < call.epoch == call.stream_epoch and newest is not None and newest.state == VapiState.LIVE
+
+
 def await_stream(call: CallSession, *, n: int, at: datetime) -> None:
-    """The call has its next epoch, and keeps its session."""
-    record_events(call_sid=call.call_sid, events=[NewEvent(AWAITED, Source.SYSTEM, at, {"n": n})])
+    """The call has been given its next epoch, and keeps its session. Needs `evidence.hold`."""
+    CallSession.objects.filter(pk=call.pk).update(closed_epoch=call.epoch, closed_why=PARKED)
+    record_events(call_sid=call.call_sid, events=[NewEvent("agent-parked", Source.SYSTEM, at, {"n": n})])
 
 
 def asked_at(call: CallSession) -> datetime | None:

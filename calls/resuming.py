@@ -86,9 +86,10 @@ def _roll_over(call: CallSession, at: datetime) -> int:
 
 def elsewhere(call: CallSession, again: ladder.Resume, *, at: datetime) -> bool:
     """Give a held call its next epoch, with a session to start. False when somebody else did, or the call may not go on."""
+    waits = parked.is_said(call) or parked.may_be_said(call)
     if not _on_another_stream(call, at):
         return False
-    if parked.is_said(call):
+    if waits:
         parked.await_stream(call, n=_next_n(call) - 1, at=at)
     else:
         _next_session(call, again, raw=call.closed_why, at=at)

@@ -27,7 +27,8 @@ from tests.builders import a_call, session_of
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SENTENCE_S = 4.0
-TALKS = replace(SHORT, ear=lambda: TimedEar(()), voice=lambda words: noise(words, SENTENCE_S))
+SENTENCE = noise("the agent's", SENTENCE_S)
+TALKS = replace(SHORT, ear=lambda: TimedEar(()), voice=lambda words: SENTENCE)
 A_BUSY_MACHINE_S = 2.0
 
 
@@ -65,7 +66,8 @@ class Caller:
 
     async def at_the_door(self, epoch: int = 0) -> ladder.Step | handover.AskAnew:
         asking = partial(handover.next_step, call_sid=self.row.call_sid, epoch=epoch, at=timezone.now())
-        return await self.place.in_thread(asking)
+        step: ladder.Step | handover.AskAnew = await self.place.in_thread(asking)
+        return step
 
     async def until(self, true: Callable[[], bool], *, within: float = 8.0) -> None:
         deadline = time.monotonic() + within
@@ -116,12 +118,12 @@ async def hangs_up(caller: Caller) -> None:
     await caller.place.in_thread(over)
 
 
-@pytest.mark.parametrize("gap_ms", [20, 50, 500])
+@pytest.mark.parametrize("gap_ms", [0, 20, 50, 500])
 def test_the_next_stream_hears_the_rest_of_the_sentence_from_the_same_agent(gap_ms: int) -> None:
     async def broken(caller: Caller, pipe: Any) -> None:
+        """Without a gap the resume door may be asked before the bridge has said that the stream is over, or even knows."""
         pipe.abort()
         await asyncio.sleep(gap_ms / 1000)
-        await caller.until(lambda: CallSession.objects.filter(closed_epoch=0).exists())
         assert await caller.at_the_door() == ladder.Resume()
         pipe, running = await caller.stream(caller.place, epoch=1)
         await caller.until(lambda: "re-attached" in caller.kinds())
@@ -130,11 +132,10 @@ def test_the_next_stream_hears_the_rest_of_the_sentence_from_the_same_agent(gap_
         await running
 
     caller = on_a_call(broken)
-    said, (first, then) = noise("greeting", SENTENCE_S), caller.streams
-    begins = said.find(bytes(then.heard[:KNOWN_BY]))
+    first, then = caller.streams
+    begins = SENTENCE.find(bytes(then.heard[:KNOWN_BY]))
     assert 0 < begins <= len(first.heard)  # not a word is missing
-    assert said[begins:].startswith(bytes(then.heard))
-    assert begins + len(then.heard) == len(said)
+    assert SENTENCE[begins:] == bytes(then.heard)
     caller.row.refresh_from_db()
     assert (caller.row.rung, caller.row.epoch, caller.row.vapi_sessions.count()) == (Rung.AI, 1, 1)
     assert len(caller.at_vapi()) == 1
