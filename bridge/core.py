@@ -253,6 +253,7 @@ class BridgeCore:
         self._said, self._dead_air, self._longest = left_off.said, left_off.dead_air, left_off.longest
         self._agent_speaking, self._caller_speaking = left_off.agent_speaking, left_off.caller_speaking
         self._turn = Turn.FLUSHED if left_off.flushed else Turn.SPEAKING
+        self._agent_audio_at = now  # what follows without a pause is of the same turn
         out = self._caller.connected(now) + self._keypad.connected()
         if left_off.rest:
             self._figures.downlink_bytes += len(left_off.rest)
