@@ -254,8 +254,7 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _keep_agent(self, spot: Spot, *, listening: asyncio.Task[None]) -> None:
         """Until the next stream takes our agent up, or its wait is over (`bridge.parking`)."""
-        assert self._parking is not None
-        over = await self._parking.wait(spot)
+        over = await spot.wait()
         if over is Over.TAKEN:
             self._link = None
             listening.cancel()

@@ -39,13 +39,18 @@ class Over(Enum):
 class Spot:
     """One agent that waits: session number `n`, since the loop's time `since`."""
 
-    def __init__(self, *, call_sid: str, n: int, link: Link, left_off: LeftOff) -> None:
+    def __init__(self, parking: Parking, *, call_sid: str, n: int, link: Link, left_off: LeftOff) -> None:
+        self._parking = parking
         self.call_sid, self.n, self.link, self.left_off = call_sid, n, link, left_off
         self.meanwhile = Meanwhile()
         loop = asyncio.get_running_loop()
         self.since = loop.time()
         self.over: asyncio.Future[Over] = loop.create_future()
         self.let_go = asyncio.Event()  # whoever listened to the link until now does so no more
+
+    async def wait(self) -> Over:
+        """Until the wait is over. Silence goes to the agent meanwhile."""
+        return await self._parking.keep(self)
 
     def end(self, why: Over) -> bool:
         """True for the first word of it."""
@@ -81,13 +86,13 @@ class Parking:
         return len(self._spots)
 
     def park(self, *, call_sid: str, n: int, link: Link, left_off: LeftOff) -> Spot | None:
-        """A place for this agent; None when there is none, and it must be ended. The caller then awaits `wait`."""
+        """A place for this agent; None when there is none, and it must be ended. Whoever parks it awaits `Spot.wait`."""
         if not self._is_open() or call_sid in self._spots:
             return None
         if len(self._spots) >= self._most:
             self.refused += 1
             return None
-        spot = self._spots[call_sid] = Spot(call_sid=call_sid, n=n, link=link, left_off=left_off)
+        spot = self._spots[call_sid] = Spot(self, call_sid=call_sid, n=n, link=link, left_off=left_off)
         return spot
 
     def take(self, call_sid: str) -> Spot | None:
@@ -95,8 +100,8 @@ class Parking:
         spot = self._spots.get(call_sid)
         return spot if spot is not None and spot.end(Over.TAKEN) else None
 
-    async def wait(self, spot: Spot) -> Over:
-        """Until the wait is over. Silence goes to the agent meanwhile."""
+    async def keep(self, spot: Spot) -> Over:
+        """See `Spot.wait`."""
         loop = asyncio.get_running_loop()
         at = spot.since
         try:
