@@ -120,4 +120,17 @@ def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Setting
             if state.call is not None:
                 assert real.stands() == expected(state), "\n".join(way)
     assert {"door", "admit", "admit twin", "closes", "claim", "live", "given up", "dial result", "agent breaks", "hand over"} <= set(seen)
-    assert {"not found", "taken up", "parked no more"} <= set(seen)
+    assert {"not found", "parked no more"} <= set(seen)
+
+
+def test_an_agent_that_is_parked_and_found_is_the_same_to_both() -> None:
+    a_line(targets=("tier2",), voicemail=True)
+    parks = ("stream is gone, and the agent parked", "closes", "door", "admit", "taken up")
+    world, real = World(faults=30, agents=ladder.RESUMES + 1), Real()
+    state = world.start
+    for wanted in ("incoming", "claim", "created", "live", "checked", "admit", "connects", *2 * ("Twilio drops", *parks)):
+        name, after = next((name, after) for _, name, after in world.steps(state) if name[0] == wanted)
+        real.step(name, state)
+        state = after
+        assert real.stands() == expected(state), name
+    assert state.bridges == ((2, 0, "talks", "0"),)
