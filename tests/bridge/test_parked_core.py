@@ -90,6 +90,7 @@ def test_what_the_agent_owed_the_caller_it_owes_after_the_gap_too() -> None:
 def test_a_turn_the_caller_had_cut_stays_cut() -> None:
     before, out = a_call(), list[Action]()
     out += agent_is_speaking(before, ms=2000)
+    out += before.agent_audio(b"\x55" * 800, 0.5)
     out += before.vapi_said(vapi.CallerSpoke(), 0.5) + before.vapi_said(vapi.CallerInterrupted(), 0.6)
     out += before.agent_audio(b"\x55" * 800, 0.65)
     before.stream_lost("stream-lost", 0.7)
