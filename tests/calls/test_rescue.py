@@ -14,6 +14,7 @@ from bridge.errors import TwilioUnavailable
 from calls import handover, rescue, services
 from calls.models import CallSession, OutboxCommand, ProcessLease, Status
 from calls.rescue import ASKED_WITHIN_S, LEASE_S, Beat, Lifeguard, Observer, Sign
+from calls.webhooks.spoken import AGAIN
 from tests.builders import a_call
 
 A, B = uuid.UUID(int=1), uuid.UUID(int=2)
@@ -80,10 +81,22 @@ def test_one_claims_a_lease_and_has_its_calls_and_every_other_gets_nothing() -> 
     call = carried()
     jobs = claimed()
     assert jobs is not None
-    assert [(job.call_sid, job.epoch, job.due) for job in jobs] == [(call.call_sid, 0, 12.0 + ASKED_WITHIN_S)]
+    assert [(job.call_sid, job.epoch) for job in jobs] == [(call.call_sid, 0)]
     assert claimed(by=uuid.uuid4()) is None
     assert CallSession.objects.get().held_by == B
     assert not rescue.renew(boot=A)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("is_dead", "waits_s"), [(True, ASKED_WITHIN_S), (False, 0.0)], ids=["seen to die", "silent for a lease"])
+def test_twilio_is_left_time_to_ask_by_itself_unless_it_has_had_it(is_dead: bool, waits_s: float) -> None:
+    carried()
+    [job] = rescue.claim(Sign(Beat(A, 7, is_dead), 10.0), by=B, at=timezone.now(), now=12.0) or []
+    assert job.due == 12.0 + waits_s
+
+
+def test_a_lease_is_longer_than_twilio_is_left_after_the_last_sign() -> None:
+    assert LEASE_S >= rescue.RENEW_EVERY_S + ASKED_WITHIN_S
 
 
 @pytest.mark.django_db
@@ -120,7 +133,7 @@ def test_a_call_that_is_where_it_was_is_sent_to_the_resume_door_of_its_epoch() -
     call, twilio = carried(), Redirects()
     [job] = claimed() or []
     assert rescue.rescue(job, twilio=twilio, clock=lambda: 12.7) is None
-    assert [(sid, url.rsplit("/webhook", 1)[1]) for sid, url in twilio.asked] == [(call.call_sid, "/twilio/resume/0")]
+    assert [(sid, url.rsplit("/webhook", 1)[1]) for sid, url in twilio.asked] == [(call.call_sid, f"/twilio/resume/0#{AGAIN}")]
     event = call.events.get(kind="call-rescued")
     assert event.detail == {"how": "redirected", "ms": 2700}
 
