@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from bridge.errors import TwilioUnavailable
@@ -15,7 +16,7 @@ from calls import handover, rescue, services
 from calls.models import CallSession, OutboxCommand, ProcessLease, Status
 from calls.rescue import ASKED_WITHIN_S, LEASE_S, Beat, Lifeguard, Observer, Sign
 from calls.webhooks.spoken import AGAIN
-from tests.builders import a_call
+from tests.builders import ACCOUNT, a_call
 
 A, B = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -108,6 +109,15 @@ def test_a_process_that_gave_a_sign_since_it_was_looked_at_keeps_its_calls() -> 
 
 
 @pytest.mark.django_db
+def test_a_process_that_is_known_to_be_dead_is_claimed_whatever_it_counted_last_and_counts_no_more() -> None:
+    carried()
+    rescue.died(boot=A, at=timezone.now())
+    assert not rescue.renew(boot=A)
+    assert claimed(counter=6) is not None
+    assert ProcessLease.objects.get(boot=A).counter == 7
+
+
+@pytest.mark.django_db
 def test_when_the_rescuer_dies_too_the_next_one_finds_the_calls_with_it() -> None:
     call = carried()
     ProcessLease.objects.create(boot=B, born_at=timezone.now())
@@ -158,6 +168,23 @@ def test_a_caller_who_is_looked_after_is_not_disturbed(how: str) -> None:
     if how == "dialled":
         OutboxCommand.objects.create(call=call, key="dial:x", to="twilio", verb="dial", asked_at=timezone.now())
     assert claimed() == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", [Status.STREAMING, Status.RECOVERING, Status.TRANSFERRING], ids=str)
+def test_whoever_was_on_the_stream_is_looked_after_also_when_a_person_was_only_promised(status: Status) -> None:
+    call = carried(status=status)
+    assert [job.call_sid for job in claimed() or []] == [call.call_sid]
+
+
+@pytest.mark.django_db
+def test_a_call_that_another_process_carries_by_then_is_left_alone() -> None:
+    call, twilio = carried(), Redirects()
+    [job] = claimed() or []
+    handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    services.admit_stream(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ2", epoch=1, at=timezone.now(), held_by=uuid.uuid4())
+    assert rescue.rescue(job, twilio=twilio, clock=lambda: 12.7) is None
+    assert twilio.asked == []
 
 
 @pytest.mark.django_db
@@ -223,6 +250,62 @@ def test_a_process_whose_loop_is_stuck_renews_nothing_and_claims_nobody() -> Non
     _, guard = a_lifeguard(clock, well=False)
     turns(guard, clock, 10.0)
     assert not ProcessLease.objects.filter(boot=B).exists()
+    assert CallSession.objects.get().held_by == A
+
+
+@pytest.mark.django_db
+def test_a_process_whose_loop_was_stuck_waits_a_whole_lease_before_it_claims_another() -> None:
+    carried()
+    clock, well = [100.0], [True]
+    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
+    turns(guard, clock, 0.75)
+    well[0] = False
+    turns(guard, clock, 0.5)
+    well[0] = True
+    turns(guard, clock, LEASE_S)
+    assert CallSession.objects.get().held_by == A
+    turns(guard, clock, 0.5)
+    assert CallSession.objects.get().held_by == B
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("slow", ["renew", "beats"])
+def test_a_process_that_waited_long_for_the_database_waits_a_whole_lease_before_it_claims_another(
+    monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    carried()
+    clock = [100.0]
+    _, guard = a_lifeguard(clock)
+    turns(guard, clock, LEASE_S - 0.25)
+    really = getattr(rescue, slow)
+
+    def slowly(**asked: Any) -> Any:
+        clock[0] += rescue.LATE_S + 0.1
+        return really(**asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rescue, slow, slowly)
+        turns(guard, clock, 0.5)
+    assert CallSession.objects.get().held_by == A
+    turns(guard, clock, LEASE_S + 0.5)
+    assert CallSession.objects.get().held_by == B
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_fails_makes_a_process_time_everybody_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    carried()
+    clock = [100.0]
+    _, guard = a_lifeguard(clock)
+    turns(guard, clock, LEASE_S - 0.25)
+
+    def away(**asked: Any) -> None:
+        raise OperationalError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rescue, "beats", away)
+        guard._safely(guard.turn)
+    clock[0] += 0.5
+    turns(guard, clock, 0.5)
     assert CallSession.objects.get().held_by == A
 
 

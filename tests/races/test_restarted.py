@@ -98,6 +98,7 @@ def test_r18_a_process_restarted_within_the_lease_of_the_one_that_was_killed_is_
         dead, alive = ProcessLease.objects.get(boot=old), ProcessLease.objects.get(boot=successor.boot)
     assert successor.boot not in house.boots.values()
     assert (dead.claimed_by is not None, alive.claimed_by, alive.dead_at) == (True, None, None)
+    assert (dead.dead_at is not None) is buries
     assert alive.counter > successor.counter
     for call in calls:
         call.refresh_from_db()
