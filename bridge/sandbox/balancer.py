@@ -1,12 +1,14 @@
-"""A load balancer before several servers: each connection goes to the next one that says at `/readyz` that it is well.
+"""A load balancer before several servers: of those that say at `/readyz` that they are well, the one with the fewest gets the next.
 
-It asks twice a second. A server that is gone before it is asked again is found out by whoever connects: that connection goes to
-the next, as with nginx. What is open when a server dies ends. When nobody is well, who connects is reset.
+It asks twice a second; of equals it takes one after the other. A server that is gone before it is asked again is found out by
+whoever connects: that connection goes to the next, as with nginx. What is open when a server dies ends. When nobody is well, who
+connects is reset.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
@@ -44,21 +46,17 @@ class Balancer(Proxy):
 
     def server_of(self, port: int) -> Place | None:
         """Who serves the connection that came from this port."""
-        for near, *far in list(self._open.values()):
-            if far and near.get_extra_info("peername")[1] == port:
-                host, far_port = far[0].get_extra_info("peername")[:2]
-                return host, far_port
-        return None
+        return next((_far_end(ends) for ends in list(self._open.values()) if ends[0].get_extra_info("peername")[1] == port), None)
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        first = next(self._turn)
-        for number in range(len(self.servers)):
-            server = self.servers[(first + number) % len(self.servers)]
-            if server in self.well - self.spared:
-                try:
-                    return await asyncio.open_connection(*server)
-                except OSError:
-                    self.well.discard(server)
+        turn = next(self._turn) % len(self.servers)
+        in_turn = [server for server in [*self.servers[turn:], *self.servers[:turn]] if server in self.well - self.spared]
+        serves = Counter(_far_end(writers) for writers in self._open.values())
+        for server in sorted(in_turn, key=lambda server: serves[server]):
+            try:
+                return await asyncio.open_connection(*server)
+            except OSError:
+                self.well.discard(server)
         raise ConnectionRefusedError
 
     async def _ask(self) -> None:
@@ -66,6 +64,14 @@ class Balancer(Proxy):
             answers = await asyncio.gather(*(is_well(server) for server in self.servers))
             self.well = {server for server, well in zip(self.servers, answers, strict=True) if well}
             await asyncio.sleep(ASK_EVERY_S)
+
+
+def _far_end(ends: Sequence[asyncio.StreamWriter]) -> Place | None:
+    """The server of a connection; None while none is found."""
+    if len(ends) < 2:
+        return None
+    host, port = ends[1].get_extra_info("peername")[:2]
+    return host, port
 
 
 async def is_well(server: Place) -> bool:
