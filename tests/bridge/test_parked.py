@@ -17,7 +17,7 @@ from pytest_django import Settings
 
 from bridge.parking import Parking
 from bridge.sandbox.pattern import KNOWN_BY, SILENCE, TimedEar, noise
-from bridge.sandbox.script import End, Scenario, Speak
+from bridge.sandbox.script import Scenario
 from bridge.sandbox.vapi import SandboxCall
 from bridge.sandbox.web import Internet
 from calls import endings, handover, ladder, sessions
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SENTENCE_S = 4.0
 SENTENCE = noise("the agent's", SENTENCE_S)
 TALKS = replace(SHORT, ear=lambda: TimedEar(()), voice=lambda words: SENTENCE)
+PARTS = replace(SHORT, voice=lambda words: SENTENCE)  # thanked in its first sentence, this agent says a last one
 A_BUSY_MACHINE_S = 2.0
 
 
@@ -238,7 +239,7 @@ def test_an_agent_that_says_goodbye_meanwhile_is_heard_out_and_then_the_call_is_
         pipe, running = await caller.stream(caller.place, epoch=1)
         await running  # the bridge closes it
 
-    caller = on_a_call(broken, parking=lambda: Parking(waits_s=60.0), scenario=replace(TALKS, opening=(Speak("greeting"), End())))
+    caller = on_a_call(broken, parking=lambda: Parking(waits_s=60.0), scenario=PARTS)
     assert SENTENCE.endswith(bytes(caller.streams[1].heard).rstrip(SILENCE)[-KNOWN_BY:])
     caller.row.refresh_from_db()
     assert (caller.row.closed_why, caller.row.end_reason) == ("agent-ended", "agent_ended")
