@@ -37,17 +37,19 @@ def nobody_can_write(database: Path) -> Iterator[None]:
 
 
 class Wire:
-    """Between a house and its PostgreSQL: `url` leads through it."""
+    """Between a house and its PostgreSQL or its Valkey: `url` leads through it."""
 
-    def __init__(self, server: str) -> None:
-        parts = urlsplit(server)
-        self._proxy = Proxy((parts.hostname or "localhost", parts.port or 5432))
+    def __init__(self, server: str | Path) -> None:
+        """`server` is the URL of the one, or the socket of the other."""
+        parts = urlsplit(str(server))
+        self._proxy = ToUnixSocket(server) if isinstance(server, Path) else Proxy((parts.hostname or "localhost", parts.port or 5432))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="wire", daemon=True)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._proxy.__aenter__(), self._loop).result(10)
         who = parts.netloc.rpartition("@")
-        self.url = urlunsplit(parts._replace(netloc=f"{who[0]}{who[1]}127.0.0.1:{self._proxy.port}"))
+        there = f"127.0.0.1:{self._proxy.port}"
+        self.url = f"redis://{there}/0" if isinstance(server, Path) else urlunsplit(parts._replace(netloc=f"{who[0]}{who[1]}{there}"))
 
     @contextmanager
     def weather(self, weather: Weather) -> Iterator[None]:
@@ -64,3 +66,14 @@ class Wire:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+class ToUnixSocket(Proxy):
+    """A bad network before a server on a socket in the file system."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(("127.0.0.1", 0))
+        self._path = path
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(self._path)
