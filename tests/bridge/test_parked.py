@@ -17,7 +17,6 @@ from pytest_django import Settings
 
 from bridge.parking import Parking
 from bridge.sandbox.pattern import KNOWN_BY, SILENCE, TimedEar, noise
-from bridge.sandbox.script import Scenario
 from bridge.sandbox.vapi import SandboxCall
 from bridge.sandbox.web import Internet
 from calls import endings, handover, ladder, sessions
@@ -30,7 +29,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SENTENCE_S = 4.0
 SENTENCE = noise("the agent's", SENTENCE_S)
 TALKS = replace(SHORT, ear=lambda: TimedEar(()), voice=lambda words: SENTENCE)
-PARTS = replace(SHORT, voice=lambda words: SENTENCE)  # thanked in its first sentence, this agent says a last one
 A_BUSY_MACHINE_S = 2.0
 
 
@@ -88,11 +86,11 @@ class Caller:
 
 
 @asynccontextmanager
-async def talking(parking: Parking, scenario: Scenario, **faults: Any) -> AsyncIterator[tuple[Caller, Any, asyncio.Task[None]]]:
+async def talking(parking: Parking, **faults: Any) -> AsyncIterator[tuple[Caller, Any, asyncio.Task[None]]]:
     """A call in the middle of the agent's first sentence."""
     async with a_place(parking=parking) as place:
         caller = Caller(await place.in_thread(a_call), place)
-        place.vapi.of_call[caller.row.call_sid] = (scenario, quick(**faults))
+        place.vapi.of_call[caller.row.call_sid] = (TALKS, quick(**faults))
         await caller.agent_made()
         pipe, running = await caller.stream(place)
         while len(caller.streams[0].heard) < 8000:
@@ -101,15 +99,9 @@ async def talking(parking: Parking, scenario: Scenario, **faults: Any) -> AsyncI
         await caller.web.close()
 
 
-def on_a_call(
-    work: Callable[[Caller, Any], Awaitable[Any]],
-    *,
-    parking: Callable[[], Parking] = Parking,
-    scenario: Scenario = TALKS,
-    **faults: Any,
-) -> Caller:
+def on_a_call(work: Callable[[Caller, Any], Awaitable[Any]], *, parking: Callable[[], Parking] = Parking, **faults: Any) -> Caller:
     async def live() -> Caller:
-        async with talking(parking(), scenario, **faults) as (caller, pipe, running):
+        async with talking(parking(), **faults) as (caller, pipe, running):
             await work(caller, pipe)
             await asyncio.gather(running, return_exceptions=True)
             return caller
@@ -227,23 +219,6 @@ def test_an_agent_that_is_gone_meanwhile_is_replaced_at_once() -> None:
         await caller.until(lambda: nobody_is_left(caller))
 
     on_a_call(broken, parking=lambda: Parking(waits_s=60.0), close_after_s=3.0)
-
-
-def test_an_agent_that_says_goodbye_meanwhile_is_heard_out_and_then_the_call_is_over() -> None:
-    async def broken(caller: Caller, pipe: Any) -> None:
-        pipe.abort()
-        assert await caller.at_the_door() == ladder.Resume()
-        while caller.place.vapi.open_calls():
-            await asyncio.sleep(0.05)
-        assert len(caller.place.parking) == 1
-        pipe, running = await caller.stream(caller.place, epoch=1)
-        await running  # the bridge closes it
-
-    caller = on_a_call(broken, parking=lambda: Parking(waits_s=60.0), scenario=PARTS)
-    assert SENTENCE.endswith(bytes(caller.streams[1].heard).rstrip(SILENCE)[-KNOWN_BY:])
-    caller.row.refresh_from_db()
-    assert (caller.row.closed_why, caller.row.end_reason) == ("agent-ended", "agent_ended")
-    assert len(caller.at_vapi()) == 1
 
 
 def test_a_process_that_is_told_to_leave_parks_nobody_any_more() -> None:
