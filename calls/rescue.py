@@ -266,11 +266,16 @@ class Lifeguard:
     def _run(self) -> None:
         try:
             self._safely(self.turn)
+            self._safely(self._get_ready)
             while not self._stopping.wait(self._pause()):
                 self._safely(self.turn)
             self._safely(self._say_goodbye)
         finally:
             connections.close_all()
+
+    def _get_ready(self) -> None:
+        """A client is slow when it is made."""
+        self._twilio()
 
     def _pause(self) -> float:
         with self._lock:

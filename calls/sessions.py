@@ -32,7 +32,7 @@ from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source,
 
 log = logging.getLogger(__name__)
 
-CLAIM_LIFE = timedelta(seconds=5)  # a create takes 3 s at most: a claimer silent this long died with its claim
+CLAIM_LIFE = timedelta(seconds=10)  # a create takes 3 s at most: a claimer silent this long died with its claim
 REPORT_WITHIN = timedelta(seconds=120)
 STREAM_COMES_WITHIN = timedelta(seconds=stream_token.LIFE_S)
 NO_STREAM_COMES = (Status.TRANSFERRING, Status.VOICEMAIL)

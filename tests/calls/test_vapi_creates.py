@@ -134,9 +134,9 @@ def test_a_worker_that_dies_with_the_answer_in_hand_leaves_a_call_that_is_found_
     call = a_call()
     sessions.claim_session(pk=session_of(call).pk, by="worker", at=timezone.now())
     house.create_call(sessions._request(VapiSession.objects.get()))
-    assert look(house, after_s=4.0) == 0  # its creator may be at work still
+    assert look(house, after_s=9.0) == 0  # its creator may be at work still
     assert len(house.vapi.open_calls()) == 1
-    assert look(house, after_s=6.0) == 1
+    assert look(house, after_s=11.0) == 1
     assert house.vapi.open_calls() == []
     assert session_of(call).state == VapiState.FAILED
 
