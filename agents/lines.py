@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from django.db import Error as DatabaseError
 from agents import hours, payload
 from agents.hours import ALWAYS, Hours
 from agents.models import AgentWords, Discretion, HandoffTarget, PhoneLine, TemplateVersion
-from agents.payload import Said, ServerAddress, TakenBack, VersionWords
+from agents.payload import ServerAddress, TakenUp, VersionWords
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +135,7 @@ def conversation_request(
     epoch: int,
     server: ServerAddress,
     variables: Mapping[str, str] | None = None,
-    so_far: Sequence[Said] | None = None,
-    taken_back: TakenBack | None = None,
-    unnoticed: bool = False,
-    handed_on: bool = False,
+    taken_up: TakenUp | None = None,
     prepared: bool = True,
     by_heart: bool = False,
 ) -> dict[str, Any]:
@@ -146,17 +143,15 @@ def conversation_request(
 
     The stored assistant is used when it exists and offers the people this line has; otherwise the words go inline.
     So they do for an account that knows no stored assistants of ours (not `prepared`).
-    `so_far`: what was said before another session was lost; this one takes up the conversation there. `taken_back`: the
-    caller was with people meanwhile, none of whom came. `handed_on`: nothing was lost, only the
-    process changed. `unnoticed`: nothing was lost either, and the caller is told nothing.
+    `taken_up`: it goes on with a conversation that another session had.
     `by_heart`: the database is known to be away and is not asked.
     Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
     chosen = (_remembered(line_id, version_id) if by_heart else None) or _chosen(line_id, version_id)
-    stored = chosen.assistant_id if prepared and so_far is None else ""
+    stored = chosen.assistant_id if prepared and taken_up is None else ""
     inline = None if stored else payload.assistant(chosen.words, server=server)
-    if inline is not None and so_far is not None:
-        inline = payload.resumed(inline, so_far, taken_back, handed_on=handed_on, unnoticed=unnoticed)
+    if inline is not None and taken_up is not None:
+        inline = payload.resumed(inline, taken_up)
     return payload.call_request(
         call_sid=call_sid,
         n=n,

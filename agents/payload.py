@@ -53,11 +53,16 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenBack:
-    """The caller was sent to people and nobody came: what the model must know of that, and what it says first ("": as resumed)."""
+class TakenUp:
+    """How an agent takes up a conversation that another one had.
 
-    told: str
-    opening: str = ""
+    `so_far` is what was said, `opening` its first words ("": the first word is the caller's, who is not to notice),
+    `told` what the model must know besides ("": nothing).
+    """
+
+    so_far: Sequence[Said]
+    opening: str = RESUMED
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,28 +149,17 @@ def assistant(words: VersionWords, *, server: ServerAddress, recording: bool = F
     return body
 
 
-def resumed(
-    body: Mapping[str, Any],
-    so_far: Sequence[Said],
-    taken_back: TakenBack | None = None,
-    *,
-    handed_on: bool = False,
-    unnoticed: bool = False,
-) -> dict[str, Any]:
-    """An inline assistant that goes on where another one left off: it knows what was said, and does not greet again.
-
-    `unnoticed`: the caller is not to hear of it, so the first word is theirs.
-    """
+def resumed(body: Mapping[str, Any], taken_up: TakenUp) -> dict[str, Any]:
+    """An inline assistant that goes on where another one left off: it knows what was said, and does not greet again."""
     model = dict(body["model"])
-    model["messages"] = [*model["messages"], *({"role": said.role, "content": said.words} for said in so_far)]
-    first = HANDED_ON if handed_on else RESUMED
-    if taken_back is not None:
-        model["messages"].append({"role": "system", "content": taken_back.told})
-        first = taken_back.opening or first
-    quiet = {"firstMessageMode": "assistant-waits-for-user"}
-    opening = {"firstMessageMode": "assistant-speaks-first", "firstMessage": first}
+    model["messages"] = [*model["messages"], *({"role": said.role, "content": said.words} for said in taken_up.so_far)]
+    if taken_up.told:
+        model["messages"].append({"role": "system", "content": taken_up.told})
+    first: dict[str, Any] = {"firstMessageMode": "assistant-waits-for-user"}
+    if taken_up.opening:
+        first = {"firstMessageMode": "assistant-speaks-first", "firstMessage": taken_up.opening}
     same = {key: value for key, value in body.items() if key != "firstMessage"}
-    return {**same, **(quiet if unnoticed else opening), "firstMessageInterruptionsEnabled": True, "model": model}
+    return {**same, **first, "firstMessageInterruptionsEnabled": True, "model": model}
 
 
 def call_request(

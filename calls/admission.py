@@ -152,5 +152,11 @@ def has_lines(name: str) -> None:
         LineLimit.objects.filter(pk=told.pk, told_at=told.told_at).delete()
 
 
+def short_of_lines(*, at: datetime) -> LineLimit | None:
+    """The account that said it carries no more calls than these, while we believe it and take no others."""
+    told = LineLimit.objects.filter(account__in=_accounts()).order_by("told_at")
+    return next((limit for limit in told if _carries(limit.most, limit.told_at, at) < settings.MAX_CALLS), None)
+
+
 def _open_at(name: str) -> QuerySet[VapiSession]:
     return VapiSession.objects.filter(account=name, state__in=MADE)

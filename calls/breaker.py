@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from django.db import Error as DatabaseProblem
 from django.db import transaction
@@ -16,6 +16,7 @@ from django.db import transaction
 from bridge.errors import VapiError, VapiRefused
 from calls import circuit
 from calls.circuit import Circuit
+from calls.clock import moment
 from calls.models import VendorHealth
 
 log = logging.getLogger(__name__)
@@ -126,4 +127,4 @@ def _seconds(at: datetime | None) -> float | None:
 
 
 def _moment(seconds: float | None) -> datetime | None:
-    return datetime.fromtimestamp(seconds, tz=UTC) if seconds is not None else None
+    return moment(seconds) if seconds is not None else None

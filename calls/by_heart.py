@@ -17,7 +17,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from django.utils import timezone
 
 from agents import lines
 from calls import endings, services, spool
+from calls.clock import moment
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, VapiSession, VapiState
 
@@ -55,7 +56,7 @@ def known(sid: str) -> dict[str, Any] | None:
 
 def started_at(sid: str) -> datetime | None:
     call = known(sid)
-    return _moment(call["at"]) if call else None
+    return moment(call["at"]) if call else None
 
 
 def first(sid: str, what: str) -> bool:
@@ -108,7 +109,7 @@ def end_all() -> list[str]:
     over = [path.stem for path in sorted(_directory().glob("*.leg"))]
     for sid in over:
         if (leg := _read(sid, "leg")) is not None:
-            endings.leg_over(call_sid=sid, status=leg["status"], at=_moment(leg["at"]))
+            endings.leg_over(call_sid=sid, status=leg["status"], at=moment(leg["at"]))
         (_directory() / f"{sid}.leg").unlink(missing_ok=True)
     return over
 
@@ -146,7 +147,7 @@ def _enter(path: Path) -> bool:
         return False
     sid, public_id = call["sid"], call.pop("public_id")
     is_new = not CallSession.objects.filter(call_sid=sid).exists()
-    row = services.open_call(**{**call, "at": _moment(call["at"])})
+    row = services.open_call(**{**call, "at": moment(call["at"])})
     if row is not None and is_new:
         CallSession.objects.filter(pk=row.pk).update(public_id=public_id)
         if not first(sid, "claim-0"):  # its Vapi call is made, or being made, by whoever carries it: nobody else makes another
@@ -155,10 +156,6 @@ def _enter(path: Path) -> bool:
         spooled = NewEvent("history-spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
         record_events(call_sid=sid, events=[spooled])
     return is_new
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, tz=UTC)
 
 
 def _directory() -> Path:

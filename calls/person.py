@@ -27,8 +27,8 @@ from calls import consent, erasure, export
 from calls.erasure import Gone
 from calls.export import stamp
 from calls.keeping import ALL
-from calls.ledger import the_keeper
 from calls.models import CallSession, ErasedWhy, InboxMessage, Recording, Status, ToolRun, TranscriptLine, VapiReport
+from calls.storing import the_keeper
 
 E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 SIGNS = str.maketrans("", "", " -()./\u00a0")

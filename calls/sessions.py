@@ -24,9 +24,8 @@ from django.utils import timezone
 from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
-from bridge.longest import ROLLED_OVER
 from bridge.vapi_answers import VapiCall
-from calls import accounts, breaker, ended_reasons, erasure, evidence, guards, memory, publisher, rungs, taking_back
+from calls import accounts, breaker, ended_reasons, erasure, evidence, guards, memory, publisher, rungs
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiAccount, VapiSession, VapiState
 
@@ -348,23 +347,9 @@ def _request(session: VapiSession) -> dict[str, Any]:
         epoch=call.epoch,
         server=account.server(),
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
-        so_far=memory.so_far(call) if _follows_another(session) else None,
-        taken_back=taking_back.words(session),
-        handed_on=memory.was_handed_on(session),
-        unnoticed=_rolled_over(session),
+        taken_up=memory.taken_up(session),
         prepared=session.account == VapiAccount.MAIN,
     )
-
-
-def _follows_another(session: VapiSession) -> bool:
-    """True when an agent has been on the line before: then nobody is greeted again."""
-    before = session.call.vapi_sessions.filter(n__lt=session.n, live_at__isnull=False)
-    return any(not ended_reasons.limit(each.ended_reason) for each in before)
-
-
-def _rolled_over(session: VapiSession) -> bool:
-    """True when this session took the place of one whose longest time was near."""
-    return session.n > 0 and session.call.events.filter(kind=ROLLED_OVER, detail__n=session.n).exists()
 
 
 def end_at_vapi(client: Vapi, *, control_url: str, socket_url: str) -> None:

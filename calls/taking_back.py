@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
-from agents.payload import TakenBack
 from calls import callbacks
 from calls.models import CallSession, VapiSession
 
@@ -15,15 +15,22 @@ TOLD = (
 )
 
 
-def words(session: VapiSession) -> TakenBack | None:
-    """For a session of a call that was taken back; only the first one after it opens with the news."""
+class News(NamedTuple):
+    """That nobody came: what the model must know of it, and the first words that say so ("": they were said before)."""
+
+    told: str
+    opening: str
+
+
+def news(session: VapiSession) -> News | None:
+    """For a session of a call that was taken back; only the first one after it opens with it."""
     happened = session.call.events.filter(kind="taken-back", detail__n__lte=session.n).order_by("seq").last()
     if happened is None:
         return None
     nobody = NOBODY[happened.detail["why"]]
     told = TOLD.format(nobody=nobody, offer=to_offer(session.call, session.asked_at))
     is_news = happened.detail["n"] == session.n
-    return TakenBack(told, f"I'm sorry, {nobody}. {_question(session.call, session.asked_at)}" if is_news else "")
+    return News(told, f"I'm sorry, {nobody}. {_question(session.call, session.asked_at)}" if is_news else "")
 
 
 def to_offer(call: CallSession, at: datetime) -> str:

@@ -36,8 +36,9 @@ from bridge.twilio_http import TwilioProof  # noqa: E402
 from bridge.vapi_link import VapiConversations  # noqa: E402
 from calls import by_heart, in_turn, patience, twilio_account  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
-from calls.ledger import DatabaseLedger, the_keeper  # noqa: E402
+from calls.ledger import DatabaseLedger  # noqa: E402
 from calls.rescue import Lifeguard, the_life  # noqa: E402
+from calls.storing import the_keeper  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
 from supportvoice.lifeline import is_gone, place  # noqa: E402

@@ -18,7 +18,7 @@ from typing import Any
 
 from agents import presets, services
 from agents.models import AssistantTemplate, AtLongest, FirstMessageMode
-from agents.payload import Said, ServerAddress, VersionWords, assistant, resumed
+from agents.payload import Said, ServerAddress, TakenUp, VersionWords, assistant, resumed
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
 from bridge.longest import ROLLED_OVER
@@ -236,7 +236,7 @@ async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faul
             vapi, body = MemoryLink(), assistant(agent, server=NOWHERE)
             if talk:
                 told.extend(_said(talk[-1]))
-                body = resumed(body, told, unnoticed=True)
+                body = resumed(body, TakenUp(told, opening=""))
             engine = Turns(
                 pipe=vapi,
                 post=_no_tools,

@@ -12,7 +12,7 @@ from django.db import connection
 from django.http import HttpResponse
 from hypothesis import settings as hypothesis_settings
 
-from calls import discretion, ledger, publisher, services
+from calls import discretion, publisher, services, storing
 from supportvoice.static import StaticFilesMiddleware
 from tests.builders import QuietPublisher
 from tests.canaries import Canaries
@@ -86,10 +86,10 @@ def published() -> Iterator[QuietPublisher]:
 def _a_spool_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test keeps while the database is away is stored, or gone, with the test."""
     monkeypatch.setattr(settings, "SPOOL_DIR", tmp_path / "spool")
-    ledger.the_keeper.cache_clear()
+    storing.the_keeper.cache_clear()
     yield
-    ledger.the_keeper().stop()
-    ledger.the_keeper.cache_clear()
+    storing.the_keeper().stop()
+    storing.the_keeper.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ PURE_MAY_IMPORT = {
     "numpy",
     "bridge",
 }
-STARTERS = ("tasks.py", "admin.py", "ledger.py")  # with the webhooks: whoever starts work, after commit
+STARTERS = ("tasks.py", "admin.py", "ledger.py", "storing.py", "creating.py")  # with the webhooks: whoever starts work, after commit
 CORE_MAY_NOT = {"asyncio", "time", "logging", "django", "datetime", "random"}
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from calls import breaker
+from calls import admission, breaker
 from calls.console import appendix, conversation, headline, shown
 from calls.console.rows import MERGED, calls
 from calls.console.shown import Item
@@ -185,7 +185,7 @@ class LiveReader:
         now = [shown.row(call) for call in calls(self.viewer.sight).at_work(words=self.viewer.words)]
         recent = [shown.row(call) for call in calls(self.viewer.sight).lately_over()]
         lists = {"live": now, "recent": recent}
-        vapi = shown.vapi_words(breaker.opened())
+        vapi = shown.vapi_words(breaker.opened(), admission.short_of_lines(at=self.clock()))
         if lists == self._sent and vapi == self._vapi:
             return None
         if recent != self._sent.get("recent"):

@@ -16,8 +16,9 @@ from typing import Any
 from django.urls import reverse
 
 from agents import account
-from calls import breaker
+from calls import breaker, circuit
 from calls.models import CallMetrics, CallSession, EndReason, Outcome, Role, Status, VapiAccount, VendorHealth
+from calls.queue_rows import LineLimit
 
 NOTHING = "–"
 ENDED_BY = {
@@ -147,10 +148,13 @@ def _live_or_stored_interruptions(call: CallSession) -> int:
     return max(stored, getattr(call, "flushes", None) or 0)
 
 
-def vapi_words(away: Iterable[VendorHealth]) -> dict[str, str]:
-    """Which account at Vapi takes no calls, since when, and who takes them meanwhile; blank while both do."""
+def vapi_words(away: Iterable[VendorHealth], short: LineLimit | None) -> dict[str, str]:
+    """Which account at Vapi takes no calls, or no further ones, since when, and who has them meanwhile; blank while both do."""
     rows = {row.account: row for row in away}
     row = rows.get(VapiAccount.MAIN) or rows.get(VapiAccount.BACKUP)
+    if row is None and short is not None:
+        carried = "1 call" if short.most == 1 else f"{short.most} calls"
+        return _vapi(circuit.LINES, short.told_at, f"It carried {carried}. Who comes now waits in the queue.")
     if row is None:
         return {"vapi": "", "vapi_since": "", "vapi_instead": ""}
     if row.account == VapiAccount.BACKUP:
@@ -159,7 +163,11 @@ def vapi_words(away: Iterable[VendorHealth]) -> dict[str, str]:
         instead = "Calls go to the backup account."
     else:
         instead = "Calls go to people."
-    return {"vapi": breaker.SENTENCES[row.why], "vapi_since": stamp(row.opened_at), "vapi_instead": instead}
+    return _vapi(row.why, row.opened_at, instead)
+
+
+def _vapi(why: str, since: datetime | None, instead: str) -> dict[str, str]:
+    return {"vapi": breaker.SENTENCES[why], "vapi_since": stamp(since), "vapi_instead": instead}
 
 
 def snippet(said: str, looked_for: str) -> tuple[str, str, str]:

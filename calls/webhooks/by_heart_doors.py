@@ -15,8 +15,8 @@ from django.http import HttpResponse
 
 from bridge import twilio_http
 from calls import by_heart, endings, handover, lifecycle, patience, services
-from calls.ledger import the_keeper
 from calls.models import RecordingKind
+from calls.storing import the_keeper
 from calls.webhooks import spoken
 from calls.webhooks.knock import Knock
 

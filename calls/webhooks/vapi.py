@@ -25,7 +25,7 @@ from bridge import live
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
 from calls import by_heart, inbox, patience, publisher, tasks, tool_calls, vapi_events
-from calls.ledger import the_keeper
+from calls.storing import the_keeper
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
 from calls.webhooks import intake

@@ -13,7 +13,7 @@ import orjson
 
 django.setup(set_prefix=False)  # before anything that needs the models
 
-from calls import ledger  # noqa: E402
+from calls import storing  # noqa: E402
 from calls.publisher import Publisher  # noqa: E402
 from calls.writer import BoundedWriter  # noqa: E402
 from supportvoice import child  # noqa: E402
@@ -44,7 +44,7 @@ def followed() -> StallWatch:
     """A watch that knows of collections, of the threads that use the database and of the one that talks to Redis."""
     watch = StallWatch(busy=lambda: duty.streams > 0)
     watch.follow_gc()
-    ledger._in_thread = watch.timed("database", ledger._in_thread)
+    storing.in_thread = watch.timed("database", storing.in_thread)
     BoundedWriter._store = watch.timed("database", BoundedWriter._store)  # type: ignore[method-assign]
     Publisher._publish_safely = watch.timed("redis", Publisher._publish_safely)  # type: ignore[method-assign]
     return watch

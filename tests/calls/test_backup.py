@@ -34,6 +34,7 @@ from calls import (
     tasks,
     vendor_erasures,
 )
+from calls.creating import create
 from calls.history import add_line
 from calls.models import (
     CallSession,
@@ -106,7 +107,7 @@ def test_a_create_that_fails_is_followed_by_one_at_the_backup(two: Two, problem:
 def test_the_consumers_own_start_falls_back_as_the_workers_does(two: Two) -> None:
     call, two.main.problem = a_call(status=Status.STREAMING, stream_epoch=0), REFUSED
     clients = {VapiAccount.MAIN: two.main, VapiAccount.BACKUP: two.backup}
-    ledger._create(CallRef(call_sid=call.call_sid, epoch=0, short_id=call.short_id), 0, clients)
+    create(CallRef(call_sid=call.call_sid, epoch=0, short_id=call.short_id), 0, clients)
     assert sessions_of(call) == [(0, "main", VapiState.FAILED), (1, "backup", VapiState.LIVE)]
     conversation = ledger._conversation(CallRef(call_sid=call.call_sid, epoch=0, short_id=call.short_id))
     assert conversation is not None

@@ -10,15 +10,16 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
-from calls import history
+from calls import accounts, circuit, history, sessions
 from calls.console import shown
 from calls.console.conversation import heard_and_not
 from calls.console.policy import POLICY
 from calls.console.reader import CallReader, LiveReader
 from calls.console.viewer import EVERYTHING
 from calls.models import CallMetrics, CallSession, Heard, Role, Status, ToolRun, TranscriptLine, VapiSession
-from tests.builders import CALLER, EPOCH, LINE, a_call, a_person, a_report
+from tests.builders import CALLER, EPOCH, LINE, FakeVapi, a_call, a_person, a_report, session_of
 
 pytestmark = pytest.mark.django_db
 
@@ -223,7 +224,7 @@ def test_the_console_pages_cost_few_queries(ops: Client, django_assert_num_queri
     log_in = 5  # session and user, their permissions and those of their role, and their teams
     told = 6  # to the audit trail, at the first look in five minutes
     way_around = 1  # how many call backs are still to do
-    for path, cost in (("/", 5), ("/calls/", 4), (f"/calls/{call.public_id}/", 10 + told), (f"/calls/{call.public_id}/", 10 + 1)):
+    for path, cost in (("/", 6), ("/calls/", 4), (f"/calls/{call.public_id}/", 10 + told), (f"/calls/{call.public_id}/", 10 + 1)):
         with django_assert_num_queries(log_in + way_around + cost):
             ops.get(path)
 
@@ -331,6 +332,29 @@ def test_the_live_list_changes_when_a_call_comes_speaks_and_ends() -> None:
     assert texts(ended.lists["recent"], "state") == ["Failed"]
     assert ended.head is not None
     assert (ended.head.slots["live"], ended.head.slots["failed"]) == ("0", "100 %")
+
+
+def test_the_live_page_says_that_vapi_has_no_free_line_until_it_carries_more(settings: Settings) -> None:
+    settings.MAX_CALLS = 5
+    refused, taken = session_of(a_call()), session_of(a_call())
+    now = timezone.now()
+    reader = LiveReader(EVERYTHING, clock=lambda: now)
+    said = reader.read()
+    assert said is not None
+    assert said.head is not None
+    assert said.head.slots["vapi"] == ""
+    accounts.refused("main", circuit.LINES, at=now, besides=refused.pk)
+    said = reader.read()
+    assert said is not None
+    assert said.head is not None
+    assert (said.head.slots["vapi"], said.head.slots["vapi_since"]) == ("Vapi has no free line for us", shown.stamp(now))
+    assert said.head.slots["vapi_instead"] == "It carried 1 call. Who comes now waits in the queue."
+    for session in (refused, taken):
+        sessions.start_conversation(vapi_session_pk=session.pk, by="worker", client=FakeVapi())
+    said = reader.read()
+    assert said is not None
+    assert said.head is not None
+    assert said.head.slots["vapi"] == ""
 
 
 # -- words and numbers -------------------------------------------------------------------------------------------------

@@ -25,9 +25,10 @@ from bridge.ports import CallRef, Closing, LedgerAway, Note
 from calls import by_heart, endings, entries, erasure, person
 from calls.entries import Admitted, Closed, Entry, Told
 from calls.keeper import Keeper
-from calls.ledger import DatabaseLedger, finish_again, store_again, the_keeper
+from calls.ledger import DatabaseLedger
 from calls.models import CallbackRequest, CallSession, EndReason, InboxMessage, Outcome, SpoolMark, Status, TranscriptLine
 from calls.spool import Spool, files
+from calls.storing import finish_again, store_again, the_keeper
 from tests.builders import CALLER, LINE, FakeVapi, a_call, a_line
 from tests.calls.doors import NUMBER, PUBLIC_URL, TOKEN, knock
 from tests.calls.test_erasure import bytes_of_the_database
@@ -140,7 +141,7 @@ def test_a_message_that_cannot_be_stored_is_kept_before_its_200_and_its_line_sta
     assert tell(client, call, transcript=SAID, timestamp=1_790_000_000_000) == 200  # Vapi tells again
     assert list(call.lines.filter(role="user").values_list("said", flat=True)) == [SAID, "Card [card]"]
     assert InboxMessage.objects.filter(processed_at=None).count() == 0
-    assert files(Path(settings.SPOOL_DIR)) == []
+    wait_for(lambda: files(Path(settings.SPOOL_DIR)) == [])
 
 
 @pytest.mark.usefixtures("vapi")

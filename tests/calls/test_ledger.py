@@ -17,7 +17,7 @@ from django.utils import timezone
 from bridge import live, stream_token
 from bridge.errors import VapiUnavailable
 from bridge.ports import CallRef, Closing, LedgerAway, Note
-from calls import history, publisher, services, sessions, tasks
+from calls import history, publisher, services, sessions, storing, tasks
 from calls import ledger as ledger_module
 from calls.entries import Alive
 from calls.ledger import DatabaseLedger
@@ -377,7 +377,7 @@ def test_an_end_that_comes_while_the_database_is_away_is_stored_when_it_is_back(
 
 def test_a_stuck_database_never_blocks_a_note(ledger: DatabaseLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(ledger_module, "record_all", lambda _: gate.wait(10) and {})
+    monkeypatch.setattr(storing, "record_all", lambda _: gate.wait(10) and {})
     ref = CallRef("CA1", 0, "call-1")
     times = []
     for _ in range(12_000):

@@ -19,7 +19,8 @@ from bridge.errors import VapiRefused
 from bridge.ports import CallRef
 from bridge.sandbox import malformed
 from bridge.sandbox.faults import CREATE, Faults
-from calls import ledger, orphans, sessions
+from calls import orphans, sessions
+from calls.creating import create
 from calls.models import CallSession, EndReason, Status, VapiAccount, VapiSession, VapiState
 from calls.services import end_call
 from tests.builders import QuietPublisher, a_call, a_line, at_once, session_of
@@ -271,7 +272,7 @@ def test_what_the_consumers_own_create_left_is_found_by_the_task_it_asks_for(
     call = a_call(status=Status.STREAMING, stream_epoch=0)
     house.deadline_s = 0.3
     house.faulty(call.call_sid, Faults(create_delay_s=0.8))
-    ledger._create(CallRef(call_sid=call.call_sid, epoch=0, short_id=call.short_id), 0, {VapiAccount.MAIN: house})
+    create(CallRef(call_sid=call.call_sid, epoch=0, short_id=call.short_id), 0, {VapiAccount.MAIN: house})
     ((name, args),) = published.tasks
     until(lambda: house.of(call.call_sid))
     monkeypatch.setattr(account, "client", lambda *_: house)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -35,10 +36,12 @@ def stamps(house: House, phone: TwilioCall) -> tuple[bool, bool, bool, bool]:
 
 
 def test_only_who_agrees_is_recorded_and_who_regrets_it_is_recorded_no_more(asking: House) -> None:
-    def placed(scenario: Scenario, after_s: float) -> TwilioCall:
-        return asking.on_time(asking.place(scenario, after_s=after_s), again=lambda: asking.place(scenario)).result()
+    def carried(calling: Future[TwilioCall], scenario: Scenario) -> TwilioCall:
+        return asking.on_time(calling, again=lambda: asking.place(scenario)).result()
 
-    yes, no, regrets = (placed(scenario, 0.0) for scenario in (AGREES, PLAIN, AGREES_AND_REGRETS))
+    scenarios = (AGREES, PLAIN, AGREES_AND_REGRETS)
+    placed = [asking.place(scenario, after_s=0.5 * number) for number, scenario in enumerate(scenarios)]
+    yes, no, regrets = map(carried, placed, scenarios)
     for phone in (yes, no, regrets):
         assert (phone.violations, phone.problems) == ([], [])
         assert [final.clip_name for final in phone.heard if final.complete][-2:] == ["opening_hours", "goodbye"]

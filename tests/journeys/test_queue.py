@@ -16,7 +16,7 @@ from bridge.sandbox.dial import Human
 from bridge.sandbox.script import PLAIN, TEN_MINUTES, HangUp, Press, Scenario, Start, Step
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.demo import COLLEAGUE
-from tests.journeys.conftest import assert_logs_are_clean
+from tests.journeys.conftest import lived_in
 from tests.journeys.house import LONGEST_S, House, Leave
 from tests.journeys.test_calls import nothing_to_complain_of
 
@@ -39,10 +39,8 @@ CALLERS: dict[str, dict[str, object]] = {
 
 @pytest.fixture(scope="module")
 def burst(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[tuple[House, dict[str, TwilioCall]]]:
-    house = House(tmp_path_factory.mktemp("queue"), django_db_blocker, env={"MAX_CALLS": "2"})
-    house.start()
-    house.vapi.concurrency_limit = 2
-    try:
+    with lived_in(House(tmp_path_factory.mktemp("queue"), django_db_blocker, env={"MAX_CALLS": "2"})) as house:
+        house.vapi.concurrency_limit = 2
         placed: dict[str, Future[TwilioCall]] = {}
         for number, (name, how) in enumerate(CALLERS.items(), start=1):
             placed[name] = house.place(**how)  # type: ignore[arg-type]
@@ -51,9 +49,6 @@ def burst(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbB
         for phone in phones.values():
             house.settle(phone.call_sid)
         yield house, phones
-    finally:
-        house.stop()
-    assert_logs_are_clean(house)
 
 
 def test_no_caller_is_lost_and_the_vendors_find_nothing_to_complain_of(burst: tuple[House, dict[str, TwilioCall]]) -> None:

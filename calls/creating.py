@@ -1,0 +1,47 @@
+"""An agent for a stream, made by the stream's own process when no worker is there to do it (M6)."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from bridge.ports import CallRef
+from calls import inbox, publisher, sessions, tasks
+from calls.models import VapiAccount, VapiSession
+
+log = logging.getLogger(__name__)
+
+OURS = ("agents", "bridge", "calls")
+
+
+def create(ref: CallRef, n: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_another: bool = False) -> None:
+    """Nobody awaits this thread, so it raises nothing and says itself what went wrong. `from_another`: whoever was at it died."""
+    try:
+        mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, n=n)
+        for pk in mine.values_list("pk", flat=True):
+            _start(pk, clients, from_another=from_another)
+    except Exception as problem:
+        where = {"problem": type(problem).__name__, "where": _place_of(problem)}
+        log.error("The consumer's own start of a conversation broke", extra={"call": ref.short_id, **where})
+
+
+def _start(pk: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_another: bool = False) -> None:
+    """This session, or the one that is asked for instead when it fails."""
+    started, client = False, clients.get(VapiAccount(sessions.account_of(pk=pk)), clients[VapiAccount.MAIN])
+    try:
+        started = sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client, from_another=from_another)
+    finally:
+        if not started:
+            publisher.task(tasks.clear_up, pk)
+    if started:
+        inbox.catch_up(vapi_session_pk=pk, at=datetime.now(tz=UTC))
+    elif (instead := sessions.asked_instead(pk=pk)) is not None:
+        _start(instead, clients)
+
+
+def _place_of(problem: Exception) -> str:
+    """The last line of ours that ran. A traceback would repeat what the database says of a row: all its values, numbers too."""
+    lines = [(str(frame.f_globals.get("__name__", "")), number) for frame, number in traceback.walk_tb(problem.__traceback__)]
+    return next((f"{name}:{number}" for name, number in reversed(lines) if name.partition(".")[0] in OURS), "")
