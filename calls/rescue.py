@@ -46,7 +46,11 @@ RENEW_EVERY_S = 0.5
 LATE_S = 2 * RENEW_EVERY_S  # a renewal that took longer says that something is wrong with us, or with the database
 LOOK_EVERY_S = 0.25
 ASKED_WITHIN_S = 0.7  # for Twilio to come to the resume door by itself
-ASKED_FROM_DEAD_STREAM_WITHIN_S = 0.2  # the caller has heard nothing for seconds, and a word comes before their next stream opens
+ASKED_AFTER_S = {
+    resuming.STREAM_DEAD: 0.2,  # the caller has heard nothing for seconds, and a word comes before their next stream opens
+    "stream-lost": ASKED_WITHIN_S,
+}
+ASKED_AFTER_GOOD_ORDER_S = 2.0  # our close is nearly always heard
 SAID_WITHIN_S = 1.5  # "one moment, please", where it is said before a stream
 TRY_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # after a redirect that Twilio did not take
 REDIRECTS_AT_ONCE = 8
@@ -205,7 +209,7 @@ class Life:
     def left(self, call_sid: str, short_id: str, epoch: int, why: str) -> None:
         """The stream of this epoch was left here, and the caller may be there: Twilio has to come and ask."""
         now = self.clock()
-        due = now + (ASKED_FROM_DEAD_STREAM_WITHIN_S if why == resuming.STREAM_DEAD else ASKED_WITHIN_S)
+        due = now + ASKED_AFTER_S.get(why, ASKED_AFTER_GOOD_ORDER_S)
         self.look_after(Rescue(call_sid, short_id, epoch, now, due, is_told=False))
 
     def promised(self, call: CallSession) -> None:

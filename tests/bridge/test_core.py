@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridge import vapi_messages as vapi
 from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, ToAgent
-from bridge.audio import Clip
+from bridge.audio import Clip, ms
 from bridge.core import BridgeCore
 from bridge.pulse import PROBE
 from bridge.rules import Rules
@@ -53,15 +53,14 @@ def noted(actions: Sequence[Action], kind: str) -> list[Noted]:
 
 def run_until(core: BridgeCore, until: float, out: list[Action]) -> None:
     """Let time pass for a core whose Twilio is there: it answers when it is asked whether it is, and is late with other marks."""
-    owed = [(0.0, action.name) for action in out if isinstance(action, MarkCaller)]
+    voice = core._voice
     while (at := core.next_deadline()) is not None and at <= until:
-        while owed and owed[0][0] <= at:
-            out += core.mark_returned(owed.pop(0)[1], at)
+        while (due := voice.mark_due()) is not None and due + LATE_S <= at:
+            out += core.mark_returned(f"{voice.generation}:{ms(voice._marks[0]) if voice._marks else 0}", at)
         step = core.tick(at)
         out += step
         if MarkCaller(PROBE) in step:
             out += core.mark_returned(PROBE, at)
-        owed += [(at + LATE_S, action.name) for action in step if isinstance(action, MarkCaller) and action.name != PROBE]
 
 
 def test_caller_interrupts_and_unheard_speech_is_flushed() -> None:

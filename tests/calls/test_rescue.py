@@ -170,7 +170,7 @@ def told(life: rescue.Life) -> list[rescue.Rescue]:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("asked", [True, False])
-@pytest.mark.parametrize(("why", "wait_s"), [("stream-dead", 0.2), ("stream-lost", ASKED_WITHIN_S)])
+@pytest.mark.parametrize(("why", "wait_s"), [("stream-dead", 0.2), ("stream-lost", ASKED_WITHIN_S), ("agent-lost", 2.0)])
 def test_a_caller_whose_stream_was_left_is_sent_on_unless_twilio_came_by_itself(asked: bool, why: str, wait_s: float) -> None:
     call, twilio, life = carried(account_sid="AC" + "7" * 32), Redirects(), rescue.Life()
     jobs = told(life)
