@@ -7,7 +7,7 @@ ARGS ?=
 # A machine that forbids compiled modules makes every one of our processes compile all it imports: 3.5 s instead of 1.2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test long load fuzz faults laboratory model thirty outages lint serve lock clips clean
+.PHONY: demo test long load fuzz faults laboratory model schedules thirty outages lint serve lock clips clean
 
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
@@ -44,6 +44,11 @@ faults: $(VENV)/.dev
 MODEL_FAULTS ?= 2
 model: $(VENV)/.dev
 	MODEL_FAULTS=$(MODEL_FAULTS) $(BIN)/python -m pytest -s tests/model/test_model.py -k no_way $(ARGS)
+
+# The last news of a call in so many random orders, with repeats, told to two processes at once; a failure prints how it ended else.
+SCHEDULES ?= 10000
+schedules: $(VENV)/.dev
+	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/races/test_schedules.py $(ARGS)
 
 # The fault laboratory: every fault of the table, RUNS of each id, and who was lost; about an hour for one of each.
 RUNS ?= 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,13 +20,14 @@ from channels.layers import get_channel_layer
 
 from bridge import live, twilio_media, vapi_messages, wakeups
 from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, TellAgent, ToAgent
-from bridge.audio import Clip
+from bridge.audio import Clip, ms
 from bridge.carried import Carried
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
 from bridge.express import express
 from bridge.manners import TWILIO, VAPI, Garbage, Manners, OutOfPatience
 from bridge.outbox import Outbox, Send
+from bridge.parking import Over, Parking, Spot
 from bridge.ports import (
     WIRE,
     Admission,
@@ -54,6 +55,7 @@ CREATED_WITHIN_S = 3.5  # a create takes 3 s at most: whoever is still at it the
 CONVERSATION_POLL_S = 0.1
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
+WAITS_ELSEWHERE = "its agent waited in another process"
 OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
 DUTIES_END_WITHIN_S = 1.0
 CLOSE_WITHIN_S = 1.0
@@ -71,7 +73,7 @@ class EndedFirst(VapiError):
 
 
 class MediaStreamConsumer(AsyncConsumer):
-    """Carries one phone call. `clock` is monotonic seconds, `wall` seconds since 1970."""
+    """Carries one phone call. `clock` is monotonic seconds, `wall` seconds since 1970. Without a `parking` no agent is kept."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class MediaStreamConsumer(AsyncConsumer):
         proof: Proof,
         clips: Mapping[str, Clip],
         carried: Carried | None = None,
+        parking: Parking | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -89,6 +92,11 @@ class MediaStreamConsumer(AsyncConsumer):
         self._proof = proof
         self._clips = clips
         self._carried = carried or Carried()
+        self._parking = parking
+        self._spot: Spot | None = None  # where our agent waits for the next stream
+        self._spot_is_told = False
+        self._n = 0  # of the session whose link we have
+        self._dropped_before = (0, 0)  # on that link, by the stream before this one: bytes and frames
         self._clock = clock
         self._wall = wall
         self._outbox = Outbox()
@@ -188,7 +196,10 @@ class MediaStreamConsumer(AsyncConsumer):
         try:
             with self._carried.during(self._hand_on):
                 leave = await self._first_end(tasks)
-            await self._close(leave, send)
+            if self._spot is None:
+                await self._close(leave, send)
+            else:
+                await asyncio.gather(self._keep_agent(self._spot, listening=tasks[1]), self._close(leave, send))
         finally:
             if self._slot is not None:
                 self._wakeups.forget(self._slot, self._tick)
@@ -209,8 +220,12 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _close(self, leave: Leave, send: Send) -> None:
         """Store why before the socket closes: Twilio may ask the resume door at once."""
+        why = leave.why if self._spot is None else "parked"
         try:
-            await self._ledger.ended(self._ref, Closing(why=leave.why, raw=leave.raw, figures=self._all_figures()))
+            await self._ledger.ended(self._ref, Closing(why=why, raw=leave.raw, figures=self._all_figures()))
+            if self._spot is not None:
+                self._spot_is_told = True
+                self._command_news.set()  # the door may have been asked before
         except LedgerAway:
             log.error("the end of a stream could not be stored in time", extra={"call": self._ref.short_id, "why": leave.why})
         heard = leave.why not in ("stream-lost", "stream-dead") and not self._outbox.over
@@ -229,14 +244,28 @@ class MediaStreamConsumer(AsyncConsumer):
         figures["audio"] |= {**self._twilio.as_figures("from_twilio"), **self._vapi.as_figures("from_vapi"), "bad_messages": bad}
         links = [*self._links_before, *([self._link] if self._link else [])]
         if links:
-            figures["audio"]["to_agent_dropped"] = sum(link.dropped_bytes for link in links)
-            figures["audio"]["to_agent_dropped_frames"] = sum(link.dropped_frames for link in links)
+            figures["audio"]["to_agent_dropped"] = sum(link.dropped_bytes for link in links) - self._dropped_before[0]
+            figures["audio"]["to_agent_dropped_frames"] = sum(link.dropped_frames for link in links) - self._dropped_before[1]
         return figures
 
     async def _end_conversation(self) -> None:
         if self._link is not None:
             self._link.send_control(vapi_messages.END_CALL)
             await self._link.close()
+
+    async def _keep_agent(self, spot: Spot, *, listening: asyncio.Task[None]) -> None:
+        """Until the next stream takes our agent up, or its wait is over (`bridge.parking`)."""
+        over = await spot.wait()
+        if over is Over.TAKEN:
+            self._link = None
+            listening.cancel()
+            await asyncio.wait({listening})
+            spot.let_go.set()
+            return
+        log.info("an agent waits no more", extra={"call": self._ref.short_id, "why": over.value})
+        await self._end_conversation()
+        with suppress(LedgerAway):  # the stream that comes asks for another one by itself
+            await self._ledger.given_up(self._ref)
 
     async def _listen_to_caller(self) -> None:
         """Twilio's messages, until the socket is gone or left."""
@@ -289,8 +318,10 @@ class MediaStreamConsumer(AsyncConsumer):
         return None
 
     async def _converse(self) -> None:
-        """One agent after the other, as long as there is one for this stream."""
-        while await self._talk_with_agent():
+        """One agent after the other, as long as there is one for this stream. The first may wait here since the stream before."""
+        parked = self._parking.take(self._ref.call_sid) if self._parking is not None else None
+        while await (self._talk_with_agent() if parked is None else self._take_up(parked)):
+            parked = None
             raw, self._lost = self._lost, None
             if raw is None:  # the core is leaving: nobody is missed
                 return
@@ -300,6 +331,27 @@ class MediaStreamConsumer(AsyncConsumer):
             if not await self._another_agent(raw):
                 self._do(self._core.no_other_agent(self._clock(), raw=raw))
                 return
+
+    async def _take_up(self, spot: Spot) -> bool:
+        """As `_talk_with_agent`, with the agent that was parked here."""
+        self._link, self._n = spot.link, spot.n
+        self._dropped_before = spot.link.dropped_bytes, spot.link.dropped_frames
+        await spot.let_go.wait()
+        try:
+            is_ours = await self._ledger.taken_up(self._ref)
+        except LedgerAway:  # then nobody else could be told so either
+            is_ours = True
+        if not is_ours:
+            await self._end_conversation()
+            self._link, self._dropped_before = None, (0, 0)
+            return await self._talk_with_agent()
+        left, since = spot.left_off, spot.meanwhile
+        detail = {"n": spot.n, "gap_ms": spot.waited_ms, "kept_ms": ms(len(left.rest) + since.sound_bytes)}
+        if since.dropped_bytes:
+            detail["dropped_ms"] = ms(since.dropped_bytes)
+        self._note(Noted("re-attached", "bridge", detail))
+        self._do(self._core.take_up(left, self._clock()))
+        return await self._listen_to_agent(spot.link, first=since)
 
     async def _talk_with_agent(self) -> bool:
         """Find the call's Vapi session, connect, and carry what it says until it is gone. False when the stream is done with agents."""
@@ -316,18 +368,24 @@ class MediaStreamConsumer(AsyncConsumer):
         except VapiError as error:
             self._do(self._core.agent_lost(self._clock(), raw=str(error)))
             return True
+        self._n = conversation.n
         self._note(Noted("vapi-connected", "bridge", {"n": conversation.n}))
         self._do(self._core.agent_connected(self._clock()))
         return await self._listen_to_agent(self._link)
 
-    async def _listen_to_agent(self, link: Link) -> bool:
+    async def _listen_to_agent(self, link: Link, *, first: Iterable[bytes | str | Garbage] = ()) -> bool:
         try:
+            for message in first:
+                self._hear_agent(message)
             while True:
                 await link.carry(self._hear_agent)
                 if not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
                     self._leave(Leave("stream-dead", "Twilio does not read"))
                     return False
         except LinkClosed as closed:
+            if self._spot is not None:
+                self._spot.agent_gone()
+                return False
             if self._lost is None:
                 self._do(self._core.agent_lost(self._clock(), raw=f"socket closed with {closed.code}"))
         except OutOfPatience:
@@ -343,6 +401,8 @@ class MediaStreamConsumer(AsyncConsumer):
 
     def _hear_agent(self, message: bytes | str | Garbage) -> bool:
         """One message, and whether Twilio takes more. Raises OutOfPatience."""
+        if self._spot is not None:
+            return self._spot.hear(message)
         if isinstance(message, bytes):
             self._do(self._core.agent_audio(message, self._clock()))
         else:
@@ -378,6 +438,8 @@ class MediaStreamConsumer(AsyncConsumer):
                     raise EndedFirst("Vapi ended the call before it was heard.")
                 if conversation.state == "live":
                     return conversation
+                if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE):
+                    raise EndedFirst(WAITS_ELSEWHERE)
                 if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= CLAIM_AFTER_S:
                     claimed = conversation.n
                     await self._ledger.claim(self._ref, conversation.n)
@@ -405,6 +467,8 @@ class MediaStreamConsumer(AsyncConsumer):
                         self._ledger.done(self._ref, command.id)
                     if await self._ledger.conversation(self._ref) is None:  # over, or another epoch has taken it
                         self._do(self._core.caller_left(self._clock()))
+                    if self._spot is not None and self._spot_is_told and not await self._ledger.is_parked(self._ref):
+                        self._spot.end(Over.NOT_OURS)
 
     def _carry_out(self, command: Command) -> None:
         now = self._clock()
@@ -495,8 +559,12 @@ class MediaStreamConsumer(AsyncConsumer):
             self._do(self._core.stuck(stuck_ms))
 
     def _leave(self, leave: Leave) -> None:
-        if not self._left.done():
-            self._left.set_result(leave)
+        if self._left.done():
+            return
+        self._left.set_result(leave)
+        if leave.why == "stream-lost" and self._parking is not None and self._link is not None and self._core.left_off is not None:
+            left_off = self._core.left_off
+            self._spot = self._parking.park(call_sid=self._ref.call_sid, n=self._n, link=self._link, left_off=left_off)
 
     def _note(self, noted: Noted) -> None:
         if noted.kind == "audio-stuck":

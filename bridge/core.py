@@ -30,6 +30,7 @@ from bridge.dead_air import DeadAir
 from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.longest import ROLLED_OVER, TIME_IS_UP, LongestTime
+from bridge.parked import LeftOff
 from bridge.pulse import PROBE, Pulse
 from bridge.rules import Rules
 from bridge.tone import TONE
@@ -79,6 +80,7 @@ class BridgeCore:
         self._overflow_noted = False
         self._agent_opens = rules.agent_speaks_first  # or is it the caller, with the one to be connected to
         self._moving = False  # elsewhere, as soon as nobody is in the middle of anything
+        self.left_off: LeftOff | None = None  # where the agent was when the stream was lost, if it can go on with the next one
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
 
@@ -235,8 +237,37 @@ class BridgeCore:
 
     def stream_lost(self, why: str, now: float, *, raw: str = "") -> list[Action]:
         """Twilio's socket is gone without a `stop`: the caller may be there, and the resume door will be asked."""
+        if self._leaving is None and not self._moving and not self._gone and self._caller.has_agent:
+            self.left_off = self._where_the_agent_is(now)
         self._voice.drop()
         return self._leave(self._leaving or Leave(why, raw))
+
+    def _where_the_agent_is(self, now: float) -> LeftOff:
+        return LeftOff(
+            rest=self._voice.rest(now),
+            said=self._said,
+            dead_air=self._dead_air,
+            longest=self._longest,
+            agent_speaking=self._agent_speaking,
+            caller_speaking=self._caller_speaking,
+            flushed=self._turn is Turn.FLUSHED,
+        )
+
+    def take_up(self, left_off: LeftOff, now: float) -> list[Action]:
+        """The agent of the stream before this one goes on here, where it was; the caller hears the rest, and nothing about it."""
+        self._deadlines.clear()
+        self._greeted = self._greeting_said = True
+        self._protected = self._agent_opens = False
+        self._said, self._dead_air, self._longest = left_off.said, left_off.dead_air, left_off.longest
+        self._agent_speaking, self._caller_speaking = left_off.agent_speaking, left_off.caller_speaking
+        self._turn = Turn.FLUSHED if left_off.flushed else Turn.SPEAKING
+        self._agent_audio_at = now  # what follows without a pause is of the same turn
+        out = self._caller.connected(now) + self._keypad.connected()
+        if left_off.rest:
+            self._figures.downlink_bytes += len(left_off.rest)
+            self._figures.downlink_frames += 1
+            out += self._voice.add(left_off.rest, now)
+        return out if self._agent_speaking else [*out, *self._voice.end_turn(now)]
 
     def leave_after_last_word(self, why: str, now: float, *, raw: str = "", wait_for_sentence: bool = True) -> list[Action]:
         """Go when what the agent is saying, or is about to say within 2.5 s, has been heard. It is protected: nothing interrupts it."""

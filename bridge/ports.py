@@ -46,7 +46,7 @@ class Conversation:
     """The Vapi session of a call as the bridge needs it. `socket_url` opens the call to whoever has it: never print it."""
 
     n: int
-    state: str  # asked | claimed | live | failed | ended
+    state: str  # asked | claimed | live | failed | ended | parked: it waits in some process for this stream
     account: str = "main"  # whose key opens its socket
     vapi_call_id: str = ""
     socket_url: str = field(default="", repr=False)
@@ -76,8 +76,9 @@ class Command:
 class Closing:
     """Why a stream is over, and its figures.
 
-    `why`: agent-ended, caller-left, handed-over, hung-up (by us), no-agent, agent-lost, stream-lost, drained,
-    stream-dead (its socket is there, and one way or the other nothing gets through).
+    `why`: agent-ended, caller-left, handed-over, hung-up (by us), no-agent, agent-lost, stream-lost, drained; stream-dead, when its
+    socket is there and one way or the other nothing gets through; or parked, when the stream was lost and its agent waits here for
+    the next one.
     `raw`: the vendor's own reason when there is one. `figures`: the fields of CallMetrics the bridge knows.
     """
 
@@ -109,6 +110,15 @@ class Ledger(Protocol):
 
         `raw` says how; `longest.ROLLED_OVER` that its time was up, so that the next one is no rung down and says nothing of its own.
         """
+
+    async def is_parked(self, ref: CallRef) -> bool:
+        """The agent of this stream is still waited for: the call goes on, and nobody has taken it up or asked for another one."""
+
+    async def taken_up(self, ref: CallRef) -> bool:
+        """The agent of the stream before this one was found parked here. False: another one was asked for, so end it."""
+
+    async def given_up(self, ref: CallRef) -> None:
+        """The agent of this stream waits no more. If another stream is awaited, an agent for that is asked for."""
 
     def note(self, ref: CallRef, note: Note) -> None: ...
 

@@ -195,6 +195,11 @@ class AgentVoice:
         self._paused = False
         return unheard
 
+    def rest(self, now: float) -> bytes:
+        """The sound that is here or at Twilio, and that the caller has not heard."""
+        heard_of_tail = max(0, len(self._tail) - (self._sent - self.heard(now)))
+        return bytes((self._tail[heard_of_tail:] + self._held)[self._surplus :])
+
     def resume(self, now: float) -> list[Playing]:
         """It was nothing: play on from the last mark that came back as played."""
         self._paused = False

@@ -13,6 +13,7 @@ from django.db.models import F, Q
 from calls import lifecycle
 from calls.models import Status, VapiState
 
+PARKED = "parked"  # `closed_why` of a stream that was lost and whose agent waits for the next one (`calls.parked`)
 LIVE = Q(ended_at__isnull=True)
 AGENT_WANTED = LIVE & Q(closed_epoch__lt=F("epoch"))  # of the call of a session: a stream is there, or may come
 UNCLAIMED = Q(state=VapiState.ASKED)

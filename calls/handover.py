@@ -16,7 +16,7 @@ from django.db import transaction
 
 from agents import hours, limits
 from agents.models import HandoffTarget
-from calls import accounts, admission, evidence, ladder, lifecycle, queueing, resuming, services
+from calls import accounts, admission, evidence, ladder, lifecycle, parked, queueing, resuming, services
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status, VapiAccount
 
@@ -207,6 +207,7 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         at_voicemail=call.status == Status.VOICEMAIL,
         voicemail=bool(call.line and call.line.voicemail),
         losses=resuming.losses(call, at),
+        parked=parked.is_said(call),
         resumable=again,
         main=left.main,
         backup=left.backup,

@@ -40,6 +40,7 @@ class Facts:
     the caller again; `taken_back`: so often it had them already, after nobody came.
     `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
     them unless its process left in good order; `resumable`: an agent answers this call and nobody asked for a person.
+    `parked`: the agent of this stream is there, and waits for the caller; that is no loss.
     `main`, `backup`: that account at Vapi may be asked for an agent now.
     `waiting_s`: so long the caller has waited for a first agent, None for one who does not; `has_room`: one is free for this caller.
     """
@@ -55,6 +56,7 @@ class Facts:
     voicemail: bool = False
     losses: int = 0
     resumable: bool = False
+    parked: bool = False
     is_open: bool = True
     by_wish: bool = False
     message_wanted: bool = False
@@ -110,7 +112,7 @@ def decide(facts: Facts) -> Step:
     if facts.waiting_s is not None and (in_the_queue := next_turn(facts, facts.waiting_s)):
         return in_the_queue
     if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED:
-        again = next_agent(losses=facts.losses, main=facts.main, backup=facts.backup)
+        again = Resume() if facts.parked else next_agent(losses=facts.losses, main=facts.main, backup=facts.backup)
         if again is not None:
             return again
     target = next_target(facts)

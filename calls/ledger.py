@@ -25,10 +25,11 @@ from agents import lines
 from bridge import live, stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import by_heart, discretion, entries, inbox, publisher, resuming, services, sessions, storing, tasks
+from calls import by_heart, discretion, entries, inbox, parked, publisher, resuming, services, sessions, storing, tasks
 from calls.clock import moment
 from calls.creating import create
 from calls.entries import Alive, Closed, Entry, Obeyed, PersonAsked, Told
+from calls.guards import PARKED
 from calls.lookout import Lookout
 from calls.models import CallSession, OutboxCommand, VapiAccount, VapiSession
 from calls.storing import the_keeper, write
@@ -131,6 +132,16 @@ class DatabaseLedger:
         started = await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
         self._by_heart.forget_agent(ref)
         return started
+
+    async def is_parked(self, ref: CallRef) -> bool:
+        return await self._ask(partial(parked.is_kept, call_sid=ref.call_sid, epoch=ref.epoch))
+
+    async def taken_up(self, ref: CallRef) -> bool:
+        return await self._ask(partial(parked.taken_up, call_sid=ref.call_sid, epoch=ref.epoch, at=moment(self._wall())))
+
+    async def given_up(self, ref: CallRef) -> None:
+        asking = partial(_given_up, ref, moment(self._wall()))
+        await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         """Rows, or what was wished for while nobody could write one: that has no number of its own."""
@@ -250,12 +261,12 @@ def _admit(*, call_sid: str, epoch: int, **stream: Any) -> tuple[Admission, str]
 
 def _conversation(ref: CallRef) -> Conversation | None:
     mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, call__ended_at=None)
-    session = mine.order_by("n").last()
+    session = mine.select_related("call").order_by("n").last()
     if session is None:
         return None
     return Conversation(
         n=session.n,
-        state=session.state,
+        state=PARKED if parked.is_awaited(session.call) else session.state,
         account=session.account,
         vapi_call_id=session.vapi_call_id or "",
         socket_url=session.socket_url,
@@ -269,6 +280,13 @@ def _resume(ref: CallRef, raw: str, at: datetime) -> bool:
     publisher.task(tasks.start_conversation, started)
     publisher.task(tasks.end_sessions, ref.call_sid)  # the one that was lost may go on at Vapi
     return True
+
+
+def _given_up(ref: CallRef, at: datetime) -> None:
+    started = resuming.given_up(call_sid=ref.call_sid, epoch=ref.epoch, at=at)
+    if started is not None:
+        publisher.task(tasks.start_conversation, started)
+    publisher.task(tasks.end_sessions, ref.call_sid)
 
 
 def _commands(ref: CallRef, after: int) -> list[Command]:

@@ -4,8 +4,8 @@ Each serving process raises the counter of its lease every half second, as long 
 everybody's counter and times it with a clock of their own, so no two clocks need agree. A counter that stood still for
 `LEASE_S`, or whose process its parent or its machine knows to be dead, is claimed by one conditional UPDATE, and the calls go
 to the claimer with it: should that one die too, the next one finds them there. Twilio is given 0.7 s to come to the resume
-door by itself; a call that is where it was then is sent there. Nothing of a call is changed here: the resume door raises its
-epoch, once, whoever asks it, and whoever held it before writes nothing any more.
+door by itself, which are over long before a lease is; a call that is where it was then is sent there. Nothing of a call is
+changed here: the resume door raises its epoch, once, whoever asks it, and whoever held it before writes nothing any more.
 
 Two more kinds of calls are looked after in this way, by the process that knows of them. One that left a stream cannot know that
 its close gets through to Twilio (`Life.left`). And a further stream that was asked for may go the same dead way as the one before
@@ -45,10 +45,11 @@ LEASE_S = 2.0
 RENEW_EVERY_S = 0.5
 LATE_S = 2 * RENEW_EVERY_S  # a renewal that took longer says that something is wrong with us, or with the database
 LOOK_EVERY_S = 0.25
-ASKED_WITHIN_S = 0.7  # for Twilio to come to the resume door by itself
+ASKED_WITHIN_S = 0.7  # for Twilio to come to the resume door by itself; less than a lease
 ASKED_AFTER_S = {
     resuming.STREAM_DEAD: 0.2,  # the caller has heard nothing for seconds, and a word comes before their next stream opens
     "stream-lost": ASKED_WITHIN_S,
+    "parked": ASKED_WITHIN_S,
 }
 ASKED_AFTER_GOOD_ORDER_S = 2.0  # our close is nearly always heard
 SAID_WITHIN_S = 1.5  # "one moment, please", where it is said before a stream
@@ -155,7 +156,7 @@ def claim(sign: Sign, *, by: uuid.UUID, at: datetime, now: float) -> list[Rescue
         calls = list(left_alone(held))
         held.update(held_by=by)
         ProcessLease.objects.filter(claimed_at__lt=at - KEPT_FOR).delete()
-    due = now + ASKED_WITHIN_S
+    due = now + ASKED_WITHIN_S if sign.beat.is_dead else now
     return [Rescue(call.call_sid, call.short_id, call.epoch, sign.at, due) for call in calls]
 
 

@@ -6,6 +6,8 @@ the next epoch, so that whoever still holds the old one writes nothing any more.
 
 A session whose longest time is near is rolled over: the next one takes its place in a pause, and nothing was lost.
 
+When the agent of a stream that was lost is parked, the next stream is to find it: then no session is asked for (`calls.parked`).
+
 A process that leaves hands its callers on in that second way too. That is no loss: it counts for none, and nobody is told so.
 And a caller whom the AI sent to people of whom nobody came is `taken_back`, in the same way.
 """
@@ -18,11 +20,12 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 
 from bridge.longest import ROLLED_OVER
-from calls import accounts, admission, evidence, guards, ladder, services, sessions
+from calls import accounts, admission, evidence, guards, ladder, parked, services, sessions
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 
 LOST = "conversation-lost"
+PARKED_IN_VAIN = "its agent waited in vain"
 DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
 TAKEN_BACK = "taken-back"
 COUNTS_ON = timedelta(seconds=60)
@@ -32,7 +35,7 @@ STREAM_DEAD = "stream-dead"  # the bridge's word on a stream that carried nothin
 
 def losses(call: CallSession, at: datetime) -> int:
     """How many conversations of this call were lost by now, the one lost now among them; each counts on for 60 s."""
-    count, last = (0 if _was_handed_on(call) else 1), at
+    count, last = (0 if _was_handed_on(call) or parked.is_said(call) else 1), at
     for before in call.events.filter(kind=LOST).order_by("-seq").values_list("at", flat=True)[: ladder.RESUMES + 1]:
         if last - before > COUNTS_ON:
             break
@@ -69,8 +72,8 @@ def stream_to_come(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
 def stream_is_missing(call: CallSession, at: datetime) -> bool:
     """A further stream should be here by now: the way to the AI is what failed."""
     newest = call.vapi_sessions.last()
-    asked_before = newest is not None and newest.asked_at <= at - OPENS_WITHIN
-    return asked_before and stream_to_come(CallSession.objects.filter(pk=call.pk)).exists()
+    asked_at = parked.asked_at(call) or (newest.asked_at if newest else at)
+    return asked_at <= at - OPENS_WITHIN and stream_to_come(CallSession.objects.filter(pk=call.pk)).exists()
 
 
 def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
@@ -84,6 +87,7 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
             return None
         if not may_be_resumed(call):
             return None
+        parked.decided(call_sid=call_sid, epoch=epoch - 1)
         if raw == ROLLED_OVER:
             return _roll_over(call, at)
         left = accounts.left(call, at=at)
@@ -102,10 +106,25 @@ def _roll_over(call: CallSession, at: datetime) -> int:
 
 def elsewhere(call: CallSession, again: ladder.Resume, *, at: datetime) -> bool:
     """Give a held call its next epoch, with a session to start. False when somebody else did, or the call may not go on."""
+    waits = parked.is_said(call) or parked.may_be_said(call)
     if not _on_another_stream(call, at):
         return False
-    _next_session(call, again, raw=call.closed_why, at=at)
+    if waits:
+        parked.await_stream(call, n=_next_n(call) - 1, at=at)
+    else:
+        _next_session(call, again, raw=call.closed_why, at=at)
     return True
+
+
+def given_up(*, call_sid: str, epoch: int, at: datetime) -> int | None:
+    """The agent of the stream of this epoch is parked no more. Returns the session to start when the next stream is awaited already."""
+    with transaction.atomic():
+        call = evidence.hold(call_sid=call_sid, at=at)
+        if call is None or not parked.decided(call_sid=call_sid, epoch=epoch) or call.epoch == epoch:
+            return None  # the resume door, or the stream that has come, asks for what is next
+        left = accounts.left(call, at=at)
+        again = ladder.next_agent(losses=losses(call, at), main=left.main, backup=left.backup)
+        return _next_session(call, again, raw=PARKED_IN_VAIN, at=at) if again and may_be_resumed(call) else None
 
 
 def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:

@@ -38,7 +38,10 @@ NO_STREAM_COMES = (Status.TRANSFERRING, Status.VOICEMAIL)
 NO_STREAM_CAME = Q(call__stream_epoch__lt=F("call__epoch"))
 SUPERSEDED = Q(Exists(VapiSession.objects.filter(call=OuterRef("call"), n__gt=OuterRef("n"))))
 # A session whose call is over, whose stream has been here and is closed, or is not coming any more, or that another took the place of.
-OF_NO_USE = Q(call__ended_at__isnull=False) | Q(call__closed_epoch__gte=F("call__epoch")) | Q(call__status__in=NO_STREAM_COMES) | SUPERSEDED
+# One that is parked has neither: who keeps it says so when it is.
+NOT_PARKED = ~Q(call__closed_why=guards.PARKED)
+NO_STREAM_WAITS = Q(call__closed_epoch__gte=F("call__epoch")) & NOT_PARKED
+OF_NO_USE = Q(call__ended_at__isnull=False) | NO_STREAM_WAITS | Q(call__status__in=NO_STREAM_COMES) | SUPERSEDED
 
 
 class Vapi(Protocol):
@@ -325,7 +328,7 @@ def left_over(*, now: datetime) -> list[int]:
     Claims whose holder died are given up first.
     """
     give_up_claims(now=now)
-    too_late = NO_STREAM_CAME & Q(asked_at__lt=now - STREAM_COMES_WITHIN)  # its token's life began then
+    too_late = NO_STREAM_CAME & NOT_PARKED & Q(asked_at__lt=now - STREAM_COMES_WITHIN)  # its token's life began then
     forgotten = VapiSession.objects.filter(OF_NO_USE | too_late, state__in=(VapiState.ASKED, VapiState.LIVE), ended_at=None)
     return list(forgotten.values_list("pk", flat=True))
 

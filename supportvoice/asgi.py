@@ -66,6 +66,7 @@ _media: Any = MediaStreamConsumer.as_asgi(
     proof=TwilioProof(public_url=settings.PUBLIC_URL, tokens=settings.TWILIO_AUTH_TOKENS),
     clips=load_clips(settings.BASE_DIR / "bridge" / "clips"),
     carried=duty.carried,
+    parking=duty.parking,
 )
 _for_browsers: list[Any] = [*websocket_urlpatterns, re_path("", cast(Any, no_such_socket))]
 _browser: Any = AllowedHostsOriginValidator(SessionMiddlewareStack(URLRouter(_for_browsers)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 
 from bridge.carried import Carried
+from bridge.parking import Parking
 from supportvoice.limits import refuse_socket, say
 from supportvoice.watchdog import Watchdog
 
@@ -23,10 +24,19 @@ class Duty:
     """One per process: `supportvoice.asgi.duty`."""
 
     draining: bool = False
-    streams: int = 0  # media sockets open now
+    streams: int = 0  # media sockets open now, and agents parked since one of them broke
     carried: Carried = field(default_factory=Carried)
     watchdog: Watchdog = field(default_factory=Watchdog)
     most: int = MOST_STREAMS
+    parking: Parking = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parking = Parking(is_open=lambda: not self.draining)
+
+    @property
+    def is_full(self) -> bool:
+        """A parked agent has no stream: its socket is gone, and the one that comes for it must find room."""
+        return self.streams - len(self.parking) >= self.most
 
     @property
     def why_not(self) -> str:
@@ -35,13 +45,13 @@ class Duty:
             return "stopping"
         if not self.watchdog.takes_calls():
             return "late"
-        return "full" if self.streams >= self.most else ""
+        return "full" if self.is_full else ""
 
     def streams_counted(self, app: ASGI3Application) -> ASGI3Application:
         """`app` carries calls: count its sockets for as long as they are open."""
 
         async def counted(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-            if self.streams >= self.most:
+            if self.is_full:
                 await refuse_socket(scope, receive, send, status=503, sentence="This process carries as many calls as it may.")
                 return
             self.streams += 1

@@ -190,6 +190,15 @@ class _Notebook:
         self._n += raw == ROLLED_OVER
         return raw == ROLLED_OVER
 
+    async def is_parked(self, ref: CallRef) -> bool:
+        return False
+
+    async def taken_up(self, ref: CallRef) -> bool:
+        return False
+
+    async def given_up(self, ref: CallRef) -> None:
+        return
+
     def note(self, ref: CallRef, note: Note) -> None:
         self._call.notes.append(note)
 

@@ -56,7 +56,8 @@ class Stack:
     """`async with Stack(directory, env) as stack:`. `env` is added to this process's own environment.
 
     `directory` takes the logs (and the Valkey socket, if its path is short enough). `say` hears what is being waited for.
-    `server` carries the calls: `serve` with `workers` children, or daphne in one process.
+    `server` carries the calls: `serve` with `workers` children, or daphne in one process; with a port `beside`, a second `serve`
+    of the same household does so there.
     What the household needs to know about itself (REDIS_URL, PORT, PUBLIC_URL, DATABASE_URL) is set here unless `env` has it.
     """
 
@@ -65,6 +66,7 @@ class Stack:
     port: int = 0
     workers: int = 2
     server: Server = "serve"
+    beside: int = 0
     say: Callable[[str], None] = lambda sentence: None
     members: dict[str, Member] = field(default_factory=dict)
     _valkey: Hold | None = None
@@ -132,16 +134,18 @@ class Stack:
         celery = ["-m", "celery", "-A", "supportvoice"]
         return {
             self.server: self.serving(),
+            **({"beside": self.serving(self.beside)} if self.beside else {}),
             "worker": [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"],
             "beat": [*celery, "beat", "--loglevel", "INFO"],
         }
 
-    def serving(self) -> list[str]:
-        """The arguments to Python that make the server of this household."""
+    def serving(self, port: int = 0) -> list[str]:
+        """The arguments to Python that make a server of this household."""
+        port = port or self.port
         if self.server == "serve":
-            return ["manage.py", "serve", "--port", str(self.port), "--workers", str(self.workers)]
+            return ["manage.py", "serve", "--port", str(port), "--workers", str(self.workers)]
         quiet = ["--verbosity", "0"]  # its access log names clients
-        return ["-m", "daphne", *quiet, "--bind", "127.0.0.1", "--port", str(self.port), "supportvoice.asgi:application"]
+        return ["-m", "daphne", *quiet, "--bind", "127.0.0.1", "--port", str(port), "supportvoice.asgi:application"]
 
     async def manage(self, *arguments: str) -> str:
         """Run a management command in the household; returns what it printed. Raises StackFailed."""
@@ -225,8 +229,10 @@ class Stack:
 
     async def serves(self) -> bool:
         """Whether every child has begun to serve, and takes calls."""
-        all_children = self.server == "daphne" or await self._logged("serve", b"Serving on ")()
-        return all_children and await is_ready(self.port)
+        for name, port in ((self.server, self.port), ("beside", self.beside)):
+            if port and not ((self.server == "daphne" or await self._logged(name, b"Serving on ")()) and await is_ready(port)):
+                return False
+        return True
 
     def _logged(self, name: str, words: bytes) -> Ready:
         async def logged() -> bool:

@@ -1,11 +1,16 @@
-"""How a call asks its house for documents: signed, within 15 s, redirects followed, tried once more when nobody answers the door."""
+"""How a call asks its house for documents: signed, within 15 s, redirects followed, tried once more when nobody answers the door.
+
+A URL may say otherwise in its fragment, which the house never sees: `#rc=2&rp=5xx,rt&rt=3000` has the vendor try twice more, also after
+an answer of 5xx and when none has begun after 3 s. `rp=all` is whatever went wrong before an answer began.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+from typing import Self
+from urllib.parse import parse_qsl, urldefrag, urlencode, urljoin, urlsplit, urlunsplit
 
 from bridge.sandbox.errands import Errands
 from bridge.sandbox.seen import Document, Seen
@@ -15,6 +20,7 @@ from bridge.sandbox.web import Answer, Web, WebFailure, signature_headers
 ANSWER_WITHIN_S = 15.0
 MAX_REDIRECTS = 10
 MAX_DOCUMENTS = 60  # nobody's call needs more; a loop does
+MAX_RETRIES = 5
 REDIRECTS = {301, 302, 303, 307, 308}
 IDEMPOTENCY = "I-Twilio-Idempotency-Token"
 
@@ -29,6 +35,27 @@ class Next:
     method: str = "POST"
     extra: Mapping[str, str] = field(default_factory=dict)
     twiml: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """How often a request is tried again, after what, and how long each try may take, in seconds."""
+
+    retries: int = 1
+    after: frozenset[str] = frozenset({"ct"})
+    within_s: float = ANSWER_WITHIN_S
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        told = dict(parse_qsl(urldefrag(url).fragment))
+        return cls(
+            retries=min(int(told.get("rc", 1)), MAX_RETRIES),
+            after=frozenset(told.get("rp", "ct").split(",")),
+            within_s=min(float(told.get("rt", 1000 * ANSWER_WITHIN_S)) / 1000, ANSWER_WITHIN_S),
+        )
+
+    def again(self, what: str) -> bool:
+        return bool(self.after & {what, "all"})
 
 
 class Asking:
@@ -84,7 +111,7 @@ class Asking:
                 for _ in range(MAX_REDIRECTS + 1):
                     answer = await self.send(method, url, params, extra_headers)
                     if answer.status not in REDIRECTS:
-                        return self._received(url, answer, asked)
+                        return self._received(urldefrag(url).url, answer, asked)
                     url = urljoin(url, answer.location)
                     method = method if answer.status in (307, 308) else "GET"
         except TimeoutError as error:
@@ -99,14 +126,23 @@ class Asking:
         return document
 
     async def send(self, method: str, url: str, params: Mapping[str, str], extra_headers: Mapping[str, str]) -> Answer:
-        """One signed request; tried again once if no connection could be made. Raises WebFailure."""
+        """One signed request, tried again as its URL says. Raises WebFailure."""
+        how, url = Overrides.of(url), urldefrag(url).url
         if method == "GET":
             parts = urlsplit(url)
             url, params = urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(params)))))), {}
         headers = {**self.signed(url, params), **extra_headers}
-        try:
+        for _ in range(how.retries):
+            try:
+                async with asyncio.timeout(how.within_s):
+                    answer = await self.web.request(method, url, params, headers)
+                if answer.status < 400 or not how.again(f"{answer.status // 100}xx"):
+                    return answer
+            except TimeoutError:
+                if not how.again("rt"):
+                    raise
+            except WebFailure as failure:
+                if not how.again("ct" if failure.connecting else "an end without an answer"):
+                    raise
+        async with asyncio.timeout(how.within_s):
             return await self.web.request(method, url, params, headers)
-        except WebFailure as failure:
-            if not failure.connecting:
-                raise
-        return await self.web.request(method, url, params, headers)

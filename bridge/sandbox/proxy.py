@@ -80,7 +80,7 @@ class Proxy:
         try:
             if self.weather.refuse:
                 raise ConnectionRefusedError
-            far_reader, far_writer = await asyncio.open_connection(*self.to)
+            far_reader, far_writer = await self._reach()
             self._open[task] = (writer, far_writer)
             both = _Both()
             await asyncio.gather(self._pass("up", reader, far_writer, both), self._pass("down", far_reader, writer, both))
@@ -93,6 +93,10 @@ class Proxy:
         finally:
             for each in self._open.pop(task):
                 each.close()
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Raises OSError when nobody is there."""
+        return await asyncio.open_connection(*self.to)
 
     async def _pass(self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, both: _Both) -> None:
         """One direction, to its end. Raises OSError when the connection is to be reset."""

@@ -14,7 +14,7 @@ from agents import hours, lines
 from agents.models import HandoffTarget
 from bridge import stream_token, twilio_http
 from bridge.routing import MEDIA_PATH
-from calls import callbacks, consent, handover, ladder, resuming
+from calls import callbacks, consent, handover, ladder, parked, resuming
 from calls.callbacks import E164
 from calls.models import CallbackRequest, CallSession
 
@@ -23,6 +23,7 @@ CALL_ME_BACK = "1"
 ONE_MOMENT = "One moment, please."
 LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
 ALL_TALKING = "All our agents are talking."
+AGAIN = "rc=2&rp=all&ct=2000&rt=3000"  # for Twilio alone: twice more, whatever went wrong, and when no answer has begun after 3 s
 CALL_ME_BACK, TAKE_A_MESSAGE = "1", "2"  # the keys
 STAY_ON_THE_LINE = "Please stay on the line."
 MAY_WE_RECORD = "If you agree to this call being recorded, please press 1 now. If not, just stay on the line."
@@ -41,7 +42,7 @@ def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = Fal
     again, line = call.epoch > 0, call.line
     first_words = ONE_MOMENT if resuming.is_told_to_wait(call) else line.disclosure if line and not is_greeted and not again else ""
     asks = not is_greeted and not again and consent.is_to_be_asked(call)
-    since = call.started_at if is_first and not again else call.vapi_sessions.latest("n").asked_at
+    since = call.started_at if is_first and not again else parked.asked_at(call) or call.vapi_sessions.latest("n").asked_at
     expires = int(since.timestamp()) + stream_token.LIFE_S
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(
@@ -66,7 +67,7 @@ def connect_by_heart(call_sid: str, answer: lines.Answer, *, at: datetime) -> st
         stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
         stream_status_url=_url("twilio-stream-status"),
         token=stream_token.issue(key=key, call_sid=call_sid, epoch=0, expires=expires),
-        resume_url=_url("twilio-resume", 0),
+        resume_url=resume_url(0),
     )
 
 
@@ -163,8 +164,11 @@ def _voicemail(epoch: int, offer: str = "") -> str:
 
 
 def resume_url(epoch: int) -> str:
-    """Where Twilio asks what is next when the stream of this epoch is over."""
-    return _url("twilio-resume", epoch)
+    """Where Twilio asks what is next when the stream of this epoch is over.
+
+    Often because a process has died, which may take the question along: so it is asked again, elsewhere (`AGAIN`).
+    """
+    return f"{_url('twilio-resume', epoch)}#{AGAIN}"
 
 
 def _url(door: str, *parts: int | str) -> str:

@@ -71,13 +71,18 @@ def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: P
 
 
 async def _played(options: Mapping[str, Any], rows: Sequence[matrix.Row], seed: int, tell: Callable[[str], None]) -> list[Placed]:
-    rng = random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="laboratory-") as directory:
-        async with open_ground(Path(directory), say=lambda sentence: tell(f"... {sentence}")) as ground:
-            if options["nemesis"]:
-                return await nemesis(ground, rng=rng, calls=options["nemesis"], at_once=options["at_once"], tell=tell)
-            laboratory = Laboratory(ground, rng, tell, at_once=options["at_once"] or AT_ONCE)
-            return await laboratory.run(rows, options["runs"])
+    """Rows that need two `serve` are played in a house of their own, after the others."""
+    rng, calls = random.Random(seed), list[Placed]()
+    houses = [False] if options["nemesis"] else sorted({row.is_doubled for row in rows})
+    for is_doubled in houses:
+        with tempfile.TemporaryDirectory(prefix="laboratory-") as directory:
+            async with open_ground(Path(directory), say=lambda sentence: tell(f"... {sentence}"), is_doubled=is_doubled) as ground:
+                if options["nemesis"]:
+                    return await nemesis(ground, rng=rng, calls=options["nemesis"], at_once=options["at_once"], tell=tell)
+                laboratory = Laboratory(ground, rng, tell, at_once=options["at_once"] or AT_ONCE)
+                mine = [row for row in rows if row.is_doubled is is_doubled]
+                calls += await laboratory.run(mine, options["runs"], among=rows)
+    return calls
 
 
 def _keep(path: Path, text: str, tell: Callable[[str], None]) -> None:

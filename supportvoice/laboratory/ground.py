@@ -15,11 +15,12 @@ from typing import Any
 
 from aiohttp import web
 
+from bridge.sandbox.balancer import Balancer
 from bridge.sandbox.proxy import Proxy
 from bridge.sandbox.twilio_rest import TwilioRestSandbox
 from bridge.sandbox.vapi import VapiSandbox
 from supportvoice.demo import COLLEAGUE, LINE, Secrets, crm_running, household
-from supportvoice.stack import Stack, StackFailed
+from supportvoice.stack import Stack, StackFailed, free_port
 
 ESTABLISHED = "01"
 CALLS_AT_ONCE = 60  # what the account at Vapi allows
@@ -52,13 +53,15 @@ class Ground:
     fallback_url: str  # of the number: where Twilio asks when nobody answers ...
     fallback_is_static: bool  # ... on somebody else's host, the ladder's last rung; else it is a door of the house itself
     say: Say
+    front: Balancer | None = None  # before two `serve`, where there are two
     calls_since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     # ---- who is who
 
     def serving(self) -> list[int]:
-        """The children of `serve`."""
-        return children(self.stack.members["serve"].process.pid) if "serve" in self.stack.members else []
+        """The children of `serve`, and of the second one where there is one."""
+        there = [member for name, member in self.stack.members.items() if name in ("serve", "beside")]
+        return [child for member in there for child in children(member.process.pid)]
 
     def carriers(self, port: int) -> list[int]:
         """Those of them that hold an open connection to this port."""
@@ -105,7 +108,7 @@ class Ground:
         await self.stack.until("the house is ready again", self.stack.serves, within=MENDED_WITHIN_S)
 
     async def _all_children(self) -> bool:
-        return len(self.serving()) == self.stack.workers
+        return len(self.serving()) == self.stack.workers * (2 if self.stack.beside else 1)
 
     # ---- evidence
 
@@ -134,10 +137,12 @@ class Ground:
 
 
 @asynccontextmanager
-async def open_ground(directory: Path, *, say: Say, env: Mapping[str, str] | None = None) -> AsyncIterator[Ground]:
+async def open_ground(
+    directory: Path, *, say: Say, env: Mapping[str, str] | None = None, is_doubled: bool = False
+) -> AsyncIterator[Ground]:
     """A house of its own with an empty database, its vendors, and nothing left of it afterwards. Raises StackFailed, EmbeddedAway.
 
-    `env` comes on top of the house's environment.
+    `env` comes on top of the house's environment. `is_doubled`: two `serve` with a balancer in front.
     """
     shared = Secrets()
     vapi = BehindWire(api_key=shared.vapi_key, concurrency_limit=CALLS_AT_ONCE)
@@ -150,6 +155,7 @@ async def open_ground(directory: Path, *, say: Say, env: Mapping[str, str] | Non
         urls = {"vapi_url": vapi.base_url, "twilio_url": f"http://127.0.0.1:{to_twilio.port}", "tool_host": tool_host}
         stack = household(directory=directory, port=0, shared=shared, say=say, **urls)
         stack.env = {**stack.env, "DATABASE_URL": f"sqlite:///{stack.directory / 'db.sqlite3'}", **(env or {})}
+        front = await left.enter_async_context(doubled(stack)) if is_doubled else None
         left.push_async_callback(stack.stop)
         await stack.prepare()
         tool_url = f"http://{tool_host}/crm/get_user_account"
@@ -157,7 +163,15 @@ async def open_ground(directory: Path, *, say: Say, env: Mapping[str, str] | Non
         await stack.run()
         fallback_url = await left.enter_async_context(somebody_elses_host(await _static_twiml(stack)))
         ours = f"{stack.url}/webhook/twilio/fallback"
-        yield Ground(stack, vapi, twilio, to_vapi, to_twilio, shared, fallback_url or ours, bool(fallback_url), say)
+        yield Ground(stack, vapi, twilio, to_vapi, to_twilio, shared, fallback_url or ours, bool(fallback_url), say, front)
+
+
+def doubled(stack: Stack) -> Balancer:
+    """The public address of a household that is about to have a second `serve`."""
+    stack.beside = free_port()
+    front = Balancer([("127.0.0.1", stack.port), ("127.0.0.1", stack.beside)], port=free_port())
+    stack.env = {**stack.env, "PUBLIC_URL": f"http://localhost:{front.port}"}
+    return front
 
 
 async def _static_twiml(stack: Stack) -> str:

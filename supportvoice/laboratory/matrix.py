@@ -52,6 +52,7 @@ class Row:
     person: str = "answer"  # what becomes of a colleague's telephone
     leaves: bool = False
     may_repeat_a_create: bool = False
+    is_doubled: bool = False  # needs two `serve` with a balancer in front
     not_here: Callable[[], str] = lambda: ""  # why this machine cannot do it; empty when it can
 
     @property
@@ -162,6 +163,7 @@ IN_IT: tuple[Row, ...] = (
     *_streams(Row("C8", HALF_OPEN, "to Twilio", wire=Weather(down_dead=True), lasts_s=OUTAGE_S)),
     *_both_modes(_house("C9", KILLED, "one", strikes.to_carriers(signal.SIGKILL), healthy="R1", lasts_s=1.0)),
     *_both_modes(_house("C9", KILLED, "all", strikes.kill_serve, healthy="R5", lasts_s=0.0)),
+    *_both_modes(_house("C9", KILLED, "one serve of two", strikes.kill_one_of_two, healthy="R1", lasts_s=10.0, is_doubled=True)),
     *_both_modes(_house("C10", FROZEN, "20 s", strikes.to_carriers(signal.SIGSTOP), healthy="R1")),
     _house("C11", BLOCKED, "0.3 s", strikes.to_carriers(signal.SIGSTOP), lasts_s=0.3),
     _house("C11", BLOCKED, "1 s", strikes.to_carriers(signal.SIGSTOP), lasts_s=1.0),

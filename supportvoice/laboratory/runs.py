@@ -121,9 +121,12 @@ class Laboratory:
     expected: int = 0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def run(self, rows: Sequence[Row], runs: int) -> list[Placed]:
-        """`runs` injections of each id, shared by its rows; faults of single calls first and all at once, then those of the house."""
-        share = {row.name: math.ceil(runs / sum(each.id == row.id for each in rows)) for row in rows}
+    async def run(self, rows: Sequence[Row], runs: int, *, among: Sequence[Row] = ()) -> list[Placed]:
+        """`runs` injections of each id, shared by its rows; faults of single calls first and all at once, then those of the house.
+
+        `among`: all rows that share them, when some are played elsewhere.
+        """
+        share = {row.name: math.ceil(runs / sum(each.id == row.id for each in among or rows)) for row in rows}
         self.expected = sum(share.values())
         single = [row for row in rows if not row.alone for _ in range(share[row.name])]
         self.rng.shuffle(single)

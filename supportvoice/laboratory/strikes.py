@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Protocol
 
 from bridge.sandbox.proxy import CLEAR, Weather
-from supportvoice.laboratory.ground import Ground
+from supportvoice.laboratory.ground import Ground, children
 
 ASK_S = 0.02
 CREATE_ASKED_WITHIN_S = 10.0
@@ -95,6 +95,16 @@ def to_carriers(sig: signal.Signals, *, everyone: bool = False) -> Strike:
 async def kill_serve(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
     """The whole of `serve`: nobody answers until it is started again."""
     _hit(lines)
+    await ground.stack.kill("serve")
+    yield
+
+
+@asynccontextmanager
+async def kill_one_of_two(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """The whole of the first `serve`, parent and children, while the second one serves."""
+    first = ("127.0.0.1", ground.stack.port)
+    _hit(line for line in lines if ground.front is not None and ground.front.server_of(line.port) == first)
+    _signal(children(ground.stack.members["serve"].process.pid), signal.SIGKILL)
     await ground.stack.kill("serve")
     yield
 

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -23,6 +23,7 @@ from django.db import connections
 
 from bridge import stream_token
 from bridge.consumers import MediaStreamConsumer
+from bridge.parking import Parking
 from bridge.routing import MEDIA_PATH, media_urlpatterns
 from bridge.sandbox.faults import EVERY, Faults
 from bridge.sandbox.media import Pipe, PipeClosed
@@ -63,6 +64,7 @@ class Place:
     account: VapiClient
     workers: ThreadPoolExecutor
     creators: ThreadPoolExecutor
+    parking: Parking
 
     async def upgrade(self, web: Internet) -> Pipe:
         """A media socket as Twilio opens it, but for its patience: that this machine is busy is nobody's fault."""
@@ -84,10 +86,13 @@ def _with_connection(work: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def a_place() -> AsyncIterator[Place]:
+async def a_place(*, beside: Place | None = None, parking: Parking | None = None) -> AsyncIterator[Place]:
+    """`beside`: another process of the same house, with the same Vapi. Its `parking` is a closed one if none is given."""
     listening = listen("127.0.0.1", 0)
     url = f"ws://127.0.0.1:{listening.getsockname()[1]}/{MEDIA_PATH}"
-    async with VapiSandbox(scenario=SHORT, faults=quick(), api_key=VAPI_KEY, concurrency_limit=1000) as vapi:
+    parking = Parking(is_open=lambda: False) if parking is None else parking
+    sandbox = VapiSandbox(scenario=SHORT, faults=quick(), api_key=VAPI_KEY, concurrency_limit=1000)
+    async with sandbox if beside is None else nullcontext(beside.vapi) as vapi:
         account = VapiClient(base_url=vapi.base_url, api_key=VAPI_KEY)
         ledger = DatabaseLedger(token_key=KEY, client=account, deadline_s=5.0)
         consumer = MediaStreamConsumer.as_asgi(
@@ -95,12 +100,13 @@ async def a_place() -> AsyncIterator[Place]:
             conversations=VapiConversations(api_key=VAPI_KEY),
             proof=TwilioProof(public_url=url.removesuffix(f"/{MEDIA_PATH}").replace("ws", "http"), tokens=[TOKEN]),
             clips=BRIDGE_CLIPS,
+            parking=parking,
         )
         server = uvicorn.Server(configured(URLRouter(cast(Any, media_urlpatterns(consumer)))))
         serving = asyncio.create_task(server._serve([listening]))  # without its signal handlers
         with ThreadPoolExecutor(4, thread_name_prefix="worker") as workers:
             try:
-                yield Place(url, vapi, account, workers, ledger._creators)
+                yield Place(url, vapi, account, workers, ledger._creators, parking)
             finally:
                 server.should_exit = True
                 await serving
@@ -110,10 +116,11 @@ async def a_place() -> AsyncIterator[Place]:
 class Stream:
     """Twilio's end of a media stream, as cheap as it can be: twenty messages a second, and every mark comes back at once."""
 
-    def __init__(self, pipe: Pipe, row: CallSession, token: str = "", *, sid: str = "") -> None:
+    def __init__(self, pipe: Pipe, row: CallSession, token: str = "", *, sid: str = "", epoch: int = 0) -> None:
         """`token`: the call's own when empty."""
         self._pipe, self._row = pipe, row
-        self._token = token or stream_token.issue(key=KEY, call_sid=row.call_sid, epoch=0, expires=int(time.time()) + 100)
+        self._token = token or stream_token.issue(key=KEY, call_sid=row.call_sid, epoch=epoch, expires=int(time.time()) + 100)
+        self.heard = bytearray()  # what Twilio would play
         self._sid = sid or f"MZ{row.call_sid[2:]}"
         self.close_code = 0
         self._sound = base64.b64encode(noise(row.call_sid, 0.05)).decode()
@@ -130,7 +137,9 @@ class Stream:
         try:
             while True:
                 message = json.loads(await self._pipe.receive())
-                if message["event"] == "mark":
+                if message["event"] == "media":
+                    self.heard += base64.b64decode(message["media"]["payload"])
+                elif message["event"] == "mark":
                     await self._send(event="mark", mark=message["mark"])
         except PipeClosed as closed:
             self.close_code = closed.code

@@ -97,6 +97,15 @@ class Notebook:
         self.lost.append(raw)
         return len(self.lost) < self.agents
 
+    async def is_parked(self, ref: CallRef) -> bool:
+        return False
+
+    async def taken_up(self, ref: CallRef) -> bool:
+        return False
+
+    async def given_up(self, ref: CallRef) -> None:
+        raise AssertionError("nobody is parked")
+
     def note(self, ref: CallRef, note: Note) -> None:
         self.notes.append(note)
 

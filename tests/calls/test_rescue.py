@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from bridge.errors import TwilioUnavailable
@@ -15,7 +16,8 @@ from bridge.ports import Closing
 from calls import handover, rescue, services
 from calls.models import CallSession, OutboxCommand, ProcessLease, Status
 from calls.rescue import ASKED_WITHIN_S, LEASE_S, Beat, Lifeguard, Observer, Sign
-from tests.builders import a_call
+from calls.webhooks.spoken import AGAIN
+from tests.builders import ACCOUNT, a_call
 
 A, B = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -81,10 +83,22 @@ def test_one_claims_a_lease_and_has_its_calls_and_every_other_gets_nothing() -> 
     call = carried()
     jobs = claimed()
     assert jobs is not None
-    assert [(job.call_sid, job.epoch, job.due) for job in jobs] == [(call.call_sid, 0, 12.0 + ASKED_WITHIN_S)]
+    assert [(job.call_sid, job.epoch) for job in jobs] == [(call.call_sid, 0)]
     assert claimed(by=uuid.uuid4()) is None
     assert CallSession.objects.get().held_by == B
     assert not rescue.renew(boot=A)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("is_dead", "waits_s"), [(True, ASKED_WITHIN_S), (False, 0.0)], ids=["seen to die", "silent for a lease"])
+def test_twilio_is_left_time_to_ask_by_itself_unless_it_has_had_it(is_dead: bool, waits_s: float) -> None:
+    carried()
+    [job] = rescue.claim(Sign(Beat(A, 7, is_dead), 10.0), by=B, at=timezone.now(), now=12.0) or []
+    assert job.due == 12.0 + waits_s
+
+
+def test_a_lease_is_longer_than_twilio_is_left_after_the_last_sign() -> None:
+    assert LEASE_S >= rescue.RENEW_EVERY_S + ASKED_WITHIN_S
 
 
 @pytest.mark.django_db
@@ -93,6 +107,15 @@ def test_a_process_that_gave_a_sign_since_it_was_looked_at_keeps_its_calls() -> 
     assert rescue.renew(boot=A)
     assert claimed(counter=7) is None
     assert CallSession.objects.get().held_by == A
+
+
+@pytest.mark.django_db
+def test_a_process_that_is_known_to_be_dead_is_claimed_whatever_it_counted_last_and_counts_no_more() -> None:
+    carried()
+    rescue.died(boot=A, at=timezone.now())
+    assert not rescue.renew(boot=A)
+    assert claimed(counter=6) is not None
+    assert ProcessLease.objects.get(boot=A).counter == 7
 
 
 @pytest.mark.django_db
@@ -121,7 +144,7 @@ def test_a_call_that_is_where_it_was_is_sent_to_the_resume_door_of_its_epoch() -
     call, twilio = carried(), Redirects()
     [job] = claimed() or []
     assert rescue.rescue(job, twilio=twilio, clock=lambda: 12.7) is None
-    assert [(sid, url.rsplit("/webhook", 1)[1]) for sid, url in twilio.asked] == [(call.call_sid, "/twilio/resume/0")]
+    assert [(sid, url.rsplit("/webhook", 1)[1]) for sid, url in twilio.asked] == [(call.call_sid, f"/twilio/resume/0#{AGAIN}")]
     event = call.events.get(kind="call-rescued")
     assert event.detail == {"how": "redirected", "ms": 2700}
 
@@ -146,6 +169,23 @@ def test_a_caller_who_is_looked_after_is_not_disturbed(how: str) -> None:
     if how == "dialled":
         OutboxCommand.objects.create(call=call, key="dial:x", to="twilio", verb="dial", asked_at=timezone.now())
     assert claimed() == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", [Status.STREAMING, Status.RECOVERING, Status.TRANSFERRING], ids=str)
+def test_whoever_was_on_the_stream_is_looked_after_also_when_a_person_was_only_promised(status: Status) -> None:
+    call = carried(status=status)
+    assert [job.call_sid for job in claimed() or []] == [call.call_sid]
+
+
+@pytest.mark.django_db
+def test_a_call_that_another_process_carries_by_then_is_left_alone() -> None:
+    call, twilio = carried(), Redirects()
+    [job] = claimed() or []
+    handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    services.admit_stream(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ2", epoch=1, at=timezone.now(), held_by=uuid.uuid4())
+    assert rescue.rescue(job, twilio=twilio, clock=lambda: 12.7) is None
+    assert twilio.asked == []
 
 
 @pytest.mark.django_db
@@ -274,6 +314,62 @@ def test_a_process_whose_loop_is_stuck_renews_nothing_and_claims_nobody() -> Non
     _, guard = a_lifeguard(clock, well=False)
     turns(guard, clock, 10.0)
     assert not ProcessLease.objects.filter(boot=B).exists()
+    assert CallSession.objects.get().held_by == A
+
+
+@pytest.mark.django_db
+def test_a_process_whose_loop_was_stuck_waits_a_whole_lease_before_it_claims_another() -> None:
+    carried()
+    clock, well = [100.0], [True]
+    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
+    turns(guard, clock, 0.75)
+    well[0] = False
+    turns(guard, clock, 0.5)
+    well[0] = True
+    turns(guard, clock, LEASE_S)
+    assert CallSession.objects.get().held_by == A
+    turns(guard, clock, 0.5)
+    assert CallSession.objects.get().held_by == B
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("slow", ["renew", "beats"])
+def test_a_process_that_waited_long_for_the_database_waits_a_whole_lease_before_it_claims_another(
+    monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    carried()
+    clock = [100.0]
+    _, guard = a_lifeguard(clock)
+    turns(guard, clock, LEASE_S - 0.25)
+    really = getattr(rescue, slow)
+
+    def slowly(**asked: Any) -> Any:
+        clock[0] += rescue.LATE_S + 0.1
+        return really(**asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rescue, slow, slowly)
+        turns(guard, clock, 0.5)
+    assert CallSession.objects.get().held_by == A
+    turns(guard, clock, LEASE_S + 0.5)
+    assert CallSession.objects.get().held_by == B
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_fails_makes_a_process_time_everybody_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    carried()
+    clock = [100.0]
+    _, guard = a_lifeguard(clock)
+    turns(guard, clock, LEASE_S - 0.25)
+
+    def away(**asked: Any) -> None:
+        raise OperationalError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rescue, "beats", away)
+        guard._safely(guard.turn)
+    clock[0] += 0.5
+    turns(guard, clock, 0.5)
     assert CallSession.objects.get().held_by == A
 
 

@@ -79,7 +79,7 @@ def test_a_caller_hears_the_disclosure_and_is_streamed_to_us(client: Client, pub
     stream = connect[3]
     assert say == ["Say", {}, "You are speaking with an AI agent."]
     assert stream[1] == {"url": MEDIA, "statusCallback": f"{PUBLIC_URL}/webhook/twilio/stream", "statusCallbackMethod": "POST"}
-    assert redirect == ["Redirect", {"method": "POST"}, f"{PUBLIC_URL}/webhook/twilio/resume/0"]
+    assert redirect == ["Redirect", {"method": "POST"}, f"{PUBLIC_URL}/webhook/twilio/resume/0#{spoken.AGAIN}"]
     call = CallSession.objects.get()
     assert (call.status, call.call_sid, call.to_number) == (Status.CONNECTING, CALL_SID, NUMBER)
     assert published.tasks == [("start_conversation", (VapiSession.objects.get().pk,))]
@@ -221,7 +221,7 @@ def test_a_caller_who_is_still_there_gets_the_agent_back_on_a_new_stream(client:
     first, second = (knock(client, f"{DOOR}/resume/0", about()) for _ in range(2))
     assert first.content == second.content
     connect, redirect = tree(first)  # no disclosure again, and no second recording
-    assert (connect[0], redirect[2]) == ("Connect", f"{PUBLIC_URL}/webhook/twilio/resume/1")
+    assert (connect[0], redirect[2]) == ("Connect", f"{PUBLIC_URL}/webhook/twilio/resume/1#{spoken.AGAIN}")
     token, key = connect[3][3][1]["value"], stream_token.key_from("tests")
     assert stream_token.check(key=key, token=token, call_sid=CALL_SID, now=timezone.now().timestamp()) == 1
     call = CallSession.objects.get()

@@ -21,12 +21,14 @@ import environ
 from django.db.utils import ConnectionHandler
 from pytest_django import DjangoDbBlocker
 
+from bridge.sandbox.balancer import Balancer
 from bridge.sandbox.script import Caller, Scenario
 from bridge.sandbox.turns import Faults
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
 from bridge.sandbox.twilio_rest import TwilioRestSandbox
 from bridge.sandbox.vapi import SandboxCall, VapiSandbox
 from supportvoice.demo import COLLEAGUE, LINE, Secrets, crm_running, household
+from supportvoice.laboratory.ground import doubled
 from supportvoice.stack import Server, Stack
 
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class House:
         server: Server = "serve",
         env: Mapping[str, str] | None = None,
         with_backup: bool = False,
+        is_doubled: bool = False,
     ) -> None:
         self.directory = directory
         self.secrets = Secrets()
@@ -63,12 +66,14 @@ class House:
         self.vapi: VapiSandbox
         self.backup: VapiSandbox | None = None  # another Vapi, with a key of its own
         self.twilio: TwilioRestSandbox
+        self.front: Balancer | None = None  # before two `serve`
         self.phones: list[TwilioCall] = []  # every call placed, for whoever looks at all of them
         self._placed: list[Future[TwilioCall]] = []
         self._database_url = database_url or f"sqlite:///{directory / 'db.sqlite3'}"
         self._server = server
         self._env = dict(env or {})
         self._with_backup = with_backup
+        self._is_doubled = is_doubled
         self._blocker = blocker
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vendors", daemon=True)
@@ -104,6 +109,8 @@ class House:
         stack = household(directory=self.directory, port=0, shared=self.secrets, say=lambda _: None, **urls)
         stack.env = {**stack.env, "DATABASE_URL": self._database_url, "MAX_CALLS": "500", **self._env}
         stack.server = self._server
+        if self._is_doubled:
+            self.front = await self._open.enter_async_context(doubled(stack))
         self._open.push_async_callback(stack.stop)
         self.stack = stack
         await stack.prepare()

@@ -98,10 +98,15 @@ def on_one_child(house: House, *modes: str) -> tuple[int, list[OnTheLine]]:
     return carrier, lines
 
 
-def struck(house: House, strike: Callable[[House, int, Sequence[OnTheLine]], None], *modes: str) -> list[OnTheLine]:
+def struck(
+    house: House,
+    strike: Callable[[House, int, Sequence[OnTheLine]], None],
+    *modes: str,
+    on: Callable[..., tuple[int, list[OnTheLine]]] = on_one_child,
+) -> list[OnTheLine]:
     """The calls, over and settled; placed again when this machine did not keep their time."""
     for tries_left in reversed(range(TRIES)):
-        carrier, lines = on_one_child(house, *modes)
+        carrier, lines = on(house, *modes)
         for line in lines:
             line.struck_at = time.monotonic()
         strike(house, carrier, lines)

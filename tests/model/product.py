@@ -126,6 +126,14 @@ class Product:
     def losses(self, owned: tuple[Session, ...]) -> int:
         return len(owned) + self.spent
 
+    def is_parked(self, call: Call) -> bool:
+        """The agent of the newest stream, which is closed."""
+        return call.closed_epoch == call.epoch and call.closed_why == guards.PARKED
+
+    def is_awaited(self, call: Call) -> bool:
+        """A parked agent, by the newest stream."""
+        return call.closed_epoch == call.epoch - 1 and call.closed_why == guards.PARKED
+
     def may_be_resumed(self, call: Call, owned: tuple[Session, ...]) -> bool:
         return self.agent_at_hand(owned) and call.wanted != call.epoch
 
@@ -144,7 +152,30 @@ class Product:
         again = self.may_be_resumed(call, owned) and ladder.next_agent(
             losses=self.losses(owned), main=self.main_is_left(owned), backup=False
         )
-        return (call, (*owned, Session())) if again else None
+        if not again:
+            return None
+        return (self.decided(call, epoch - 1) or call), (*owned, Session())
+
+    # -- agents that are parked
+
+    def decided(self, call: Call, epoch: int) -> Call | None:
+        """`parked.decided`. None: somebody else has."""
+        if call.is_over or call.closed_epoch != epoch or call.closed_why != guards.PARKED or call.epoch not in (epoch, epoch + 1):
+            return None
+        return call._replace(closed_why="stream-lost")
+
+    def taken_up(self, call: Call, epoch: int) -> Call | None:
+        return self.decided(call, epoch - 1) if self.holds("owner", call, epoch) else None
+
+    def given_up(self, rows: Rows, epoch: int) -> Rows:
+        call, owned = rows
+        decided = self.decided(call, epoch)
+        if decided is None or call.epoch == epoch:
+            return decided or call, owned
+        again = self.may_be_resumed(call, owned) and ladder.next_agent(
+            losses=self.losses(owned), main=self.main_is_left(owned), backup=False
+        )
+        return decided, (*owned, Session()) if again else owned
 
     def next_step(self, rows: Rows, epoch: int) -> tuple[Rows, ladder.Step | int]:
         """`handover.next_step`; a number says at the door of which epoch to ask."""
@@ -161,8 +192,9 @@ class Product:
             call.dials,
             call.status in ("transferring", "voicemail"),
             call.status == "voicemail",
-            self.losses(owned),
+            self.losses(owned) - self.is_parked(call),
             self.may_be_resumed(call, owned),
+            self.is_parked(call),
             self.main_is_left(owned),
             call.wanted == call.epoch,
             self.agent_at_hand(owned) and self.main_is_left(owned),
@@ -170,7 +202,7 @@ class Product:
         )
         match step:
             case ladder.Resume():
-                return self._elsewhere(rows)
+                return self._elsewhere(rows, may_wait=True)
             case ladder.TakeBack():
                 return self._elsewhere((call._replace(taken_back=call.taken_back + 1), owned))
             case ladder.DialHuman(target):
@@ -179,8 +211,10 @@ class Product:
                 return (self._move(call, Status.VOICEMAIL), owned), step
         return (self.end_call(call), owned), step
 
-    def _elsewhere(self, rows: Rows) -> tuple[Rows, ladder.Step]:
+    def _elsewhere(self, rows: Rows, *, may_wait: bool = False) -> tuple[Rows, ladder.Step]:
         call, owned = rows
+        unsaid = call.closed_epoch < call.epoch == call.stream_epoch and bool(owned) and owned[-1].state == "live"
+        waits = may_wait and (self.is_parked(call) or unsaid)
         from_here = ("recovering", "transferring")
         ways = (Status.CONNECTING,) if call.status in from_here else (Status.RECOVERING, Status.CONNECTING)
         for to in ways:
@@ -188,6 +222,8 @@ class Product:
         if not self.holds("live_owner", call, call.epoch):
             return (call, owned), ladder.HangUp()
         raised = call.epoch + ("next-epoch" not in self.off)
+        if waits:
+            return (call._replace(epoch=raised, closed_epoch=call.epoch, closed_why=guards.PARKED), owned), ladder.Resume()
         return (call._replace(epoch=raised), (*owned, Session())), ladder.Resume()
 
     def _asked(self, call: Call, target: str) -> Call:
@@ -249,6 +285,7 @@ def _decide(
     at_voicemail: bool,
     losses: int,
     resumable: bool,
+    parked: bool,
     main: bool,
     wished: bool,
     agent_at_hand: bool,
@@ -266,6 +303,7 @@ def _decide(
             voicemail=True,
             losses=losses,
             resumable=resumable,
+            parked=parked,
             main=main,
             by_wish=wished or why == "handed-over",
             agent_at_hand=agent_at_hand,

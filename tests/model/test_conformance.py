@@ -12,7 +12,7 @@ from pytest_django.fixtures import Settings
 
 from bridge.ports import Closing
 from bridge.vapi_answers import VapiCall
-from calls import handover, ladder, resuming, services, sessions
+from calls import handover, ladder, parked, resuming, services, sessions
 from calls.models import CallSession, EndReason, VapiSession
 from tests.builders import FakeVapi, a_call, a_line, call_sid, vapi_call
 from tests.model.world import Name, State, World
@@ -55,6 +55,12 @@ class Real:
                 services.stream_closed(call_sid=sid, epoch=epoch, closing=Closing(why), at=at)
             case ("agent lost" | "agent breaks", int(epoch)):
                 resuming.here(call_sid=sid, epoch=epoch, raw="lost", at=at)
+            case ("not found", int(epoch)):
+                resuming.here(call_sid=sid, epoch=epoch, raw="waits elsewhere", at=at)
+            case ("taken up", int(epoch)):
+                assert parked.taken_up(call_sid=sid, epoch=epoch, at=at)
+            case ("parked no more", int(epoch)):
+                resuming.given_up(call_sid=sid, epoch=epoch, at=at)
             case ("hand over", int(epoch)):
                 call = CallSession.objects.get(call_sid=sid)
                 services.ask(call=call, key=services.hand_over_key(sid, epoch), verb="hand-over", detail={"target": "tier2"}, at=at)
@@ -114,3 +120,17 @@ def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Setting
             if state.call is not None:
                 assert real.stands() == expected(state), "\n".join(way)
     assert {"door", "admit", "admit twin", "closes", "claim", "live", "given up", "dial result", "agent breaks", "hand over"} <= set(seen)
+    assert {"not found", "parked no more"} <= set(seen)
+
+
+def test_an_agent_that_is_parked_and_found_is_the_same_to_both() -> None:
+    a_line(targets=("tier2",), voicemail=True)
+    parks = ("stream is gone, and the agent parked", "closes", "door", "admit", "taken up")
+    world, real = World(faults=30, agents=ladder.RESUMES + 1), Real()
+    state = world.start
+    for wanted in ("incoming", "claim", "created", "live", "checked", "admit", "connects", *2 * ("Twilio drops", *parks)):
+        name, after = next((name, after) for _, name, after in world.steps(state) if name[0] == wanted)
+        real.step(name, state)
+        state = after
+        assert real.stands() == expected(state), name
+    assert state.bridges == ((2, 0, "talks", "0"),)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from calls import ladder
+from calls import guards, ladder
 from tests.model.product import Call, IllegalEdge, Product, Rows, Session, with_session
 
 Name = tuple[str | int, ...]
@@ -163,15 +163,23 @@ class World:
         if s.faults:
             yield "fault", ("killed", epoch), _fault(s)._replace(bridges=others)
             yield "fault", ("freezes", epoch), becomes(_fault(s), "frozen", f"{phase} {more}")
+        if phase == "keeps":
+            yield from self._keeping(s, call, epoch, s._replace(bridges=others))
+            return
         if phase == "leaves":
             yield from self._leaving(s, bridge, s._replace(bridges=others))
             return
         if s.place != ("stream", epoch):
             yield "fair", ("stream is gone", epoch), becomes(s, "leaves", "caller-left" if s.place == ("over",) else "stream-lost")
+            if phase == "talks" and not twin:
+                yield "choice", ("stream is gone, and the agent parked", epoch), becomes(s, "leaves", guards.PARKED)
         if call.is_over or call.epoch != epoch:
             yield "fair", ("not ours any more", epoch), becomes(s, "leaves", "caller-left")
             if phase == "waits":
                 return
+        if phase == "waits" and self.product.is_awaited(call):
+            yield from self._looks_for_its_agent(s, call, epoch, twin, others)
+            return
         if phase == "waits":
             newest = len(s.sessions) - 1
             match s.sessions[newest].state:
@@ -199,6 +207,20 @@ class World:
             wanted = s._replace(call=call._replace(wanted=epoch), bridges=_sorted(others, (epoch, twin, "leaves", "handed-over")))
             yield "choice", ("hand over", epoch), wanted
 
+    def _looks_for_its_agent(self, s: State, call: Call, epoch: int, twin: int, others: tuple[Bridge, ...]) -> Iterator[Step]:
+        """The agent of the stream before waits in some process; in this one, if its keeper lives and luck will have it."""
+        yield "fair", ("not found", epoch), self._lost(s, epoch, twin, others)
+        for keeper in others:
+            taken = self.product.taken_up(call, epoch)
+            if keeper[0] == epoch - 1 and keeper[2] == "keeps" and taken is not None:
+                rest = tuple(each for each in others if each is not keeper)
+                talks = _sorted(rest, (epoch, twin, "talks", str(len(s.sessions) - 1)))
+                yield "choice", ("taken up", epoch), s._replace(call=taken, bridges=talks)
+
+    def _keeping(self, s: State, call: Call, epoch: int, gone: State) -> Iterator[Step]:
+        given_up = self.product.given_up((call, s.sessions), epoch)
+        yield "fair", ("parked no more", epoch), gone._replace(call=given_up[0], sessions=given_up[1])
+
     def _lost(self, s: State, epoch: int, twin: int, others: tuple[Bridge, ...]) -> State:
         """The agent is gone: `resuming.here`, or the way down."""
         assert s.call is not None
@@ -210,6 +232,8 @@ class World:
 
     def _leaving(self, s: State, bridge: Bridge, gone: State) -> Iterator[Step]:
         epoch, why = bridge[0], bridge[3]
+        if why == guards.PARKED:
+            gone = gone._replace(bridges=_sorted(gone.bridges, (epoch, bridge[1], "keeps", "")))
         yield "fair", ("closes", epoch, why), _asks(self._close(gone, epoch, why), epoch)
         if s.faults and len(s.unwritten) < 1:
             later = _fault(gone)._replace(unwritten=(*gone.unwritten, (epoch, why)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from random import Random
@@ -17,7 +18,7 @@ from django.utils import timezone
 from agents import lines
 from agents import services as agent_services
 from agents.models import AssistantTemplate, TemplateVersion
-from calls import admission, endings, handover, inbox, ladder, person, services, sessions
+from calls import admission, endings, handover, inbox, ladder, person, rescue, services, sessions
 from calls.models import CallSession, EndReason
 from calls.sweep import end_silent_calls
 from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
@@ -166,6 +167,26 @@ def end(sid: str, reason: str) -> bool:
         return False
 
 
+def hear(news: list[tuple[str, Any]]) -> list[int]:
+    """A part of what both vendors tell of a call, in this order: (door, fields) of Twilio's, ("", body) of Vapi's."""
+    lines.forget()
+    client, answered = Client(), list[int]()
+    for door, told in news:
+        answered += [doors.knock(client, door, told).status_code] if door else vapi([told], 0)
+    return answered
+
+
+def look_after(boot: str, by: str) -> int | None:
+    """How many calls of a process that gave no sign since the first of its counter this one has now; None when it has not got it."""
+    sign = rescue.Sign(rescue.Beat(uuid.UUID(boot), 0), 0.0)
+    jobs = rescue.claim(sign, by=uuid.UUID(by), at=timezone.now(), now=2.0)
+    return None if jobs is None else len(jobs)
+
+
+def give_sign(boot: str) -> bool:
+    return rescue.renew(boot=uuid.UUID(boot))
+
+
 JOBS: dict[str, Callable[..., Any]] = {
     job.__name__: job
     for job in (
@@ -186,5 +207,8 @@ JOBS: dict[str, Callable[..., Any]] = {
         queue,
         take_place,
         end,
+        hear,
+        look_after,
+        give_sign,
     )
 }

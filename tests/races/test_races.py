@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import Count
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from calls import inbox, services
+from calls import inbox, rescue, services
+from calls.lease_rows import ProcessLease
 from calls.models import CallEvent, CallSession, EndReason, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
 from calls.queue_rows import AgentPlace
 from tests.builders import LINE, a_call, a_line, call_sid, session_of
@@ -292,3 +295,33 @@ def test_a_place_is_taken_once_also_where_nothing_holds_the_database(pair: Pair)
         (got,) = pair.at_once("take_place", [both[0]], "take_place", [both[1]])
         assert sorted(got) == [False, True]
         CallSession.objects.update(status=Status.TRANSFERRING)
+
+
+def a_process_with_calls(how_many: int) -> str:
+    boot = uuid.uuid4()
+    rescue.begin(boot=boot, at=timezone.now())
+    for _ in range(how_many):
+        a_call(status=Status.STREAMING, stream_epoch=0, held_by=boot)
+    return str(boot)
+
+
+def test_of_two_who_see_a_process_stand_still_one_has_its_calls(pair: Pair) -> None:
+    silent = [a_process_with_calls(2) for _ in range(TIMES)]
+    mine, other = str(uuid.uuid4()), str(uuid.uuid4())
+    has = pair.at_once(
+        "look_after", [{"boot": boot, "by": mine} for boot in silent], "look_after", [{"boot": boot, "by": other} for boot in silent]
+    )
+    assert {frozenset(both) for both in has} == {frozenset((2, None))}
+    for boot, (first, _) in zip(silent, has, strict=True):
+        assert str(ProcessLease.objects.get(boot=boot).claimed_by) == (mine if first else other)
+    assert CallSession.objects.filter(held_by=mine).count() == 2 * sum(first is not None for first, _ in has)
+
+
+def test_a_process_that_gives_a_sign_while_it_is_taken_for_dead_keeps_its_calls_or_knows_that_it_lost_them(pair: Pair) -> None:
+    silent = [a_process_with_calls(1) for _ in range(TIMES)]
+    by = str(uuid.uuid4())
+    done = pair.at_once("look_after", [{"boot": boot, "by": by} for boot in silent], "give_sign", [{"boot": boot} for boot in silent])
+    assert set(done) <= {(1, False), (None, True)}
+    held = dict(CallSession.objects.values_list("held_by").annotate(calls=Count("pk")))
+    for boot, (took, _) in zip(silent, done, strict=True):
+        assert held.get(uuid.UUID(boot), 0) == (0 if took else 1)

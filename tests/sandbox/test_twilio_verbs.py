@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,7 +11,7 @@ from bridge.sandbox.clips import CLIPS, by_text
 from bridge.sandbox.dial import Human
 from bridge.sandbox.script import Heard, Press, Say, Start, Step
 from bridge.sandbox.twilio import TwilioCall
-from bridge.sandbox.web import Answer
+from bridge.sandbox.web import Answer, WebFailure
 from tests.sandbox.twilio_house import (
     HOUSE,
     NUMBER,
@@ -60,6 +61,50 @@ def test_without_a_fallback_the_caller_hears_an_apology_and_the_call_ends() -> N
 def test_documents_that_go_in_a_circle_are_stopped() -> None:
     call = place(House({"/voice": "<Redirect>/voice</Redirect>"}))
     assert call.problems[-1].code == 11215
+
+
+class Failing(House):
+    """The resume door fails so often, and is well then."""
+
+    def __init__(self, fails: WebFailure | Answer | float, fragment: str, times: int) -> None:
+        super().__init__({"/voice": f"<Redirect>/resume{fragment}</Redirect>", "/resume": "<Hangup/>", "/fallback": "<Say>Sorry</Say>"})
+        self._fails, self._times = fails, times
+
+    async def request(self, method: str, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+        answer = await super().request(method, url, params, headers)
+        if urlsplit(url).path != "/resume" or not self._times:
+            return answer
+        self._times -= 1
+        if isinstance(self._fails, WebFailure):
+            raise self._fails
+        if isinstance(self._fails, Answer):
+            return self._fails
+        await asyncio.sleep(self._fails)
+        return answer
+
+
+NO_ANSWER, REFUSED, BAD = WebFailure(11200, "no HTTP answer"), WebFailure(11205, "cannot connect", connecting=True), Answer(502, "", b"")
+EVER = "#rc=2&amp;rp=all&amp;rt=3000"
+
+
+@pytest.mark.parametrize(
+    ("fails", "fragment", "times", "is_had"),
+    [
+        *((REFUSED, "", times, had) for times, had in ((1, True), (2, False))),
+        *((fails, "", 1, False) for fails in (NO_ANSWER, BAD)),
+        *((fails, EVER, 2, True) for fails in (REFUSED, NO_ANSWER, BAD, 4.0)),
+        *((fails, EVER, 3, False) for fails in (REFUSED, NO_ANSWER, BAD, 4.0)),
+        *((BAD, f"#rc=1&amp;rp={policy}", 1, had) for policy, had in (("5xx,rt", True), ("rt", False))),
+    ],
+)
+def test_a_request_is_tried_again_as_often_and_after_what_its_address_says(
+    fails: WebFailure | Answer | float, fragment: str, times: int, is_had: bool
+) -> None:
+    house = Failing(fails, fragment, times)
+    call = place(house, fallback_url=f"{HOUSE}/fallback")
+    assert (call.verbs[-1], call.problems == []) == (("Hangup", True) if is_had else ("Say", False))
+    tokens = [token for (path, _), token in zip(house.asked, house.tokens, strict=True) if path == "/resume"]
+    assert len(set(tokens)) == 1
 
 
 def test_a_redirect_answer_is_followed_and_signed_anew() -> None:
