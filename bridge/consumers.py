@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 START_WITHIN_S = 5.0
 CLAIM_AFTER_S = 1.0
+CREATED_WITHIN_S = 3.5  # a create takes 3 s at most: whoever is still at it then died
 CONVERSATION_POLL_S = 0.1
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
@@ -227,7 +228,7 @@ class MediaStreamConsumer(AsyncConsumer):
                 self._command_news.set()  # the door may have been asked before
         except LedgerAway:
             log.error("the end of a stream could not be stored in time", extra={"call": self._ref.short_id, "why": leave.why})
-        heard = leave.why != "stream-lost" and not self._outbox.over
+        heard = leave.why not in ("stream-lost", "stream-dead") and not self._outbox.over
         await self._outbox.drained(within_s=CLOSE_WITHIN_S if heard else 0.0)
         with suppress(Exception):  # Twilio's stop and close may cross ours, or it reads nothing any more: no failure of ours
             async with asyncio.timeout(CLOSE_WITHIN_S):
@@ -379,7 +380,7 @@ class MediaStreamConsumer(AsyncConsumer):
             while True:
                 await link.carry(self._hear_agent)
                 if not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
-                    self._leave(Leave("stream-lost", "Twilio does not read"))
+                    self._leave(Leave("stream-dead", "Twilio does not read"))
                     return False
         except LinkClosed as closed:
             if self._spot is not None:
@@ -426,6 +427,7 @@ class MediaStreamConsumer(AsyncConsumer):
     async def _await_conversation(self) -> Conversation:
         """The live session; asked for again at every hint and every 100 ms. Raises VapiError when there will be none."""
         opened, claimed = self._clock(), -1
+        being_made, since = -1, 0.0
         while True:
             self._conversation_news.clear()
             with suppress(LedgerAway):
@@ -441,6 +443,12 @@ class MediaStreamConsumer(AsyncConsumer):
                 if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= CLAIM_AFTER_S:
                     claimed = conversation.n
                     await self._ledger.claim(self._ref, conversation.n)
+                if conversation.state == "claimed" and being_made != conversation.n:
+                    being_made, since = conversation.n, self._clock()
+                elif conversation.state == "claimed" and self._clock() - since >= CREATED_WITHIN_S:
+                    since = float("inf")
+                    await self._ledger.claim(self._ref, conversation.n, from_another=True)
+                    self._do(self._core.agent_asked_anew(self._clock()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONVERSATION_POLL_S):
                     await self._conversation_news.wait()
@@ -546,7 +554,7 @@ class MediaStreamConsumer(AsyncConsumer):
 
     def _look_after_outbox(self) -> None:
         if self._outbox.over:
-            self._leave(Leave("stream-lost", "Twilio does not read"))
+            self._leave(Leave("stream-dead", "Twilio does not read"))
         if stuck_ms := self._stuck.look(self._clock(), waits=self._outbox.is_waiting, left=self._outbox.sent):
             self._do(self._core.stuck(stuck_ms))
 

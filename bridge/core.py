@@ -31,7 +31,7 @@ from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.longest import ROLLED_OVER, TIME_IS_UP, LongestTime
 from bridge.parked import LeftOff
-from bridge.pulse import LOST, PROBE, Pulse
+from bridge.pulse import PROBE, Pulse
 from bridge.rules import Rules
 from bridge.tone import TONE
 from bridge.uplink import CallerVoice
@@ -177,7 +177,7 @@ class BridgeCore:
 
     def mark_returned(self, name: str, now: float) -> list[Action]:
         """Twilio played, or cleared, everything before this mark."""
-        self._pulse.heard_at = now
+        self._pulse.answered(now)
         if name == PROBE:
             return []
         out: list[Action] = []
@@ -207,6 +207,14 @@ class BridgeCore:
         self._deadlines.clear()
         self._deadlines["agent"] = now + self._rules.agent_within
         return [*out, *self._play_clip("one_moment", now), AskForAgent(raw)]
+
+    def agent_asked_anew(self, now: float) -> list[Action]:
+        """Whoever was making the agent is gone, and it is made once more: the caller is asked for patience again."""
+        if self._leaving is not None or self._caller.has_agent:
+            return []
+        self._deadlines.pop("filler", None)
+        self._deadlines["agent"] = now + self._rules.agent_within
+        return self._play_clip("one_moment", now)
 
     def _part_with_agent(self) -> None:
         self._agent_speaking = False
@@ -329,9 +337,10 @@ class BridgeCore:
         if self._keypad.at <= now:
             out += self._keypad.tick(now)
         if self._pulse.at <= now:
-            out += self._pulse.check(now)
-            if LOST in out:
-                return self.stream_lost(LOST.why, now, raw=LOST.raw)
+            for said in self._pulse.check(now, self._voice.mark_due()):
+                if isinstance(said, Leave):
+                    return self.stream_lost(said.why, now, raw=said.raw)
+                out.append(said)
         if self._dead_air.at <= now:
             out += self._owed(now)
         if self._said.at <= now:

@@ -76,8 +76,9 @@ class Command:
 class Closing:
     """Why a stream is over, and its figures.
 
-    `why`: agent-ended, caller-left, handed-over, hung-up (by us), no-agent, agent-lost, stream-lost, drained; or parked, when the
-    stream was lost and its agent waits here for the next one.
+    `why`: agent-ended, caller-left, handed-over, hung-up (by us), no-agent, agent-lost, stream-lost, drained; stream-dead, when its
+    socket is there and one way or the other nothing gets through; or parked, when the stream was lost and its agent waits here for
+    the next one.
     `raw`: the vendor's own reason when there is one. `figures`: the fields of CallMetrics the bridge knows.
     """
 
@@ -98,8 +99,11 @@ class Ledger(Protocol):
     async def conversation(self, ref: CallRef) -> Conversation | None:
         """The newest Vapi session of the call; None when the call is over or the epoch is stale."""
 
-    async def claim(self, ref: CallRef, n: int) -> None:
-        """Nobody took session n in time: claim it and create the Vapi call here, in a thread of the ledger's own."""
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
+        """Nobody took session n in time: claim it and create the Vapi call here, in a thread of the ledger's own.
+
+        `from_another`: somebody did, and must be dead by now.
+        """
 
     async def resume(self, ref: CallRef, *, raw: str) -> bool:
         """The agent of this stream is gone: ask for a session with another one. False: none is to be had, the ladder leads down.

@@ -26,6 +26,9 @@ class Rules:
     backlog_limit: int = 5 * 8000  # bytes
     probe_after: float = 1.5  # of no word from Twilio; with `probe_within` the 3 s of LADDER's C8
     probe_within: float = 1.5
+    idle_probe_after: float = 1.0  # of no mark on its way: whether what we send arrives
+    overdue_after: float = 2.0  # a mark, from when its sound should have been heard
+    read_first: float = 0.25
     keys_noted_every: float = 1.0
     tell_heard: bool = True
     cut_line_within: float = 1.0  # the vendor's line of a cut turn

@@ -94,6 +94,7 @@ class TwilioRest:
         self._client = Client(account_sid, auth_token, http_client=self._wire)
         self._account, self._auth = account_sid, (account_sid, auth_token)
         self._pause = pause
+        _ = self._client.api  # the vendor's client loads this when it is first used, for up to a second: not while a caller waits
 
     def status(self, call_sid: str, account_sid: str = "") -> str:
         """One of UNDER_WAY or OVER; empty when Twilio does not know the call (any more)."""

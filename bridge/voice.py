@@ -60,6 +60,8 @@ class AgentVoice:
         self._marked = 0  # position of the last mark sent
         self._played = 0  # position of the last mark of this generation that came back
         self._marks: deque[int] = deque()
+        self._due: deque[float] = deque()  # when each of them should be back
+        self._clear_due: float | None = None  # when the mark behind a clear should
         self._ear_at = 0.0  # when the ear will have heard everything sent
         self._turn_over = False
         self._paused = False
@@ -98,6 +100,10 @@ class AgentVoice:
 
     def last_given_up_at(self, *, grace_s: float = 1.0) -> float:
         return self._ear_at + seconds(len(self._held)) + grace_s
+
+    def mark_due(self) -> float | None:
+        """When the oldest mark that is not back should have been."""
+        return self._clear_due if self._clear_due is not None else self._due[0] if self._due else None
 
     # -- what happens --------------------------------------------------------------------------------------------
 
@@ -152,9 +158,11 @@ class AgentVoice:
         generation, _, played_ms = name.partition(":")
         if generation != str(self.generation) or not played_ms.isdecimal():
             return False
+        self._clear_due = None
         position = int(played_ms) * BYTES_PER_S // 1000
         while self._marks and self._marks[0] <= position + 7:  # a last mark may stand inside a millisecond
             self._played = self._marks.popleft()
+            self._due.popleft()
         del self._tail[: max(0, len(self._tail) - (self._sent - self._played))]
         return True
 
@@ -172,6 +180,8 @@ class AgentVoice:
         self.taken_back_bytes += len(self._tail)
         self._held[:0] = self._tail
         self._begin_generation(now)
+        if self._clear_due is None:
+            self._clear_due = now
         return MarkCaller(f"{self.generation}:0")
 
     def drop(self) -> int:
@@ -202,6 +212,7 @@ class AgentVoice:
         self.generation += 1
         self._sent = self._marked = self._played = 0
         self._marks.clear()
+        self._due.clear()
         self._tail.clear()
         self._ear_at = now
 
@@ -241,4 +252,5 @@ class AgentVoice:
     def _mark(self) -> MarkCaller:
         self._marked = self._sent
         self._marks.append(self._sent)
+        self._due.append(self._ear_at)
         return MarkCaller(f"{self.generation}:{ms(self._sent)}")

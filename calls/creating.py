@@ -16,22 +16,22 @@ log = logging.getLogger(__name__)
 OURS = ("agents", "bridge", "calls")
 
 
-def create(ref: CallRef, n: int, clients: Mapping[VapiAccount, sessions.Vapi]) -> None:
-    """Nobody awaits this thread, so it raises nothing and says itself what went wrong."""
+def create(ref: CallRef, n: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_another: bool = False) -> None:
+    """Nobody awaits this thread, so it raises nothing and says itself what went wrong. `from_another`: whoever was at it died."""
     try:
         mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, n=n)
         for pk in mine.values_list("pk", flat=True):
-            _start(pk, clients)
+            _start(pk, clients, from_another=from_another)
     except Exception as problem:
         where = {"problem": type(problem).__name__, "where": _place_of(problem)}
         log.error("The consumer's own start of a conversation broke", extra={"call": ref.short_id, **where})
 
 
-def _start(pk: int, clients: Mapping[VapiAccount, sessions.Vapi]) -> None:
+def _start(pk: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_another: bool = False) -> None:
     """This session, or the one that is asked for instead when it fails."""
     started, client = False, clients.get(VapiAccount(sessions.account_of(pk=pk)), clients[VapiAccount.MAIN])
     try:
-        started = sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client)
+        started = sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client, from_another=from_another)
     finally:
         if not started:
             publisher.task(tasks.clear_up, pk)

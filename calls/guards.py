@@ -17,6 +17,7 @@ PARKED = "parked"  # `closed_why` of a stream that was lost and whose agent wait
 LIVE = Q(ended_at__isnull=True)
 AGENT_WANTED = LIVE & Q(closed_epoch__lt=F("epoch"))  # of the call of a session: a stream is there, or may come
 UNCLAIMED = Q(state=VapiState.ASKED)
+BEING_CREATED = Q(state=VapiState.CLAIMED)
 SESSION_OPEN = Q(ended_at__isnull=True)
 
 

@@ -59,7 +59,7 @@ def next_step(
         if call.status == Status.WAITING and not only_down:
             facts = _facts_in_queue(call, targets, at, turn=turn or 0, wants_message=wants_message)
         else:
-            facts = _facts(call, targets, at, resumable=not only_down)
+            facts = _facts(call, targets, at, resumable=not only_down and not resuming.stream_is_missing(call, at))
         step = ladder.decide(facts)
         if call.status == Status.WAITING and isinstance(step, ladder.Resume):
             if queueing.admitted(call, step, at=at):

@@ -45,6 +45,7 @@ DEADLINE_S = 0.3
 ENDED_WITHIN_S = 2.0  # of an ordinary end: all is said, and one that is not known leads the caller to a person they did not ask for
 ADMITTED_WITHIN_S = 1.0  # no sound flows yet, and a stream that is refused costs its caller more than the wait
 ASKERS = 4
+NOBODY_LEFT = ("agent-ended", "hung-up", "caller-left")
 ORDINARY = ("agent-ended", "hung-up", "handed-over")
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
 
@@ -53,7 +54,8 @@ class DatabaseLedger:
     """`token_key` signs the stream tokens, `former_keys` did before a rotation, `client` speaks with Vapi, `backup`
     with our backup account there.
 
-    `wall` and `clock` are seconds since 1970 and monotonic ones; `boot` is the life of this process (`calls.rescue`).
+    `wall` and `clock` are seconds since 1970 and monotonic ones; `boot` is the life of this process, and `left` is told of each
+    stream that it leaves while the caller may be there (`calls.rescue`).
     """
 
     def __init__(
@@ -67,11 +69,12 @@ class DatabaseLedger:
         clock: Callable[[], float] = time.monotonic,
         deadline_s: float = DEADLINE_S,
         boot: Callable[[], uuid.UUID | None] = lambda: None,
+        left: Callable[[str, str, int, str], None] = lambda call_sid, short_id, epoch, why: None,
     ) -> None:
         self._token_key, self._former_keys, self._clients = token_key, former_keys, {VapiAccount.MAIN: client}
         if backup is not None:
             self._clients[VapiAccount.BACKUP] = backup
-        self._wall, self._clock, self._deadline, self._boot = wall, clock, deadline_s, boot
+        self._wall, self._clock, self._deadline, self._boot, self._left = wall, clock, deadline_s, boot, left
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
         self._keeper = the_keeper()
@@ -117,12 +120,12 @@ class DatabaseLedger:
             return known
         return await self._ask(partial(_conversation, ref))
 
-    async def claim(self, ref: CallRef, n: int) -> None:
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
         """Returns at once; `conversation` tells what came of it."""
         if ref in self._by_heart:
             self._creators.submit(self._create_by_heart, ref)
             return
-        self._creators.submit(storing.in_thread, partial(create, ref, n, self._clients))
+        self._creators.submit(storing.in_thread, partial(create, ref, n, self._clients, from_another=from_another))
 
     async def resume(self, ref: CallRef, *, raw: str) -> bool:
         asking = partial(_resume, ref, raw, moment(self._wall()))
@@ -159,6 +162,9 @@ class DatabaseLedger:
                 stored = await asyncio.shield(asyncio.wrap_future(entry.stored))
         except TimeoutError:
             raise LedgerAway("The end of the stream was not stored in time.") from None
+        finally:
+            if closing.why not in NOBODY_LEFT:
+                self._left(ref.call_sid, ref.short_id, ref.epoch, closing.why)
         if not stored:
             raise LedgerAway("The end of the stream could not be stored.")
 

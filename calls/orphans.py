@@ -18,7 +18,7 @@ from bridge.errors import VapiError
 from bridge.vapi_answers import ListedCall
 from calls import sessions
 from calls.history import NewEvent, record_events
-from calls.models import Source, VapiAccount, VapiSession
+from calls.models import Source, VapiAccount, VapiSession, VapiState
 from calls.vapi_names import named
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ def end_orphans(*, client: Account, now: datetime, account: str = VapiAccount.MA
     Asks Vapi only while a session may have one. Whatever cannot be ended now is tried again at the next look.
     """
     sessions.give_up_claims(now=now)
-    suspects = VapiSession.objects.filter(maybe_created=True, claimed_at__gt=now - SUSPICIOUS_FOR, account=account).select_related("call")
+    maybe = VapiSession.objects.filter(maybe_created=True, claimed_at__gt=now - SUSPICIOUS_FOR, account=account)
+    suspects = maybe.exclude(state=VapiState.CLAIMED).select_related("call")  # what is being created now has the same name
     since = suspects.aggregate(first=Min("claimed_at"))["first"]
     if since is None:
         return 0

@@ -1,4 +1,4 @@
-"""The calls of a process that died, froze or is stuck: others notice, and have Twilio ask what is next.
+"""Calls that nobody carries any more, though Twilio may think so: others notice, and have Twilio ask what is next.
 
 Each serving process raises the counter of its lease every half second, as long as its event loop is well. Everybody reads
 everybody's counter and times it with a clock of their own, so no two clocks need agree. A counter that stood still for
@@ -6,6 +6,10 @@ everybody's counter and times it with a clock of their own, so no two clocks nee
 to the claimer with it: should that one die too, the next one finds them there. Twilio is given 0.7 s to come to the resume
 door by itself, which are over long before a lease is; a call that is where it was then is sent there. Nothing of a call is
 changed here: the resume door raises its epoch, once, whoever asks it, and whoever held it before writes nothing any more.
+
+Two more kinds of calls are looked after in this way, by the process that knows of them. One that left a stream cannot know that
+its close gets through to Twilio (`Life.left`). And a further stream that was asked for may go the same dead way as the one before
+(`Life.promised`): Twilio would wait ten seconds for it, in silence, so it is sent to the resume door after three, which leads down.
 
 A process that could not raise its own counter has no right to judge others by theirs: it starts to time them anew. So an
 outage of the database kills nobody.
@@ -21,6 +25,7 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import NamedTuple, Protocol
 
 from django.db import close_old_connections, connections, transaction
@@ -28,6 +33,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from bridge.errors import TwilioError
+from calls import resuming
 from calls.history import NewEvent, record_events
 from calls.lease_rows import ProcessLease
 from calls.models import CallSession, OutboxCommand, Source, Status
@@ -40,6 +46,13 @@ RENEW_EVERY_S = 0.5
 LATE_S = 2 * RENEW_EVERY_S  # a renewal that took longer says that something is wrong with us, or with the database
 LOOK_EVERY_S = 0.25
 ASKED_WITHIN_S = 0.7  # for Twilio to come to the resume door by itself; less than a lease
+ASKED_AFTER_S = {
+    resuming.STREAM_DEAD: 0.2,  # the caller has heard nothing for seconds, and a word comes before their next stream opens
+    "stream-lost": ASKED_WITHIN_S,
+    "parked": ASKED_WITHIN_S,
+}
+ASKED_AFTER_GOOD_ORDER_S = 2.0  # our close is nearly always heard
+SAID_WITHIN_S = 1.5  # "one moment, please", where it is said before a stream
 TRY_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # after a redirect that Twilio did not take
 REDIRECTS_AT_ONCE = 8
 KEPT_FOR = timedelta(hours=1)  # a claimed lease; it is of no use but to be looked at
@@ -113,15 +126,24 @@ def beats(*, but: uuid.UUID, is_gone: Callable[[str], bool] = lambda place: Fals
 
 @dataclass(frozen=True, slots=True)
 class Rescue:
-    """A call to look after. `since` is the last sign of the process that had it, `due` when to look, in monotonic seconds."""
+    """A call to look after. `since` is the last sign of whoever had it, `due` when to look, in monotonic seconds.
+
+    `to_come`: it is well if the stream of its epoch has opened by then; else if nobody waits on that stream any more.
+    """
 
     call_sid: str
-    account_sid: str
     short_id: str
     epoch: int
     since: float
     due: float
     tries: int = 0
+    to_come: bool = False
+    is_told: bool = True  # in the call's own log, also when nothing had to be done
+
+    def is_left(self) -> QuerySet[CallSession]:
+        """The call, as long as it is where it was."""
+        mine = CallSession.objects.live().filter(call_sid=self.call_sid, epoch=self.epoch)
+        return resuming.stream_to_come(mine) if self.to_come else left_alone(mine)
 
 
 def claim(sign: Sign, *, by: uuid.UUID, at: datetime, now: float) -> list[Rescue] | None:
@@ -135,7 +157,7 @@ def claim(sign: Sign, *, by: uuid.UUID, at: datetime, now: float) -> list[Rescue
         held.update(held_by=by)
         ProcessLease.objects.filter(claimed_at__lt=at - KEPT_FOR).delete()
     due = now + ASKED_WITHIN_S if sign.beat.is_dead else now
-    return [Rescue(call.call_sid, call.account_sid, call.short_id, call.epoch, sign.at, due) for call in calls]
+    return [Rescue(call.call_sid, call.short_id, call.epoch, sign.at, due) for call in calls]
 
 
 def left_alone(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
@@ -147,16 +169,16 @@ def left_alone(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
 
 def rescue(job: Rescue, *, twilio: Twilio | None, clock: Callable[[], float] = time.monotonic) -> Rescue | None:
     """Send a call that is where it was to the resume door. Returns the job when it is to be tried again."""
-    mine = CallSession.objects.live().filter(call_sid=job.call_sid)
-    if not left_alone(mine.filter(epoch=job.epoch)).exists():
-        if mine.exists():
+    account_sid = job.is_left().values_list("account_sid", flat=True).first()
+    if account_sid is None:
+        if job.is_told and CallSession.objects.live().filter(call_sid=job.call_sid).exists():
             _note(job, "asked", clock())
         return None
     if twilio is None:
         log.error("A call whose process died cannot be rescued: there is no account at Twilio", extra={"call": job.short_id})
         return None
     try:
-        if twilio.redirect(job.call_sid, spoken.resume_url(job.epoch), job.account_sid):
+        if twilio.redirect(job.call_sid, spoken.resume_url(job.epoch), account_sid):
             _note(job, "redirected", clock())
         return None  # else the caller has hung up: the sweep writes it down
     except TwilioError as problem:
@@ -176,9 +198,32 @@ def _note(job: Rescue, how: str, now: float) -> None:
 
 @dataclass(slots=True)
 class Life:
-    """This process's. `boot` is None where nobody renews a lease; it changes when the process was taken for dead and was not."""
+    """This process's. `boot` is None where nobody renews a lease; it changes when the process was taken for dead and was not.
+
+    `look_after` takes a call to look after; where there is no lifeguard nobody does.
+    """
 
     boot: uuid.UUID | None = None
+    look_after: Callable[[Rescue], None] = lambda job: None
+    clock: Callable[[], float] = time.monotonic
+
+    def left(self, call_sid: str, short_id: str, epoch: int, why: str) -> None:
+        """The stream of this epoch was left here, and the caller may be there: Twilio has to come and ask."""
+        now = self.clock()
+        due = now + ASKED_AFTER_S.get(why, ASKED_AFTER_GOOD_ORDER_S)
+        self.look_after(Rescue(call_sid, short_id, epoch, now, due, is_told=False))
+
+    def promised(self, call: CallSession) -> None:
+        """Twilio was told to open a further stream of this call."""
+        now, said_s = self.clock(), SAID_WITHIN_S if resuming.is_told_to_wait(call) else 0.0
+        due = now + said_s + resuming.OPENS_WITHIN.total_seconds()
+        self.look_after(Rescue(call.call_sid, call.short_id, call.epoch, now, due, to_come=True, is_told=False))
+
+
+@cache
+def the_life() -> Life:
+    """This process's."""
+    return Life()
 
 
 class Lifeguard:
@@ -202,6 +247,7 @@ class Lifeguard:
         self._place, self._is_gone = place, is_gone
         self._life, self._is_well, self._twilio, self._clock = life, is_well, twilio, clock
         self._life.boot = self._boot = boot
+        self._life.look_after, self._life.clock = lambda job: self._add([job]), clock
         self._begun = False
         self._renewed_at = float("-inf")
         self._observer = Observer()
@@ -225,11 +271,16 @@ class Lifeguard:
     def _run(self) -> None:
         try:
             self._safely(self.turn)
+            self._safely(self._get_ready)
             while not self._stopping.wait(self._pause()):
                 self._safely(self.turn)
             self._safely(self._say_goodbye)
         finally:
             connections.close_all()
+
+    def _get_ready(self) -> None:
+        """A client is slow when it is made."""
+        self._twilio()
 
     def _pause(self) -> float:
         with self._lock:

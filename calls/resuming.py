@@ -17,6 +17,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import F, QuerySet
 
 from bridge.longest import ROLLED_OVER
 from calls import accounts, admission, evidence, guards, ladder, parked, services, sessions
@@ -28,6 +29,8 @@ PARKED_IN_VAIN = "its agent waited in vain"
 DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
 TAKEN_BACK = "taken-back"
 COUNTS_ON = timedelta(seconds=60)
+OPENS_WITHIN = timedelta(seconds=3)  # a further stream, once it was asked for; Twilio itself waits ten
+STREAM_DEAD = "stream-dead"  # the bridge's word on a stream that carried nothing any more, one way or the other
 
 
 def losses(call: CallSession, at: datetime) -> int:
@@ -54,6 +57,23 @@ def agent_at_hand(call: CallSession) -> bool:
     """An agent answers this call, and could be had when it was last asked for."""
     newest = call.vapi_sessions.last()
     return call.version_id is not None and newest is not None and newest.state != VapiState.FAILED
+
+
+def is_told_to_wait(call: CallSession) -> bool:
+    """The stream before this one was dead for seconds before that was known: the caller hears a word at once, from Twilio."""
+    return call.epoch > 0 and call.closed_why == STREAM_DEAD and call.closed_epoch == call.epoch - 1
+
+
+def stream_to_come(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
+    """Those whose next stream was asked for and is not here."""
+    return calls.filter(status=Status.CONNECTING, epoch__gt=0, stream_epoch__lt=F("epoch"))
+
+
+def stream_is_missing(call: CallSession, at: datetime) -> bool:
+    """A further stream should be here by now: the way to the AI is what failed."""
+    newest = call.vapi_sessions.last()
+    asked_at = parked.asked_at(call) or (newest.asked_at if newest else at)
+    return asked_at <= at - OPENS_WITHIN and stream_to_come(CallSession.objects.filter(pk=call.pk)).exists()
 
 
 def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:

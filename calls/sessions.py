@@ -67,13 +67,16 @@ def account_of(*, pk: int) -> str:
     return found or VapiAccount.MAIN
 
 
-def claim_session(*, pk: int, by: str, at: datetime) -> uuid.UUID | None:
-    """Win the right to create this session at Vapi; `by` is worker or consumer. None: somebody else did, or its stream is over."""
+def claim_session(*, pk: int, by: str, at: datetime, from_another: bool = False) -> uuid.UUID | None:
+    """Win the right to create this session at Vapi; `by` is worker or consumer. None: somebody else did, or its stream is over.
+
+    `from_another`: whoever claimed it must be dead by now. If it is not, its Vapi call is ended by it, else by `calls.orphans`.
+    """
     claim = uuid.uuid4()
     # Not by a join: PostgreSQL would look at the joined row as it was, and two could win (it re-reads the row itself only).
     wanting = CallSession.objects.filter(guards.AGENT_WANTED)
-    asked = VapiSession.objects.filter(guards.UNCLAIMED, pk=pk, call__in=wanting)
-    won = asked.update(state=VapiState.CLAIMED, claim=claim, claimed_by=by, claimed_at=at)
+    mine = VapiSession.objects.filter(guards.BEING_CREATED if from_another else guards.UNCLAIMED, pk=pk, call__in=wanting)
+    won = mine.update(state=VapiState.CLAIMED, claim=claim, claimed_by=by, claimed_at=at, maybe_created=from_another)
     return claim if won else None
 
 
@@ -112,7 +115,8 @@ def session_failed(*, pk: int, claim: uuid.UUID, why: str, at: datetime, maybe_c
     with transaction.atomic():
         evidence.hold(call_sid=mine.call.call_sid, at=at)
         claimed = VapiSession.objects.filter(guards.claimed_with(claim), pk=pk)
-        if claimed.update(state=VapiState.FAILED, failure=why[:200], maybe_created=maybe_created, ended_at=at) == 0:
+        suspicious = mine.maybe_created or maybe_created
+        if claimed.update(state=VapiState.FAILED, failure=why[:200], maybe_created=suspicious, ended_at=at) == 0:
             return False
         detail = {"n": mine.n, "by": mine.claimed_by, "why": why[:200]}
         record_events(call_sid=mine.call.call_sid, events=[NewEvent("vapi-session-failed", Source.SYSTEM, at, detail)])
@@ -143,14 +147,16 @@ def asked_instead(*, pk: int) -> int | None:
     return instead.values_list("pk", flat=True).first()
 
 
-def start_conversation(*, vapi_session_pk: int, by: str, client: Vapi, clock: Callable[[], datetime] = timezone.now) -> bool:
+def start_conversation(
+    *, vapi_session_pk: int, by: str, client: Vapi, clock: Callable[[], datetime] = timezone.now, from_another: bool = False
+) -> bool:
     """Claim a session and create it at Vapi, whoever comes first. True when this caller made it live.
 
     Takes 3.0 s at most, as `client` promises. A failure is a state of the row, not an exception: the live stream is
     told, and its ladder goes on from there. Raises VapiUnavailable when a session nobody needs any more could not be
     ended: try `end_session` again.
     """
-    claim = claim_session(pk=vapi_session_pk, by=by, at=clock())
+    claim = claim_session(pk=vapi_session_pk, by=by, at=clock(), from_another=from_another)
     if claim is None:
         return False
     session = VapiSession.objects.select_related("call", "call__version", "call__line").get(pk=vapi_session_pk)

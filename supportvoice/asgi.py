@@ -37,7 +37,7 @@ from bridge.vapi_link import VapiConversations  # noqa: E402
 from calls import by_heart, in_turn, patience, twilio_account  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
 from calls.ledger import DatabaseLedger  # noqa: E402
-from calls.rescue import Life, Lifeguard  # noqa: E402
+from calls.rescue import Lifeguard, the_life  # noqa: E402
 from calls.storing import the_keeper  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import Duty  # noqa: E402
@@ -50,7 +50,7 @@ LOOK_AFTER_S = 10.0
 refuse_unsafe()
 patience.serving()
 duty = Duty()
-life = Life()
+life = the_life()
 
 ledger = DatabaseLedger(
     token_key=stream_token.key_from(settings.SECRET_KEY),
@@ -58,6 +58,7 @@ ledger = DatabaseLedger(
     client=account.client(),
     backup=account.client(account.BACKUP) if account.has_backup() else None,
     boot=lambda: life.boot,
+    left=life.left,
 )
 _media: Any = MediaStreamConsumer.as_asgi(
     ledger=ledger,

@@ -183,7 +183,7 @@ class _Notebook:
     async def conversation(self, ref: CallRef) -> Conversation | None:
         return Conversation(self._n, "live", socket_url="ws://in-memory")
 
-    async def claim(self, ref: CallRef, n: int) -> None:
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
         return
 
     async def resume(self, ref: CallRef, *, raw: str) -> bool:

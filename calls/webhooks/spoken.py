@@ -14,7 +14,7 @@ from agents import hours, lines
 from agents.models import HandoffTarget
 from bridge import stream_token, twilio_http
 from bridge.routing import MEDIA_PATH
-from calls import callbacks, consent, handover, ladder, parked
+from calls import callbacks, consent, handover, ladder, parked, resuming
 from calls.callbacks import E164
 from calls.models import CallbackRequest, CallSession
 
@@ -35,16 +35,18 @@ THANK_YOU = "Thank you. Goodbye."
 def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = False) -> str:
     """The disclosure and, where the line asks for it, whether the caller agrees to being recorded; then the agent.
 
-    `is_greeted`: the caller has heard all that, and answered. Before a further stream nothing of it is said again, and a
-    recording goes on by itself. `is_first`: this is the answer to the first question about the call, so the agent was asked for now.
+    `is_greeted`: the caller has heard all that, and answered. Before a further stream nothing of it is said again, only a word if
+    the one before was dead, and a recording goes on by itself. `is_first`: this is the answer to the first question about the call,
+    so the agent was asked for now.
     """
     again, line = call.epoch > 0, call.line
+    first_words = ONE_MOMENT if resuming.is_told_to_wait(call) else line.disclosure if line and not is_greeted and not again else ""
     asks = not is_greeted and not again and consent.is_to_be_asked(call)
     since = call.started_at if is_first and not again else parked.asked_at(call) or call.vapi_sessions.latest("n").asked_at
     expires = int(since.timestamp()) + stream_token.LIFE_S
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(
-        disclosure=line.disclosure if line and not is_greeted and not again else "",
+        disclosure=first_words,
         question=MAY_WE_RECORD if asks else "",
         question_url=_url("twilio-consent", call.epoch) if asks else "",
         is_announced=is_greeted,

@@ -20,6 +20,7 @@ from django.urls import Resolver404, resolve
 from bridge import live, twilio_http
 from calls import callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
 from calls.models import CallSession, RecordingKind, Rung, Status
+from calls.rescue import the_life
 from calls.webhooks import by_heart_doors, spoken
 from calls.webhooks.by_heart_doors import or_by_heart, twiml
 from calls.webhooks.knock import Knock, twilio_door
@@ -257,6 +258,8 @@ def _to_the_agent(call: CallSession, *, is_greeted: bool = False, is_first: bool
     session = call.session_to_start
     if session is not None:  # a state, not "is it new": a repeat repairs a lost enqueue
         transaction.on_commit(partial(publisher.task, tasks.start_conversation, session))
+    if call.epoch > 0:
+        the_life().promised(call)
     return spoken.connect(call, is_greeted=is_greeted, is_first=is_first)
 
 

@@ -29,7 +29,8 @@ class Row:
     """One way to inject one fault.
 
     `vapi` are switches of the sandbox Vapi, `twilio` arguments of the phone. `strike` is done to the house for `lasts_s`, before the calls
-    are placed (`mid` False) or MID_S after the first caller spoke. `wire` is the network of each call from then on, for `lasts_s`.
+    are placed (`mid` False) or MID_S after the first caller spoke. `wire` is the network of each call from then on, for `lasts_s`: of all
+    its streams, or of the `first_stream_only`.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Row:
     healthy: str = "R0"
     strike: Strike | None = None
     wire: Weather | None = None
+    first_stream_only: bool = False
     mid: bool = True
     rings_first: bool = False  # the strike waits for what the calls make the house do
     lasts_s: float = 0.0
@@ -79,6 +81,12 @@ def _both_modes(row: Row) -> Iterable[Row]:
     for mode in (NEXT_VERB, STAYS):
         how = f"{row.how} {mode.replace('_', ' ')}".strip()
         yield replace(row, how=how, twilio={**row.twilio, "on_abnormal_close": mode})
+
+
+def _streams(row: Row) -> Iterable[Row]:
+    """The next stream finds another way, or goes the same dead one, so that no stream is to be had: then a person is."""
+    yield replace(row, how=f"{row.how} once", first_stream_only=True, healthy="R1")
+    yield replace(row, healthy="R3")
 
 
 def _not_as_root() -> str:
@@ -151,8 +159,8 @@ IN_IT: tuple[Row, ...] = (
     *_vapi("C6", VOICE, "R0", {"for 4 s": {"stall_s": 4.0}, "model 6 s slow": {"strikes_after_s": 0.0, "slow_s": 6.0}}),
     Row("C7", "Twilio's stream breaks, the caller stays", breaks_stream=True, healthy="R1"),
     Row("C8", HALF_OPEN, "both", twilio={"half_open_after_s": 8.0}, healthy="R1"),
-    Row("C8", HALF_OPEN, "to us", wire=Weather(up_dead=True), lasts_s=OUTAGE_S, healthy="R1"),
-    Row("C8", HALF_OPEN, "to Twilio", wire=Weather(down_dead=True), lasts_s=OUTAGE_S, healthy="R1"),
+    *_streams(Row("C8", HALF_OPEN, "to us", wire=Weather(up_dead=True), lasts_s=OUTAGE_S)),
+    *_streams(Row("C8", HALF_OPEN, "to Twilio", wire=Weather(down_dead=True), lasts_s=OUTAGE_S)),
     *_both_modes(_house("C9", KILLED, "one", strikes.to_carriers(signal.SIGKILL), healthy="R1", lasts_s=1.0)),
     *_both_modes(_house("C9", KILLED, "all", strikes.kill_serve, healthy="R5", lasts_s=0.0)),
     *_both_modes(_house("C9", KILLED, "one serve of two", strikes.kill_one_of_two, healthy="R1", lasts_s=10.0, is_doubled=True)),

@@ -44,11 +44,12 @@ Tell = Callable[[str], None]
 class Ways(Internet):
     """The network of one call. Every request is a connection of its own, as through a load balancer.
 
-    `tunnel` is the way of media sockets alone; the first `refuses_streams` of these are not opened.
+    `tunnel` is the way of media sockets alone, or of the first of them (`only_once`); the first `refuses_streams` of these are not opened.
     """
 
-    def __init__(self, *, tunnel: Mapping[str, str] | None = None, refuses_streams: int = 0) -> None:
+    def __init__(self, *, tunnel: Mapping[str, str] | None = None, only_once: bool = False, refuses_streams: int = 0) -> None:
         super().__init__(tunnel=tunnel)
+        self._only_once, self._opened = only_once, 0
         self._straight = Internet()
         self.port = 0  # the media stream's, by which its carrier is found
         self._refuses = refuses_streams
@@ -64,7 +65,9 @@ class Ways(Internet):
         if self._refuses:
             self._refuses -= 1
             raise WebFailure(31902, "Twilio does not connect")
-        pipe = await super().socket(url, headers)
+        self._opened += 1
+        way = self._straight.socket if self._only_once and self._opened > 1 else super().socket
+        pipe = await way(url, headers)
         if isinstance(pipe, SocketPipe):
             self.port = pipe.port
         return pipe
@@ -248,7 +251,8 @@ class Laboratory:
 
     def _placed(self, row: Row, faults: Faults, wire: Proxy | None) -> Placed:
         stack, secrets = self.ground.stack, self.ground.secrets
-        ways = Ways(tunnel={stack.url: f"http://127.0.0.1:{wire.port}"} if wire else None, refuses_streams=row.refuses_streams)
+        tunnel = {stack.url: f"http://127.0.0.1:{wire.port}"} if wire else None
+        ways = Ways(tunnel=tunnel, only_once=row.first_stream_only, refuses_streams=row.refuses_streams)
         phone = TwilioCall(
             webhook_url=f"{stack.url}/webhook/twilio",
             status_url=f"{stack.url}/webhook/twilio/status",

@@ -151,7 +151,7 @@ def test_keys_are_never_told_to_vapi() -> None:
 
 
 @pytest.mark.parametrize(("full", "left_by"), [(False, 7.2), (True, 8.2)], ids=["our goodbye leaves", "our goodbye cannot leave"])
-def test_a_half_open_stream_is_left_after_3_s_and_vapi_told(full: bool, left_by: float) -> None:
+def test_a_half_open_stream_is_left_within_3_s_and_vapi_told(full: bool, left_by: float) -> None:
     async def nothing_more(pipe: TwilioPipe) -> None:
         await asyncio.sleep(4.0)
         pipe.deaf_and_dumb = True
@@ -160,8 +160,8 @@ def test_a_half_open_stream_is_left_after_3_s_and_vapi_told(full: bool, left_by:
 
     call = carry_a_call(TECHFLOW, meddle=nothing_more)
     assert call.notebook.closing is not None
-    assert (call.notebook.closing.why, call.notebook.closing.raw) == ("stream-lost", "Twilio's socket is half-open")
-    assert 6.8 <= call.left_at <= left_by
+    assert call.notebook.closing.why == "stream-dead"
+    assert 6.2 <= call.left_at <= left_by
     assert call.evidence.kinds("in")[-1] in ("end-call", "close")
 
 
@@ -239,8 +239,8 @@ def test_a_twilio_that_does_not_read_is_left_and_no_more_is_fetched_from_vapi() 
     burst = from_vapi('{"type":"speech-update","role":"assistant","status":"started"}', *[b"\x55" * 800] * 400, after_s=2.1)
     call = carry_a_call(PLAIN, meddle=stop_reading, spoil=burst)
     assert call.notebook.closing is not None
-    assert (call.notebook.closing.why, call.notebook.closing.raw) == ("stream-lost", "Twilio does not read")
-    assert call.left_at < 20
+    assert call.notebook.closing.why == "stream-dead"
+    assert call.left_at < 7
     assert audio_figures(call)["to_caller"] < 256 * 1024
     assert call.evidence.kinds("in")[-1] in ("end-call", "close")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, cast
 
 import orjson
@@ -117,6 +117,21 @@ class Created(Notebook):
         self.state = state
 
 
+@dataclass
+class CreatorDied(Notebook):
+    """The session of a call whose creator died with its claim; the bridge's own create takes `takes_s`, None for ever."""
+
+    takes_s: float | None = None
+    claims: int = 0
+    state: str = "claimed"
+
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
+        assert from_another
+        self.claims += 1
+        if self.takes_s is not None:
+            asyncio.get_running_loop().call_later(self.takes_s, setattr, self, "state", "live")
+
+
 def first_heard_s(call: OneCall) -> float:
     at = call.phone.playout.first_sound(call.facts.started_at)
     assert at is not None
@@ -131,6 +146,22 @@ def test_something_is_heard_within_a_second_whatever_becomes_of_the_create(name:
     heard = [final.clip_name for final in call.phone.heard]
     assert heard[-1] == "connecting_colleague"
     assert ("greeting" in heard) == (call.notebook.state == "live")
+
+
+@pytest.mark.parametrize("takes_s", [0.5, 2.95])
+def test_a_caller_whose_agents_creator_died_gets_the_agent_from_the_bridge_and_is_asked_for_patience_until_then(takes_s: float) -> None:
+    call = carry_a_call(SILENT, faults=ENDS, notebook=CreatorDied(takes_s=takes_s))
+    heard = [(final.clip_name, final.started_at) for final in call.phone.heard]
+    assert [name for name, _ in heard][:3] == ["one_moment", "one_moment", "greeting"]
+    assert all(after - before < 5.0 for (_, before), (_, after) in pairwise(heard[:3]))
+    assert isinstance(call.notebook, CreatorDied)
+    assert call.notebook.claims == 1
+
+
+def test_a_caller_whose_agent_is_never_made_is_not_asked_for_patience_for_ever() -> None:
+    call = carry_a_call(SILENT, notebook=CreatorDied())
+    assert [final.clip_name for final in call.phone.heard] == ["one_moment", "one_moment", "connecting_colleague"]
+    assert call.left_at < 14.0
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.89, 0.9, 1.0, 1.5, 2.5, 2.95])

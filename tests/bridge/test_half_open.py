@@ -1,4 +1,4 @@
-"""A Twilio that hears us no more, on real sockets: the caller sits in silence until Twilio sees its socket gone, so it is soon."""
+"""A Twilio that hears us no more, on real sockets: the caller sits in silence until that is noticed, so it is soon."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import time
 from dataclasses import replace
 from functools import partial
+from urllib.parse import urlsplit
 
 import pytest
 from channels.layers import channel_layers
 from pytest_django import Settings
 
 from bridge.sandbox.pattern import TimedEar
+from bridge.sandbox.proxy import Proxy, Weather
 from bridge.sandbox.web import Internet
 from calls import sessions
 from calls.models import CallSession, Status
@@ -59,4 +61,41 @@ def test_a_half_open_stream_is_gone_soon_after_the_bridge_gave_it_up() -> None:
     took_s = asyncio.run(silence_s())
     assert NOTICED_S - 0.2 < took_s < NOTICED_S + GONE_S + A_BUSY_MACHINE_S
     call = CallSession.objects.get()
-    assert (call.closed_why, call.status) == ("stream-lost", Status.RECOVERING)
+    assert (call.closed_why, call.status) == ("stream-dead", Status.RECOVERING)
+
+
+@pytest.mark.parametrize("way", [Weather(up_dead=True), Weather(down_dead=True)], ids=["to us", "to the caller"])
+def test_a_socket_of_which_one_way_is_dead_is_left_soon_and_its_call_goes_on_elsewhere(way: Weather) -> None:
+    row = a_call()
+    pk = session_of(row).pk
+
+    async def noticed_after_s() -> float:
+        async with a_place() as place:
+            here = urlsplit(place.url)
+            async with Proxy(("127.0.0.1", here.port or 0)) as wire:
+                place.vapi.of_call[row.call_sid] = (LISTENS, quick())
+                await place.in_thread(partial(sessions.start_conversation, vapi_session_pk=pk, by="worker", client=place.account))
+                web = Internet(tunnel={f"http://{here.netloc}": f"http://127.0.0.1:{wire.port}"})
+                pipe = await place.upgrade(web)
+                stream = Stream(pipe, row)
+                await stream.begin()
+                talking = asyncio.create_task(stream.run())
+                await asyncio.wait({talking}, timeout=2.0)  # the greeting is heard, and a mark came back
+                wire.weather, dead_at = way, time.monotonic()
+                while not await place.in_thread(_is_left):
+                    assert time.monotonic() - dead_at < 20
+                    await asyncio.sleep(0.05)
+                took_s = time.monotonic() - dead_at
+                talking.cancel()
+                pipe.abort()
+                await asyncio.gather(talking, return_exceptions=True)
+                await web.close()
+                return took_s
+
+    assert 1.5 < asyncio.run(noticed_after_s()) < NOTICED_S + 1.0 + A_BUSY_MACHINE_S
+    call = CallSession.objects.get()
+    assert (call.closed_why, call.status) == ("stream-dead", Status.RECOVERING)
+
+
+def _is_left() -> bool:
+    return CallSession.objects.get().closed_epoch == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -257,3 +259,20 @@ def test_the_sandbox_and_we_understand_each_other() -> None:
                 await asyncio.to_thread(TwilioRest(stranger.base_url, ACCOUNT, "wrong").hang_up, call.call_sid)
 
     asyncio.run(speak())
+
+
+def test_the_first_request_of_a_process_loads_nothing_more_of_the_vendors_client() -> None:
+    """It did for a second, and the one who waited was a caller on a dead stream."""
+    asked = f"""
+import sys
+from bridge.errors import TwilioError
+from bridge.twilio_rest import TwilioRest
+twilio = TwilioRest("http://127.0.0.1:1", "{ACCOUNT}", "token")
+before = set(sys.modules)
+try:
+    twilio.redirect("{CALL}", "https://h/resume")
+except TwilioError:
+    print(sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == "[]"

@@ -90,7 +90,7 @@ class Notebook:
     async def conversation(self, ref: CallRef) -> Conversation | None:
         return Conversation(len(self.lost), self.state, "vapi-1", "ws://in-memory")
 
-    async def claim(self, ref: CallRef, n: int) -> None:
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
         raise AssertionError("nobody has to claim a live session")
 
     async def resume(self, ref: CallRef, *, raw: str) -> bool:

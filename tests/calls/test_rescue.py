@@ -12,6 +12,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from bridge.errors import TwilioUnavailable
+from bridge.ports import Closing
 from calls import handover, rescue, services
 from calls.models import CallSession, OutboxCommand, ProcessLease, Status
 from calls.rescue import ASKED_WITHIN_S, LEASE_S, Beat, Lifeguard, Observer, Sign
@@ -196,6 +197,69 @@ def test_a_redirect_that_twilio_does_not_take_is_tried_again_and_then_given_up()
         tries += 1
         again = rescue.rescue(again, twilio=twilio, clock=lambda: 0.0)
     assert tries == 1 + len(rescue.TRY_AGAIN_S)
+
+
+# -- calls this process itself knows of --------------------------------------------------------------------------------
+
+
+def told(life: rescue.Life) -> list[rescue.Rescue]:
+    jobs: list[rescue.Rescue] = []
+    life.look_after, life.clock = jobs.append, lambda: 10.0
+    return jobs
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(("why", "wait_s"), [("stream-dead", 0.2), ("stream-lost", ASKED_WITHIN_S), ("agent-lost", 2.0)])
+def test_a_caller_whose_stream_was_left_is_sent_on_unless_twilio_came_by_itself(asked: bool, why: str, wait_s: float) -> None:
+    call, twilio, life = carried(account_sid="AC" + "7" * 32), Redirects(), rescue.Life()
+    jobs = told(life)
+    life.left(call.call_sid, call.short_id, 0, why)
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing(why), at=timezone.now())
+    if asked:
+        handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    [job] = jobs
+    assert job.due == 10.0 + wait_s
+    assert rescue.rescue(job, twilio=twilio, clock=lambda: job.due) is None
+    assert [url.rsplit("/webhook", 1)[1] for _, url in twilio.asked] == ([] if asked else ["/twilio/resume/0"])
+    assert call.events.filter(kind="call-rescued").count() == (0 if asked else 1)
+
+
+def promised(call: CallSession, why: str) -> CallSession:
+    """Twilio was told to open the next stream."""
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing(why), at=timezone.now())
+    handover.next_step(call_sid=call.call_sid, epoch=0, at=timezone.now())
+    return CallSession.objects.get(pk=call.pk)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("why", "said_s"), [("stream-dead", rescue.SAID_WITHIN_S), ("stream-lost", 0.0)])
+def test_a_further_stream_that_does_not_open_is_waited_for_three_seconds(why: str, said_s: float) -> None:
+    call, twilio, life = promised(carried(), why), Redirects(), rescue.Life()
+    jobs = told(life)
+    life.promised(call)
+    [job] = jobs
+    assert job.due == 13.0 + said_s
+    assert rescue.rescue(job, twilio=twilio, clock=lambda: job.due) is None
+    assert [url.rsplit("/webhook", 1)[1] for _, url in twilio.asked] == ["/twilio/resume/1"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("how", ["opened", "down already", "over"])
+def test_a_further_stream_that_opened_or_is_wanted_no_more_is_not_disturbed(how: str) -> None:
+    call, twilio, life = promised(carried(), "stream-dead"), Redirects(), rescue.Life()
+    jobs = told(life)
+    life.promised(call)
+    match how:
+        case "opened":
+            sid, account = call.call_sid, call.account_sid
+            assert services.admit_stream(call_sid=sid, account_sid=account, stream_sid="MZ2", epoch=1, at=timezone.now())
+        case "down already":
+            handover.next_step(call_sid=call.call_sid, epoch=1, at=timezone.now(), only_down=True)
+        case "over":
+            services.end_call(call_sid=call.call_sid, at=timezone.now(), reason="caller_hung_up")  # type: ignore[arg-type]
+    assert rescue.rescue(jobs[0], twilio=twilio, clock=lambda: 13.0) is None
+    assert twilio.asked == []
 
 
 @pytest.mark.django_db

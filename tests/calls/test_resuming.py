@@ -13,6 +13,7 @@ from bridge.ports import Closing
 from calls import handover, ladder, memory, resuming, services, sessions
 from calls.history import add_line
 from calls.models import CallSession, EndReason, Heard, Role, Rung, Status, TranscriptLine, VapiState
+from calls.webhooks import spoken
 from tests.builders import FakeVapi, a_call, a_line, session_of
 
 pytestmark = pytest.mark.django_db
@@ -83,6 +84,26 @@ def test_a_caller_whose_stream_is_over_gets_the_agent_back_on_another_one(why: s
     assert states(call) == [(0, VapiState.LIVE), (1, VapiState.ASKED)]
     assert not services.heartbeat(call_sid=call.call_sid, epoch=0, at=timezone.now())
     assert services.admit_stream(call_sid=call.call_sid, account_sid=call.account_sid, stream_sid="MZ2", epoch=1, at=timezone.now())
+
+
+def test_a_caller_to_whom_no_further_stream_opens_gets_a_person_and_one_who_asks_early_another_stream() -> None:
+    a_line(targets=("tier2",))
+    call, now = talking(), timezone.now()
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("stream-dead"), at=now)
+    assert handover.next_step(call_sid=call.call_sid, epoch=0, at=now) == ladder.Resume()
+    assert not resuming.stream_is_missing(fresh(call), now + timedelta(seconds=2.9))
+    later = [handover.next_step(call_sid=call.call_sid, epoch=1, at=now + timedelta(seconds=3 + again)) for again in range(2)]
+    assert later == [ladder.DialHuman(ladder.Target("tier2"))] * 2
+    assert (fresh(call).epoch, fresh(call).status, fresh(call).rung) == (1, Status.TRANSFERRING, Rung.HUMAN)
+
+
+@pytest.mark.parametrize(("why", "said"), [("stream-dead", True), ("stream-lost", False)])
+def test_a_caller_who_sat_on_a_dead_stream_hears_a_word_before_the_next_one(why: str, said: bool) -> None:
+    call = talking()
+    moved(call, why, timezone.now())
+    assert ("<Say>" in spoken.connect(fresh(call))) is said
+    moved(call, "drained", timezone.now())
+    assert "<Say>" not in spoken.connect(fresh(call))
 
 
 def moved(call: CallSession, why: str, at: datetime) -> ladder.Step | handover.AskAnew:

@@ -142,6 +142,49 @@ def test_a_worker_that_dies_with_the_answer_in_hand_leaves_a_call_that_is_found_
     assert session_of(call).state == VapiState.FAILED
 
 
+def test_a_session_whose_creator_died_is_made_once_more_for_its_stream_and_the_first_call_is_found_and_ended(house: House) -> None:
+    call = a_call()
+    pk = session_of(call).pk
+    sessions.claim_session(pk=pk, by="worker", at=timezone.now())
+    house.create_call(sessions._request(VapiSession.objects.get()))
+    assert not sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=house)
+    assert sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=house, from_another=True)
+    assert len(house.vapi.open_calls()) == 2
+    assert look(house) == 1
+    assert [each.id for each in house.vapi.open_calls()] == [session_of(call).vapi_call_id]
+    assert (session_of(call).state, session_of(call).maybe_created) == (VapiState.LIVE, False)
+
+
+def test_a_creator_that_was_only_late_loses_its_claim_and_ends_its_own_call(house: House) -> None:
+    call = a_call()
+    pk = session_of(call).pk
+    late = sessions.claim_session(pk=pk, by="worker", at=timezone.now())
+    assert late is not None
+    made = house.create_call(sessions._request(VapiSession.objects.get()))
+    assert sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=house, from_another=True)
+    assert not sessions._kept(pk=pk, claim=late, vapi_call=made, client=house, at=timezone.now())
+    assert [each.id for each in house.vapi.open_calls()] == [session_of(call).vapi_call_id]
+
+
+def test_what_is_being_made_a_second_time_is_no_orphan(house: House) -> None:
+    call = a_call()
+    pk = session_of(call).pk
+    sessions.claim_session(pk=pk, by="worker", at=timezone.now())
+    claim = sessions.claim_session(pk=pk, by="consumer", at=timezone.now(), from_another=True)
+    made = house.create_call(sessions._request(VapiSession.objects.get()))
+    assert look(house) == 0
+    assert claim is not None
+    assert sessions.session_live(pk=pk, claim=claim, vapi_call=made, at=timezone.now())
+    assert look(house) == 0
+    assert len(house.vapi.open_calls()) == 1
+
+
+def test_a_session_that_lives_is_taken_from_nobody(house: House) -> None:
+    call = a_call()
+    assert start(house, call)
+    assert sessions.claim_session(pk=session_of(call).pk, by="consumer", at=timezone.now(), from_another=True) is None
+
+
 def test_only_what_a_suspicious_session_of_ours_asked_for_is_ended(house: House) -> None:
     call, healthy = a_call(), a_call()
     assert start(house, healthy)

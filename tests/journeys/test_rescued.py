@@ -16,9 +16,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from bridge.sandbox.dial import Human
 from bridge.sandbox.outcome import LOST_AFTER_S, longest_silence
+from bridge.sandbox.proxy import Proxy, Weather
 from bridge.sandbox.script import TECHFLOW
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
+from supportvoice.demo import COLLEAGUE
 from supportvoice.laboratory.ground import children, connected_to
 from supportvoice.laboratory.person import Person
 from supportvoice.laboratory.runs import Ways
@@ -155,6 +158,32 @@ def test_callers_of_a_process_that_is_killed_go_on_with_the_agent_whether_twilio
         assert line.phone.streams[0].end == "broken"
         rescued = [detail["how"] for kind, detail in house.events(line.phone.call_sid) if kind == "call-rescued"]
         assert rescued == ["redirected"] if line.mode == STAYS else "redirected" not in rescued
+
+
+def test_a_caller_on_a_stream_that_is_dead_one_way_goes_on_on_the_next_one_or_with_a_person_if_that_is_dead_too(house: House) -> None:
+    """Nothing gets to Twilio on the first stream of one call; nothing gets to us on any stream of another."""
+    once, always = on_a_bad_wire(house, only_once=True), on_a_bad_wire(house, only_once=False)
+    for line, wire, way in ((*once, Weather(down_dead=True)), (*always, Weather(up_dead=True))):
+        house.wait(line.phone.wait_for("caller-says", within=LONGEST_S))
+        house.eventually(line.is_answered, within=LONGEST_S)
+        wire.weather = way
+    for line, wire in (once, always):
+        house.settle(line.calling.result(LONGEST_S).call_sid)
+        house.wait(wire.__aexit__(None, None, None))
+        assert longest_silence(line.phone)[0] <= LOST_AFTER_S
+    went_on_with_the_agent(house, once[0])
+    assert [attempt.bridged for attempt in always[0].phone.dials] == [True]
+    assert house.row(always[0].phone.call_sid)["rung"] == "R3"
+
+
+def on_a_bad_wire(house: House, *, only_once: bool) -> tuple[OnTheLine, Proxy]:
+    """A call whose streams, or the first of them, go through a proxy of their own."""
+    known, wire = len(house.phones), Proxy(("127.0.0.1", house.stack.port))
+    house.wait(wire.__aenter__())
+    ways = Ways(tunnel={house.stack.url: f"http://127.0.0.1:{wire.port}"}, only_once=only_once)
+    calling = house.place(TECHFLOW, caller=Person(), web=ways, humans={COLLEAGUE: Human(rings_s=1.0, talks_s=2.0)})
+    house.eventually(lambda: len(house.phones) > known)
+    return OnTheLine(GOES_ON, house.phones[known], ways, calling), wire
 
 
 @pytest.mark.load

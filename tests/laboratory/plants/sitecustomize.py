@@ -25,7 +25,7 @@ def no_resume_door(ladder: ModuleType) -> None:
 def no_claim(ledger: ModuleType) -> None:
     """M6: a stream whose session nobody starts does not start it either."""
 
-    async def claim(self: Any, ref: Any, n: int) -> None:
+    async def claim(self: Any, ref: Any, n: int, **how: Any) -> None:
         return
 
     ledger.DatabaseLedger.claim = claim
