@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("supportvoice", "calls", "agents", "bridge")  # from the roof down; imports go to the right only
 PURE = (
     *("core", "actions", "agent_turn", "dead_air", "figures", "heard", "keypad", "longest", "manners", "pulse", "rules"),
-    *("stuck", "uplink"),
+    *("parked", "stuck", "uplink"),
     *("voice", "audio", "pcm", "tone", "twilio_media", "vapi_messages", "untrusted", "errors"),
 )
 PURE_MAY_IMPORT = {

@@ -18,6 +18,7 @@ from django.utils import timezone
 from agents import lines
 from agents import services as agent_services
 from agents.models import AssistantTemplate, TemplateVersion
+from bridge.ports import Closing
 from calls import admission, endings, handover, inbox, ladder, person, rescue, services, sessions
 from calls.models import CallSession, EndReason
 from calls.sweep import end_silent_calls
@@ -141,6 +142,7 @@ def whole_call(sid: str) -> list[str]:
         assert sessions.start_conversation(vapi_session_pk=pk, by="worker", client=client)
         admit(sid, f"MZ{epoch}", epoch)
         if epoch < ladder.RESUMES:
+            services.stream_closed(call_sid=sid, epoch=epoch, closing=Closing(why="agent-lost"), at=timezone.now())
             assert isinstance(handover.next_step(call_sid=sid, epoch=epoch, at=timezone.now()), ladder.Resume)
     assert call.version_id is not None
     prompt = TemplateVersion.objects.get(pk=call.version_id).prompt
