@@ -148,5 +148,6 @@ def served_again_s(call: TwilioCall, struck_at: float, noticed: float | None) ->
     if noticed is None:
         return None
     since = struck_at + noticed
-    heard = [final.started_at for final in call.heard if final.started_at >= since and final.clip_name not in (None, *CONVERSATION)]
-    return min(heard) - struck_at if heard else None
+    talk = [final for final in call.heard if final.clip_name not in (None, *CONVERSATION)]
+    began = [final.started_at + final.heard_from_ms / 1000 for final in talk]  # the rest of a sentence counts from where it goes on
+    return min((at - struck_at for at in began if at >= since), default=None)
