@@ -522,13 +522,13 @@ class MediaStreamConsumer(AsyncConsumer):
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case ToCaller(ulaw):
-                    self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
+                case ToCaller():
+                    self._outbox.put(twilio_media.media(self._stream_sid, action.ulaw), sound=len(action.ulaw))
+                case MarkCaller():
+                    self._outbox.put(twilio_media.mark(self._stream_sid, action.name))
                 case ToAgent(ulaw):
                     if self._link is not None:
                         self._link.send_audio(ulaw)
-                case MarkCaller(name):
-                    self._outbox.put(twilio_media.mark(self._stream_sid, name))
                 case FlushCaller():
                     self._outbox.put_clear(twilio_media.clear(self._stream_sid))
                 case Noted():

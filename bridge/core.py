@@ -320,12 +320,12 @@ class BridgeCore:
         """When `tick` wants to run; None when there is nothing to wait for any more."""
         if self._gone:
             return None
-        first = self._pulse.at
-        send, fill, others = self._voice.next_send(), self._caller.fill_at, self._deadlines.values()
-        for at in (send, fill, self._keypad.at, self._dead_air.at, self._said.at, self._longest.at, *others):
-            if at is not None and at < first:
-                first = at
-        return first
+        others = self._deadlines.values()
+        first = min(self._pulse.at, self._dead_air.at, self._said.at, self._longest.at, self._keypad.at, *others)
+        fill, send = self._caller.fill_at, self._voice.next_send()
+        if fill is not None and fill < first:
+            first = fill
+        return send if send is not None and send < first else first
 
     def tick(self, now: float) -> list[Action]:
         """Do everything that is due."""

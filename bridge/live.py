@@ -1,7 +1,7 @@
 """Door 2: telling a running call, or a page that watches it, that there is something to look at.
 
 Only hints travel here, and a channel layer may lose any of them: the rows are the truth. A group's name is made from the
-CallSid or the public id, so nobody keeps a dictionary of calls and nothing can leak.
+CallSid, so nobody keeps a dictionary of calls and nothing can leak.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 SAFE = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)  # what a channel layer takes as part of a group's name
-ROWS_OF_ALL = "rows.all"
+ROWS = "rows"  # the group of all open pages: one message tells of many calls
 
 SESSION = "session"  # the Vapi session became live, failed or ended
 COMMANDS = "commands"  # a command row waits
@@ -42,11 +42,6 @@ def group(call_sid: str) -> str:
     return f"call.{hashlib.sha256(call_sid.encode()).hexdigest()}"
 
 
-def rows_group(public_id: uuid.UUID) -> str:
-    """The group of the pages that show one call; `ROWS_OF_ALL` is that of the pages that show them all."""
-    return f"rows.{public_id.hex}"
-
-
 async def tell(layer: Layer, call_sid: str, hint: str) -> None:
     """Hint a live call to look. Never raises for a call that is not there: nobody listens, nothing happens."""
     await layer.group_send(group(call_sid), {"type": "live.hint", "hint": hint})
@@ -70,8 +65,6 @@ async def give_back_idle(layer: Any) -> None:
         await layer.connection(index).connection_pool.disconnect(inuse_connections=False)
 
 
-async def tell_rows(layer: Layer, public_id: uuid.UUID, seq: int) -> None:
-    """Hint the pages that this call's rows go up to event number `seq`."""
-    message = {"type": "rows.written", "call": str(public_id), "seq": seq}
-    await layer.group_send(rows_group(public_id), message)
-    await layer.group_send(ROWS_OF_ALL, message)
+async def tell_rows(layer: Layer, written: Mapping[uuid.UUID, int]) -> None:
+    """Hint the pages that the rows of each of these calls go up to that event number."""
+    await layer.group_send(ROWS, {"type": "rows.written", "calls": {str(public_id): seq for public_id, seq in written.items()}})

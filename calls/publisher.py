@@ -61,9 +61,8 @@ class Hint:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class RowsOf:
-    public_id: uuid.UUID
+class Rows:
+    """Of all calls that have new ones by then."""
 
 
 class Publisher:
@@ -72,8 +71,8 @@ class Publisher:
     def __init__(self, *, layer: Callable[[], live.Layer | None] = get_channel_layer, limit: int = QUEUE_LIMIT) -> None:
         self.counts = Counts()
         self._find_layer = layer
-        self._queue: queue.Queue[TaskCall | Hint | RowsOf | None] = queue.Queue(maxsize=limit)
-        self._rows: dict[uuid.UUID, int] = {}  # newest number per call: a burst of rows is one hint
+        self._queue: queue.Queue[TaskCall | Hint | Rows | None] = queue.Queue(maxsize=limit)
+        self._rows: dict[uuid.UUID, int] = {}  # newest number per call: a burst of rows is one hint, and so are those of many calls
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._layer_away_until = 0.0
@@ -89,11 +88,11 @@ class Publisher:
 
     def rows(self, public_id: uuid.UUID, seq: int) -> None:
         with self._lock:
-            waiting = public_id in self._rows
+            waiting = bool(self._rows)
             self._rows[public_id] = max(seq, self._rows.get(public_id, 0))
-        if not waiting and not self._put(RowsOf(public_id)):
+        if not waiting and not self._put(Rows()):
             with self._lock:
-                self._rows.pop(public_id, None)
+                self._rows.clear()
 
     def stop(self, *, within_s: float = GOODBYE_S) -> None:
         """Publish what waits, for so long at most, drop the rest and end the thread."""
@@ -105,7 +104,7 @@ class Publisher:
         thread.join(within_s)
         self._abandoned = True
 
-    def _put(self, item: TaskCall | Hint | RowsOf) -> bool:
+    def _put(self, item: TaskCall | Hint | Rows) -> bool:
         try:
             self._queue.put_nowait(item)
         except queue.Full:
@@ -131,7 +130,7 @@ class Publisher:
         finally:
             loop.close()
 
-    def _publish_safely(self, item: TaskCall | Hint | RowsOf, loop: asyncio.AbstractEventLoop) -> None:
+    def _publish_safely(self, item: TaskCall | Hint | Rows, loop: asyncio.AbstractEventLoop) -> None:
         """Whatever kombu, redis, the layer or a socket raises: counted, logged, and the thread lives on."""
         try:
             self._publish(item, loop)
@@ -141,17 +140,17 @@ class Publisher:
                 self._layer_away_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
             log.warning("Nobody took what was published", extra={"what": type(item).__name__, "problem": type(problem).__name__})
 
-    def _publish(self, item: TaskCall | Hint | RowsOf, loop: asyncio.AbstractEventLoop) -> None:
+    def _publish(self, item: TaskCall | Hint | Rows, loop: asyncio.AbstractEventLoop) -> None:
         match item:
             case TaskCall(task, args):
                 task.apply_async(args, retry=False)
                 self.counts.published += 1
             case Hint(call_sid, hint):
                 self._send(loop, lambda layer: live.tell(layer, call_sid, hint))
-            case RowsOf(public_id):
+            case Rows():
                 with self._lock:
-                    seq = self._rows.pop(public_id, 0)
-                self._send(loop, lambda layer: live.tell_rows(layer, public_id, seq))
+                    written, self._rows = self._rows, {}
+                self._send(loop, lambda layer: live.tell_rows(layer, written))
 
     def _send(self, loop: asyncio.AbstractEventLoop, message: Callable[[live.Layer], Coroutine[Any, Any, None]]) -> None:
         if time.monotonic() < self._layer_away_until:

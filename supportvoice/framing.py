@@ -119,14 +119,14 @@ class Framed(picows.WSListener):  # type: ignore[misc]
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise picows.WSProtocolError(picows.WSCloseCode.PROTOCOL_ERROR, "no extension was agreed on")
         kind = frame.msg_type
-        if kind is CLOSE:
+        if kind is TEXT and frame.fin and self._kind is None and not self.closing:  # nearly every one
+            self._hear_text(frame.get_payload_as_bytes())
+        elif kind is CLOSE:
             self._closed_by_peer(transport, frame)
         elif self.closing:
             return
         elif kind is PING:
             transport.send_pong(frame.get_payload_as_bytes())
-        elif kind is TEXT and frame.fin and self._kind is None:  # nearly every one
-            self._hear_text(frame.get_payload_as_bytes())
         elif kind in (TEXT, BINARY, CONTINUATION):
             self._piece(kind, frame)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -92,8 +92,9 @@ class PageSocket:
     def reader(self, viewer: Viewer) -> Reader:
         raise NotImplementedError
 
-    def group(self) -> str:
-        raise NotImplementedError
+    def concerns(self, hint: Mapping[str, Any]) -> bool:
+        """Whether the rows that were written are shown on this page."""
+        return True
 
     def tell(self) -> None:
         """The trail, who looks at what. Raises NotTold."""
@@ -166,23 +167,23 @@ class PageSocket:
             pass
 
     async def _hear_hints(self) -> None:
-        """Wakes the reader at each hint. A layer that is away is asked again; the poll goes on meanwhile."""
-        layer, group = get_channel_layer(), self.group()
+        """Wakes the reader at each hint that concerns it. A layer that is away is asked again; the poll goes on meanwhile."""
+        layer = get_channel_layer()
         while layer is not None:
             channel = ""
             try:
                 channel = await layer.new_channel()
-                await layer.group_add(group, channel)
+                await layer.group_add(live.ROWS, channel)
                 while True:
-                    await layer.receive(channel)
-                    self.wake.set()
+                    if self.concerns(await layer.receive(channel)):
+                        self.wake.set()
             except (OSError, RedisError):
                 log.warning("console hears no hints; it polls")
                 await asyncio.sleep(LAYER_PAUSE_S)
             finally:
                 if channel:
                     with suppress(OSError, RedisError, TimeoutError):
-                        await asyncio.wait_for(layer.group_discard(group, channel), 1.0)
+                        await asyncio.wait_for(layer.group_discard(live.ROWS, channel), 1.0)
 
     async def _why_not(self, viewer: Viewer) -> int:
         """With which code to close, now that the page's user may see something else; 0 while nothing changed."""
@@ -233,9 +234,6 @@ class LiveSocket(PageSocket):
     def reader(self, viewer: Viewer) -> Reader:
         return LiveReader(viewer)
 
-    def group(self) -> str:
-        return live.ROWS_OF_ALL
-
 
 class CallSocket(PageSocket):
     """One call, from the cursor in the query string: `?after=<event number>&line=<transcript line>`."""
@@ -244,8 +242,8 @@ class CallSocket(PageSocket):
         public_id = self.scope["url_route"]["kwargs"]["public_id"]
         return CallReader(public_id, viewer, after=self._cursor("after"), line=self._cursor("line"))
 
-    def group(self) -> str:
-        return live.rows_group(self.scope["url_route"]["kwargs"]["public_id"])
+    def concerns(self, hint: Mapping[str, Any]) -> bool:
+        return str(self.scope["url_route"]["kwargs"]["public_id"]) in hint["calls"]
 
     def tell(self) -> None:
         """As the page does, so that a page and its socket are one line; a socket may come without its page."""

@@ -83,7 +83,7 @@ def say(call: CallSession, text: str) -> None:
 async def hint(call: CallSession) -> None:
     layer = get_channel_layer()
     assert layer is not None
-    await live.tell_rows(layer, call.public_id, 99)
+    await live.tell_rows(layer, {call.public_id: 99})
 
 
 def path_of(call: CallSession, cursor: str = "") -> str:

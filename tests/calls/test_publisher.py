@@ -87,22 +87,21 @@ def test_a_frozen_broker_fills_the_queue_and_no_further(frozen: Path) -> None:
     publisher.stop(within_s=0)
 
 
-def test_hints_reach_the_groups_of_the_call_and_of_its_pages() -> None:
+def test_hints_reach_the_groups_of_the_call_and_of_all_pages() -> None:
     layer = Layer()
     publisher = Publisher(layer=lambda: layer)
     public_id = uuid.UUID(int=7)
     publisher.tell("CA1", live.SESSION)
     publisher.rows(public_id, 12)
     publisher.stop()
-    rows = {"type": "rows.written", "call": str(public_id), "seq": 12}
+    rows = {"type": "rows.written", "calls": {str(public_id): 12}}
     assert layer.sent == [
         ("call.CA1", {"type": "live.hint", "hint": "session"}),
-        (f"rows.{public_id.hex}", rows),
-        ("rows.all", rows),
+        ("rows", rows),
     ]
 
 
-def test_a_burst_of_rows_is_one_hint_with_the_newest_number() -> None:
+def test_a_burst_of_rows_of_many_calls_is_one_hint_with_their_newest_numbers() -> None:
     layer = Layer()
 
     def slow_to_find() -> Layer:
@@ -112,9 +111,12 @@ def test_a_burst_of_rows_is_one_hint_with_the_newest_number() -> None:
     publisher = Publisher(layer=slow_to_find)
     publisher.tell("CA1", live.SESSION)  # keeps the thread busy while the burst comes
     for seq in range(1, 501):
-        publisher.rows(uuid.UUID(int=7), seq)
+        for number in (1, 2):
+            publisher.rows(uuid.UUID(int=number), seq)
+    ends = {str(uuid.UUID(int=number)): 500 for number in (1, 2)}
     publisher.stop(within_s=10)
-    assert [message["seq"] for group, message in layer.sent if group == "rows.all"] in ([500], [1, 500])
+    told = [message["calls"] for group, message in layer.sent if group == "rows"]
+    assert told in ([ends], [{str(uuid.UUID(int=1)): 1}, ends])
 
 
 def test_after_a_failure_hints_are_dropped_for_a_while_instead_of_queueing(refusing: Path) -> None:
