@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from django.utils import timezone
 
 from bridge import stream_token
 from bridge.ports import Closing
-from calls import handover, ladder, parked, resuming, services, sessions
+from calls import handover, ladder, parked, rescue, resuming, services, sessions
 from calls.models import CallSession, EndReason, Rung, Status, VapiState
 from calls.webhooks import spoken
 from tests.builders import a_line
@@ -53,6 +54,20 @@ def test_the_resume_door_keeps_the_session_of_a_parked_agent_and_asks_for_no_oth
     assert states(call) == [(0, VapiState.LIVE)]
     assert sessions.open_sessions(call_sid=call.call_sid) == sessions.left_over(now=timezone.now() + timedelta(hours=1)) == []
     assert parked.is_kept(call_sid=call.call_sid, epoch=0)
+
+
+@pytest.mark.parametrize("how", ["dead", "claimed"])
+def test_the_agent_of_a_process_that_is_gone_is_not_waited_for(how: str) -> None:
+    call, now, boot, other = broken(said=False), timezone.now(), uuid.uuid4(), uuid.uuid4()
+    for each in (boot, other):
+        rescue.begin(boot=each, at=now)
+    CallSession.objects.filter(pk=call.pk).update(held_by=boot)
+    rescue.died(boot=boot, at=now)
+    if how == "claimed":
+        (beat,) = rescue.beats(but=other)
+        assert rescue.claim(rescue.Sign(beat, 0.0), by=other, at=now, now=1.0) is not None
+    ask(call)
+    assert states(call) == [(0, VapiState.LIVE), (1, VapiState.ASKED)]
 
 
 @pytest.mark.parametrize("said", [True, False])
