@@ -42,7 +42,7 @@ def seconds() -> float | None:
 
 def lock_seconds() -> float:
     """Infinite: as long as the connection's settings say."""
-    return max(AT_LEAST_S, min(_of_thread.lock_seconds, _of_thread.until - time.monotonic()))
+    return _of_thread.lock_seconds
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def of(seconds: float | None) -> Iterator[None]:
 
 @contextmanager
 def until(moment: float) -> Iterator[None]:
-    """Inside, no question of this thread waits beyond that moment, in monotonic seconds."""
+    """Inside, this thread waits for no answer beyond that moment, in monotonic seconds; for SQLite's lock it does."""
     before = _of_thread.until
     _of_thread.until = min(before, moment)
     try:

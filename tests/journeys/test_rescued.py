@@ -59,7 +59,9 @@ class OnTheLine:
 
     def served_s(self) -> float:
         """From the strike until the next agent's first words."""
-        return min(final.started_at for final in self.phone.heard if final.clip_name == "cut_off") - self.struck_at
+        words = [final.started_at for final in self.phone.heard if final.clip_name == "cut_off"]
+        assert words, (self.mode, [(moment.what, round(moment.at - self.struck_at, 2)) for moment in self.phone.timeline])
+        return min(words) - self.struck_at
 
 
 def serving(house: House) -> list[int]:
