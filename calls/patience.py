@@ -1,27 +1,23 @@
 """How long this thread waits for the database to answer one question. Where a caller waits, less than elsewhere.
 
 The roof's connections to PostgreSQL ask here (`supportvoice.postgres`). SQLite answers at once but for its lock: for that a
-thread waits a second (`supportvoice.sqlite3`), or as long as `of_a_lock` says. Many questions to a database that is slow, and
-not away, add up: `until` bounds their sum. Commands and workers, which may migrate and tidy up for minutes, wait as long as it
-takes.
+thread waits a second (`supportvoice.sqlite3`), or as long as `of_a_lock` says. Commands and workers, which may migrate and
+tidy up for minutes, wait as long as it takes.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 ELSEWHERE_S = 2.0
 WHERE_A_CALLER_WAITS_S = 0.3
-AT_LEAST_S = 0.001  # what is here already is taken
 
 
 class _Patience(threading.local):
     seconds: float | None = None
     lock_seconds: float = float("inf")
-    until: float = float("inf")  # monotonic
 
 
 _of_thread = _Patience()
@@ -34,10 +30,7 @@ def serving() -> None:
 
 def seconds() -> float | None:
     """None: as long as it takes."""
-    if _of_thread.until == float("inf"):
-        return _of_thread.seconds
-    left = max(AT_LEAST_S, _of_thread.until - time.monotonic())
-    return left if _of_thread.seconds is None else min(left, _of_thread.seconds)
+    return _of_thread.seconds
 
 
 def lock_seconds() -> float:
@@ -63,14 +56,3 @@ def of(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         _of_thread.seconds = before
-
-
-@contextmanager
-def until(moment: float) -> Iterator[None]:
-    """Inside, this thread waits for no answer beyond that moment, in monotonic seconds; for SQLite's lock it does."""
-    before = _of_thread.until
-    _of_thread.until = min(before, moment)
-    try:
-        yield
-    finally:
-        _of_thread.until = before

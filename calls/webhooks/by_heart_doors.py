@@ -1,13 +1,11 @@
 """What Twilio's doors say while the database is away: from the signed request, this process's memory, and marks on the disk.
 
 `or_by_heart` asks the rows first, unless the database is known to be away. One that was only busy is asked a second time:
-what is in the rows is worth more than what is known by heart. One that is slow has a second for all it is asked: the caller
-hears nothing meanwhile. What Twilio tells meanwhile goes to the spool.
+what is in the rows is worth more than what is known by heart. What Twilio tells meanwhile goes to the spool.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
@@ -24,7 +22,6 @@ from calls.webhooks.knock import Knock
 
 P = ParamSpec("P")
 TRIES = 2
-IN_ALL_S = 1.0  # for both, as far as it is answers that are waited for
 Door = Callable[Concatenate[Knock, P], HttpResponse]
 
 
@@ -35,12 +32,11 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
         @wraps(view)
         def door(knock: Knock, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             keeper = the_keeper()
-            until = time.monotonic() + IN_ALL_S
             for _ in range(TRIES):
                 if keeper.is_away:
                     break
                 try:
-                    with patience.of(patience.WHERE_A_CALLER_WAITS_S), patience.until(until):
+                    with patience.of(patience.WHERE_A_CALLER_WAITS_S):
                         by_heart.enter(knock.call_sid)
                         return view(knock, *args, **kwargs)
                 except (OperationalError, InterfaceError):
