@@ -12,11 +12,12 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
 
-# Journeys come second: they keep time on real sockets, and mostly wait. Those of a file share a house.
+# Journeys come second: they keep time on real sockets, and mostly wait. Those of a file share a house. Who kills has the machine alone.
 test: $(VENV)/.dev
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest -n 2 -m "not journey and not load and not long"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "journey and not load"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "journey and not load and not alone"
+	$(BIN)/python -m pytest -m "journey and not load and alone"
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -31,6 +31,7 @@ def played(directory: Path, *rows: str, planted: str = "") -> list[Placed]:
 
 
 @pytest.mark.journey
+@pytest.mark.alone
 def test_a_handful_of_faults_costs_no_caller_anything(tmp_path: Path) -> None:
     calls = played(tmp_path, *HANDFUL)
     assert {call.row.name: call.verdicts for call in calls} == {name: [] for name in HANDFUL}

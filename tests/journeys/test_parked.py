@@ -11,7 +11,7 @@ from tests.journeys.house import House
 from tests.journeys.test_calls import heard
 from tests.journeys.test_rescued import GOES_ON, on_one_child, serving, standing_still
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.alone]
 
 
 def test_a_caller_whose_stream_breaks_hears_the_rest_of_the_sentence_from_the_same_agent(house: House) -> None:

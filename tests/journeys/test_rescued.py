@@ -28,7 +28,7 @@ from supportvoice.laboratory.runs import Ways
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.alone]
 
 GOES_ON, STAYS = "next_verb", "stay"
 WITHIN_S = {GOES_ON: 3.0, STAYS: 4.0}

@@ -17,7 +17,7 @@ from tests.journeys.conftest import lived_in
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_rescued import GOES_ON, STAYS, WITHIN_S, OnTheLine, placed, struck, went_on_with_the_agent
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.alone]
 
 ELSEWHERE = "UPDATE calls_processlease SET place = 'another-machine pid:[1] 1 1'"
 
