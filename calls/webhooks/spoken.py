@@ -19,7 +19,6 @@ from calls.callbacks import E164
 from calls.models import CallbackRequest, CallSession
 
 NO_AGENT_HERE = "Sorry, nobody answers this number. Please check the number and call again. Goodbye."
-CALL_ME_BACK = "1"
 ONE_MOMENT = "One moment, please."
 LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the tone, and we will call you back."
 ALL_TALKING = "All our agents are talking."
