@@ -15,6 +15,7 @@ from tests.journeys.house import House
 
 CALLER = "+14155550100"
 TOKEN = re.compile(rb'name="token" value="([^"]+)"')
+AUDIO_URL = re.compile(r"/transport(?![/\w])")  # Vapi's; a stack that is dumped names files of kombu/transport/
 SPOKEN = [clip.text for clip in CLIPS.values() if len(clip.text) > 12]
 
 
@@ -50,8 +51,8 @@ def assert_logs_are_clean(house: House) -> None:
         secrets.password,
         *SPOKEN,
     ]
-    forbidden += ["alex@example.com", "phone support agent", "/transport", "five failed"]
+    forbidden += ["alex@example.com", "phone support agent", "five failed"]
     forbidden += [token.decode() for phone in house.phones for document in phone.documents for token in TOKEN.findall(document.body)]
-    found = [text for text in forbidden if text in logs]
+    found = [text for text in forbidden if text in logs] + AUDIO_URL.findall(logs)
     assert not found, f"{len(found)} canaries stand in the logs: {found}"
     assert logs.strip(), "the logs are empty: nothing was looked at"
