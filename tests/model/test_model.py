@@ -1,7 +1,7 @@
 """Every state one call can get into, with its bridges, its agents and its caller, under faults: none of them loses the caller.
 
-The bound here is one fault, wherever it may strike, and two agents (`MODEL_FAULTS=2`: `make model`). Each guard that is left
-out is found within as many faults as it is there for.
+The bound here is one fault, wherever it may strike, and two agents; `make model` says how many states those are. Each guard that is
+left out is found within as many faults as it is there for.
 """
 
 from __future__ import annotations
