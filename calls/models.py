@@ -15,8 +15,13 @@ from django.db import models
 from django.db.models import Q
 
 from agents.models import PhoneLine, Team, TemplateVersion
-from calls.lease_rows import ProcessLease as ProcessLease  # Django finds it here
+from calls.in_turn_rows import LastRun as LastRun  # Django finds the tables of other modules here
+from calls.lease_rows import ProcessLease as ProcessLease
+from calls.queue_rows import AgentPlace as AgentPlace
+from calls.queue_rows import LineLimit as LineLimit
+from calls.queue_rows import Waiting as Waiting
 from calls.returning_rows import Compared as Compared
+from calls.spool_rows import SpoolMark as SpoolMark
 
 
 class Channel(models.TextChoices):
@@ -544,8 +549,3 @@ class SecondFactor(models.Model):
 
     def __str__(self) -> str:
         return f"authenticator app of {self.user}"
-
-
-from calls.queue_rows import AgentPlace, LineLimit, Waiting  # noqa: E402, F401 - tables of their own module
-from calls.spool_rows import LastRun as LastRun  # noqa: E402
-from calls.spool_rows import SpoolMark as SpoolMark  # noqa: E402

@@ -1,7 +1,4 @@
-"""How far a spool file has been read, written in the same transaction as what was read: so no line of it is told twice.
-
-And whose turn it was to sweep, and when.
-"""
+"""How far a spool file has been read, written in the same transaction as what was read: so no line of it is told twice."""
 
 from __future__ import annotations
 
@@ -13,19 +10,6 @@ class SpoolMark(models.Model):
 
     name = models.CharField(max_length=80, unique=True)
     number = models.PositiveBigIntegerField()  # of the last line that is stored
-
-    class Meta:
-        default_permissions = ()  # nobody edits it, and no page asks
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class LastRun(models.Model):
-    """When something scheduled was last begun, by anybody; a conditional UPDATE says who begins it next."""
-
-    name = models.CharField(max_length=40, unique=True)
-    at = models.DateTimeField()
 
     class Meta:
         default_permissions = ()  # nobody edits it, and no page asks

@@ -185,15 +185,17 @@ def test_a_caller_who_hangs_up_meanwhile_leaves_nobody_behind() -> None:
     assert len(caller.at_vapi()) == 1
 
 
-def test_when_nobody_comes_the_agent_is_ended_and_the_next_one_is_asked_for_the_stream_that_is_late() -> None:
-    async def broken(caller: Caller, pipe: Any) -> None:
-        pipe.abort()
-        await caller.until(lambda: CallSession.objects.filter(closed_epoch=0).exists())
-        assert await caller.at_the_door() == ladder.Resume()
-        await caller.until(lambda: caller.row.vapi_sessions.count() == 2)
-        await caller.until(lambda: nobody_is_left(caller))
+async def is_broken_and_replaced(caller: Caller, pipe: Any) -> None:
+    """The stream breaks, Twilio asks, and another agent is asked for although nobody came."""
+    pipe.abort()
+    await caller.until(lambda: CallSession.objects.filter(closed_epoch=0).exists())
+    assert await caller.at_the_door() == ladder.Resume()
+    await caller.until(lambda: caller.row.vapi_sessions.count() == 2)
+    await caller.until(lambda: nobody_is_left(caller))
 
-    caller = on_a_call(broken, parking=lambda: Parking(waits_s=1.0))
+
+def test_when_nobody_comes_the_agent_is_ended_and_the_next_one_is_asked_for_the_stream_that_is_late() -> None:
+    caller = on_a_call(is_broken_and_replaced, parking=lambda: Parking(waits_s=1.0))
     assert session_of(caller.row).state == VapiState.ASKED
     assert caller.detail("conversation-lost")["raw"] == "its agent waited in vain"
 
@@ -211,14 +213,7 @@ def test_when_nobody_asks_the_agent_is_ended_and_the_door_asks_for_the_next_one(
 
 
 def test_an_agent_that_is_gone_meanwhile_is_replaced_at_once() -> None:
-    async def broken(caller: Caller, pipe: Any) -> None:
-        pipe.abort()
-        await caller.until(lambda: CallSession.objects.filter(closed_epoch=0).exists())
-        assert await caller.at_the_door() == ladder.Resume()
-        await caller.until(lambda: caller.row.vapi_sessions.count() == 2)
-        await caller.until(lambda: nobody_is_left(caller))
-
-    on_a_call(broken, parking=lambda: Parking(waits_s=60.0), close_after_s=3.0)
+    on_a_call(is_broken_and_replaced, parking=lambda: Parking(waits_s=60.0), close_after_s=3.0)
 
 
 def test_a_process_that_is_told_to_leave_parks_nobody_any_more() -> None:
