@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
+from bridge.errors import VapiError
 from bridge.ports import CallRef
 from calls import inbox, publisher, sessions, tasks
 from calls.models import VapiAccount, VapiSession
@@ -21,15 +23,16 @@ def create(ref: CallRef, n: int, clients: Mapping[VapiAccount, sessions.Vapi], *
     try:
         mine = VapiSession.objects.filter(call__call_sid=ref.call_sid, call__epoch=ref.epoch, n=n)
         for pk in mine.values_list("pk", flat=True):
-            _start(pk, clients, from_another=from_another)
+            if _start(pk, clients, from_another=from_another):
+                _end_former(ref.call_sid, clients)
     except Exception as problem:
         where = {"problem": type(problem).__name__, "where": _place_of(problem)}
         log.error("The consumer's own start of a conversation broke", extra={"call": ref.short_id, **where})
 
 
-def _start(pk: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_another: bool = False) -> None:
-    """This session, or the one that is asked for instead when it fails."""
-    started, client = False, clients.get(VapiAccount(sessions.account_of(pk=pk)), clients[VapiAccount.MAIN])
+def _start(pk: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_another: bool = False) -> bool:
+    """This session, or the one that is asked for instead when it fails. True when one of them lives, by our hand."""
+    started, client = False, _client_of(pk, clients)
     try:
         started = sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client, from_another=from_another)
     finally:
@@ -38,7 +41,19 @@ def _start(pk: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_anothe
     if started:
         inbox.catch_up(vapi_session_pk=pk, at=datetime.now(tz=UTC))
     elif (instead := sessions.asked_instead(pk=pk)) is not None:
-        _start(instead, clients)
+        return _start(instead, clients)
+    return started
+
+
+def _end_former(call_sid: str, clients: Mapping[VapiAccount, sessions.Vapi]) -> None:
+    """What the worker that is not there would have done too: the agent before may go on at Vapi, with a process that stands still."""
+    for pk in sessions.open_sessions(call_sid=call_sid):
+        with suppress(VapiError):  # the sweep tries again
+            sessions.end_session(pk=pk, client=_client_of(pk, clients), at=datetime.now(tz=UTC))
+
+
+def _client_of(pk: int, clients: Mapping[VapiAccount, sessions.Vapi]) -> sessions.Vapi:
+    return clients.get(VapiAccount(sessions.account_of(pk=pk)), clients[VapiAccount.MAIN])
 
 
 def _place_of(problem: Exception) -> str:

@@ -19,7 +19,7 @@ from bridge.errors import VapiRefused
 from bridge.ports import CallRef
 from bridge.sandbox import malformed
 from bridge.sandbox.faults import CREATE, Faults
-from calls import orphans, sessions
+from calls import orphans, resuming, sessions
 from calls.creating import create
 from calls.models import CallSession, EndReason, Status, VapiAccount, VapiSession, VapiState
 from calls.services import end_call
@@ -285,6 +285,16 @@ def test_what_the_consumers_own_create_left_is_found_by_the_task_it_asks_for(
 
 
 # -- bad answers to a create -----------------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_makes_its_own_agent_ends_the_one_before_it_which_no_worker_does(house: House) -> None:
+    call = a_call(status=Status.STREAMING, stream_epoch=0)
+    assert start(house, call)
+    assert resuming.here(call_sid=call.call_sid, epoch=0, raw="socket closed with 1011", at=timezone.now()) is not None
+    create(CallRef(call_sid=call.call_sid, epoch=0, short_id=call.short_id), 1, {VapiAccount.MAIN: house})
+    former, now = call.vapi_sessions.order_by("n")
+    assert (former.state, now.state) == (VapiState.ENDED, VapiState.LIVE)
+    assert ["endedAt" in made.public for made in house.of(call.call_sid)] == [True, False]
 
 
 def test_whatever_a_create_is_answered_with_no_call_stays_at_vapi(house: House) -> None:
