@@ -19,6 +19,7 @@ class ProcessLease(models.Model):
     counter = models.PositiveBigIntegerField(default=0)
     born_at = models.DateTimeField()
     dead_at = models.DateTimeField(null=True, blank=True)  # whoever started it saw it die: nobody need wait
+    frozen_at = models.DateTimeField(null=True, blank=True)  # whoever started it hears nothing of it any more, though it is there
     claimed_by = models.UUIDField(null=True, blank=True)
     claimed_at = models.DateTimeField(null=True, blank=True)
 

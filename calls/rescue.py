@@ -58,8 +58,9 @@ REDIRECTS_AT_ONCE = 8
 KEPT_FOR = timedelta(hours=1)  # a claimed lease; it is of no use but to be looked at
 
 # Asked two and four times a second, all life long: these statements are not put together anew.
-RENEW = "UPDATE calls_processlease SET counter = counter + 1 WHERE boot = %s AND dead_at IS NULL AND claimed_by IS NULL"
-BEATS = "SELECT boot, counter, dead_at IS NOT NULL, place FROM calls_processlease WHERE claimed_by IS NULL AND boot <> %s"
+RENEW = "UPDATE calls_processlease SET counter = counter + 1, frozen_at = NULL WHERE boot = %s AND dead_at IS NULL AND claimed_by IS NULL"
+BEATS = """SELECT boot, counter, dead_at IS NOT NULL, frozen_at IS NOT NULL, place FROM calls_processlease
+    WHERE claimed_by IS NULL AND boot <> %s"""
 
 
 class Twilio(Protocol):
@@ -74,6 +75,7 @@ class Beat(NamedTuple):
     boot: uuid.UUID
     counter: int
     is_dead: bool = False  # somebody saw it die, or sees that it is not there
+    is_frozen: bool = False  # it is there, and whoever started it hears nothing of it
 
 
 class Sign(NamedTuple):
@@ -97,7 +99,7 @@ class Observer:
             seen = before.get(beat.boot)
             moved = seen is None or seen.beat.counter != beat.counter
             self._signs[beat.boot] = Sign(beat, now if seen is None or moved else seen.at)
-        return [sign for sign in self._signs.values() if sign.beat.is_dead or now - sign.at >= self._lease]
+        return [sign for sign in self._signs.values() if sign.beat.is_dead or sign.beat.is_frozen or now - sign.at >= self._lease]
 
     def forget(self) -> None:
         """Time everybody anew."""
@@ -124,12 +126,20 @@ def died(*, boot: uuid.UUID, at: datetime) -> None:
     ProcessLease.objects.filter(pk=lease.pk, dead_at=None).update(dead_at=at)
 
 
+def frozen(*, boot: uuid.UUID, at: datetime) -> None:
+    """Whoever started this process has heard nothing of it for as long as a lease lasts. It takes that back itself if it can."""
+    ProcessLease.objects.filter(boot=boot, dead_at=None).update(frozen_at=at)
+
+
 def beats(*, but: uuid.UUID, is_gone: Callable[[str], bool] = lambda place: False) -> list[Beat]:
     """The leases of all others that nobody has claimed."""
     with connection.cursor() as cursor:
         cursor.execute(BEATS, [_as_stored(but)])
         rows = cursor.fetchall()
-    return [Beat(uuid.UUID(str(boot)), counter, bool(is_dead) or is_gone(place)) for boot, counter, is_dead, place in rows]
+    return [
+        Beat(uuid.UUID(str(boot)), counter, bool(is_dead) or is_gone(place), bool(is_frozen))
+        for boot, counter, is_dead, is_frozen, place in rows
+    ]
 
 
 def _as_stored(boot: uuid.UUID) -> Any:
@@ -160,7 +170,8 @@ class Rescue:
 
 def claim(sign: Sign, *, by: uuid.UUID, at: datetime, now: float) -> list[Rescue] | None:
     """Take over the calls of a process, if it has given no sign since. None: somebody else did, or it has."""
-    lease = ProcessLease.objects.filter(Q(counter=sign.beat.counter) | Q(dead_at__isnull=False), boot=sign.beat.boot, claimed_by=None)
+    no_sign = Q(counter=sign.beat.counter) | Q(dead_at__isnull=False) | Q(frozen_at__isnull=False)
+    lease = ProcessLease.objects.filter(no_sign, boot=sign.beat.boot, claimed_by=None)
     with transaction.atomic():
         if lease.update(claimed_by=by, claimed_at=at) == 0:
             return None

@@ -31,16 +31,16 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def die_with_pipe(fd: int, told: Callable[[], None] = lambda: None) -> None:
+def die_with_pipe(fd: int, told: Callable[[bytes], None] = lambda word: None) -> None:
     """Exit at once when the other end of `fd` closes. A thread watches, so a stuck event loop does not matter.
 
-    `told` is called in that thread at every byte that comes.
+    `told` is called in that thread with every byte that comes.
     """
 
     def watch() -> None:
         try:
-            while os.read(fd, 1):
-                told()
+            while word := os.read(fd, 1):
+                told(word)
         except OSError:
             pass
         os._exit(1)

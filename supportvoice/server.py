@@ -8,6 +8,9 @@ the processes.
 
 A child that alone is told to leave says so to the parent, which starts another in its place at once. As soon as somebody
 else serves, the one that leaves accepts nothing more: what is new goes to those who stay.
+
+A child that stands still is there and answers nothing: the parent gives its calls to the others at once. Where nobody can take
+them, because it is alone or the database cannot be told, the parent ends it: its callers' sockets end, and Twilio asks what is next.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -34,6 +37,7 @@ from supportvoice.duty import Duty
 from supportvoice.framing import MESSAGE_BYTES
 from supportvoice.guards import GuardedHttp, GuardedSocket
 from supportvoice.lifeline import die_with_pipe
+from supportvoice.presence import ASK_S, Presence
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +53,10 @@ HAND_ON_S = 25.0  # for a call that was asked to go on elsewhere; it goes within
 REST_WITHIN_S = 1.0
 RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
 
-SERVES, LEAVING, RELIEVED = b"r", b"l", b"a"  # a child's words to its parent, and the parent's to it
+GIVEN_AWAY_WITHIN_S = 1.0
+
+SERVES, LEAVING, HERE = b"r", b"l", b"h"  # a child's words to its parent
+RELIEVED, ARE_YOU_THERE = b"a", b"q"  # the parent's to its child
 
 
 class CallServer(uvicorn.Server):
@@ -98,9 +105,12 @@ class CallServer(uvicorn.Server):
         self._duty.watchdog.start()
         self._tell(SERVES)
 
-    def relieve(self) -> None:
-        """From any thread: somebody else accepts what is new."""
-        self._relieved = True
+    def heed(self, word: bytes) -> None:
+        """The parent's, in any thread."""
+        if word == ARE_YOU_THERE:
+            self._tell(HERE)
+        else:
+            self._relieved = True
 
     def _tell(self, word: bytes) -> None:
         if self._started is not None:
@@ -187,7 +197,7 @@ def serve_as_child(
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its info lines name clients
     server = CallServer(configured(app), duty=duty, drain_s=drain_s, started=lifeline, at_rest=at_rest)
     sys.setswitchinterval(SWITCH_S)
-    die_with_pipe(lifeline.fileno(), server.relieve)
+    die_with_pipe(lifeline.fileno(), server.heed)
     server.run(sockets=[listening])
 
 
@@ -197,7 +207,9 @@ class Child:
     lifeline: socket.socket
     boot: uuid.UUID  # this life of it, and no other
     born: float
+    presence: Presence
     ready: bool = False
+    given_away: bool = False  # its calls, because it does not answer
 
 
 class StartFailed(Exception):
@@ -216,6 +228,7 @@ class Parent:
     home: Path  # where `supportvoice` is imported from
     on_ready: Callable[[], None] | None = None  # called once, when every child serves
     bury: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child died
+    give_away: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child does not answer; may raise anything
     program: str = "supportvoice.child"
     children: dict[int, Child] = field(default_factory=dict)
     departing: dict[Child, asyncio.Task[None]] = field(default_factory=dict)  # told to leave alone, replaced, still with calls
@@ -223,7 +236,7 @@ class Parent:
     stillborn: int = 0
     announced: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    burials: set[asyncio.Task[None]] = field(default_factory=set)
+    errands: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -282,8 +295,10 @@ class Parent:
             start_new_session=True,  # Ctrl-C at a terminal goes to everybody in the session: the parent answers for all
         )
         theirs.close()
-        child = Child(process, ours, boot, born=time.monotonic())
+        child = Child(process, ours, boot, born=time.monotonic(), presence=Presence(time.monotonic()))
         self.children[number] = child
+        if self.give_away is not None:
+            self._send(self._look_after(child, self.give_away))
         if self.stopping.is_set():  # the signal came while we were starting this one
             process.send_signal(signal.SIGTERM)
         return child
@@ -297,6 +312,9 @@ class Parent:
                     child.ready, self.stillborn = True, 0
                     self._announce()
                     self._relieve()
+                elif said == HERE:
+                    child.presence.answered(time.monotonic())
+                    child.given_away = False
                 elif not self.stopping.is_set():
                     return None
         child.lifeline.close()
@@ -330,9 +348,35 @@ class Parent:
     def _bury(self, child: Child) -> None:
         """Nobody waits for it: the next child is started meanwhile, and may look after the calls of this one."""
         if self.bury is not None:
-            burial = asyncio.create_task(asyncio.to_thread(self.bury, child.boot))
-            self.burials.add(burial)
-            burial.add_done_callback(self.burials.discard)
+            self._send(asyncio.to_thread(self.bury, child.boot))
+
+    def _send(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        self.errands.add(task)
+        task.add_done_callback(self.errands.discard)
+
+    async def _look_after(self, child: Child, give_away: Callable[[uuid.UUID], None]) -> None:
+        """Ask it whether it is there, for as long as it lives."""
+        while child.process.returncode is None:
+            await asyncio.sleep(ASK_S)
+            with contextlib.suppress(OSError):  # it is dead, or has not read for a minute
+                child.lifeline.send(ARE_YOU_THERE)
+            if child.presence.is_missed(time.monotonic()) and child.ready and not child.given_away:
+                child.given_away = True
+                await self._give_away(child, give_away)
+
+    async def _give_away(self, child: Child, give_away: Callable[[uuid.UUID], None]) -> None:
+        log.error("a serving process does not answer: others have its calls now", extra={"pid": child.process.pid})
+        try:
+            async with asyncio.timeout(GIVEN_AWAY_WITHIN_S):
+                await asyncio.to_thread(give_away, child.boot)
+            is_told = True
+        except Exception as problem:  # whatever the database raises
+            log.warning("that it does not answer could not be told", extra={"problem": type(problem).__name__})
+            is_told = False
+        others = [other for other in self.children.values() if other is not child and other.ready and not other.given_away]
+        if not (is_told and others) and child.given_away:
+            child.process.kill()
 
     async def _kill_all(self, keepers: list[asyncio.Task[None]]) -> None:
         for child in (*self.children.values(), *self.departing):

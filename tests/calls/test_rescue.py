@@ -59,6 +59,29 @@ def test_a_process_that_was_seen_to_die_is_claimed_without_a_wait() -> None:
     assert [sign.beat.boot for sign in Observer().look([Beat(A, 5, is_dead=True)], 3.0)] == [A]
 
 
+def test_a_process_that_does_not_answer_whoever_started_it_is_claimed_without_a_wait() -> None:
+    assert [sign.beat.boot for sign in Observer().look([Beat(A, 5, is_frozen=True)], 3.0)] == [A]
+
+
+@pytest.mark.django_db
+def test_a_process_told_to_be_frozen_loses_its_calls_whatever_it_counted_last_and_twilio_is_asked_at_once() -> None:
+    carried()
+    rescue.frozen(boot=A, at=timezone.now())
+    [beat] = rescue.beats(but=B)
+    [job] = rescue.claim(Sign(beat._replace(counter=6), 10.0), by=B, at=timezone.now(), now=12.0) or []
+    assert (beat.is_frozen, beat.is_dead, job.due) == (True, False, 12.0)
+    assert not rescue.renew(boot=A)
+
+
+@pytest.mark.django_db
+def test_a_frozen_process_that_wakes_before_anybody_took_its_calls_keeps_them() -> None:
+    carried()
+    rescue.frozen(boot=A, at=timezone.now())
+    assert rescue.renew(boot=A)
+    assert rescue.beats(but=B) == [Beat(A, 8)]
+    assert claimed(counter=7) is None
+
+
 @pytest.mark.django_db
 def test_a_process_whose_machine_says_that_it_is_gone_is_claimed_without_a_wait() -> None:
     rescue.begin(boot=A, at=timezone.now(), place="here 7")

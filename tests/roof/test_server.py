@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from supportvoice import server
 from supportvoice.duty import Duty
 from supportvoice.laboratory.ground import children, connected_to, descriptors
+from supportvoice.presence import ASK_S
 from supportvoice.watchdog import STUCK_S, TICK_S
 
 HOME = Path(__file__).resolve().parents[2]
@@ -43,9 +44,9 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serve(workers: int) -> AsyncIterator[Serving]:
+async def serve(workers: int, *more: str) -> AsyncIterator[Serving]:
     parent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.roof.toy_parent", str(workers)), stdout=asyncio.subprocess.PIPE, cwd=HOME
+        *(sys.executable, "-m", "tests.roof.toy_parent", str(workers), *more), stdout=asyncio.subprocess.PIPE, cwd=HOME
     )
     assert parent.stdout is not None
     try:
@@ -164,6 +165,28 @@ async def test_a_child_whose_event_loop_is_stuck_ends_by_itself_and_is_replaced(
         assert STUCK_S <= asyncio.get_running_loop().time() - began + TICK_S <= 2 * STUCK_S
         assert (await serving.get("/again")).endswith(b"/again 0")
         assert not alive(serving.children[0])
+
+
+async def test_the_calls_of_a_child_that_stands_still_are_given_away_and_it_is_not_touched() -> None:
+    async with serve(2) as serving:
+        os.kill(serving.children[0], signal.SIGSTOP)
+        assert serving.parent.stdout is not None
+        assert await asyncio.wait_for(serving.parent.stdout.readline(), 30) == b"given away\n"
+        await asyncio.sleep(2 * ASK_S)
+        assert alive(serving.children[0])
+        assert (await serving.get("/others")).endswith(b"/others 0")
+
+
+@pytest.mark.parametrize(("workers", "more"), [(2, ["nobody-is-told"]), (1, [])], ids=["nobody can be told", "there is no other"])
+async def test_a_child_that_stands_still_is_ended_and_replaced_where_nobody_can_take_its_calls(workers: int, more: list[str]) -> None:
+    async with serve(workers, *more) as serving, contextlib.AsyncExitStack() as calls:
+        sockets = [await calls.enter_async_context(serving.live()) for _ in range(8)]
+        stopped = next(pid for pid in serving.children if connected_to(sockets[0].local_address[1], [pid]))
+        os.kill(stopped, signal.SIGSTOP)
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(sockets[0].recv(), 30)
+        await until(lambda: not alive(stopped) and len(children(serving.parent.pid)) == workers)
+        assert (await serving.get("/again")).endswith(b"/again 0")
 
 
 async def test_kill_9_of_the_parent_leaves_no_child() -> None:

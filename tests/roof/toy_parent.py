@@ -1,12 +1,22 @@
-"""`serve` around the toy children, for tests that send signals: prints `port child-pid child-pid` when both serve."""
+"""`serve` around the toy children, for tests that send signals: prints `port child-pid child-pid` when both serve.
+
+It prints `given away` for a child that does not answer, or fails to as a database would.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from pathlib import Path
 
 from supportvoice.server import Parent, listen
+
+
+def give_away(boot: uuid.UUID) -> None:
+    if "nobody-is-told" in sys.argv:
+        raise OSError("The database is away.")
+    print("given away", flush=True)  # noqa: T201
 
 
 async def main() -> int:
@@ -17,7 +27,7 @@ async def main() -> int:
         print(listening.getsockname()[1], *pids, flush=True)  # noqa: T201
 
     home = Path(__file__).resolve().parents[2]
-    parent = Parent(listening, int(sys.argv[1]), "all", home, ready, program="tests.roof.toy_child")
+    parent = Parent(listening, int(sys.argv[1]), "all", home, ready, give_away=give_away, program="tests.roof.toy_child")
     return await parent.run()
 
 

@@ -57,7 +57,8 @@ class Command(BaseCommand):
 
             make_first_line()
             threading.Thread(target=numbers.say_at_start, name="numbers", daemon=True).start()  # nobody waits for Twilio
-            code = asyncio.run(self._serve(Parent(listening, options["workers"], options["role"], settings.BASE_DIR, ready, bury)))
+            parent = Parent(listening, options["workers"], options["role"], settings.BASE_DIR, ready, bury, give_away)
+            code = asyncio.run(self._serve(parent))
         if code:
             raise SystemExit(code)
 
@@ -71,6 +72,14 @@ def bury(boot: uuid.UUID) -> None:
         rescue.died(boot=boot, at=timezone.now())
     except DatabaseError as problem:
         log.warning("the death of a serving process could not be told", extra={"problem": type(problem).__name__})
+    finally:
+        connections.close_all()
+
+
+def give_away(boot: uuid.UUID) -> None:
+    """A child stands still: whoever looks after its calls need not wait. Raises what the database raises."""
+    try:
+        rescue.frozen(boot=boot, at=timezone.now())
     finally:
         connections.close_all()
 
