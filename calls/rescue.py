@@ -127,7 +127,7 @@ def died(*, boot: uuid.UUID, at: datetime) -> None:
 
 
 def frozen(*, boot: uuid.UUID, at: datetime) -> None:
-    """Whoever started this process has heard nothing of it for as long as a lease lasts. It takes that back itself if it can."""
+    """Whoever started this process hears nothing of it any more. It takes that back itself if it can."""
     ProcessLease.objects.filter(boot=boot, dead_at=None).update(frozen_at=at)
 
 

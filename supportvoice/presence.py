@@ -6,7 +6,7 @@ Pure: `now` is monotonic seconds of the one who asks.
 from __future__ import annotations
 
 ASK_S = 0.25
-MISSED_AFTER_S = 2.0  # as long as a lease lasts (`calls.rescue`)
+MISSED_AFTER_S = 1.5  # sooner than a lease ends (`calls.rescue`): nobody who stands still for a second is given up
 LATE_S = 1.0
 
 

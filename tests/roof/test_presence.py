@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calls.rescue import LEASE_S
 from supportvoice.presence import ASK_S, LATE_S, MISSED_AFTER_S, Presence
 
 
@@ -13,15 +14,16 @@ def every(s: float, *, start: float, end: float) -> list[float]:
     return [start + n * s for n in range(int((end - start) / s) + 1)]
 
 
-def test_who_does_not_answer_for_as_long_as_a_lease_lasts_is_missed() -> None:
+def test_who_does_not_answer_is_missed_sooner_than_its_lease_would_end_and_not_for_standing_still_a_second() -> None:
+    assert 1.0 + 2 * ASK_S <= MISSED_AFTER_S < LEASE_S
     assert missed_at(Presence(0.0), looks=every(ASK_S, start=0.0, end=3.0)) == every(ASK_S, start=MISSED_AFTER_S, end=3.0)
 
 
 def test_an_answer_begins_the_wait_anew() -> None:
     presence = Presence(0.0)
-    assert not missed_at(presence, looks=every(ASK_S, start=0.0, end=1.5))
-    presence.answered(1.5)
-    assert missed_at(presence, looks=every(ASK_S, start=1.75, end=4.0))[0] == 1.5 + MISSED_AFTER_S
+    assert not missed_at(presence, looks=every(ASK_S, start=0.0, end=1.0))
+    presence.answered(1.0)
+    assert missed_at(presence, looks=every(ASK_S, start=1.25, end=4.0))[0] == 1.0 + MISSED_AFTER_S
 
 
 def test_a_parent_that_looks_late_stood_still_itself_and_misses_nobody_for_a_whole_wait() -> None:
