@@ -61,10 +61,10 @@ CALLS ?= 30
 thirty: $(VENV)/.dev
 	THIRTY=$(CALLS) $(BIN)/python -m pytest --timeout 900 -s -m journey tests/journeys/test_thirty.py $(ARGS)
 
-# The database of a real house away for so long, with one call after the other.
+# Parts of a real house away for so long, alone and in pairs, with one call after the other; or those of PARTS="database valkey".
 SECONDS ?= 600
 outages: $(VENV)/.dev
-	OUTAGE_SECONDS=$(SECONDS) $(BIN)/python -m pytest --timeout 1200 -s -m journey tests/journeys/test_outages.py $(ARGS)
+	OUTAGE_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s -m journey tests/journeys/test_parts_away.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

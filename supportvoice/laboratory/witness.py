@@ -17,6 +17,7 @@ ENDED_BY_AGENT = "assistant-"
 MAX_DURATION = "exceeded-max-duration"
 GAVE_UP = "the caller gave up"
 CONVERSATION = ("one_moment", "trouble", "connecting_colleague")  # fillers: a sound, but nobody to talk to
+ONSET_S = 0.5  # within which a sentence that was named, and the moment speech was noticed, are one
 REACTIONS = ("asks", "stream-connecting", "dialling", "record", "turned")
 
 
@@ -150,4 +151,15 @@ def served_again_s(call: TwilioCall, struck_at: float, noticed: float | None) ->
     since = struck_at + noticed
     talk = [final for final in call.heard if final.clip_name not in (None, *CONVERSATION)]
     began = [final.started_at + final.heard_from_ms / 1000 for final in talk]  # the rest of a sentence counts from where it goes on
-    return min((at - struck_at for at in began if at >= since), default=None)
+    return min((at - struck_at for at in [*began, *_words_cut_short(call)] if at >= since), default=None)
+
+
+def _words_cut_short(call: TwilioCall) -> Iterator[float]:
+    """When somebody began to speak whom the caller interrupted before the ear could say who. What Twilio says itself is a filler."""
+    named = [final.started_at for final in call.heard if final.clip_name is not None]
+    origin, read_out = call.phone.origin, list(_between(call, ("say",), ("said", "ended", "turned")))
+    for moment in call.timeline:
+        at = moment.at - origin
+        is_known = any(abs(moment.at - began) < ONSET_S for began in named) or any(since <= at <= until for since, until in read_out)
+        if moment.what == "hears-speech" and not is_known:
+            yield moment.at

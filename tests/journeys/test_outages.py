@@ -1,7 +1,5 @@
 """The database, Valkey, the worker and beat are away, in the real house: nobody on the line notices, and afterwards everything is
-in its place, once.
-
-`make outages SECONDS=600` keeps it away for ten minutes, with one call after the other.
+in its place, once. For longer, alone and in pairs: `test_parts_away`.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from tests.journeys.test_rescued import serving
 
 pytestmark = pytest.mark.journey
 
-AWAY_S = float(os.environ.get("OUTAGE_SECONDS", "20"))
+AWAY_S = 20.0
 BACK_WITHIN_S = 10.0
 PRESSES_0 = replace(PLAIN, name="presses_0", caller=(Step(Heard("greeting"), Press("0")),))
 TALK = ["disclosure", "greeting", "opening_hours", "goodbye"]

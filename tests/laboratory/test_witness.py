@@ -9,28 +9,45 @@ import pytest
 
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.ear import Final
+from bridge.sandbox.phone import Moment
 from supportvoice.laboratory.witness import served_again_s
 
 CUT = Final("greeting", CLIPS["greeting"].text, 10.8, 8.0, 10.0, 1.0, 0, 2000)
 REST = Final("greeting", CLIPS["greeting"].text, 13.5, 9.0, 13.0, 1.0, 2200, 4000)
 FILLER = Final("one_moment", CLIPS["one_moment"].text, 11.2, 10.4, 11.0, 1.0, 0, 600, complete=True)
+NAMELESS = Final(None, "", 12.4, 12.0, 12.3, 0.4, 0, 0)
 NEXT = Final("opening_hours", CLIPS["opening_hours"].text, 16.0, 14.0, 15.5, 1.0, 0, 1500, complete=True)
 
 
+def a_call(heard: list[Final], *told: tuple[str, float]) -> Any:
+    timeline = [Moment(at, what) for what, at in told]
+    return cast(Any, SimpleNamespace(heard=heard, timeline=timeline, phone=SimpleNamespace(origin=5.0)))
+
+
 @pytest.mark.parametrize(
-    ("heard", "after_s"),
+    ("heard", "told", "after_s"),
     [
-        ([CUT, FILLER, NEXT], 4.0),
-        ([CUT, FILLER, REST, NEXT], 1.2),
-        ([CUT, FILLER], None),
+        ([CUT, FILLER, NEXT], [("hears-speech", 10.42), ("hears-speech", 14.02)], 4.0),
+        ([CUT, FILLER, REST, NEXT], [], 1.2),
+        ([CUT, FILLER], [("hears-speech", 10.42)], None),
+        ([CUT, FILLER, NAMELESS, NEXT], [("hears-speech", 12.0), ("hears-speech", 14.02)], 2.0),
+        ([CUT], [("say", 11.0), ("hears-speech", 11.02), ("said", 12.5)], None),
+        ([CUT], [("hears-speech", 10.1)], None),
     ],
-    ids=["a new sentence", "the rest of the one that was cut, from where it goes on", "a filler is nobody to talk to"],
+    ids=[
+        "a new sentence",
+        "the rest of the one that was cut, from where it goes on",
+        "a filler is nobody to talk to",
+        "words that the caller interrupted at once",
+        "what Twilio says itself is a filler",
+        "what was heard before the house had noticed is the old agent",
+    ],
 )
-def test_a_caller_is_served_again_by(heard: list[Final], after_s: float | None) -> None:
-    call = cast(Any, SimpleNamespace(heard=heard))
+def test_a_caller_is_served_again_by(heard: list[Final], told: list[tuple[str, float]], after_s: float | None) -> None:
+    call = a_call(heard, *told)
     served = served_again_s(call, 10.0, 0.2)
     assert served == (None if after_s is None else pytest.approx(after_s))
 
 
 def test_who_was_never_left_is_not_served_again() -> None:
-    assert served_again_s(cast(Any, SimpleNamespace(heard=[NEXT])), 10.0, None) is None
+    assert served_again_s(a_call([NEXT]), 10.0, None) is None
