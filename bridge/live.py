@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
@@ -19,6 +20,10 @@ SESSION = "session"  # the Vapi session became live, failed or ended
 COMMANDS = "commands"  # a command row waits
 INTERRUPTED = "interrupted"  # Vapi's webhook says: the caller interrupted
 SPEECH = "speech"  # Vapi's webhook says: the caller started to speak
+
+STRAGGLERS = 100  # channels that are looked at once more, when so many others are over: what was on its way to them has come by then
+
+_over: deque[str] = deque()
 
 
 class Layer(Protocol):
@@ -56,7 +61,20 @@ async def listen(layer: Layer, call_sid: str) -> AsyncIterator[str]:
             message = await layer.receive(channel)
             yield str(message.get("hint", ""))
     finally:
-        await layer.group_discard(group(call_sid), channel)
+        try:
+            await layer.group_discard(group(call_sid), channel)
+        finally:
+            forget(layer, channel)
+
+
+def forget(layer: Any, channel: str) -> None:
+    """Nobody listens on this channel any more. A layer on Redis keeps 2 KiB of it for ever if its listener was cancelled while it
+    read, or if something came too late."""
+    kept = getattr(layer, "receive_buffer", {})  # a layer in memory has none
+    kept.pop(channel, None)
+    _over.append(channel)
+    while len(_over) > STRAGGLERS:
+        kept.pop(_over.popleft(), None)
 
 
 async def give_back_idle(layer: Any) -> None:

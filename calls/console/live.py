@@ -184,6 +184,7 @@ class PageSocket:
                 if channel:
                     with suppress(OSError, RedisError, TimeoutError):
                         await asyncio.wait_for(layer.group_discard(live.ROWS, channel), 1.0)
+                    live.forget(layer, channel)
 
     async def _why_not(self, viewer: Viewer) -> int:
         """With which code to close, now that the page's user may see something else; 0 while nothing changed."""

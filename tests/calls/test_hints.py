@@ -99,6 +99,36 @@ def test_an_interruption_reaches_the_call_in_another_process_and_no_other_call(c
         assert others.readline() == "interrupted\n"
 
 
+async def test_a_layer_keeps_nothing_of_calls_that_are_over_whether_they_read_or_waited_and_nothing_that_comes_too_late(
+    address: str,
+) -> None:
+    layer = RedisChannelLayer(hosts=[address])
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def listen(number: int) -> None:
+        async for hint in live.listen(layer, f"CA{number}"):
+            heard.put_nowait(hint)
+
+    calls = [asyncio.create_task(listen(number)) for number in range(8)]
+    async with asyncio.timeout(10):
+        for number in range(8):
+            while not await layer.connection(0).zcard(layer._group_key(live.group(f"CA{number}"))):
+                await asyncio.sleep(0.01)
+            await live.tell(layer, f"CA{number}", live.COMMANDS)
+            await heard.get()
+        channels = list(layer.receive_buffer)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        await layer.wait_received()
+        assert layer.receive_buffer == {}
+        layer.receive_buffer[channels[0]].put_nowait({"type": "live.hint", "hint": live.SESSION})
+        for number in range(live.STRAGGLERS):
+            live.forget(layer, f"another one {number}")
+    assert layer.receive_buffer == {}
+    await layer.close_pools()
+
+
 async def test_connections_that_nobody_uses_are_given_back_and_who_listens_keeps_theirs(address: str) -> None:
     asking = aioredis.Redis.from_url(address)
     layer = RedisChannelLayer(hosts=[{"address": address, "socket_timeout": None}])
