@@ -50,6 +50,8 @@ def document(*, about: Mapping[str, Any], calls: Sequence[Placed], not_covered: 
         "lost": lost,
         "bound_95": round(BOUND / struck, 6) if struck and not lost else None,
         "rules": dict(rules),
+        "first_sound_s": spread([call.first_sound_s for call in calls if call.first_sound_s is not None]),
+        "documents_s": spread([waited for call in calls for waited in call.documents_s]),
         "rows": rows,
         "not_covered": dict(not_covered),
     }
@@ -93,12 +95,12 @@ def _seen(call: Placed) -> dict[str, Any]:
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float] | None:
-    """p50, p95 and max; None of nothing."""
+    """p50, p95, p99 and max, and of how many; None of nothing."""
     if not seconds:
         return None
     ordered = sorted(seconds)
-    at = {"p50": 0.5, "p95": 0.95, "max": 1.0}
-    return {name: round(ordered[min(int(share * len(ordered)), len(ordered) - 1)], 3) for name, share in at.items()}
+    at = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    return {name: round(ordered[min(int(share * len(ordered)), len(ordered) - 1)], 3) for name, share in at.items()} | {"n": len(ordered)}
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -113,6 +115,7 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     for id, why in found["not_covered"].items():
         yield f"not covered: {id}, {why}"
     yield summary(found)
+    yield waits(found)
     yield f"seed {found['seed']}, commit {found['commit']}, {found['machine']['cores']} cores, {found['machine']['cpu']}, {found['date']}"
 
 
@@ -120,6 +123,16 @@ def summary(found: Mapping[str, Any]) -> str:
     said = f"{found['calls']} calls, {found['injected']} of them with a fault, {found['lost']} lost"
     bound = found["bound_95"]
     return f"{said}: with 95 % certainty at most {bound:.2%} of calls with such a fault are." if bound and bound < 1 else f"{said}."
+
+
+def waits(found: Mapping[str, Any]) -> str:
+    """What every caller waited for, whatever was done to the house."""
+    sound, document = (_of_all(found[name]) for name in ("first_sound_s", "documents_s"))
+    return f"First sound after the answer {sound}; what Twilio waited for a document {document}."
+
+
+def _of_all(seconds: Mapping[str, float] | None) -> str:
+    return f"p50/p99/max {seconds['p50']:.2f} / {seconds['p99']:.2f} / {seconds['max']:.2f} s of {seconds['n']}" if seconds else "-"
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -145,6 +158,7 @@ def page(found: Mapping[str, Any]) -> str:
 <title>Fault laboratory</title><style>{STYLE}</style></head><body>
 <main><h1>Fault laboratory</h1>
 <p class="{"lost" if found["lost"] else "kept"}">{escape(summary(found))}</p>
+<p>{escape(waits(found))}</p>
 <p class="quiet">{escape(made)}</p>
 <div class="wide" tabindex="0" role="region" aria-label="Faults"><table><caption class="quiet">Every fault, injected for real</caption>
 <thead><tr>{heads}</tr></thead>

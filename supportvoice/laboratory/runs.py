@@ -86,6 +86,8 @@ class Placed:
     verdicts: list[judge.Verdict] = field(default_factory=list)
     noticed_s: float | None = None
     served_s: float | None = None
+    first_sound_s: float | None = None
+    documents_s: tuple[float, ...] = ()
 
     @property
     def port(self) -> int:
@@ -327,6 +329,8 @@ class Laboratory:
             may_repeat_a_create=placed.row.may_repeat_a_create,
         )
         placed.verdicts = judge.judge(seen)
+        placed.first_sound_s = witness.first_sound_s(placed.phone)
+        placed.documents_s = tuple(witness.documents_s(placed.phone))
         if placed.struck_at is not None:
             placed.noticed_s = witness.noticed_s(placed.phone, at_vapi, placed.struck_at)
             placed.served_s = witness.served_again_s(placed.phone, placed.struck_at, placed.noticed_s)

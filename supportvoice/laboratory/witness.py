@@ -125,6 +125,32 @@ def _at_vapi(call: SandboxCall, dialled_wall: float) -> AtVapi:
     )
 
 
+def first_sound_s(call: TwilioCall) -> float | None:
+    """From the answer to the first sound of ours; None if nobody answered, or nothing was heard."""
+    if call.answered_at is None:
+        return None
+    answered = call.answered_at - call.phone.origin
+    heard = call.heard_audio()
+    sounding = (
+        place / RATE
+        for place in range(int(answered * RATE) // FRAME * FRAME, len(heard), FRAME)
+        if sound_samples(heard[place : place + FRAME])
+    )
+    first = next(sounding, None)
+    return None if first is None else max(0.0, first - answered)
+
+
+def documents_s(call: TwilioCall) -> Iterator[float]:
+    """How long Twilio waited for each document."""
+    asked: float | None = None
+    for moment in call.timeline:
+        if moment.what == "asks":
+            asked = moment.at
+        elif moment.what == "document" and asked is not None:
+            yield moment.at - asked
+            asked = None
+
+
 def noticed_s(call: TwilioCall, at_vapi: Sequence[SandboxCall], struck_at: float) -> float | None:
     """From the strike to the first thing the house did about it that somebody else could see; None when it did nothing."""
     moments = [moment.at for moment in call.timeline if moment.what in REACTIONS and moment.at >= struck_at]

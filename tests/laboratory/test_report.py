@@ -20,6 +20,8 @@ FOUND: dict[str, Any] = {
     "injected": 3000,
     "lost": 0,
     "bound_95": 0.001,
+    "first_sound_s": {"p50": 0.1, "p95": 0.2, "p99": 0.3, "max": 0.4, "n": 3000},
+    "documents_s": None,
     "not_covered": {"P1": "no <call>"},
     "rows": [
         {
@@ -40,8 +42,8 @@ FOUND: dict[str, Any] = {
 
 def test_p95_is_a_value_that_was_measured() -> None:
     assert report.spread([]) is None
-    assert report.spread([0.5]) == {"p50": 0.5, "p95": 0.5, "max": 0.5}
-    assert report.spread([float(each) for each in range(100, 0, -1)]) == {"p50": 51.0, "p95": 96.0, "max": 100.0}
+    assert report.spread([0.5]) == {"p50": 0.5, "p95": 0.5, "p99": 0.5, "max": 0.5, "n": 1}
+    assert report.spread([float(each) for each in range(100, 0, -1)]) == {"p50": 51.0, "p95": 96.0, "p99": 100.0, "max": 100.0, "n": 100}
 
 
 def test_the_bound_is_told_only_when_nobody_was_lost_and_enough_were_tried() -> None:
@@ -58,6 +60,7 @@ def test_the_terminal_tells_each_fault_each_loss_and_what_was_not_tried() -> Non
     assert re.fullmatch(r"C9 one stay +3  1 +1\.00 / 2\.00 / 2\.50 +- +kill -9", lines[1])
     assert "LOST C9 one stay: silence: nothing <for> the caller" in lines
     assert "not covered: P1, no <call>" in lines
+    assert lines[-2] == "First sound after the answer p50/p99/max 0.10 / 0.30 / 0.40 s of 3000; what Twilio waited for a document -."
     assert lines[-1] == "seed 7, commit abc, 2 cores, x<y, 2026-11-29T08:00:00+00:00"
 
 
@@ -66,6 +69,7 @@ def test_the_page_is_one_file_escaped_and_reached_by_keyboard() -> None:
     assert "<script" not in page
     assert "://" not in page
     assert "no &lt;call&gt;" in page
+    assert "<p>First sound after the answer" in page
     assert "nothing &lt;for&gt; the caller" in page
     assert 'tabindex="0" role="region" aria-label="Faults"' in page
     assert "prefers-color-scheme: dark" in page

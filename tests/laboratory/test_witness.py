@@ -10,7 +10,7 @@ import pytest
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.ear import Final
 from bridge.sandbox.phone import Moment
-from supportvoice.laboratory.witness import served_again_s
+from supportvoice.laboratory.witness import documents_s, first_sound_s, served_again_s
 
 CUT = Final("greeting", CLIPS["greeting"].text, 10.8, 8.0, 10.0, 1.0, 0, 2000)
 REST = Final("greeting", CLIPS["greeting"].text, 13.5, 9.0, 13.0, 1.0, 2200, 4000)
@@ -51,3 +51,17 @@ def test_a_caller_is_served_again_by(heard: list[Final], told: list[tuple[str, f
 
 def test_who_was_never_left_is_not_served_again() -> None:
     assert served_again_s(a_call([NEXT]), 10.0, None) is None
+
+
+def test_the_first_sound_counts_from_the_answer_and_what_is_silent_is_none() -> None:
+    heard = b"\xff" * 8000 + b"\x10" * 160 + b"\xff" * 160
+    answered = SimpleNamespace(answered_at=5.4, phone=SimpleNamespace(origin=5.0), heard_audio=lambda: heard)
+    assert first_sound_s(cast(Any, answered)) == pytest.approx(0.6)
+    silent = SimpleNamespace(answered_at=5.4, phone=SimpleNamespace(origin=5.0), heard_audio=lambda: heard[:8000])
+    assert first_sound_s(cast(Any, silent)) is None
+    assert first_sound_s(cast(Any, SimpleNamespace(answered_at=None))) is None
+
+
+def test_each_document_was_waited_for_since_it_was_asked_for() -> None:
+    told = [("asks", 1.0), ("document", 1.2), ("stream-started", 2.0), ("asks", 3.0), ("asks", 5.0), ("document", 5.5)]
+    assert list(documents_s(a_call([], *told))) == pytest.approx([0.2, 0.5])
