@@ -7,7 +7,7 @@ ARGS ?=
 # A machine that forbids compiled modules makes every one of our processes compile all it imports: 3.5 s instead of 1.2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test long load fuzz faults laboratory model schedules thirty outages lint serve lock clips clean
+.PHONY: demo test long load fuzz faults laboratory model schedules thirty abuse outages lint serve lock clips clean
 
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
@@ -60,6 +60,11 @@ laboratory: $(VENV)/.run
 CALLS ?= 30
 thirty: $(VENV)/.dev
 	THIRTY=$(CALLS) $(BIN)/python -m pytest --timeout 900 -s -m journey tests/journeys/test_thirty.py $(ARGS)
+
+# So many calls, each broken off at a random point: what they leave behind.
+ABUSED ?= 5000
+abuse: $(VENV)/.dev
+	ABUSED=$(ABUSED) $(BIN)/python -m pytest -s -m long tests/bridge/test_nothing_stays.py $(ARGS)
 
 # Parts of a real house away for so long, alone and in pairs, with one call after the other; or those of PARTS="database valkey".
 SECONDS ?= 600

@@ -1,8 +1,8 @@
 """Two hundred calls over real sockets, fifty of them broken at random points: afterwards the process is as it was before.
 
-The server is uvicorn as we run it, with the real consumer, ledger and links; both vendors are the sandbox, in the same loop.
-A call takes little more than a second, and nothing is waited for by the clock: what a busy machine does late is looked for again
-until it is so, and what is left behind never goes away.
+`make abuse ABUSED=5000` breaks so many, all of them. The server is uvicorn as we run it, with the real consumer, ledger and links;
+both vendors are the sandbox, in the same loop. A call takes little more than a second, and nothing is waited for by the clock: what
+a busy machine does late is looked for again until it is so, and what is left behind never goes away.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ from calls.models import CallSession, VapiSession
 from tests.bridge.real_sockets import SHORT, Place, Stream, a_place, quick
 from tests.builders import QuietPublisher, a_call, call_sid, session_of
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long, pytest.mark.timeout(600)]
+ABUSED = int(os.environ.get("ABUSED", "0"))
+CALLS, BROKEN, AT_ONCE = (ABUSED, ABUSED, 24) if ABUSED else (200, 50, 24)
 
-CALLS, BROKEN, AT_ONCE = 200, 50, 24
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long, pytest.mark.timeout(600 + CALLS)]
+
 LASTS_S = 1.4  # a call that nothing breaks
 PATIENCE_S = 60.0
 LEFT_WITHIN_S = 10.0
@@ -275,7 +277,9 @@ def test_after_two_hundred_calls_fifty_of_them_broken_the_process_is_as_before(
             return await left_behind(before)
 
     assert asyncio.run(live()) == {}
-    assert CallSession.objects.filter(closed_why="agent-ended").count() > CALLS / 2, "hardly a call was carried"
+    carried = CallSession.objects.filter(closed_why="agent-ended").count()
+    assert carried > (CALLS - BROKEN) / 2, "hardly a call was carried"
+    print(f"{CALLS} calls, {BROKEN} broken at random points, {carried} that came to their end: nothing stays")  # noqa: T201
     assert CallSession.objects.filter(stream_epoch=0, closed_epoch=-1).count() == 0, "a stream that nobody closed"
 
 
