@@ -37,9 +37,9 @@ class EndedFirst(VapiError):
 
 
 class AgentLeg:
-    """`link` is the socket of the agent that is there; `spot` where it waits, once the stream is lost. `do` performs actions.
+    """`link` is the socket of the agent that is there; `spot` where it waits, once the stream is lost.
 
-    Without a `parking` no agent is kept.
+    `do` performs actions, `play` gives the caller sound. Without a `parking` no agent is kept.
     """
 
     def __init__(
@@ -52,11 +52,12 @@ class AgentLeg:
         core: BridgeCore,
         outbox: Outbox,
         do: Callable[[Sequence[Action]], None],
+        play: Callable[[bytes], None],
         clock: Callable[[], float],
     ) -> None:
         self._ref, self._wideband = admission.ref, admission.wideband
         self._ledger, self._conversations, self._parking = ledger, conversations, parking
-        self._core, self._outbox, self._do, self._clock = core, outbox, do, clock
+        self._core, self._outbox, self._do, self._play, self._clock = core, outbox, do, play, clock
         self.link: Link | None = None
         self.spot: Spot | None = None
         self._n = 0  # of the session whose link we have
@@ -188,7 +189,12 @@ class AgentLeg:
         if self.spot is not None:
             return self.spot.hear(message)
         if isinstance(message, bytes):
-            self._do(self._core.agent_audio(message, self._clock()))
+            now = self._clock()
+            sound = self._core.relays_agent(message, now)
+            if sound is None:
+                self._do(self._core.agent_audio(message, now))
+            elif sound:
+                self._play(sound)
         else:
             self._hear_words(message, self._clock())
         return not self._outbox.full

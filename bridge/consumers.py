@@ -119,6 +119,7 @@ class MediaStreamConsumer(AsyncConsumer):
             core=self._core,
             outbox=self._outbox,
             do=self._do,
+            play=self._play,
             clock=self._clock,
         )
         await self._carry(send, wire)
@@ -345,8 +346,8 @@ class MediaStreamConsumer(AsyncConsumer):
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case ToCaller():
-                    self._outbox.put(twilio_media.media(self._stream_sid, action.ulaw), sound=len(action.ulaw))
+                case ToCaller(ulaw):
+                    self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
                 case MarkCaller():
                     self._outbox.put(twilio_media.mark(self._stream_sid, action.name))
                 case ToAgent(ulaw):
@@ -368,6 +369,12 @@ class MediaStreamConsumer(AsyncConsumer):
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
         self._arm(self._core.next_deadline())
+
+    def _play(self, ulaw: bytes) -> None:
+        """`_do` for sound of the agent's that changes no deadline."""
+        self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
+        if self._outbox.is_waiting or self._stuck.is_looking:
+            self._look_after_outbox()
 
     def _hand_on(self) -> None:
         self._do(self._core.hand_on(self._clock()))

@@ -19,7 +19,7 @@ from bridge.agenda import Agenda
 from bridge.agent_turn import AgentTurn
 from bridge.audio import Clip, ms
 from bridge.barge_in import BargeIn, Turn
-from bridge.dead_air import DeadAir
+from bridge.dead_air import NEVER, DeadAir
 from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.longest import ROLLED_OVER, TIME_IS_UP, LongestTime
@@ -74,6 +74,27 @@ class BridgeCore:
             return False
         self._pulse.heard_at = now
         return True
+
+    def relays_agent(self, ulaw: bytes, now: float) -> bytes | None:
+        """`agent_audio` without a list: what to play now, when that is all there is to do. None: nothing was done, all of it is to do.
+
+        In the middle of a turn, with nothing on the agenda: nobody interrupts, leaves, or waits for an agent.
+        """
+        said, voice = self._said, self._voice
+        if self._agenda.at != NEVER or self._barge_in.turn is not Turn.SPEAKING or self._way_out.leave is not None:
+            return None
+        if not said.bytes or self._dismissed:
+            return None
+        sound = voice.relay(ulaw, now)
+        if sound is None:
+            return None
+        figures = self._figures
+        figures.downlink_bytes += len(ulaw)
+        figures.downlink_frames += 1
+        self._agent_audio_at = now
+        said.sound(len(ulaw))
+        self._dead_air.agent_sound(voice.heard_at(now))
+        return sound
 
     def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Re-framed and paced; dropped while it belongs to an interrupted turn."""
