@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,29 +20,16 @@ from channels.layers import get_channel_layer
 
 from bridge import live, twilio_media, vapi_messages, wakeups
 from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, TellAgent, ToAgent
-from bridge.audio import Clip, ms
+from bridge.agent_leg import AgentLeg
+from bridge.audio import Clip
 from bridge.carried import Carried
 from bridge.core import BridgeCore
-from bridge.errors import BadMessage, VapiError
+from bridge.errors import BadMessage
 from bridge.express import express
-from bridge.manners import TWILIO, VAPI, Garbage, Manners, OutOfPatience
+from bridge.manners import TWILIO, Manners, OutOfPatience
 from bridge.outbox import Outbox, Send
-from bridge.parking import Over, Parking, Spot
-from bridge.ports import (
-    WIRE,
-    Admission,
-    Closing,
-    Command,
-    Conversation,
-    Conversations,
-    Ledger,
-    LedgerAway,
-    Link,
-    LinkClosed,
-    Note,
-    Proof,
-    Wire,
-)
+from bridge.parking import Over, Parking
+from bridge.ports import WIRE, Admission, Closing, Command, Conversations, Ledger, LedgerAway, Note, Proof, Wire
 from bridge.rules import Rules
 from bridge.stuck import Stuck
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
@@ -50,26 +37,17 @@ from bridge.voice import FlushCaller, MarkCaller, ToCaller
 log = logging.getLogger(__name__)
 
 START_WITHIN_S = 5.0
-CLAIM_AFTER_S = 1.0
-CREATED_WITHIN_S = 3.5  # a create takes 3 s at most: whoever is still at it then died
-CONVERSATION_POLL_S = 0.1
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
-WAITS_ELSEWHERE = "its agent waited in another process"
 OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
 DUTIES_END_WITHIN_S = 1.0
 CLOSE_WITHIN_S = 1.0
-TWILIO_READS_WITHIN_S = 5.0  # half a minute of the agent may be waiting then, and the caller hears nothing of it
 
 Receive = Callable[[], Awaitable[Any]]
 
 
 class Refused(Exception):
     """This is not a stream we carry; the sentence says why, for the log."""
-
-
-class EndedFirst(VapiError):
-    """A session that was over before it was connected to."""
 
 
 class MediaStreamConsumer(AsyncConsumer):
@@ -93,24 +71,17 @@ class MediaStreamConsumer(AsyncConsumer):
         self._clips = clips
         self._carried = carried or Carried()
         self._parking = parking
-        self._spot: Spot | None = None  # where our agent waits for the next stream
-        self._spot_is_told = False
-        self._n = 0  # of the session whose link we have
-        self._dropped_before = (0, 0)  # on that link, by the stream before this one: bytes and frames
+        self._told_parked = False
         self._clock = clock
         self._wall = wall
         self._outbox = Outbox()
-        self._link: Link | None = None
         self._wakeups, self._loop_time = wakeups.of_this_loop(), asyncio.get_running_loop().time
         self._slot: int | None = None  # in which we are woken
         self._wake_at = float("inf")
         self._stuck = Stuck(Rules().stuck_after)
         self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
-        self._conversation_news = asyncio.Event()
         self._command_news = asyncio.Event()
-        self._lost: str | None = None  # how the agent was lost, until another one is asked for
-        self._links_before: list[Link] = []  # of agents that were lost
-        self._twilio, self._vapi = Manners(TWILIO), Manners(VAPI)
+        self._twilio = Manners(TWILIO)
         self._sound_in_time = self._twilio.pace("sound")
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -139,8 +110,18 @@ class MediaStreamConsumer(AsyncConsumer):
             goes_on=admission.goes_on,
             time_is_up=admission.time_is_up,
         )
-        self._wideband = admission.wideband
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
+        self._agent = AgentLeg(
+            admission,
+            ledger=self._ledger,
+            conversations=self._conversations,
+            parking=self._parking,
+            core=self._core,
+            outbox=self._outbox,
+            do=self._do,
+            play=self._play,
+            clock=self._clock,
+        )
         await self._carry(send, wire)
 
     # -- before anything is believed -----------------------------------------------------------------------------------
@@ -191,21 +172,21 @@ class MediaStreamConsumer(AsyncConsumer):
         self._arm(self._core.next_deadline())
         if wire is not None:
             wire.listen(self._hear)
-        duties = [self._listen_to_caller(), self._converse(), self._obey(), self._hear_hints(), self._beat(), self._outbox.deliver(send)]
+        duties = [self._listen_to_caller(), self._agent.talk(), self._obey(), self._hear_hints(), self._beat(), self._outbox.deliver(send)]
         tasks = [asyncio.create_task(duty) for duty in duties]
         try:
             with self._carried.during(self._hand_on):
                 leave = await self._first_end(tasks)
-            if self._spot is None:
+            if self._agent.spot is None:
                 await self._close(leave, send)
             else:
-                await asyncio.gather(self._keep_agent(self._spot, listening=tasks[1]), self._close(leave, send))
+                await asyncio.gather(self._agent.keep(self._agent.spot, listening=tasks[1]), self._close(leave, send))
         finally:
             if self._slot is not None:
                 self._wakeups.forget(self._slot, self._tick)
             for task in tasks:
                 task.cancel()
-            await self._end_conversation()  # first: nothing else of a call costs money
+            await self._agent.end()  # first: nothing else of a call costs money
             await asyncio.wait(tasks, timeout=DUTIES_END_WITHIN_S)
 
     async def _first_end(self, tasks: Sequence[asyncio.Task[None]]) -> Leave:
@@ -220,11 +201,11 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _close(self, leave: Leave, send: Send) -> None:
         """Store why before the socket closes: Twilio may ask the resume door at once."""
-        why = leave.why if self._spot is None else "parked"
+        why = leave.why if self._agent.spot is None else "parked"
         try:
             await self._ledger.ended(self._ref, Closing(why=why, raw=leave.raw, figures=self._all_figures()))
-            if self._spot is not None:
-                self._spot_is_told = True
+            if self._agent.spot is not None:
+                self._told_parked = True
                 self._command_news.set()  # the door may have been asked before
         except LedgerAway:
             log.error("the end of a stream could not be stored in time", extra={"call": self._ref.short_id, "why": leave.why})
@@ -237,35 +218,14 @@ class MediaStreamConsumer(AsyncConsumer):
     def _all_figures(self) -> dict[str, Any]:
         """The core's figures, and what was dropped on either wire."""
         figures = self._core.figures()
-        bad = self._twilio.counts.total() + self._vapi.counts.total()
+        manners = self._agent.manners
+        bad = self._twilio.counts.total() + manners.counts.total()
         figures["audio"]["to_caller_overtaken"] = self._outbox.overtaken_bytes
         figures["audio"]["to_caller_overtaken_frames"] = self._outbox.overtaken_frames
         figures["audio"]["to_caller_held_most"] = self._outbox.held_most
-        figures["audio"] |= {**self._twilio.as_figures("from_twilio"), **self._vapi.as_figures("from_vapi"), "bad_messages": bad}
-        links = [*self._links_before, *([self._link] if self._link else [])]
-        if links:
-            figures["audio"]["to_agent_dropped"] = sum(link.dropped_bytes for link in links) - self._dropped_before[0]
-            figures["audio"]["to_agent_dropped_frames"] = sum(link.dropped_frames for link in links) - self._dropped_before[1]
+        figures["audio"] |= {**self._twilio.as_figures("from_twilio"), **manners.as_figures("from_vapi"), "bad_messages": bad}
+        figures["audio"] |= self._agent.figures()
         return figures
-
-    async def _end_conversation(self) -> None:
-        if self._link is not None:
-            self._link.send_control(vapi_messages.END_CALL)
-            await self._link.close()
-
-    async def _keep_agent(self, spot: Spot, *, listening: asyncio.Task[None]) -> None:
-        """Until the next stream takes our agent up, or its wait is over (`bridge.parking`)."""
-        over = await spot.wait()
-        if over is Over.TAKEN:
-            self._link = None
-            listening.cancel()
-            await asyncio.wait({listening})
-            spot.let_go.set()
-            return
-        log.info("an agent waits no more", extra={"call": self._ref.short_id, "why": over.value})
-        await self._end_conversation()
-        with suppress(LedgerAway):  # the stream that comes asks for another one by itself
-            await self._ledger.given_up(self._ref)
 
     async def _listen_to_caller(self) -> None:
         """Twilio's messages, until the socket is gone or left."""
@@ -288,8 +248,8 @@ class MediaStreamConsumer(AsyncConsumer):
             now = self._clock()
             if not self._sound_in_time(now):
                 self._twilio.bad("flood", now)
-            elif self._link is not None and not self._outbox.is_waiting and self._core.relays_caller(len(sound), now):
-                self._link.send_audio(sound)  # nearly all of it is handed on, and nothing else changes
+            elif (link := self._agent.link) is not None and not self._outbox.is_waiting and self._core.relays_caller(len(sound), now):
+                link.send_audio(sound)  # nearly all of it is handed on, and nothing else changes
             else:
                 self._do(self._core.caller_audio(sound, now))
         except OutOfPatience:
@@ -317,142 +277,6 @@ class MediaStreamConsumer(AsyncConsumer):
                 self._twilio.bad("said-twice", now)
         return None
 
-    async def _converse(self) -> None:
-        """One agent after the other, as long as there is one for this stream. The first may wait here since the stream before."""
-        parked = self._parking.take(self._ref.call_sid) if self._parking is not None else None
-        while await (self._talk_with_agent() if parked is None else self._take_up(parked)):
-            parked = None
-            raw, self._lost = self._lost, None
-            if raw is None:  # the core is leaving: nobody is missed
-                return
-            if self._link is not None:
-                self._links_before.append(self._link)
-                self._link = None
-            if not await self._another_agent(raw):
-                self._do(self._core.no_other_agent(self._clock(), raw=raw))
-                return
-
-    async def _take_up(self, spot: Spot) -> bool:
-        """As `_talk_with_agent`, with the agent that was parked here."""
-        self._link, self._n = spot.link, spot.n
-        self._dropped_before = spot.link.dropped_bytes, spot.link.dropped_frames
-        await spot.let_go.wait()
-        try:
-            is_ours = await self._ledger.taken_up(self._ref)
-        except LedgerAway:  # then nobody else could be told so either
-            is_ours = True
-        if not is_ours:
-            await self._end_conversation()
-            self._link, self._dropped_before = None, (0, 0)
-            return await self._talk_with_agent()
-        left, since = spot.left_off, spot.meanwhile
-        detail = {"n": spot.n, "gap_ms": spot.waited_ms, "kept_ms": ms(len(left.rest) + since.sound_bytes)}
-        if since.dropped_bytes:
-            detail["dropped_ms"] = ms(since.dropped_bytes)
-        self._note(Noted("re-attached", "bridge", detail))
-        self._do(self._core.take_up(left, self._clock()))
-        return await self._listen_to_agent(spot.link, first=since)
-
-    async def _talk_with_agent(self) -> bool:
-        """Find the call's Vapi session, connect, and carry what it says until it is gone. False when the stream is done with agents."""
-        try:
-            conversation = await self._await_conversation()
-        except EndedFirst as error:
-            self._do(self._core.agent_lost(self._clock(), raw=str(error)))
-            return True
-        except VapiError as error:
-            self._do(self._core.no_agent(self._clock(), raw=str(error)))
-            return False
-        try:
-            self._link = await self._conversations.open(conversation.socket_url, wideband=self._wideband, account=conversation.account)
-        except VapiError as error:
-            self._do(self._core.agent_lost(self._clock(), raw=str(error)))
-            return True
-        self._n = conversation.n
-        self._note(Noted("vapi-connected", "bridge", {"n": conversation.n}))
-        self._do(self._core.agent_connected(self._clock()))
-        return await self._listen_to_agent(self._link)
-
-    async def _listen_to_agent(self, link: Link, *, first: Iterable[bytes | str | Garbage] = ()) -> bool:
-        try:
-            for message in first:
-                self._hear_agent(message)
-            while True:
-                await link.carry(self._hear_agent)
-                if not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
-                    self._leave(Leave("stream-dead", "Twilio does not read"))
-                    return False
-        except LinkClosed as closed:
-            if self._spot is not None:
-                self._spot.agent_gone()
-                return False
-            if self._lost is None:
-                self._do(self._core.agent_lost(self._clock(), raw=f"socket closed with {closed.code}"))
-        except OutOfPatience:
-            self._do(self._core.agent_lost(self._clock(), raw="bad messages on Vapi's socket"))
-            await self._end_conversation()
-        return True
-
-    async def _another_agent(self, raw: str) -> bool:
-        try:
-            return await self._ledger.resume(self._ref, raw=raw)
-        except LedgerAway:
-            return False
-
-    def _hear_agent(self, message: bytes | str | Garbage) -> bool:
-        """One message, and whether Twilio takes more. Raises OutOfPatience."""
-        if self._spot is not None:
-            return self._spot.hear(message)
-        if isinstance(message, bytes):
-            self._do(self._core.agent_audio(message, self._clock()))
-        else:
-            self._on_vapi(message, self._clock())
-        return not self._outbox.full
-
-    def _on_vapi(self, message: str | Garbage, now: float) -> None:
-        """One message that is no sound. Raises OutOfPatience."""
-        if isinstance(message, Garbage):
-            return self._vapi.bad(message.kind, now)
-        if not self._vapi.keeps_pace("text", now):
-            return None
-        try:
-            said = vapi_messages.read(message)
-        except BadMessage as error:
-            return self._vapi.bad(error.kind, now)
-        if isinstance(said, vapi_messages.Other):  # a new type of message is no bad message
-            self._vapi.ignored += 1
-            return None
-        return self._do(self._core.vapi_said(said, now))
-
-    async def _await_conversation(self) -> Conversation:
-        """The live session; asked for again at every hint and every 100 ms. Raises VapiError when there will be none."""
-        opened, claimed = self._clock(), -1
-        being_made, since = -1, 0.0
-        while True:
-            self._conversation_news.clear()
-            with suppress(LedgerAway):
-                conversation = await self._ledger.conversation(self._ref)
-                if conversation is None or conversation.state == "failed":
-                    raise VapiError("There is no Vapi session for this call.")
-                if conversation.state == "ended":
-                    raise EndedFirst("Vapi ended the call before it was heard.")
-                if conversation.state == "live":
-                    return conversation
-                if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE):
-                    raise EndedFirst(WAITS_ELSEWHERE)
-                if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= CLAIM_AFTER_S:
-                    claimed = conversation.n
-                    await self._ledger.claim(self._ref, conversation.n)
-                if conversation.state == "claimed" and being_made != conversation.n:
-                    being_made, since = conversation.n, self._clock()
-                elif conversation.state == "claimed" and self._clock() - since >= CREATED_WITHIN_S:
-                    since = float("inf")
-                    await self._ledger.claim(self._ref, conversation.n, from_another=True)
-                    self._do(self._core.agent_asked_anew(self._clock()))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CONVERSATION_POLL_S):
-                    await self._conversation_news.wait()
-
     async def _obey(self) -> None:
         """Commands are rows; a hint makes us look at once, a lost hint costs 2 s. So does the news that the call is no longer ours."""
         last = 0
@@ -467,8 +291,8 @@ class MediaStreamConsumer(AsyncConsumer):
                         self._ledger.done(self._ref, command.id)
                     if await self._ledger.conversation(self._ref) is None:  # over, or another epoch has taken it
                         self._do(self._core.caller_left(self._clock()))
-                    if self._spot is not None and self._spot_is_told and not await self._ledger.is_parked(self._ref):
-                        self._spot.end(Over.NOT_OURS)
+                    if self._agent.spot is not None and self._told_parked and not await self._ledger.is_parked(self._ref):
+                        self._agent.spot.end(Over.NOT_OURS)
 
     def _carry_out(self, command: Command) -> None:
         now = self._clock()
@@ -503,7 +327,7 @@ class MediaStreamConsumer(AsyncConsumer):
         now = self._clock()
         match hint:
             case "session":
-                self._conversation_news.set()
+                self._agent.look()
                 self._command_news.set()
             case "commands":
                 self._command_news.set()
@@ -522,32 +346,35 @@ class MediaStreamConsumer(AsyncConsumer):
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case ToCaller():
-                    self._outbox.put(twilio_media.media(self._stream_sid, action.ulaw), sound=len(action.ulaw))
+                case ToCaller(ulaw):
+                    self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
                 case MarkCaller():
                     self._outbox.put(twilio_media.mark(self._stream_sid, action.name))
                 case ToAgent(ulaw):
-                    if self._link is not None:
-                        self._link.send_audio(ulaw)
+                    if self._agent.link is not None:
+                        self._agent.link.send_audio(ulaw)
                 case FlushCaller():
                     self._outbox.put_clear(twilio_media.clear(self._stream_sid))
                 case Noted():
                     self._note(action)
                 case TellAgent(message):
-                    if self._link is not None:
-                        self._link.send_control(message)
+                    if self._agent.link is not None:
+                        self._agent.link.send_control(message)
                 case AskForPerson():
                     self._ledger.person_asked(self._ref)
                 case AskForAgent(raw):
-                    self._lost = raw
-                    if self._link is not None:  # it may be there and say nothing
-                        self._link.send_control(vapi_messages.END_CALL)
-                        self._link.drop()
+                    self._agent.lose(raw)
                 case Leave():
                     self._leave(action)
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
         self._arm(self._core.next_deadline())
+
+    def _play(self, ulaw: bytes) -> None:
+        """`_do` for sound of the agent's that changes no deadline."""
+        self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
+        if self._outbox.is_waiting or self._stuck.is_looking:
+            self._look_after_outbox()
 
     def _hand_on(self) -> None:
         self._do(self._core.hand_on(self._clock()))
@@ -562,9 +389,8 @@ class MediaStreamConsumer(AsyncConsumer):
         if self._left.done():
             return
         self._left.set_result(leave)
-        if leave.why == "stream-lost" and self._parking is not None and self._link is not None and self._core.left_off is not None:
-            left_off = self._core.left_off
-            self._spot = self._parking.park(call_sid=self._ref.call_sid, n=self._n, link=self._link, left_off=left_off)
+        if leave.why == "stream-lost":
+            self._agent.park(self._core.left_off)
 
     def _note(self, noted: Noted) -> None:
         if noted.kind == "audio-stuck":

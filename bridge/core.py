@@ -3,30 +3,23 @@
 Feed it what happened, perform what it returns. `now` is seconds of any monotonic clock. Audio is 8 kHz mu-law.
 
 Theory. Sound flows both ways untouched: towards the caller through `AgentVoice`, which knows what was heard, towards the
-agent through `CallerVoice`, which leaves no hole. `Pulse` tells a silent line from a dead one. A barge-in is one small machine:
-
-    SPEAKING --evidence--> HOLDING --confirmed--> FLUSHED --next agent turn--> SPEAKING
-                              `--600 ms without confirmation: it was an "mhm"--> SPEAKING (plays on)
-
-Evidence is "the caller speaks" while agent sound is unheard. Confirmation is Vapi's `user-interrupted`, or the end of the
-agent's turn; where a pause comes first (not `instant`) an end proves nothing unless the caller was heard to say a word. One
-`clear` per interruption: 500 ms must pass from the last clear to the next. An agent that sent all of its turn long ago can be
-interrupted in it no more; then the turn that answers what the caller said over it is the confirmation. Every way out of a call
-(`Leave`) lets the last word be heard first, within a bound. What was said and heard of a turn `AgentTurn` knows, what the agent
-owes `DeadAir`.
+agent through `CallerVoice`, which leaves no hole. `Pulse` tells a silent line from a dead one. What becomes of a caller who
+speaks over the agent is `BargeIn`'s to say; every `WayOut` of a call lets the last word be heard first, within a bound. What was
+said and heard of a turn `AgentTurn` knows, what the agent owes `DeadAir`. Here is only what they have to do with each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any
 
 from bridge import vapi_messages as vapi
 from bridge.actions import Action, AskForAgent, Leave, Noted, TellAgent
+from bridge.agenda import Agenda
 from bridge.agent_turn import AgentTurn
-from bridge.audio import FRAME_S, Clip, ms
-from bridge.dead_air import DeadAir
+from bridge.audio import Clip, ms
+from bridge.barge_in import BargeIn, Turn
+from bridge.dead_air import NEVER, DeadAir
 from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.longest import ROLLED_OVER, TIME_IS_UP, LongestTime
@@ -35,13 +28,8 @@ from bridge.pulse import PROBE, Pulse
 from bridge.rules import Rules
 from bridge.tone import TONE
 from bridge.uplink import CallerVoice
-from bridge.voice import AgentVoice, FlushCaller
-
-
-class Turn(Enum):
-    SPEAKING = "speaking"  # agent sound may pass; also while nobody speaks
-    HOLDING = "holding"
-    FLUSHED = "flushed"  # what still arrives belongs to the interrupted turn
+from bridge.voice import AgentVoice
+from bridge.way_out import WayOut
 
 
 class BridgeCore:
@@ -58,19 +46,11 @@ class BridgeCore:
         self._dead_air = DeadAir(rules)
         self._longest = LongestTime(rules)
         self._said = AgentTurn(rules)
-        self._turn = Turn.SPEAKING
         self._opened_at = now
-        self._deadlines: dict[str, float] = {"filler": now + rules.filler_after, "agent": now + rules.agent_within}
+        self._agenda = Agenda(filler=now + rules.filler_after, agent=now + rules.agent_within)
+        self._barge_in = BargeIn(rules, self._figures, self._voice, self._said, self._agenda)
+        self._way_out = WayOut(rules, self._voice, self._agenda)
         self._agent_speaking = False
-        self._caller_speaking = False
-        self._caller_has_words = False  # in what the caller says now
-        self._spoke_over = self._said_over = False  # the caller, over sound that is still unheard: was heard, and in words
-        self._protected = not rules.greeting_interruptible
-        self._leaving: Leave | None = None
-        self._gone = False
-        self._cleared_at: float | None = None
-        self._evidence_at: float | None = None
-        self._silence_pending: float | None = None
         self._agent_audio_at: float | None = None
         self._caller_paused_at: float | None = None
         self._response = ""
@@ -79,7 +59,6 @@ class BridgeCore:
         self._dismissed = False  # the agent may say what it wants: the caller is on the way to a person
         self._overflow_noted = False
         self._agent_opens = rules.agent_speaks_first  # or is it the caller, with the one to be connected to
-        self._moving = False  # elsewhere, as soon as nobody is in the middle of anything
         self.left_off: LeftOff | None = None  # where the agent was when the stream was lost, if it can go on with the next one
 
     # -- sound: the two hot paths ----------------------------------------------------------------------------------
@@ -96,21 +75,42 @@ class BridgeCore:
         self._pulse.heard_at = now
         return True
 
+    def relays_agent(self, ulaw: bytes, now: float) -> bytes | None:
+        """`agent_audio` without a list: what to play now, when that is all there is to do. None: nothing was done, all of it is to do.
+
+        In the middle of a turn, with nothing on the agenda: nobody interrupts, leaves, or waits for an agent.
+        """
+        said, voice = self._said, self._voice
+        if self._agenda.at != NEVER or self._barge_in.turn is not Turn.SPEAKING or self._way_out.leave is not None:
+            return None
+        if not said.bytes or self._dismissed:
+            return None
+        sound = voice.relay(ulaw, now)
+        if sound is None:
+            return None
+        figures = self._figures
+        figures.downlink_bytes += len(ulaw)
+        figures.downlink_frames += 1
+        self._agent_audio_at = now
+        said.sound(len(ulaw))
+        self._dead_air.agent_sound(voice.heard_at(now))
+        return sound
+
     def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Re-framed and paced; dropped while it belongs to an interrupted turn."""
         self._figures.downlink_bytes += len(ulaw)
         self._figures.downlink_frames += 1
         gap = None if self._agent_audio_at is None else now - self._agent_audio_at
         self._agent_audio_at = now
-        if self._turn is Turn.FLUSHED or self._dismissed:
+        if self._barge_in.turn is Turn.FLUSHED or self._dismissed:
             if self._dismissed or (gap is not None and gap < self._rules.new_turn_after_gap):
                 self._figures.downlink_flushed += len(ulaw)
                 self._figures.downlink_late += len(ulaw)
                 return []
-            self._turn = Turn.SPEAKING  # a turn nobody announced: better heard than lost
+            self._barge_in.turn = Turn.SPEAKING  # a turn nobody announced: better heard than lost
             self._said.bytes = 0
-        self._deadlines.pop("filler", None)
-        self._deadlines.pop("agent", None)
+        self._agenda.strike("filler")
+        self._agenda.strike("agent")
         if self._said.bytes == 0:
             self._first_sound_of_turn(now)
         self._said.sound(len(ulaw))
@@ -119,7 +119,7 @@ class BridgeCore:
         if self._voice.dropped_bytes and not self._overflow_noted:
             self._overflow_noted = True  # the figures have the bytes
             out.append(Noted("agent-audio-dropped", detail={"policy": "the newest", "held_ms": ms(self._voice.held_bytes)}))
-        if self._leaving is not None and not self._agent_speaking:  # the tail of a last word: no more follows
+        if self._way_out.leave is not None and not self._agent_speaking:  # the tail of a last word: no more follows
             out += self._voice.end_turn(now)
         return out
 
@@ -128,14 +128,14 @@ class BridgeCore:
     def agent_connected(self, now: float) -> list[Action]:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
         if not self._voice.sent_bytes:
-            self._deadlines["sign"] = self._opened_at + self._rules.filler_after
+            self._agenda.put("sign", self._opened_at + self._rules.filler_after)
         self._longest.connected(now)
         if self._agent_opens:
-            self._deadlines["agent"] = now + self._rules.agent_within
-            self._deadlines["filler"] = max(now + self._rules.first_sound_after, self._deadlines.get("filler", 0.0))
+            self._agenda.put("agent", now + self._rules.agent_within)
+            self._agenda.put_off("filler", now + self._rules.first_sound_after)
         else:
-            self._deadlines.pop("filler", None)
-            self._deadlines.pop("agent", None)
+            self._agenda.strike("filler")
+            self._agenda.strike("agent")
         return self._caller.connected(now) + self._keypad.connected()
 
     def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
@@ -147,14 +147,18 @@ class BridgeCore:
             case vapi.AgentStopped():
                 return self._agent_stopped(now)
             case vapi.CallerSpoke():
-                return self._caller_spoke(now)
+                self._caller_paused_at = None
+                self._dead_air.caller_spoke(now)
+                self._unprotect_greeting(now)
+                return self._barge_in.caller_spoke(now)
             case vapi.CallerPaused():
-                self._caller_speaking = False
+                self._barge_in.caller_speaks = False
                 self._caller_paused_at = now
                 self._dead_air.caller_paused(now)
                 return [Noted("user-speech-stopped", "vapi")]
             case vapi.CallerInterrupted():
-                return self._interrupted(now)
+                self._unprotect_greeting(now)
+                return [] if self._barge_in.protected else self._barge_in.flush(now, note="interruption-confirmed")
             case vapi.ResponseQueued(turn_id) if turn_id != self._response:
                 self._response = turn_id
                 return [Noted("agent-response-queued", "vapi")]
@@ -182,38 +186,38 @@ class BridgeCore:
             return []
         out: list[Action] = []
         current = self._voice.mark_returned(name)
-        if self._silence_pending is not None:  # the first mark back after a clear says it was carried out
-            out += self._silent(now)
+        if self._barge_in.awaits_silence:
+            out += self._barge_in.silent(now)
         elif current and not self._greeted and self._figures.first_audio_ms is not None:
             self._greeted = True
             out.append(Noted("greeting-heard", "twilio", {"ms": self._since_opened(now)}))
         self._unprotect_greeting(now)
-        return out + self._check_drained(now) + self._hand_on_when_calm(now)
+        return out + self._go_if_it_is_time(now)
 
     def key_pressed(self, key: str, now: float) -> list[Action]:
         """A key of the caller's telephone; which one it was is the keypad's secret."""
         self._pulse.heard_at = now
-        return self._keypad.pressed(key, now, is_leaving=self._leaving is not None)
+        return self._keypad.pressed(key, now, is_leaving=self._is_leaving)
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
         """Vapi's socket closed without an end of the session, or could not be opened: another agent may go on where this one was."""
-        if self._leaving is not None:
+        if self._is_leaving:
             return self._nothing_follows(now)
-        if self._moving:
-            return self._leave(Leave("agent-lost", raw))
+        if self._way_out.is_moving:
+            return self._way_out.go(Leave("agent-lost", raw))
         self._agent_opens = True
         self._part_with_agent()
-        out = self._play_on(now) if self._turn is Turn.HOLDING else []
-        self._deadlines.clear()
-        self._deadlines["agent"] = now + self._rules.agent_within
+        out = self._barge_in.play_on(now)
+        self._agenda.clear()
+        self._agenda.put("agent", now + self._rules.agent_within)
         return [*out, *self._play_clip("one_moment", now), AskForAgent(raw)]
 
     def agent_asked_anew(self, now: float) -> list[Action]:
         """Whoever was making the agent is gone, and it is made once more: the caller is asked for patience again."""
-        if self._leaving is not None or self._caller.has_agent:
+        if self._is_leaving or self._caller.has_agent:
             return []
-        self._deadlines.pop("filler", None)
-        self._deadlines["agent"] = now + self._rules.agent_within
+        self._agenda.strike("filler")
+        self._agenda.put("agent", now + self._rules.agent_within)
         return self._play_clip("one_moment", now)
 
     def _part_with_agent(self) -> None:
@@ -224,23 +228,23 @@ class BridgeCore:
 
     def no_other_agent(self, now: float, *, raw: str = "") -> list[Action]:
         """The one that was lost was the last one of this stream."""
-        return [] if self._leaving else self._apologise("agent-lost", now, raw=raw)
+        return [] if self._is_leaving else self._apologise("agent-lost", now, raw=raw)
 
     def no_agent(self, now: float, *, raw: str = "") -> list[Action]:
         """No Vapi session can be had for this call."""
-        return [] if self._leaving else self._apologise("no-agent", now, raw=raw)
+        return [] if self._is_leaving else self._apologise("no-agent", now, raw=raw)
 
     def caller_left(self, now: float) -> list[Action]:
         """Twilio said stop: the call is over."""
         self._voice.drop()
-        return self._leave(self._leaving or Leave("caller-left"))
+        return self._way_out.go(Leave("caller-left"))
 
     def stream_lost(self, why: str, now: float, *, raw: str = "") -> list[Action]:
         """Twilio's socket is gone without a `stop`: the caller may be there, and the resume door will be asked."""
-        if self._leaving is None and not self._moving and not self._gone and self._caller.has_agent:
+        if not self._is_leaving and not self._way_out.is_moving and not self._way_out.is_gone and self._caller.has_agent:
             self.left_off = self._where_the_agent_is(now)
         self._voice.drop()
-        return self._leave(self._leaving or Leave(why, raw))
+        return self._way_out.go(Leave(why, raw))
 
     def _where_the_agent_is(self, now: float) -> LeftOff:
         return LeftOff(
@@ -249,18 +253,20 @@ class BridgeCore:
             dead_air=self._dead_air,
             longest=self._longest,
             agent_speaking=self._agent_speaking,
-            caller_speaking=self._caller_speaking,
-            flushed=self._turn is Turn.FLUSHED,
+            caller_speaking=self._barge_in.caller_speaks,
+            flushed=self._barge_in.turn is Turn.FLUSHED,
         )
 
     def take_up(self, left_off: LeftOff, now: float) -> list[Action]:
         """The agent of the stream before this one goes on here, where it was; the caller hears the rest, and nothing about it."""
-        self._deadlines.clear()
+        self._agenda.clear()
         self._greeted = self._greeting_said = True
-        self._protected = self._agent_opens = False
+        self._agent_opens = False
         self._said, self._dead_air, self._longest = left_off.said, left_off.dead_air, left_off.longest
-        self._agent_speaking, self._caller_speaking = left_off.agent_speaking, left_off.caller_speaking
-        self._turn = Turn.FLUSHED if left_off.flushed else Turn.SPEAKING
+        self._barge_in = BargeIn(self._rules, self._figures, self._voice, self._said, self._agenda)
+        self._barge_in.protected, self._barge_in.caller_speaks = False, left_off.caller_speaking
+        self._barge_in.turn = Turn.FLUSHED if left_off.flushed else Turn.SPEAKING
+        self._agent_speaking = left_off.agent_speaking
         self._agent_audio_at = now  # what follows without a pause is of the same turn
         out = self._caller.connected(now) + self._keypad.connected()
         if left_off.rest:
@@ -270,40 +276,37 @@ class BridgeCore:
         return out if self._agent_speaking else [*out, *self._voice.end_turn(now)]
 
     def leave_after_last_word(self, why: str, now: float, *, raw: str = "", wait_for_sentence: bool = True) -> list[Action]:
-        """Go when what the agent is saying, or is about to say within 2.5 s, has been heard. It is protected: nothing interrupts it."""
-        if self._gone:
+        """Go when what the agent is saying, or is about to say, has been heard. It is protected: nothing interrupts it."""
+        if self._way_out.is_gone:
             return []
-        if self._leaving is not None:
+        if self._is_leaving:
             return [] if wait_for_sentence else self._nothing_follows(now)
-        self._leaving = Leave(why, raw)
+        self._way_out.decide(Leave(why, raw), now)
         self._dead_air.end()
         self._longest.over()
-        self._protected = True
-        out = self._play_on(now) if self._turn is Turn.HOLDING else []
-        speaking = self._agent_speaking or self._voice.unheard(now) > 0
-        self._deadlines["drain"] = now + self._rules.drain_within
-        if wait_for_sentence and not speaking:
-            self._deadlines["last-sentence"] = now + self._rules.last_sentence_within
+        self._barge_in.protected = True
+        out = self._barge_in.play_on(now)
         if not wait_for_sentence:
             return out + self._nothing_follows(now)
-        return out + self._check_drained(now)
+        if not self._agent_speaking and self._voice.unheard(now) <= 0:
+            self._way_out.await_sentence(now)
+        return out + self._go_if_it_is_time(now)
 
     def hand_over_now(self, now: float) -> list[Action]:
         """The caller asked for a person with a key: cut the agent short, say who comes, go."""
-        if self._leaving is not None:
+        if self._is_leaving:
             return []
-        out = self._flush(now, note="flush-asked") if self._voice.unheard(now) > 0 else []
+        out = self._barge_in.flush(now, note="flush-asked") if self._voice.unheard(now) > 0 else []
         self._dismissed = True
         return out + self._apologise("handed-over", now, raw="")
 
     def hand_on(self, now: float) -> list[Action]:
         """This process is to leave: let another one have the caller when no sentence is cut by it, within the bound of a last word."""
-        if self._leaving is not None or self._moving:
+        if self._is_leaving or self._way_out.is_moving:
             return []
-        self._moving = True
+        self._way_out.move(now)
         self._longest.over()
-        self._deadlines["hand-on"] = now + self._rules.drain_within
-        return self._hand_on_when_calm(now)
+        return self._go_if_it_is_time(now)
 
     def stuck(self, stuck_ms: int) -> list[Action]:
         """Sound waits, here or on its way out, and nothing leaves."""
@@ -312,16 +315,15 @@ class BridgeCore:
 
     def flush(self, now: float) -> list[Action]:
         """Somebody above wants silence now; a protected sentence is spoken all the same."""
-        return [] if self._protected else self._flush(now, note="flush-asked")
+        return [] if self._barge_in.protected else self._barge_in.flush(now, note="flush-asked")
 
     # -- time ------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
         """When `tick` wants to run; None when there is nothing to wait for any more."""
-        if self._gone:
+        if self._way_out.is_gone:
             return None
-        others = self._deadlines.values()
-        first = min(self._pulse.at, self._dead_air.at, self._said.at, self._longest.at, self._keypad.at, *others)
+        first = min(self._agenda.at, self._pulse.at, self._dead_air.at, self._said.at, self._longest.at, self._keypad.at)
         fill, send = self._caller.fill_at, self._voice.next_send()
         if fill is not None and fill < first:
             first = fill
@@ -329,7 +331,7 @@ class BridgeCore:
 
     def tick(self, now: float) -> list[Action]:
         """Do everything that is due."""
-        if self._gone:
+        if self._way_out.is_gone:
             return []
         out: list[Action] = [*self._alarm(now), *self._voice.pace(now)]
         if self._caller.fill_at is not None and self._caller.fill_at <= now:
@@ -347,128 +349,49 @@ class BridgeCore:
             self._said.give_up()
         if self._longest.at <= now:
             out += self._time_nearly_up(now)
-        for name in [name for name, at in self._deadlines.items() if at <= now]:
-            if self._deadlines.pop(name, None) is not None:  # an earlier one may have ended everything
-                out += self._due(name, now)
-        if self._leaving is not None:
-            out += self._check_drained(now)
-        return out + self._hand_on_when_calm(now)
+        for what in self._agenda.due(now):
+            if self._agenda.strike(what):  # an earlier one may have ended everything
+                out += self._due(what, now)
+        return out + self._go_if_it_is_time(now)
 
     def figures(self) -> dict[str, Any]:
         """The call's figures so far, as CallMetrics names them."""
         return self._figures.as_metrics(self._voice)
 
-    # -- barge-in --------------------------------------------------------------------------------------------------
-
-    def _caller_spoke(self, now: float) -> list[Action]:
-        out: list[Action] = [] if self._caller_speaking else [Noted("user-speech-started", "vapi")]
-        self._caller_has_words &= self._caller_speaking
-        self._caller_speaking = True
-        self._caller_paused_at = None
-        self._dead_air.caller_spoke(now)
-        self._unprotect_greeting(now)
-        if self._protected:
-            return out
-        if self._turn is Turn.HOLDING:
-            return out + (self._clear(now) if self._rules.instant else [])
-        if self._voice.unheard(now) <= 0:
-            return out
-        self._turn = Turn.HOLDING
-        self._spoke_over = True
-        self._evidence_at = now
-        self._voice.pause()
-        self._deadlines["confirm"] = now + self._rules.confirm
-        return out + (self._clear(now) if self._rules.instant else [])
-
-    def _caller_said(self, text: str) -> None:
-        self._caller_has_words |= bool(text)
-        self._said_over |= self._spoke_over and bool(text)
-        self._dead_air.caller_said(text)
-
-    def _interrupted(self, now: float) -> list[Action]:
-        self._unprotect_greeting(now)
-        return [] if self._protected else self._flush(now, note="interruption-confirmed")
-
-    def _flush(self, now: float, *, note: str) -> list[Action]:
-        """Vapi may have finished its turn long ago while Twilio still plays it: clear also when nothing is held here."""
-        out = self._clear(now)
-        if not out and self._voice.unheard(now) <= 0 and self._turn is not Turn.HOLDING:
-            return []  # the same interruption, told twice
-        cancelled = self._voice.drop()
-        self._figures.downlink_flushed += cancelled
-        self._figures.interruptions += 1
-        out += [
-            Noted(note),
-            Noted("tts-buffer-flushed", detail={"cancelled_ms": ms(cancelled)}),
-            *self._said.cut(now, unheard=cancelled, tell=note == "interruption-confirmed"),
-        ]
-        self._deadlines.pop("confirm", None)
-        self._spoke_over = self._said_over = False
-        self._turn = Turn.SPEAKING if self._said.is_over else Turn.FLUSHED
-        return out
-
-    def _clear(self, now: float) -> list[Action]:
-        """At most one clear in 500 ms. The sound it takes from Twilio stays first in line until the barge-in is confirmed."""
-        if self._cleared_at is not None and now - self._cleared_at < self._rules.debounce:
-            return []
-        self._cleared_at = now
-        if self._evidence_at is None:
-            self._evidence_at = now
-        self._silence_pending = self._evidence_at
-        decided_ms = int((now - self._evidence_at) * 1000)
-        return [FlushCaller(), self._voice.cut(now), Noted("clear-sent", detail={"after_evidence_ms": decided_ms})]
-
-    def _play_on(self, now: float) -> list[Action]:
-        self._turn = Turn.SPEAKING
-        self._evidence_at = None
-        self._deadlines.pop("confirm", None)
-        return [Noted("interruption-dismissed"), *self._voice.resume(now)]
-
-    def _silent(self, now: float) -> list[Action]:
-        since, self._silence_pending, self._evidence_at = self._silence_pending, None, None
-        silence_ms = int((now - since) * 1000) if since is not None else 0
-        self._figures.time_to_silence_ms.append(silence_ms)
-        return [Noted("caller-hears-silence", "twilio", {"ms": silence_ms})]
-
     # -- the agent's turns -----------------------------------------------------------------------------------------
 
     def _agent_started(self, now: float) -> list[Action]:
-        out = [] if self._agent_speaking else self._let_go_of_answered(now)
+        out = [] if self._agent_speaking else self._barge_in.agent_started(now)
         self._agent_speaking = True
         self._said.begin()
         self._dead_air.agent_started(now)
-        if self._turn is Turn.FLUSHED:
-            self._turn = Turn.SPEAKING
-        self._deadlines.pop("last-sentence", None)
+        if self._barge_in.turn is Turn.FLUSHED:
+            self._barge_in.turn = Turn.SPEAKING
+        self._way_out.await_no_sentence()
         return [*out, Noted("agent-speech-started", "vapi")]
-
-    def _let_go_of_answered(self, now: float) -> list[Action]:
-        """The agent answers what the caller said over its last turn, so nobody wants the rest of that one."""
-        answers, self._spoke_over, self._said_over = self._said_over, False, False
-        if not answers or self._protected or self._voice.unheard(now) <= 0:
-            return []
-        out = self._flush(now, note="interruption-confirmed")
-        self._said.give_up()  # its line is not coming any more
-        return out
 
     def _agent_stopped(self, now: float) -> list[Action]:
         self._agent_speaking = False
         self._said.over()
         self._dead_air.agent_stopped()
         out: list[Action] = [Noted("agent-speech-stopped", "vapi")]
-        if self._turn is Turn.HOLDING and (self._rules.instant or self._caller_has_words):
-            return out + self._flush(now, note="interruption-confirmed")
-        if self._turn is not Turn.FLUSHED:
+        if self._barge_in.end_confirms:
+            return out + self._barge_in.flush(now, note="interruption-confirmed")
+        if self._barge_in.turn is not Turn.FLUSHED:
             out += self._said.heard_out()
             out += self._voice.end_turn(now)
         self._greeting_said = True
         self._unprotect_greeting(now)
-        return out + self._check_drained(now) + self._hand_on_when_calm(now)
+        return out + self._go_if_it_is_time(now)
+
+    def _caller_said(self, text: str) -> None:
+        self._barge_in.caller_said(text)
+        self._dead_air.caller_said(text)
 
     def _unprotect_greeting(self, now: float) -> None:
         """A greeting that may not be interrupted is protected until the caller has heard it, not until it was sent."""
-        if self._greeting_said and self._leaving is None and self._voice.all_heard(now):
-            self._protected = False
+        if self._greeting_said and not self._is_leaving and self._voice.all_heard(now):
+            self._barge_in.protected = False
 
     def _first_sound_of_turn(self, now: float) -> None:
         if self._figures.first_audio_ms is None:
@@ -482,8 +405,8 @@ class BridgeCore:
     def _apologise(self, why: str, now: float, *, raw: str) -> list[Action]:
         self._agent_speaking = False
         self._caller.disconnected()
-        out = self._play_on(now) if self._turn is Turn.HOLDING else []
-        self._deadlines.clear()
+        out = self._barge_in.play_on(now)
+        self._agenda.clear()
         out += self._play_clip("connecting_colleague", now)
         return out + self.leave_after_last_word(why, now, raw=raw, wait_for_sentence=False)
 
@@ -506,19 +429,19 @@ class BridgeCore:
         if not self._rules.goes_on:
             goodbye = TellAgent(vapi.say(self._rules.time_is_up, last=True))
             out = [goodbye, *self.leave_after_last_word("agent-ended", now, raw=TIME_IS_UP)]
-            self._deadlines["last-sentence"] = now + self._rules.last_sentence_within  # of whatever it says now, this is the last
+            self._way_out.await_sentence(now)  # of whatever it says now, this is the last
             return out
         if not in_pause:
             return self.agent_lost(now, raw=TIME_IS_UP)
         self._agent_opens = False
         self._part_with_agent()
-        self._deadlines.clear()
-        self._deadlines["agent"] = now + self._rules.agent_within
+        self._agenda.clear()
+        self._agenda.put("agent", now + self._rules.agent_within)
         return [AskForAgent(ROLLED_OVER)]
 
     def _play_clip(self, name: str, now: float) -> list[Action]:
         clip = self._clips[name]
-        self._turn, self._said.bytes = Turn.SPEAKING, 0  # it is nobody's turn
+        self._barge_in.turn, self._said.bytes = Turn.SPEAKING, 0  # it is nobody's turn
         self._figures.clip_bytes += len(clip.ulaw)
         said = Noted("clip-played", detail={"clip": name, "text": clip.text})
         return [said, *self._voice.add(clip.ulaw, now), *self._voice.end_turn(now)]
@@ -529,52 +452,39 @@ class BridgeCore:
             return []
         return [*self._voice.hurry(now)] if self._voice.held_bytes else self._play_clip("tone", now)
 
-    def _hand_on_when_calm(self, now: float) -> list[Action]:
-        """The agent has said its say, all of it was heard, and nobody waits for more: the caller has the turn, and has not begun."""
-        if not self._moving or self._leaving is not None or self._agent_speaking or "agent" in self._deadlines:
-            return []
-        if not self._voice.all_heard(now):
-            self._deadlines["heard"] = max(now + FRAME_S, self._voice.last_given_up_at())
-            return []
-        return self._leave(Leave("drained")) if self._dead_air.is_nothing() else []
-
     def _nothing_follows(self, now: float) -> list[Action]:
         """No more sound of the agent will come: what is here is played to its end, then the call is left."""
         self._agent_speaking = False
-        self._deadlines.pop("last-sentence", None)
-        return [*self._voice.end_turn(now), *self._check_drained(now)]
+        self._way_out.await_no_sentence()
+        return [*self._voice.end_turn(now), *self._go_if_it_is_time(now)]
 
-    def _check_drained(self, now: float) -> list[Action]:
-        if self._leaving is None or self._gone or self._agent_speaking or "last-sentence" in self._deadlines:
+    def _go_if_it_is_time(self, now: float) -> list[Action]:
+        if self._agent_speaking:
             return []
-        if self._voice.all_heard(now):
-            return self._leave(self._leaving)
-        self._deadlines["heard"] = max(now + FRAME_S, self._voice.last_given_up_at())
-        return []
+        if self._is_leaving:
+            return self._way_out.once_heard(now)
+        if not self._way_out.is_moving or "agent" in self._agenda:
+            return []
+        return self._way_out.once_calm(now, nobody_waits=self._dead_air.is_nothing())
 
-    def _leave(self, leave: Leave) -> list[Action]:
-        if self._gone:
-            return []
-        self._gone = True
-        self._deadlines.clear()
-        return [leave]
+    @property
+    def _is_leaving(self) -> bool:
+        return self._way_out.leave is not None
 
     # -- deadlines -------------------------------------------------------------------------------------------------
 
-    def _due(self, name: str, now: float) -> list[Action]:
-        match name:
+    def _due(self, what: str, now: float) -> list[Action]:
+        match what:
             case "confirm":
-                return self._play_on(now) if self._turn is Turn.HOLDING else []
+                return self._barge_in.play_on(now)
             case "filler":
                 return self._play_clip("one_moment", now)
             case "sign":
                 return self._sign_of_life(now)
             case "agent":
                 return self._no_sound_in_time(now)
-            case "drain":
-                return self._leave(self._leaving) if self._leaving else []
-            case "hand-on":
-                return self._leave(self._leaving or Leave("drained", "in the middle of a turn"))
+            case "drain" | "hand-on":
+                return self._way_out.too_late()
         return []  # "heard" and "last-sentence" only wake the check that follows
 
     def _no_sound_in_time(self, now: float) -> list[Action]:

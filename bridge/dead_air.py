@@ -78,13 +78,15 @@ class DeadAir:
 
     def agent_sound(self, heard_until: float) -> None:
         """Sound of the agent's, all of which will have been heard at that moment."""
-        waits_for_tool = self._forced and self._tool_until > 0
-        self._answer_since = heard_until if waits_for_tool else None
         self._rest_since = heard_until if self._talking else None
-        if not waits_for_tool:
-            self._tool_until, self._said = 0.0, ""
         self._waited, self._told_at = 0.0, None
-        self._settle()
+        if self._forced and self._tool_until > 0:
+            self._answer_since = heard_until
+            return self._settle()
+        self._answer_since, self._tool_until, self._said = None, 0.0, ""
+        owes_rest = self._talking and self._ends_are_told and not self._caller_speaks and not self._off
+        self.at = heard_until + self._rules.trouble_after if owes_rest else NEVER  # as `_settle` says, fifty times a second
+        return None
 
     def agent_stopped(self) -> None:
         self._talking, self._rest_since, self._ends_are_told = False, None, True

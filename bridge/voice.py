@@ -121,6 +121,27 @@ class AgentVoice:
             self._filling_since = now
         return self.pace(now)
 
+    def relay(self, ulaw: bytes, now: float) -> bytes | None:
+        """`add` without a list: what to play now, when that is all there is to do. None: nothing was done, `add` it."""
+        ahead = self._ear_at - now
+        if self._paused or ahead <= 0 or self.dropped_bytes:
+            return None
+        held = self._held
+        length = len(held) + len(ulaw)
+        whole = length - length % FRAME_BYTES
+        if whole > int((self._lead - ahead) * BYTES_PER_S + 0.5) or self._sent + whole - self._marked >= self._mark_every:
+            return None
+        self._turn_over = False
+        if length > self.held_most:
+            self.held_most = length
+        held += ulaw
+        if not whole:
+            return b""
+        chunk = bytes(held[:whole])
+        del held[:whole]
+        self._send(chunk, now)
+        return chunk
+
     def end_turn(self, now: float) -> list[Playing]:
         """No more sound follows: the remainder of a frame goes too, and a last mark tells when it was heard."""
         self._turn_over = True

@@ -1,0 +1,135 @@
+"""Barge-in: the caller speaks while sound of the agent's is unheard. One small machine:
+
+    SPEAKING --evidence--> HOLDING --confirmed--> FLUSHED --next agent turn--> SPEAKING
+                              `--600 ms without confirmation: it was an "mhm"--> SPEAKING (plays on)
+
+Evidence is "the caller speaks" while agent sound is unheard. Confirmation is Vapi's `user-interrupted`, or the end of the
+agent's turn; where a pause comes first (not `instant`) an end proves nothing unless the caller was heard to say a word. One
+`clear` per interruption: 500 ms must pass from the last clear to the next. An agent that sent all of its turn long ago can be
+interrupted in it no more; then the turn that answers what the caller said over it is the confirmation.
+
+Pure: `now` is seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from bridge.actions import Action, Noted
+from bridge.agenda import Agenda
+from bridge.agent_turn import AgentTurn
+from bridge.audio import ms
+from bridge.figures import Figures
+from bridge.rules import Rules
+from bridge.voice import AgentVoice, FlushCaller
+
+
+class Turn(Enum):
+    SPEAKING = "speaking"  # agent sound may pass; also while nobody speaks
+    HOLDING = "holding"
+    FLUSHED = "flushed"  # what still arrives belongs to the interrupted turn
+
+
+class BargeIn:
+    """`turn` is where the machine stands. `protected`: what is being said is heard to its end."""
+
+    def __init__(self, rules: Rules, figures: Figures, voice: AgentVoice, said: AgentTurn, agenda: Agenda) -> None:
+        self._rules, self._figures, self._voice, self._said, self._agenda = rules, figures, voice, said, agenda
+        self.turn = Turn.SPEAKING
+        self.protected = not rules.greeting_interruptible
+        self.caller_speaks = False
+        self._caller_has_words = False  # in what the caller says now
+        self._spoke_over = self._said_over = False  # the caller, over sound that is still unheard: was heard, and in words
+        self._cleared_at: float | None = None
+        self._evidence_at: float | None = None
+        self._silence_pending: float | None = None
+
+    # -- the caller
+
+    def caller_spoke(self, now: float) -> list[Action]:
+        out: list[Action] = [] if self.caller_speaks else [Noted("user-speech-started", "vapi")]
+        self._caller_has_words &= self.caller_speaks
+        self.caller_speaks = True
+        if self.protected:
+            return out
+        if self.turn is Turn.HOLDING:
+            return out + (self._clear(now) if self._rules.instant else [])
+        if self._voice.unheard(now) <= 0:
+            return out
+        self.turn = Turn.HOLDING
+        self._spoke_over = True
+        self._evidence_at = now
+        self._voice.pause()
+        self._agenda.put("confirm", now + self._rules.confirm)
+        return out + (self._clear(now) if self._rules.instant else [])
+
+    def caller_said(self, text: str) -> None:
+        self._caller_has_words |= bool(text)
+        self._said_over |= self._spoke_over and bool(text)
+
+    # -- the agent
+
+    def agent_started(self, now: float) -> list[Action]:
+        """The next turn. If it answers what the caller said over the last one, nobody wants the rest of that."""
+        answers, self._spoke_over, self._said_over = self._said_over, False, False
+        if not answers or self.protected or self._voice.unheard(now) <= 0:
+            return []
+        out = self.flush(now, note="interruption-confirmed")
+        self._said.give_up()  # its line is not coming any more
+        return out
+
+    @property
+    def end_confirms(self) -> bool:
+        """The end of the agent's turn says that it was interrupted."""
+        return self.turn is Turn.HOLDING and (self._rules.instant or self._caller_has_words)
+
+    # -- what comes of it
+
+    def flush(self, now: float, *, note: str) -> list[Action]:
+        """Vapi may have finished its turn long ago while Twilio still plays it: clear also when nothing is held here."""
+        out = self._clear(now)
+        if not out and self._voice.unheard(now) <= 0 and self.turn is not Turn.HOLDING:
+            return []  # the same interruption, told twice
+        cancelled = self._voice.drop()
+        self._figures.downlink_flushed += cancelled
+        self._figures.interruptions += 1
+        out += [
+            Noted(note),
+            Noted("tts-buffer-flushed", detail={"cancelled_ms": ms(cancelled)}),
+            *self._said.cut(now, unheard=cancelled, tell=note == "interruption-confirmed"),
+        ]
+        self._agenda.strike("confirm")
+        self._spoke_over = self._said_over = False
+        self.turn = Turn.SPEAKING if self._said.is_over else Turn.FLUSHED
+        return out
+
+    def play_on(self, now: float) -> list[Action]:
+        """It was no interruption, if it was held for one."""
+        if self.turn is not Turn.HOLDING:
+            return []
+        self.turn = Turn.SPEAKING
+        self._evidence_at = None
+        self._agenda.strike("confirm")
+        return [Noted("interruption-dismissed"), *self._voice.resume(now)]
+
+    @property
+    def awaits_silence(self) -> bool:
+        return self._silence_pending is not None
+
+    def silent(self, now: float) -> list[Action]:
+        """The first mark back after a clear says that it was carried out."""
+        since, self._silence_pending, self._evidence_at = self._silence_pending, None, None
+        silence_ms = int((now - since) * 1000) if since is not None else 0
+        self._figures.time_to_silence_ms.append(silence_ms)
+        return [Noted("caller-hears-silence", "twilio", {"ms": silence_ms})]
+
+    def _clear(self, now: float) -> list[Action]:
+        """At most one clear in 500 ms. The sound it takes from Twilio stays first in line until the barge-in is confirmed."""
+        if self._cleared_at is not None and now - self._cleared_at < self._rules.debounce:
+            return []
+        self._cleared_at = now
+        if self._evidence_at is None:
+            self._evidence_at = now
+        self._silence_pending = self._evidence_at
+        decided_ms = int((now - self._evidence_at) * 1000)
+        return [FlushCaller(), self._voice.cut(now), Noted("clear-sent", detail={"after_evidence_ms": decided_ms})]
