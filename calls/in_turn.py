@@ -4,7 +4,8 @@ Each sweep writes down when it began. A serving process that finds the next one 
 several that see it at once one has the turn. So a call whose end nobody told has its row in two minutes all the same.
 
 When the last sweep was much too long ago, or is still to come, the clock has jumped, or the whole house was away. Live calls
-have had no time to give a sign of life since, so that one sweep holds no silence against them.
+have had no time to give a sign of life since, so that one sweep holds no silence against them. Nor does any while signs of life
+wait in a spool of this machine: the database has just come back, and how those calls ended is not written down yet.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from django.conf import settings
 
 from agents import account
 from bridge.errors import VapiError
-from calls import consent, inbox, lost_reports, orphans, returning, sessions, twilio_account
+from calls import consent, inbox, lost_reports, orphans, returning, sessions, spool, twilio_account
 from calls.models import LastRun, VapiAccount
 from calls.sweep import end_silent_calls
 
@@ -32,7 +34,7 @@ def began(*, now: datetime) -> bool:
     """Somebody sweeps. True when they may judge calls by their silence."""
     last = LastRun.objects.filter(name=SWEEP).first()
     LastRun.objects.update_or_create(name=SWEEP, defaults={"at": now})
-    return last is None or not _has_jumped(last.at, now)
+    return (last is None or not _has_jumped(last.at, now)) and not _are_told_later(now)
 
 
 def sweep_if_nobody_does(*, now: datetime) -> bool:
@@ -42,12 +44,16 @@ def sweep_if_nobody_does(*, now: datetime) -> bool:
     if is_first or abs(now - last.at) < late or not LastRun.objects.filter(pk=last.pk, at=last.at).update(at=now):
         return False
     log.error("Nobody sweeps: are celery beat and a worker running? This process does it", extra={"last": last.at.isoformat()})
-    _sweep(now, judges=not _has_jumped(last.at, now))
+    _sweep(now, judges=not _has_jumped(last.at, now) and not _are_told_later(now))
     return True
 
 
 def _has_jumped(last: datetime, now: datetime) -> bool:
     return abs(now - last) > MOST_MISSED * timedelta(seconds=settings.SWEEP_SECONDS)
+
+
+def _are_told_later(now: datetime) -> bool:
+    return spool.is_waited_for(Path(settings.SPOOL_DIR), now=now.timestamp())
 
 
 def _sweep(now: datetime, *, judges: bool) -> None:

@@ -31,6 +31,7 @@ LONGEST_FILE = 256 * 1024 * 1024
 MEMORY = 10 * 1024 * 1024
 SUFFIX = ".spool"
 OVERWRITE = 1024 * 1024
+STALE_S = 3600.0  # whoever serves adopts a file within seconds: one that is so old has nobody
 
 Write = Callable[[int, bytes], int]
 
@@ -186,6 +187,15 @@ def adopted(path: Path) -> Iterator[int | None]:
 def files(directory: Path) -> list[Path]:
     """Every spool there is, oldest first."""
     return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def is_waited_for(directory: Path, *, now: float) -> bool:
+    """True while what a process of this machine was told is still to be stored: whatever comes after it has to wait. `now`: since 1970."""
+    for path in files(directory):
+        with contextlib.suppress(OSError):
+            if now - path.stat().st_mtime < STALE_S:
+                return True
+    return False
 
 
 def lines_of(file: int, start: int, at_most: int) -> list[Line]:

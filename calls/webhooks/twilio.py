@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
-from calls import callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
+from calls import callbacks, consent, endings, handover, ladder, publisher, queueing, services, spool, tasks
 from calls.models import CallSession, RecordingKind, Rung, Status
 from calls.rescue import the_life
 from calls.webhooks import by_heart_doors, spoken
@@ -277,10 +279,15 @@ def _next(knock: Knock, epoch: int, *, turn: int | None = None, **more: bool) ->
 
 
 def _end_if_over(knock: Knock) -> bool:
-    """True when Twilio says that the caller's leg is over; the call and its Vapi sessions then end here, if not before."""
+    """True when Twilio says that the caller's leg is over; the call and its Vapi sessions then end here, if not before.
+
+    Where a process is still to tell what was kept while the database was away, the end is written down after that.
+    """
     status = knock.get("CallStatus")
     if status not in endings.LEG_ENDS:
         return False
+    if spool.is_waited_for(Path(settings.SPOOL_DIR), now=knock.at.timestamp()):
+        return by_heart_doors.is_over(knock)
     if endings.leg_over(call_sid=knock.call_sid, status=status, at=knock.at):
         publisher.tell(knock.call_sid, live.SESSION)  # a stream that never got its `stop` looks, and leaves
     publisher.task(tasks.end_sessions, knock.call_sid)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
-from calls import in_turn, services, tasks
+from calls import in_turn, services, spool, tasks
 from calls.models import CallSession, EndReason, Status
+from calls.spool import Spool
 from tests.builders import a_call, at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,3 +58,24 @@ def test_after_the_clock_has_jumped_the_scheduled_sweep_holds_no_silence_against
     assert not CallSession.objects.filter(ended_at__isnull=False).exists()
     tasks.sweep()
     assert CallSession.objects.get().end_reason == EndReason.TTL
+
+
+@pytest.mark.parametrize("sweep", [tasks.sweep, partial(in_turn.sweep_if_nobody_does, now=NOW)], ids=["a worker's", "a serving process's"])
+def test_no_silence_is_held_against_a_call_whose_signs_of_life_wait_in_a_spool_of_this_machine(sweep: Callable[[], object]) -> None:
+    a_call(status=Status.STREAMING, last_seen_at=NOW - timedelta(hours=2)).vapi_sessions.all().delete()
+    in_turn.began(now=NOW - timedelta(seconds=76))
+    kept = Spool(Path(settings.SPOOL_DIR))
+    kept.append([{"kind": "alive"}])
+    sweep()
+    assert not CallSession.objects.filter(ended_at__isnull=False).exists()
+    kept.was_read(kept.unread())
+    in_turn.began(now=NOW - timedelta(seconds=76))
+    sweep()
+    assert CallSession.objects.get().end_reason == EndReason.TTL
+
+
+def test_a_spool_that_nobody_has_stored_for_an_hour_keeps_no_call_alive() -> None:
+    kept = Spool(Path(settings.SPOOL_DIR))
+    kept.append([{"kind": "alive"}])
+    assert spool.is_waited_for(Path(settings.SPOOL_DIR), now=NOW.timestamp())
+    assert not spool.is_waited_for(Path(settings.SPOOL_DIR), now=NOW.timestamp() + spool.STALE_S + 60)

@@ -239,6 +239,23 @@ def test_the_end_of_a_leg_is_written_down_after_all_that_any_process_kept_of_its
     assert files(Path(settings.SPOOL_DIR)) == list(Path(settings.SPOOL_DIR).rglob("*.leg")) == []
 
 
+@pytest.mark.usefixtures("twilio")
+def test_so_is_one_that_twilio_tells_when_the_database_is_back_for_this_process_and_another_has_not_told_what_it_kept(
+    client: Client,
+) -> None:
+    a_line(number=NUMBER)
+    told = a_call_by_heart()
+    carrier = a_keeper()
+    carrier.spool.append(told)
+    form = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "completed"}
+    assert knock(client, "/webhook/twilio/status", form).status_code == 200
+    assert not CallSession.objects.get(call_sid=SID).is_over
+    carrier.replay()
+    call = CallSession.objects.get(call_sid=SID)
+    assert (call.end_reason, call.outcome) == (EndReason.AGENT_ENDED, Outcome.RESOLVED)
+    assert list(call.events.order_by("seq").values_list("kind", flat=True))[-2:] == ["stream-closed", "call-ended"]
+
+
 def test_a_leg_that_is_over_before_its_stream_is_told_of_ends_as_the_stream_did() -> None:
     a_line(number=NUMBER)
     told = a_call_by_heart()
