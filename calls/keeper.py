@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +149,9 @@ class Keeper:
         stored, name = 0, self.spool.name
         while lines := self.spool.unread():
             name = self.spool.name
-            self._store_lines(name, lines)
-            self.spool.was_read(lines)
-            stored += len(lines)
+            for part in self._stored(name, lines):
+                self.spool.was_read(part)
+                stored += len(part)
         if stored:
             SpoolMark.objects.filter(name=name).delete()
             log.warning("What the spool kept is stored", extra={"lines": stored})
@@ -179,15 +179,16 @@ class Keeper:
             while lines := spool.lines_of(file, at, 200):
                 at += sum(len(spool.encoded(*line)) for line in lines)
                 new = [line for line in lines if line.number > known]
-                if new:
-                    self._store_lines(path.name, new)
-                    stored += len(new)
+                stored += sum(map(len, self._stored(path.name, new)))
             spool.end(path, os.dup(file))
         SpoolMark.objects.filter(name=path.name).delete()
         log.warning("What a dead process kept is stored", extra={"lines": stored})
         return stored
 
-    def _store_lines(self, name: str, lines: Sequence[Line]) -> None:
+    def _stored(self, name: str, lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
+        """Store these, all at once if the database takes them so. Yields what is stored, as soon as it is: that is not stored again."""
+        if not lines:
+            return
         self._store([])  # the calls these lines are of
         try:
             with transaction.atomic():
@@ -198,10 +199,11 @@ class Keeper:
                 raise
             if len(lines) > 1:
                 for line in lines:
-                    self._store_lines(name, [line])
+                    yield from self._stored(name, [line])
                 return
             log.error("The database refused a line of the spool", extra={"problem": type(problem).__name__})
             SpoolMark.objects.update_or_create(name=name, defaults={"number": lines[-1].number})
+        yield lines
 
 
 def database_is_away(problem: Exception) -> bool:

@@ -188,7 +188,7 @@ def call_status(knock: Knock) -> HttpResponse:
     """How a call is doing. The end of the caller's own leg is the call's; a person's leg tells of itself."""
     if knock.get("ParentCallSid"):
         return _leg(knock, "")
-    if knock.get("CallStatus") in endings.LEG_ENDS:
+    if knock.get("CallStatus") in endings.LEG_ENDS and not _is_told_later(knock):
         services.missed_call(**_told(knock))
     _end_if_over(knock)
     return twiml(twilio_http.nothing())
@@ -286,12 +286,16 @@ def _end_if_over(knock: Knock) -> bool:
     status = knock.get("CallStatus")
     if status not in endings.LEG_ENDS:
         return False
-    if spool.is_waited_for(Path(settings.SPOOL_DIR), now=knock.at.timestamp()):
+    if _is_told_later(knock):
         return by_heart_doors.is_over(knock)
     if endings.leg_over(call_sid=knock.call_sid, status=status, at=knock.at):
         publisher.tell(knock.call_sid, live.SESSION)  # a stream that never got its `stop` looks, and leaves
     publisher.task(tasks.end_sessions, knock.call_sid)
     return True
+
+
+def _is_told_later(knock: Knock) -> bool:
+    return spool.is_waited_for(Path(settings.SPOOL_DIR), now=knock.at.timestamp())
 
 
 def _door_of(url: str) -> tuple[str, dict[str, Any]]:

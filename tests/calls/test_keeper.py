@@ -9,14 +9,14 @@ import resource
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import IntegrityError, OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 
@@ -194,6 +194,27 @@ def test_a_goodbye_that_is_not_written_down_yet_is_a_goodbye_all_the_same(client
     by_heart.closed(call.call_sid, 0, "agent-ended")
     form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
     assert "Hangup" in knock(client, "/webhook/twilio/resume/0", form).content.decode()
+
+
+def test_what_was_stored_line_by_line_when_the_database_went_away_again_is_not_stored_twice() -> None:
+    """Two processes that tell of one call at once may both want an event's number: then a batch is refused, and not for ever."""
+    stored: list[int] = []
+    problems: list[Exception] = [IntegrityError("the number is taken"), OperationalError("locked")]
+
+    def store(told: Sequence[Mapping[str, Any]]) -> None:
+        if len(told) == 6 or (problems and stored == [0, 1, 2] and told):
+            raise problems.pop(0)
+        stored.extend(each["n"] for each in told)
+
+    directory = Path(settings.SPOOL_DIR)
+    keeper = Keeper(spool=Spool(directory), directory=directory, store=store)
+    keeper.spool.append([{"n": n} for n in range(6)])
+    with pytest.raises(OperationalError):
+        keeper.replay()
+    keeper.replay()
+    assert stored == list(range(6))
+    assert files(directory) == []
+    assert not SpoolMark.objects.exists()
 
 
 # -- two processes of one call -----------------------------------------------------------------------------------------

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
-from agents import account
+from agents import account, lines
 from bridge.sandbox.script import Caller
 from bridge.sandbox.twilio import TwilioCall
 from bridge.twilio_rest import LISTED_AT_ONCE, TwilioRest
-from calls import returning
+from calls import by_heart, returning
 from calls.models import CallSession, Compared, Status, VapiState
+from calls.spool import Spool
 from calls.sweep import end_silent_calls
-from tests.builders import LINE, a_call, a_line, call_sid, session_of
+from tests.builders import CALLER, LINE, a_call, a_line, call_sid, session_of
 from tests.calls.doors import ACCOUNT_SID, PUBLIC_URL, TOKEN
 from tests.calls.vendors import ASSISTANT, TRANSPORT, Both, both
 
@@ -98,6 +101,27 @@ def test_calls_we_know_or_to_numbers_that_are_not_ours_stay_as_they_are(vendors:
     assert looked(vendors) == 0
     known.refresh_from_db()
     assert (known.status, CallSession.objects.count()) == ("connecting", 1)
+
+
+def test_a_call_that_was_answered_by_heart_is_not_missed(vendors: Both) -> None:
+    a_line()
+    away_for(minutes=30)
+    lines.warm()
+    phone = at_twilio(vendors, minutes_ago=20, seconds=40)
+    assert by_heart.opened(sid=phone.call_sid, account_sid=ACCOUNT_SID, from_number=CALLER, to_number=LINE, at=timezone.now())
+    assert looked(vendors) == 0
+    assert CallSession.objects.get().rung == "R0"
+
+
+def test_while_something_is_still_to_be_told_nothing_is_taken_for_missed(vendors: Both) -> None:
+    a_line()
+    away_for(minutes=30)
+    at_twilio(vendors, minutes_ago=20, seconds=40)
+    kept = Spool(Path(settings.SPOOL_DIR))
+    kept.append([{"kind": "twilio"}])
+    assert looked(vendors) == 0
+    kept.was_read(kept.unread())
+    assert looked(vendors) == 1
 
 
 def test_a_call_that_is_still_with_the_fallback_is_left_alone_and_kept_when_it_is_over(vendors: Both) -> None:
