@@ -50,6 +50,10 @@ SWITCH_S = 0.0005
 
 HAND_ON_S = 25.0  # for a call that was asked to go on elsewhere; it goes within 20 s, whatever is being said
 
+# glibc gives threads a heap each, up to eight a core, and memory that one of them freed stays in its own: two heaps keep a process
+# flat over ten thousand calls.
+AS_A_CHILD = {"MALLOC_ARENA_MAX": "2"}
+
 REST_WITHIN_S = 1.0
 RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
 
@@ -290,7 +294,7 @@ class Parent:
             *("--lifeline", str(theirs.fileno()), "--parent", str(os.getpid()), "--boot", str(boot)),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(self.listening.fileno(), theirs.fileno()),
-            env=os.environ | {"SERVE_ROLE": self.role},
+            env=AS_A_CHILD | os.environ | {"SERVE_ROLE": self.role},
             cwd=self.home,
             start_new_session=True,  # Ctrl-C at a terminal goes to everybody in the session: the parent answers for all
         )

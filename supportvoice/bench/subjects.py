@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.routing import MEDIA_PATH
-from supportvoice.server import listen
+from supportvoice.server import AS_A_CHILD, listen
 from supportvoice.stack import HOME, Stack, StackFailed, free_port
 
 RELAYS = Path(__file__).parent / "relays"
@@ -103,7 +103,7 @@ async def ours(ground: Ground) -> AsyncIterator[Running]:
         await stack.prepare()
         fds = ("--listening", str(listening.fileno()), "--lifeline", str(theirs.fileno()), "--parent", str(os.getpid()))
         command = [sys.executable, "-m", "supportvoice.bench.child", *fds, "--boot", str(uuid.uuid4())]
-        async with _process("ours", command, ground, env=stack.env, pass_fds=(listening.fileno(), theirs.fileno())) as process:
+        async with _process("ours", command, ground, env={**AS_A_CHILD, **stack.env}, pass_fds=(listening.fileno(), theirs.fileno())) as process:
             theirs.close()
             async with asyncio.timeout(UP_WITHIN_S):
                 if not await asyncio.get_running_loop().sock_recv(lifeline, 1):
