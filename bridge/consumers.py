@@ -43,6 +43,8 @@ OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
 DUTIES_END_WITHIN_S = 1.0
 CLOSE_WITHIN_S = 1.0
 
+BROKEN = Leave("agent-lost", "bridge error")
+
 Receive = Callable[[], Awaitable[Any]]
 
 
@@ -195,7 +197,7 @@ class MediaStreamConsumer(AsyncConsumer):
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for broken in (task for task in done if task is not self._left and task.exception()):
                 log.error("a duty of the stream broke", exc_info=broken.exception(), extra={"call": self._ref.short_id})
-                return Leave("agent-lost", "bridge error")
+                return BROKEN
         return self._left.result()
 
     async def _close(self, leave: Leave, send: Send) -> None:
@@ -370,7 +372,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._sleep()
 
     def _play(self, ulaw: bytes) -> None:
-        """`_do` for sound of the agent's that changes no deadline."""
+        """`_do` for sound of the agent's. The deadlines it moves are seconds away: whatever happens next looks at them."""
         self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
@@ -404,4 +406,9 @@ class MediaStreamConsumer(AsyncConsumer):
         self._wakeups.look_again(self._sleeper)
 
     def _tick(self) -> None:
-        self._do(self._core.tick(self._clock()))
+        """A core that breaks ends the call, as a duty does."""
+        try:
+            self._do(self._core.tick(self._clock()))
+        except Exception:
+            log.exception("a call could not go on", extra={"call": self._ref.short_id})
+            self._leave(BROKEN)

@@ -75,6 +75,8 @@ class Wakeups:
                     sleeper.wake()
                 except Exception as error:  # of one call, and the others must be woken
                     self._complain({"message": "a call could not be woken", "exception": error})
+                    self.remove(sleeper)
+                    continue
             if sleeper.at < first:
                 first = sleeper.at
             if sleeper.moving.fill_at < first:
