@@ -43,6 +43,8 @@ OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
 DUTIES_END_WITHIN_S = 1.0
 CLOSE_WITHIN_S = 1.0
 
+BROKEN = Leave("agent-lost", "bridge error")
+
 Receive = Callable[[], Awaitable[Any]]
 
 
@@ -75,9 +77,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._clock = clock
         self._wall = wall
         self._outbox = Outbox()
-        self._wakeups, self._loop_time = wakeups.of_this_loop(), asyncio.get_running_loop().time
-        self._slot: int | None = None  # in which we are woken
-        self._wake_at = float("inf")
+        self._wakeups = wakeups.of_this_loop(clock)
         self._stuck = Stuck(Rules().stuck_after)
         self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         self._command_news = asyncio.Event()
@@ -111,6 +111,7 @@ class MediaStreamConsumer(AsyncConsumer):
             time_is_up=admission.time_is_up,
         )
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
+        self._sleeper = wakeups.Sleeper(self._core.gap, self._tick)
         self._agent = AgentLeg(
             admission,
             ledger=self._ledger,
@@ -169,7 +170,8 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _carry(self, send: Send, wire: Wire | None) -> None:
         self._note(Noted("stream-started", "twilio"))
-        self._arm(self._core.next_deadline())
+        self._sleeper.at = self._core.next_but_gap()
+        self._wakeups.add(self._sleeper)
         if wire is not None:
             wire.listen(self._hear)
         duties = [self._listen_to_caller(), self._agent.talk(), self._obey(), self._hear_hints(), self._beat(), self._outbox.deliver(send)]
@@ -182,8 +184,7 @@ class MediaStreamConsumer(AsyncConsumer):
             else:
                 await asyncio.gather(self._agent.keep(self._agent.spot, listening=tasks[1]), self._close(leave, send))
         finally:
-            if self._slot is not None:
-                self._wakeups.forget(self._slot, self._tick)
+            self._wakeups.remove(self._sleeper)
             for task in tasks:
                 task.cancel()
             await self._agent.end()  # first: nothing else of a call costs money
@@ -196,7 +197,7 @@ class MediaStreamConsumer(AsyncConsumer):
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for broken in (task for task in done if task is not self._left and task.exception()):
                 log.error("a duty of the stream broke", exc_info=broken.exception(), extra={"call": self._ref.short_id})
-                return Leave("agent-lost", "bridge error")
+                return BROKEN
         return self._left.result()
 
     async def _close(self, leave: Leave, send: Send) -> None:
@@ -368,10 +369,10 @@ class MediaStreamConsumer(AsyncConsumer):
                     self._leave(action)
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
-        self._arm(self._core.next_deadline())
+        self._sleep()
 
     def _play(self, ulaw: bytes) -> None:
-        """`_do` for sound of the agent's that changes no deadline."""
+        """`_do` for sound of the agent's. The deadlines it moves are seconds away: whatever happens next looks at them."""
         self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
@@ -389,6 +390,7 @@ class MediaStreamConsumer(AsyncConsumer):
         if self._left.done():
             return
         self._left.set_result(leave)
+        self._wakeups.remove(self._sleeper)
         if leave.why == "stream-lost":
             self._agent.park(self._core.left_off)
 
@@ -398,20 +400,15 @@ class MediaStreamConsumer(AsyncConsumer):
         note = Note(kind=noted.kind, source=noted.source, at=self._wall(), now=self._clock(), detail=noted.detail)
         self._ledger.note(self._ref, note)
 
-    def _arm(self, at: float | None) -> None:
-        """Be woken when the core wants it, moved only when that is earlier; a late wake-up just finds nothing due."""
-        if at is None or at >= self._wake_at or self._left.done():
-            return
-        if self._slot is not None:
-            self._wakeups.forget(self._slot, self._tick)
-        self._wake_at = at
-        self._slot = self._wakeups.at(self._loop_time() + at - self._clock(), self._tick)
+    def _sleep(self) -> None:
+        """Until the core wants to be woken."""
+        self._sleeper.at = self._core.next_but_gap()
+        self._wakeups.look_again(self._sleeper)
 
     def _tick(self) -> None:
-        """Most of the time what we were to wake for has been put off: a frame comes every 20 ms."""
-        self._slot, self._wake_at = None, float("inf")
-        now, at = self._clock(), self._core.next_deadline()
-        if at is not None and at <= now:
-            self._do(self._core.tick(now))
-        else:
-            self._arm(at)
+        """A core that breaks ends the call, as a duty does."""
+        try:
+            self._do(self._core.tick(self._clock()))
+        except Exception:
+            log.exception("a call could not go on", extra={"call": self._ref.short_id})
+            self._leave(BROKEN)

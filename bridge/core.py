@@ -323,10 +323,17 @@ class BridgeCore:
         """When `tick` wants to run; None when there is nothing to wait for any more."""
         if self._way_out.is_gone:
             return None
+        return min(self._caller.fill_at, self.next_but_gap())
+
+    @property
+    def gap(self) -> CallerVoice:
+        """Whose `fill_at` is one of the deadlines, put off by each of the caller's frames."""
+        return self._caller
+
+    def next_but_gap(self) -> float:
+        """The deadlines but that one."""
         first = min(self._agenda.at, self._pulse.at, self._dead_air.at, self._said.at, self._longest.at, self._keypad.at)
-        fill, send = self._caller.fill_at, self._voice.next_send()
-        if fill is not None and fill < first:
-            first = fill
+        send = self._voice.next_send()
         return send if send is not None and send < first else first
 
     def tick(self, now: float) -> list[Action]:
@@ -334,7 +341,7 @@ class BridgeCore:
         if self._way_out.is_gone:
             return []
         out: list[Action] = [*self._alarm(now), *self._voice.pace(now)]
-        if self._caller.fill_at is not None and self._caller.fill_at <= now:
+        if self._caller.fill_at <= now:
             out += self._caller.fill(now)
         if self._keypad.at <= now:
             out += self._keypad.tick(now)

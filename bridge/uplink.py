@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from bridge.actions import Action, ToAgent
 from bridge.audio import BYTES_PER_S, FRAME_S, SILENT_FRAME
+from bridge.dead_air import NEVER
 from bridge.figures import Figures
 from bridge.rules import Rules
 
 
 class CallerVoice:
-    """`fill_at` is when `fill` wants to be called; None while no agent listens."""
+    """`fill_at` is when `fill` wants to be called; never while no agent listens."""
 
     def __init__(self, rules: Rules, figures: Figures) -> None:
         self._rules, self._figures = rules, figures
         self._fill_gap_after = rules.fill_gap_after
         self._backlog = bytearray()
-        self.fill_at: float | None = None
+        self.fill_at = NEVER
 
     def relays(self, n_bytes: int, now: float) -> bool:
         """True, and counted, when so much sound goes to the agent as it is."""
-        if self.fill_at is None:
+        if self.fill_at == NEVER:
             return False
         figures = self._figures
         figures.relayed_bytes += n_bytes
@@ -50,20 +51,25 @@ class CallerVoice:
     @property
     def has_agent(self) -> bool:
         """Somebody is to hear what the caller says."""
-        return self.fill_at is not None
+        return self.fill_at != NEVER
 
     def connected(self, now: float) -> list[Action]:
         """The agent listens from now on: first what the caller said so far, a second in a message."""
-        self.fill_at = now + FRAME_S
+        self.fill_at = now
         backlog, self._backlog, self._figures.uplink_held = bytes(self._backlog), bytearray(), 0
         seconds = [backlog[start : start + BYTES_PER_S] for start in range(0, len(backlog), BYTES_PER_S)]
-        return [self._to_agent(second) for second in seconds] or self.fill(now)
+        if not seconds:
+            return self.fill(now)
+        self.fill_at = now + FRAME_S
+        return [self._to_agent(second) for second in seconds]
 
     def disconnected(self) -> None:
-        self.fill_at = None
+        self.fill_at = NEVER
 
     def fill(self, now: float) -> list[Action]:
-        self.fill_at = now + FRAME_S
+        """A frame; the next one is due 20 ms after this one was, so that being woken late loses none."""
+        due = self.fill_at + FRAME_S
+        self.fill_at = due if due > now else now + FRAME_S
         self._figures.uplink_filled += len(SILENT_FRAME)
         return [self._to_agent(SILENT_FRAME)]
 

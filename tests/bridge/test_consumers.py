@@ -10,6 +10,8 @@ from channels.layers import channel_layers
 from pytest_django import Settings
 
 from bridge import live
+from bridge.actions import Action
+from bridge.core import BridgeCore
 from bridge.ports import Command
 from bridge.sandbox.memory import MemoryClient
 from bridge.sandbox.script import PLAIN, TECHFLOW, THREE_BARGE_INS
@@ -53,6 +55,16 @@ def test_what_staff_type_is_spoken_by_the_agent() -> None:
     call = carry_a_call(PLAIN, notebook=Notebook(waiting=[Command(1, "say", {"text": "One moment, please."})]))
     assert [said["content"] for said in call.evidence.details("in", "say")] == ["One moment, please."]
     assert "one_moment" in [final.clip_name for final in call.phone.heard]
+
+
+def test_a_core_that_breaks_when_it_is_woken_ends_the_call_and_the_ladder_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(self: BridgeCore, now: float) -> list[Action]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(BridgeCore, "tick", breaks)
+    call = carry_a_call(PLAIN)
+    assert call.notebook.closing is not None
+    assert (call.notebook.closing.why, call.notebook.closing.raw) == ("agent-lost", "bridge error")
 
 
 def meanwhile(*messages: str, after_s: float = 3.0) -> Meddle:
