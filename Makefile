@@ -12,12 +12,15 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
 
+# Where journeys are: no other test is imported for them. Of files with one of them each the long ones come before the short ones.
+JOURNEYS := tests/sandbox/test_another_bridge.py tests/journeys tests/roof/test_stack.py
+
 # Journeys come second: they keep time on real sockets, and mostly wait. Those of a file share a house. Who kills has the machine alone.
 test: $(VENV)/.dev
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest -n 2 -m "not journey and not load and not long"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "journey and not load and not alone"
-	$(BIN)/python -m pytest -m "journey and not load and alone"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "journey and not load and not alone" $(JOURNEYS)
+	$(BIN)/python -m pytest -m "journey and not load and alone" $(JOURNEYS)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -3,7 +3,8 @@
 Two tellings of one speaker's words, cut and timed differently, are laid side by side in their order: as many equal words
 as possible meet, no line of the first telling is torn apart without need, and of what is left to choose the times decide.
 A word written otherwise in both ("five", "5") meets the one in its place. Words of the second telling that meet nothing
-are missing in the first.
+are missing in the first. A line of the first telling that has not one word of the second is another telling of what was said at
+its time, and of nothing else: what was said before or after it is no less missing for that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ OTHERWISE = SKIP * 6 // 5  # two words that differ meet: dearer than one such wo
 TEAR = 10**7  # a word between two words of one line of the first telling
 NEAR_MS = 100_000  # beyond this, farther apart makes no difference
 SAME_PLACE_MS = 10_000  # words that differ must be as near as this to stand for each other
+TOLD_WITHIN_MS = 2_000  # after its words were over, a line that has none of the second telling's
 NEVER = 1 << 60
 CELLS = 4_000_000  # of one table, eight bytes each
 BLOCKS = (150, 1000)  # words of the first telling in one table of a long one, tried in turn
@@ -58,6 +60,7 @@ def gaps(first: Sequence[Told], second: Sequence[Told]) -> list[Gap]:
     if [told.word for told in first] == [told.word for told in second]:
         return []
     pairs = _align_block(first, second) if len(first) * len(second) <= CELLS else _align_long(first, second)
+    pairs = _of_one_time(pairs, first, second)
     equal = [(other, one) for one, other, same in pairs if same]
     places = [other for other, _ in equal]
     found = {other: same for _, other, same in pairs}
@@ -73,6 +76,26 @@ def gaps(first: Sequence[Told], second: Sequence[Told]) -> list[Gap]:
         if left and not otherwise_told and not torn:
             out += [Gap(begin, end, before_one, after_one) for begin, end in _runs(left)]
     return out
+
+
+def _of_one_time(pairs: Sequence[Pair], first: Sequence[Told], second: Sequence[Told]) -> list[Pair]:
+    """Without words that are taken for other ones of another time: those of a line that has no word of the second telling."""
+    known = {first[one].line for one, _, same in pairs if same}
+    lines, turns = _spans(first), _spans(second)
+
+    def may_be_one(one: int, other: int) -> bool:
+        (line_began, line_told), (turn_began, turn_over) = lines[first[one].line], turns[second[other].line]
+        return turn_began <= line_told and line_began <= turn_over + TOLD_WITHIN_MS
+
+    return [pair for pair in pairs if pair[2] or first[pair[0]].line in known or may_be_one(pair[0], pair[1])]
+
+
+def _spans(telling: Sequence[Told]) -> dict[int, tuple[int, int]]:
+    """When the first and the last word of each line were over."""
+    spans: dict[int, tuple[int, int]] = {}
+    for told in telling:
+        spans[told.line] = (spans.get(told.line, (told.ms, 0))[0], told.ms)
+    return spans
 
 
 def _runs(indices: Sequence[int]) -> list[tuple[int, int]]:

@@ -126,6 +126,7 @@ class CallSession(models.Model):
     stream_epoch = models.IntegerField(default=-1)
     stream_sid = models.CharField(max_length=64, blank=True)
     held_by = models.UUIDField(null=True, blank=True)  # the life of the process that carries the stream, or looks after the call
+    carried_by = models.UUIDField(null=True, blank=True)  # of the one that let the stream in, whoever looks after the call since
     closed_epoch = models.IntegerField(default=-1)
     closed_why = models.CharField(max_length=20, blank=True)
     rung = models.CharField(max_length=2, choices=Rung.choices, default=Rung.AI)

@@ -8,7 +8,7 @@ its keeper, who waits no more. The row count of that UPDATE says who it was.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Q
@@ -21,7 +21,6 @@ from calls.models import CallSession, Source, VapiState
 
 AWAITED = "agent-parked"  # the event of the question at the resume door that leads to the stream which may take it up
 LOST = "stream-lost"
-LATELY = timedelta(seconds=60)
 
 
 def is_said(call: CallSession) -> bool:
@@ -34,18 +33,19 @@ def is_awaited(call: CallSession) -> bool:
     return call.closed_epoch == call.epoch - 1 and call.closed_why == PARKED
 
 
-def may_be_said(call: CallSession, at: datetime) -> bool:
+def may_be_said(call: CallSession) -> bool:
     """The stream is over by Twilio's word, and the bridge has not said its own yet: the agent of it may be parked, or may not."""
     newest = call.vapi_sessions.last()
     is_to_be_said = call.closed_epoch < call.epoch == call.stream_epoch and newest is not None and newest.state == VapiState.LIVE
-    return is_to_be_said and not _keeper_is_gone(call, at)
+    return is_to_be_said and not _keeper_is_gone(call)
 
 
-def _keeper_is_gone(call: CallSession, at: datetime) -> bool:
-    """The process that carried the stream was seen to die, or has just lost its calls to the one that has this one now (`calls.rescue`)."""
-    is_dead = Q(boot=call.held_by, dead_at__isnull=False)
-    is_claimed = Q(claimed_by=call.held_by, claimed_at__gt=at - LATELY)
-    return call.held_by is not None and ProcessLease.objects.filter(is_dead | is_claimed).exists()
+def _keeper_is_gone(call: CallSession) -> bool:
+    """The process that carried the stream was seen to die, or another one has its calls by now (`calls.rescue`)."""
+    if call.carried_by is None:
+        return False
+    is_dead = ProcessLease.objects.filter(boot=call.carried_by, dead_at__isnull=False)
+    return call.held_by != call.carried_by or is_dead.exists()
 
 
 def await_stream(call: CallSession, *, n: int, at: datetime) -> None:

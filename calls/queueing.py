@@ -36,8 +36,7 @@ def admitted(call: CallSession, step: ladder.Resume, *, at: datetime) -> bool:
 
 def left(call: CallSession, why: str, *, at: datetime) -> None:
     """A held call goes on to somebody else; nothing to say of one that does not wait."""
-    if call.status == Status.WAITING:
-        record_events(call_sid=call.call_sid, events=admission.leave(call, why, at=at))
+    record_events(call_sid=call.call_sid, events=admission.leave(call, why, at=at))
 
 
 def place_to_say(call: CallSession, *, turn: int, at: datetime) -> int:

@@ -106,7 +106,7 @@ def _roll_over(call: CallSession, at: datetime) -> int:
 
 def elsewhere(call: CallSession, again: ladder.Resume, *, at: datetime) -> bool:
     """Give a held call its next epoch, with a session to start. False when somebody else did, or the call may not go on."""
-    waits = parked.is_said(call) or parked.may_be_said(call, at)
+    waits = parked.is_said(call) or parked.may_be_said(call)
     if not _on_another_stream(call, at):
         return False
     if waits:

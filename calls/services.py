@@ -248,7 +248,8 @@ def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int
     """
     unused = CallSession.objects.filter(guards.token_unused(epoch), call_sid=call_sid, account_sid=account_sid)
     with transaction.atomic():
-        if unused.update(stream_epoch=epoch, stream_sid=stream_sid, held_by=held_by, status=Status.STREAMING, last_seen_at=at) == 0:
+        stream = {"stream_epoch": epoch, "stream_sid": stream_sid, "held_by": held_by, "carried_by": held_by}
+        if unused.update(**stream, status=Status.STREAMING, last_seen_at=at) == 0:
             return False
         pages_look(call_sid=call_sid)
     return True

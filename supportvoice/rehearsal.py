@@ -232,40 +232,53 @@ def _said(engine: Turns) -> list[Said]:
     return [Said(role, str(turn["message"])) for turn in engine.conversation.in_turns() for role, name in spoken if turn["role"] == name]
 
 
+class _Vapi:
+    """Vapi without a wire: one session after the other, each told what was said in those before it."""
+
+    def __init__(self, scenario: Scenario, agent: VersionWords, *, seed: int, faults: Faults, evidence: Evidence) -> None:
+        self._scenario, self._agent, self._seed = scenario, agent, seed
+        self._faults, self._evidence = faults, evidence
+        self._sessions: list[Turns] = []
+        self._told: list[Said] = []
+        self._running: list[asyncio.Task[str]] = []
+
+    async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> VapiPipe:
+        link, body = MemoryLink(), assistant(self._agent, server=NOWHERE)
+        if self._sessions:
+            self._told += _said(self._sessions[-1])
+            body = resumed(body, TakenUp(self._told, opening=""))
+        scenario = self._scenario
+        session = Turns(
+            pipe=link,
+            post=_no_tools,
+            scenario=scenario,
+            ear=scenario.ear() if scenario.ear else Ear(spoken_by("caller")),
+            plan=Plan.of(body),
+            rng=random.Random(self._seed),  # noqa: S311
+            wall=asyncio.get_running_loop().time,
+            evidence=self._evidence,
+            faults=self._faults,
+            voice=scenario.voice or voice,
+            times=scenario.times,
+        )
+        self._sessions.append(session)
+        self._running.append(asyncio.create_task(session.run()))
+        return VapiPipe(link.client)
+
+    async def finished(self) -> list[Message]:
+        """What was said in all sessions, when the last one is over."""
+        await asyncio.gather(*self._running)
+        return [message for session in self._sessions for message in session.conversation.in_turns()]
+
+
 async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faults, hears: Recogniser) -> Rehearsed:
     loop = asyncio.get_running_loop()
     stream = StreamPipe()
     call = Rehearsed(Phone(Caller(scenario.caller), hears), Evidence())
-    talk: list[Turns] = []
-    told: list[Said] = []
-    running: list[asyncio.Task[str]] = []
-
-    class InMemory:
-        async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> VapiPipe:
-            vapi, body = MemoryLink(), assistant(agent, server=NOWHERE)
-            if talk:
-                told.extend(_said(talk[-1]))
-                body = resumed(body, TakenUp(told, opening=""))
-            engine = Turns(
-                pipe=vapi,
-                post=_no_tools,
-                scenario=scenario,
-                ear=scenario.ear() if scenario.ear else Ear(spoken_by("caller")),
-                plan=Plan.of(body),
-                rng=random.Random(seed),  # noqa: S311
-                wall=loop.time,
-                evidence=call.evidence,
-                faults=faults,
-                voice=scenario.voice or voice,
-                times=scenario.times,
-            )
-            talk.append(engine)
-            running.append(asyncio.create_task(engine.run()))
-            return VapiPipe(vapi.client)
-
+    vapi = _Vapi(scenario, agent, seed=seed, faults=faults, evidence=call.evidence)
     consumer = _Alone(
         ledger=_Notebook(call, agent),
-        conversations=InMemory(),
+        conversations=vapi,
         proof=lambda *, path, headers: True,
         clips=OUR_CLIPS,
         clock=loop.time,
@@ -280,6 +293,5 @@ async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faul
     ticking.cancel()
     call.ended_at = loop.time()
     call.phone.last_words()
-    await asyncio.gather(*running)
-    call.said_at_vapi = [message for engine in talk for message in engine.conversation.in_turns()]
+    call.said_at_vapi = await vapi.finished()
     return call

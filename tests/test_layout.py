@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,3 +148,11 @@ def test_no_two_modules_import_each_other_in_a_circle() -> None:
 
     for module in sorted(graph):
         visit(module, ())
+
+
+def test_make_test_looks_for_journeys_wherever_there_is_one() -> None:
+    (listed,) = re.findall(r"^JOURNEYS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    places = [ROOT / place for place in listed.split()]
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if re.search(r"mark\.journey\b", path.read_text())]
+    assert len(marked) > 20
+    assert [path.name for path in marked if not any(path.is_relative_to(place) for place in places)] == []

@@ -16,11 +16,12 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from bridge.parking import Parking
-from bridge.sandbox.pattern import KNOWN_BY, SILENCE, TimedEar, noise
+from bridge.sandbox.pattern import KNOWN_BY, SILENCE, PatternVoice, TimedEar, noise, without_silence
+from bridge.sandbox.script import Scenario
 from bridge.sandbox.vapi import SandboxCall
 from bridge.sandbox.web import Internet
 from calls import endings, handover, ladder, sessions
-from calls.models import CallSession, Rung, VapiState
+from calls.models import CallSession, EndReason, Rung, VapiState
 from tests.bridge.real_sockets import SHORT, Place, Stream, a_place, quick
 from tests.builders import a_call, session_of
 
@@ -86,11 +87,11 @@ class Caller:
 
 
 @asynccontextmanager
-async def talking(parking: Parking, **faults: Any) -> AsyncIterator[tuple[Caller, Any, asyncio.Task[None]]]:
+async def talking(parking: Parking, scenario: Scenario, **faults: Any) -> AsyncIterator[tuple[Caller, Any, asyncio.Task[None]]]:
     """A call in the middle of the agent's first sentence."""
     async with a_place(parking=parking) as place:
         caller = Caller(await place.in_thread(a_call), place)
-        place.vapi.of_call[caller.row.call_sid] = (TALKS, quick(**faults))
+        place.vapi.of_call[caller.row.call_sid] = (scenario, quick(**faults))
         await caller.agent_made()
         pipe, running = await caller.stream(place)
         while len(caller.streams[0].heard) < 8000:
@@ -99,9 +100,15 @@ async def talking(parking: Parking, **faults: Any) -> AsyncIterator[tuple[Caller
         await caller.web.close()
 
 
-def on_a_call(work: Callable[[Caller, Any], Awaitable[Any]], *, parking: Callable[[], Parking] = Parking, **faults: Any) -> Caller:
+def on_a_call(
+    work: Callable[[Caller, Any], Awaitable[Any]],
+    *,
+    parking: Callable[[], Parking] = Parking,
+    scenario: Scenario = TALKS,
+    **faults: Any,
+) -> Caller:
     async def live() -> Caller:
-        async with talking(parking(), **faults) as (caller, pipe, running):
+        async with talking(parking(), scenario, **faults) as (caller, pipe, running):
             await work(caller, pipe)
             await asyncio.gather(running, return_exceptions=True)
             return caller
@@ -214,6 +221,33 @@ def test_when_nobody_asks_the_agent_is_ended_and_the_door_asks_for_the_next_one(
 
 def test_an_agent_that_is_gone_meanwhile_is_replaced_at_once() -> None:
     on_a_call(is_broken_and_replaced, parking=lambda: Parking(waits_s=60.0), close_after_s=3.0)
+
+
+def test_an_agent_that_says_goodbye_meanwhile_is_heard_out_and_then_the_call_is_over() -> None:
+    """Its socket is closed when the next stream comes. Thanked in its first sentence, this agent says a last one."""
+    voice = PatternVoice("the agent's", (2.0, 2.0))
+
+    async def broken(caller: Caller, pipe: Any) -> None:
+        while voice.said[-1][:KNOWN_BY] not in caller.streams[0].heard or len(voice.said) < 2:
+            await asyncio.sleep(0.02)
+        pipe.abort()
+        assert await caller.at_the_door() == ladder.Resume()
+        while caller.place.vapi.open_calls():
+            await asyncio.sleep(0.02)
+        assert len(caller.place.parking) == 1
+        _, running = await caller.stream(caller.place, epoch=1)
+        await running  # the bridge closes it
+
+    caller = on_a_call(broken, parking=lambda: Parking(waits_s=60.0), scenario=replace(SHORT, voice=voice))
+    first, then = caller.streams
+    rest, last = without_silence(bytes(then.heard)), voice.said[-1]
+    assert last.endswith(rest)
+    assert last.find(rest) <= len(first.heard) - first.heard.find(last[:KNOWN_BY])  # not a word is missing
+    assert len(rest) > len(last) // 2
+    caller.row.refresh_from_db()
+    assert (caller.row.closed_why, caller.row.end_reason, caller.row.rung) == ("agent-ended", EndReason.AGENT_ENDED, Rung.AI)
+    assert len(caller.at_vapi()) == 1
+    assert "conversation-lost" not in caller.kinds()
 
 
 def test_a_process_that_is_told_to_leave_parks_nobody_any_more() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from random import Random
 
+import pytest
+
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, ToAgent
+from bridge.actions import Action, AskForAgent, Leave, ToAgent
 from bridge.core import BridgeCore
 from bridge.parked import MESSAGE_LIMIT, Meanwhile
+from bridge.parking import Over, Parking
 from bridge.rules import Rules
+from bridge.vapi_link import VapiLink
 from tests.bridge.test_core import CLIPS, a_call, agent_is_speaking, clears, noted, played, run_until
 from tests.bridge.test_dead_air import after_the_greeting, caller_says, dead_air_at
 
@@ -112,6 +117,37 @@ def test_an_agent_that_is_not_there_or_not_to_stay_is_not_parked() -> None:
     for core in (nobody, leaving, moving):
         core.stream_lost("stream-lost", 0.5)
         assert core.left_off is None
+
+
+def test_an_agent_that_said_goodbye_meanwhile_is_heard_out_and_nobody_asks_for_another_one() -> None:
+    goodbye = Random(2).randbytes(2000 * 8)
+    before, heard = a_call(), list[Action]()
+    before.vapi_said(vapi.AgentStarted(), 0.0)
+    before.stream_lost("stream-lost", 0.1)
+    after = taken_up(before, 3.0, heard)
+    heard += after.agent_audio(goodbye, 3.0) + after.vapi_said(vapi.AgentStopped(), 3.0)
+    heard += after.vapi_said(vapi.SessionEnded("assistant-ended-call"), 3.0)
+    heard += after.agent_lost(3.0, raw="socket closed with 1000")
+    run_until(after, 4.9, heard)
+    assert not [action for action in heard if isinstance(action, Leave)]
+    run_until(after, 6.5, heard)
+    assert played(heard) == goodbye
+    assert [action for action in heard if isinstance(action, Leave | AskForAgent)] == [Leave("agent-ended", "assistant-ended-call")]
+
+
+@pytest.mark.parametrize(("says", "over"), [(ENDED, Over.TAKEN), ("{}", Over.AGENT_GONE)])
+def test_an_agent_whose_socket_closes_is_kept_if_there_is_a_goodbye_of_it_to_be_heard(says: str, over: Over) -> None:
+    async def gone() -> tuple[bool, Over]:
+        before, parking = a_call(), Parking()
+        before.stream_lost("stream-lost", 1.0)
+        assert before.left_off is not None
+        spot = parking.park(call_sid="CA1", n=0, link=VapiLink(), left_off=before.left_off)
+        assert spot is not None
+        spot.hear(says)
+        spot.agent_gone()
+        return parking.take("CA1") is spot, await spot.wait()
+
+    assert asyncio.run(gone()) == (over is Over.TAKEN, over)
 
 
 def test_what_comes_meanwhile_keeps_its_order_and_is_bounded() -> None:

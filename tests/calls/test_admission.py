@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connections
+from django.db.models import QuerySet
 from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import DjangoAssertNumQueries, Settings
@@ -17,9 +18,9 @@ from agents import lines
 from bridge import stream_token
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.ports import Closing
-from calls import admission, breaker, queueing, services, sessions, sweep
+from calls import admission, breaker, ladder, queueing, services, sessions, sweep
 from calls.models import CallbackRequest, CallSession, EndReason, Outcome, Status, VapiSession
-from calls.queue_rows import AgentPlace, Waiting
+from calls.queue_rows import AgentPlace, LineLimit, Waiting
 from tests.builders import FakeVapi, a_call, at_once, call_sid, session_of
 from tests.calls import doors
 from tests.calls.doors import ACCOUNT_SID, CALLER, NUMBER, PUBLIC_URL, TOKEN, Remembering, incoming, knock, tree, verbs
@@ -122,7 +123,15 @@ def test_a_free_place_goes_to_who_came_first_and_the_next_one_moves_up(client: C
     assert said(asked(client, THIRD, 2))[0] == "You are number 1."
     assert call(SECOND).status == Status.CONNECTING
     assert published.tasks[-1] == ("start_conversation", (session_of(call(SECOND)).pk,))
-    assert ("queue-left", {"why": "agent"}) in events(SECOND)
+    over(SECOND)
+    assert [detail for kind, detail in events(SECOND) if kind == "queue-left"] == [{"why": "agent"}]
+
+
+def test_of_two_who_came_in_the_same_moment_one_is_first(client: Client, full: None) -> None:
+    Waiting.objects.update(joined_at=timezone.now())
+    over(FIRST)
+    assert said(asked(client, THIRD)) == ["Please stay on the line."]
+    assert asked(client, SECOND)[1][0] == "Connect"
 
 
 def test_the_place_is_said_again_after_ten_seconds_and_not_before(client: Client, full: None) -> None:
@@ -130,6 +139,16 @@ def test_the_place_is_said_again_after_ten_seconds_and_not_before(client: Client
     Waiting.objects.update(said_at=timezone.now() - queueing.SAID_AGAIN_AFTER)
     assert said(asked(client, SECOND, 2))[0] == "You are number 1."
     assert said(asked(client, SECOND, 3)) == ["Please stay on the line."]
+
+
+def test_a_turn_that_twilio_asks_about_late_says_no_place_and_changes_nothing(client: Client, full: None) -> None:
+    over(FIRST)
+    assert asked(client, SECOND)[1][0] == "Connect"
+    said_in_the_third = said(asked(client, THIRD, 3))
+    assert said_in_the_third[0] == "You are number 1."
+    Waiting.objects.update(said_at=timezone.now() - queueing.SAID_AGAIN_AFTER)
+    assert said(asked(client, THIRD, 2)) == ["Please stay on the line."]
+    assert said(asked(client, THIRD, 3)) == said_in_the_third
 
 
 def test_the_stream_of_a_caller_who_waited_long_has_as_much_time_to_come_as_any(client: Client, full: None) -> None:
@@ -233,6 +252,14 @@ def test_a_caller_who_hangs_up_when_the_place_is_given_gives_it_back(client: Cli
     assert asked(client, THIRD)[1][0] == "Connect"
 
 
+def test_no_agent_is_made_for_a_caller_who_is_gone_when_their_place_was_found_free(full: None) -> None:
+    over(FIRST)
+    waiting = call(SECOND)
+    over(SECOND)
+    assert not queueing.admitted(waiting, ladder.Resume(), at=timezone.now())
+    assert (call(SECOND).is_over, call(SECOND).vapi_sessions.count()) == (True, 0)
+
+
 def test_a_caller_whose_line_is_dead_stops_no_queue_and_is_ended_by_the_sweep(client: Client, full: None) -> None:
     CallSession.objects.filter(call_sid=SECOND).update(last_seen_at=timezone.now() - timedelta(seconds=40))
     over(FIRST)
@@ -286,7 +313,10 @@ def test_a_queue_whose_rows_are_away_leads_to_a_person_from_memory(client: Clien
 # -- how many --------------------------------------------------------------------------------------------------------------
 
 
-def test_fifty_callers_at_once_get_the_one_free_place_once(client: Client) -> None:
+def test_fifty_callers_at_once_get_the_one_free_place_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom the database lets wait too long is answered by heart, and gets an agent as if there were places: not here."""
+    if "timeout" in connections.settings["default"]["OPTIONS"]:
+        monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "timeout", 60.0)
     doors.a_line()
     answers = at_once([partial(ring_until_answered, f"CA{number:032d}") for number in range(50)])
     assert answers.count(["Say", "Connect", "Redirect"]) + answers.count(["Gather", "Redirect"]) == 50
@@ -342,6 +372,26 @@ def test_an_account_that_carries_more_than_it_said_is_believed_at_once(settings:
     assert admission.room(now).most == 5
 
 
+def test_a_limit_that_is_told_while_the_one_before_is_forgotten_stays(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.MAX_CALLS = 5
+    sessions_of_both, now = [session_of(a_call()) for _ in range(2)], timezone.now()
+    for session in sessions_of_both:
+        sessions.start_conversation(vapi_session_pk=session.pk, by="worker", client=FakeVapi())
+    admission.lines_are_busy("main", at=now, besides=sessions_of_both[0].pk)
+    counts = admission._open_at
+
+    def told_meanwhile(name: str) -> QuerySet[VapiSession]:
+        LineLimit.objects.update(told_at=now + timedelta(seconds=1))
+        return counts(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(admission, "_open_at", told_meanwhile)
+        admission.has_lines("main")
+    assert admission.room(now).most == 1
+    admission.has_lines("main")
+    assert admission.room(now).most == 5
+
+
 def test_a_place_is_free_when_vapi_has_let_go_of_its_call(client: Client, full: None) -> None:
     sessions.start_conversation(vapi_session_pk=session_of(call(FIRST)).pk, by="worker", client=FakeVapi())
     over(FIRST)
@@ -392,6 +442,22 @@ def test_a_caller_whom_the_agent_takes_back_has_a_place_again_and_only_one() -> 
     admission.take_again(talking, at=timezone.now())
     now = admission.room(timezone.now())
     assert (now.taken, AgentPlace.objects.filter(call=talking).count(), now.has_place) == (2, 1, False)
+
+
+def test_a_caller_who_comes_back_to_a_place_that_nobody_took_meanwhile_has_one_place() -> None:
+    talking = a_call()
+    CallSession.objects.update(status=Status.TRANSFERRING)
+    assert admission.room(timezone.now()).has_place
+    CallSession.objects.update(status=Status.CONNECTING)
+    admission.take_again(talking, at=timezone.now())
+    assert (admission.room(timezone.now()).taken, AgentPlace.objects.filter(call=talking).count()) == (1, 1)
+
+
+def test_a_place_that_was_given_before_costs_a_query_and_a_write(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    talking = a_call()
+    CallSession.objects.update(status=Status.TRANSFERRING)
+    with django_assert_num_queries(2):
+        assert admission.take(talking, at=timezone.now())
 
 
 def test_a_turn_in_the_queue_costs_few_queries(client: Client, full: None, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from agents.models import HandoffTarget, PhoneLine
 from agents.payload import RESUMED
@@ -332,6 +333,14 @@ def test_a_caller_who_is_taken_back_counts_among_those_the_agent_has_though_anot
     asked(call)
     assert dialled(call, "tier2", "no-answer") == ladder.TakeBack()
     assert AgentPlace.objects.get(call=call).given > 0
+
+
+def test_nobody_is_taken_back_by_an_agent_whose_places_others_have_if_there_is_a_voicemail(settings: Settings) -> None:
+    settings.MAX_CALLS = 1
+    call = wished("tier2")
+    asked(call)
+    a_call()
+    assert dialled(call, "tier2", "no-answer") == ladder.Voicemail()
 
 
 def test_a_caller_who_came_for_want_of_an_agent_is_not_taken_back() -> None:

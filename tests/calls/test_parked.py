@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.utils import timezone
@@ -56,18 +56,38 @@ def test_the_resume_door_keeps_the_session_of_a_parked_agent_and_asks_for_no_oth
     assert parked.is_kept(call_sid=call.call_sid, epoch=0)
 
 
-@pytest.mark.parametrize("how", ["dead", "claimed"])
-def test_the_agent_of_a_process_that_is_gone_is_not_waited_for(how: str) -> None:
-    call, now, boot, other = broken(said=False), timezone.now(), uuid.uuid4(), uuid.uuid4()
+def carried(call: CallSession) -> tuple[uuid.UUID, uuid.UUID]:
+    """By a process that has a lease; another one is there beside it."""
+    boot, other = uuid.uuid4(), uuid.uuid4()
     for each in (boot, other):
-        rescue.begin(boot=each, at=now)
-    CallSession.objects.filter(pk=call.pk).update(held_by=boot)
-    rescue.died(boot=boot, at=now)
-    if how == "claimed":
-        (beat,) = rescue.beats(but=other)
-        assert rescue.claim(rescue.Sign(beat, 0.0), by=other, at=now, now=1.0) is not None
+        rescue.begin(boot=each, at=timezone.now())
+    CallSession.objects.filter(pk=call.pk).update(held_by=boot, carried_by=boot)
+    return boot, other
+
+
+def claim(boot: uuid.UUID, *, by: uuid.UUID, at: datetime) -> None:
+    (beat,) = [beat for beat in rescue.beats(but=by) if beat.boot == boot]
+    assert rescue.claim(rescue.Sign(beat, 0.0), by=by, at=at, now=1.0) is not None
+
+
+@pytest.mark.parametrize("claimed_s_ago", [None, 0, 600])
+def test_the_agent_of_a_process_that_is_gone_is_not_waited_for(claimed_s_ago: float | None) -> None:
+    call, now = broken(said=False), timezone.now()
+    boot, other = carried(call)
+    if claimed_s_ago is None:
+        rescue.died(boot=boot, at=now)
+    else:
+        claim(boot, by=other, at=now - timedelta(seconds=claimed_s_ago))
     ask(call)
     assert states(call) == [(0, VapiState.LIVE), (1, VapiState.ASKED)]
+
+
+def test_the_agent_of_a_process_that_has_just_claimed_the_calls_of_another_one_is_waited_for() -> None:
+    call = broken(said=False)
+    boot, other = carried(call)
+    claim(other, by=boot, at=timezone.now())
+    ask(call)
+    assert states(call) == [(0, VapiState.LIVE)]
 
 
 @pytest.mark.parametrize("said", [True, False])

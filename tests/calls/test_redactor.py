@@ -250,9 +250,9 @@ def test_what_is_not_left_out_is_left_as_it_was(text: str) -> None:
 def test_a_megabyte_takes_about_as_long_as_its_pieces_together(text: str, rules: Rules) -> None:
     long = (text * (A_MEGABYTE // len(text) + 1))[:A_MEGABYTE]
     piece = min(_seconds(long[: A_MEGABYTE // 32], rules) for _ in range(3))
-    took = min(_seconds(long, rules) for _ in range(2))
-    assert took < 150 * max(piece, 0.002), "32 times is its share, more with cold caches; 1024, if all of it were looked at for each"
-    assert took < 6, "whatever the machine"
+    most = min(150 * max(piece, 0.002), 6.0)
+    took = (_seconds(long, rules) for _ in range(2))
+    assert any(each < most for each in took), "32 times is its share, more with cold caches; 1024, if all of it were looked at for each"
 
 
 def _seconds(text: str, rules: Rules) -> float:

@@ -18,6 +18,7 @@ from calls.words import words
 
 WIRE = Path(__file__).parents[1] / "wire" / "vapi" / "webhooks"
 START = 1_795_342_800_000
+PAUSE_WORDS = 8
 SPOKEN = st.lists(st.sampled_from(["no", "yes", "I", "already", "tried"]), min_size=1, max_size=24)
 
 
@@ -83,6 +84,24 @@ def test_what_was_added_is_not_added_again(data: st.DataObject) -> None:
     assert vapi_report.missing(lines, said) == []
 
 
+@given(st.data())
+def test_what_each_telling_lost_for_itself_is_in_the_other_and_no_word_of_either_is_lost(data: st.DataObject) -> None:
+    """Lines with a pause between them, in which somebody else speaks; no word comes twice."""
+    lengths = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=8))
+    spoken, told, said, place = list[str](), list[Line](), list[Turn](), 0
+    for length in lengths:
+        line = [f"word{len(spoken) + number}" for number in range(length)]
+        spoken += line
+        began, ended = when(place), when(place + length)
+        kept = data.draw(st.sampled_from(["by both", "as a final", "in the report"]))
+        if kept != "in the report":
+            told.append(Line("user", " ".join(line), ended + data.draw(st.integers(0, 1500))))
+        if kept != "as a final":
+            said.append(Turn("user", " ".join(line), began, ended))
+        place += length + PAUSE_WORDS
+    assert merged(told, said) == spoken
+
+
 @given(st.lists(st.builds(Line, st.sampled_from(["user", "assistant"]), st.text(max_size=30), st.integers(0, 10**13)), max_size=6))
 def test_whatever_was_told_before_only_the_reports_own_words_are_added(told: list[Line]) -> None:
     said = vapi_report.turns(wire_report())
@@ -127,6 +146,26 @@ def test_the_same_words_a_minute_apart_are_two_lines_and_the_lost_one_is_the_one
         told = [Line("user", "yes", said[kept].end + 250), Line("assistant", "Really?", said[1].end)]
         [added] = vapi_report.missing(told, said)
         assert (added.text, added.ms) == ("Yes.", said[lost].end)
+
+
+@pytest.mark.parametrize("late_ms", [0, 900])
+def test_a_line_that_only_a_final_told_stands_for_no_line_that_only_the_report_told(late_ms: int) -> None:
+    """They follow each other, and have no word in common: neither is the other one, told otherwise."""
+    greeting, answer = said_once("Hello there."), said_once("Because I cannot log in", at=9000)
+    told = [Line("user", "hello there", greeting.end + late_ms), Line("user", "my screen stays black", START + 6000 + late_ms)]
+    assert [line.text for line in vapi_report.missing(told, [greeting, answer])] == ["Because I cannot log in"]
+    told[1] = Line("user", "my screen stays black", answer.end + 4000 + late_ms)
+    assert [line.text for line in vapi_report.missing(told, [greeting, answer])] == ["Because I cannot log in"]
+    asked = said_once("Hello there. Who is speaking?")  # one turn of the report, a line of the finals and one that they lost
+    told[1] = Line("user", "my screen stays black", asked.end + 4000 + late_ms)
+    assert [line.text for line in vapi_report.missing(told, [asked])] == ["Who is speaking?"]
+
+
+@pytest.mark.parametrize("late_ms", [0, 900, 1900])
+def test_a_line_without_a_word_in_common_that_was_told_at_the_time_of_the_other_is_the_same(late_ms: int) -> None:
+    for final_text, report_text in (("four", "4"), ("yeah sure", "Yes, of course"), ("five five five", "555")):
+        turn = said_once(report_text, at=5000)
+        assert vapi_report.missing([Line("user", final_text, turn.end + late_ms)], [turn]) == []
 
 
 def test_clocks_that_disagree_do_not_double_a_line() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Mapping
 
 import pytest
 
 from bridge.sandbox.outcome import LOST_AFTER_S, longest_silence
-from tests.journeys.house import House
-from tests.journeys.test_calls import heard
+from bridge.sandbox.script import ANSWERS, Heard, Say, Scenario, Step
+from bridge.sandbox.web import Answer, Internet
+from tests.journeys.house import LONGEST_S, House
+from tests.journeys.test_calls import heard, understood
 from tests.journeys.test_rescued import GOES_ON, on_one_child, serving, standing_still
 
 pytestmark = [pytest.mark.journey, pytest.mark.alone]
@@ -35,3 +39,48 @@ def test_a_caller_whose_stream_breaks_hears_the_rest_of_the_sentence_from_the_sa
     assert detail["gap_ms"] <= 1000
     assert len(house.at_vapi(phone.call_sid)) == 1
     assert "conversation-lost" not in house.kinds(phone.call_sid)
+
+
+SAYS_GOODBYE = Scenario("says_goodbye", caller=(Step(Heard("greeting"), Say("no_thanks")),), answers=ANSWERS)
+
+
+class AsksLate(Internet):
+    """A network on which Twilio's question what is next, after a stream, is late: it goes on its way when `may_ask` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_ask = asyncio.Event()
+
+    async def request(self, method: str, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+        if "/resume/" in url:
+            await self.may_ask.wait()
+        return await super().request(method, url, params, {**headers, "Connection": "close"})
+
+
+def test_a_caller_whose_agent_says_goodbye_while_the_stream_is_away_hears_it_and_gets_no_other_agent(house: House) -> None:
+    """The agent is gone, socket and all, before the next stream is asked for. One child: it finds what was kept, or nobody does."""
+    house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
+    _, *others = serving(house)
+    ways, known = AsksLate(), len(house.phones)
+    with standing_still(others):
+        calling = house.place(SAYS_GOODBYE, web=ways)
+        house.eventually(lambda: len(house.phones) > known)
+        phone = house.phones[known]
+        house.wait(phone.wait_for("caller-says", within=LONGEST_S))
+        house.eventually(lambda: "no_thanks" in understood(house, phone))
+        phone.break_stream()
+        house.eventually(lambda: not [call for call in house.at_vapi(phone.call_sid) if call.open])
+        house.wait(allow(ways))
+        house.eventually(lambda: "re-attached" in house.kinds(phone.call_sid))
+    calling.result(90)
+    house.settle(phone.call_sid)
+    clips = [name for name, _ in heard(phone)]
+    assert clips == ["disclosure", "greeting", "goodbye"]
+    row = house.row(phone.call_sid)
+    assert (row["end_reason"], row["rung"], row["epoch"]) == ("agent_ended", "R0", 1)
+    assert len(house.at_vapi(phone.call_sid)) == 1
+    assert "conversation-lost" not in house.kinds(phone.call_sid)
+
+
+async def allow(ways: AsksLate) -> None:
+    ways.may_ask.set()
