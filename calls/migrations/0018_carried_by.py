@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('calls', '0016_spool_marks'),
+        ('calls', '0017_frozen_processes'),
     ]
 
     operations = [
