@@ -25,6 +25,7 @@ from bridge.carried import Carried
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
 from bridge.express import express
+from bridge.lately import Lately
 from bridge.manners import TWILIO, VAPI, Garbage, Manners, OutOfPatience
 from bridge.outbox import Outbox, Send
 from bridge.parking import Over, Parking, Spot
@@ -95,7 +96,8 @@ class MediaStreamConsumer(AsyncConsumer):
         self._parking = parking
         self._spot: Spot | None = None  # where our agent waits for the next stream
         self._spot_is_told = False
-        self._n = 0  # of the session whose link we have
+        self._n = 0  # of the session whose link we have, or had
+        self._lately = Lately()
         self._dropped_before = (0, 0)  # on that link, by the stream before this one: bytes and frames
         self._clock = clock
         self._wall = wall
@@ -334,7 +336,7 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _take_up(self, spot: Spot) -> bool:
         """As `_talk_with_agent`, with the agent that was parked here."""
-        self._link, self._n = spot.link, spot.n
+        self._link, self._n, self._lately = spot.link, spot.n, spot.lately
         self._dropped_before = spot.link.dropped_bytes, spot.link.dropped_frames
         await spot.let_go.wait()
         try:
@@ -363,12 +365,12 @@ class MediaStreamConsumer(AsyncConsumer):
         except VapiError as error:
             self._do(self._core.no_agent(self._clock(), raw=str(error)))
             return False
+        self._n = conversation.n
         try:
             self._link = await self._conversations.open(conversation.socket_url, wideband=self._wideband, account=conversation.account)
         except VapiError as error:
             self._do(self._core.agent_lost(self._clock(), raw=str(error)))
             return True
-        self._n = conversation.n
         self._note(Noted("vapi-connected", "bridge", {"n": conversation.n}))
         self._do(self._core.agent_connected(self._clock()))
         return await self._listen_to_agent(self._link)
@@ -395,7 +397,7 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _another_agent(self, raw: str) -> bool:
         try:
-            return await self._ledger.resume(self._ref, raw=raw)
+            return await self._ledger.resume(self._ref, raw=raw, n=self._n, said=self._lately)
         except LedgerAway:
             return False
 
@@ -422,6 +424,8 @@ class MediaStreamConsumer(AsyncConsumer):
         if isinstance(said, vapi_messages.Other):  # a new type of message is no bad message
             self._vapi.ignored += 1
             return None
+        if isinstance(said, vapi_messages.FinalHeard):
+            self._lately.add(said.role, said.text)
         return self._do(self._core.vapi_said(said, now))
 
     async def _await_conversation(self) -> Conversation:
@@ -438,7 +442,7 @@ class MediaStreamConsumer(AsyncConsumer):
                     raise EndedFirst("Vapi ended the call before it was heard.")
                 if conversation.state == "live":
                     return conversation
-                if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE):
+                if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE, n=conversation.n):
                     raise EndedFirst(WAITS_ELSEWHERE)
                 if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= CLAIM_AFTER_S:
                     claimed = conversation.n
@@ -563,8 +567,8 @@ class MediaStreamConsumer(AsyncConsumer):
             return
         self._left.set_result(leave)
         if leave.why == "stream-lost" and self._parking is not None and self._link is not None and self._core.left_off is not None:
-            left_off = self._core.left_off
-            self._spot = self._parking.park(call_sid=self._ref.call_sid, n=self._n, link=self._link, left_off=left_off)
+            sid, left_off = self._ref.call_sid, self._core.left_off
+            self._spot = self._parking.park(call_sid=sid, n=self._n, link=self._link, left_off=left_off, lately=self._lately)
 
     def _note(self, noted: Noted) -> None:
         if noted.kind == "audio-stuck":

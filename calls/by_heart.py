@@ -27,10 +27,10 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from agents import lines
-from calls import endings, services, spool
+from calls import endings, resuming, services, spool
 from calls.clock import moment
 from calls.history import NewEvent, record_events
-from calls.models import CallSession, Source, VapiSession, VapiState
+from calls.models import CallSession, Source
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,18 @@ def started_at(sid: str) -> datetime | None:
 def first(sid: str, what: str) -> bool:
     """True for the one that does `what` for this call, on this machine."""
     return _keep(sid, what, {}) is True
+
+
+def lost(sid: str, what: str, *, at: float) -> bool:
+    """Remember that a conversation of this call was lost. True for the one who says so first, on this machine."""
+    return _keep(sid, f"lost-{what}", {"at": at}) is True
+
+
+def losses(sid: str, *, at: datetime, counts: bool = True) -> int:
+    """How many conversations of this call were lost in a row by now, by what this machine remembers. `counts`: so does the one of now."""
+    told = (_read(sid, path.suffix[1:]) or {} for path in _directory().glob(f"{sid}.lost-*"))
+    times = sorted((moment(each["at"]) for each in told if each), reverse=True)
+    return resuming.in_a_row(times, at, counts=counts)
 
 
 def closed(sid: str, epoch: int, why: str) -> None:
@@ -150,9 +162,8 @@ def _enter(path: Path) -> bool:
     row = services.open_call(**{**call, "at": moment(call["at"])})
     if row is not None and is_new:
         CallSession.objects.filter(pk=row.pk).update(public_id=public_id)
-        if not first(sid, "claim-0"):  # its Vapi call is made, or being made, by whoever carries it: nobody else makes another
-            made = VapiSession.objects.filter(call=row, n=0, state=VapiState.ASKED)
-            made.update(state=VapiState.CLAIMED, claim=uuid.uuid4(), claimed_by="consumer", claimed_at=timezone.now())
+        if not first(sid, "claim-0"):
+            resuming.being_made_by_heart(row, 0)
         spooled = NewEvent("history-spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
         record_events(call_sid=sid, events=[spooled])
     return is_new

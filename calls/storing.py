@@ -18,9 +18,9 @@ from django.utils import timezone
 
 from bridge.ports import CallRef, Note
 from bridge.vapi_answers import VapiCall
-from calls import by_heart, endings, entries, evidence, handover, inbox, patience, publisher, services, sessions, tasks
+from calls import by_heart, endings, entries, evidence, handover, inbox, patience, publisher, resuming, services, sessions, tasks
 from calls.clock import moment
-from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Told
+from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Resumed, Told
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.keeper import Keeper
 from calls.models import CallEvent, CallSession, OutboxCommand, Role, Source, VapiSession, VapiState
@@ -66,6 +66,9 @@ def write(batch: Sequence[Entry]) -> None:
                         services.admitted_before(call_sid=ref.call_sid, **_stream(entry))
                 case Created():
                     _write_created(entry)
+                case Resumed(ref):
+                    _write_notes({ref: told.pop(ref, [])})
+                    _write_resumed(entry)
         _write_notes(told)
         silent = alive.keys() - told.keys()  # what was told is a sign of life too
         if silent:
@@ -114,6 +117,12 @@ def _write_closing(entry: Closed) -> None:
     at = moment(entry.at)
     if services.stream_closed(call_sid=ref.call_sid, epoch=ref.epoch, closing=entry.closing, at=at, now=entry.now):
         transaction.on_commit(partial(publisher.task, tasks.end_sessions, ref.call_sid))
+
+
+def _write_resumed(entry: Resumed) -> None:
+    sid, at = entry.ref.call_sid, moment(entry.at)
+    if resuming.here_by_heart(call_sid=sid, n=entry.n, account=entry.account, raw=entry.raw, at=at):
+        transaction.on_commit(partial(publisher.task, tasks.end_sessions, sid))  # the one that was lost may go on at Vapi
 
 
 def _write_created(entry: Created) -> None:
