@@ -107,7 +107,8 @@ class DatabaseLedger:
             admission = await asyncio.to_thread(self._by_heart.admit, **stream)
             if admission is None:
                 raise
-            await self.claim(admission.ref, 0)
+            if not self._by_heart.waits_here(admission.ref):
+                await self.claim(admission.ref, 0)
             return admission
         if let_in is None:
             return None
@@ -148,6 +149,8 @@ class DatabaseLedger:
         return await self._ask(partial(parked.is_kept, call_sid=ref.call_sid, epoch=ref.epoch))
 
     async def taken_up(self, ref: CallRef) -> bool:
+        if self._by_heart.agent_of(ref) is not None:
+            return await asyncio.to_thread(self._by_heart.taken_up, ref)
         return await self._ask(partial(parked.taken_up, call_sid=ref.call_sid, epoch=ref.epoch, at=moment(self._wall())))
 
     async def given_up(self, ref: CallRef) -> None:

@@ -33,6 +33,7 @@ DRAINED = "drained"  # the bridge's word on a stream that its process handed on 
 TAKEN_BACK = "taken-back"
 COUNTS_ON = timedelta(seconds=60)
 OPENS_WITHIN = timedelta(seconds=3)  # a further stream, once it was asked for; Twilio itself waits ten
+GONE = "its process is gone"
 STREAM_DEAD = "stream-dead"  # the bridge's word on a stream that carried nothing any more, one way or the other
 
 
@@ -195,6 +196,27 @@ def here_by_heart(*, call_sid: str, n: int, account: str, raw: str, at: datetime
         _ask_for(call, n, account=VapiAccount(account), raw=raw, handed_on=False, at=at)
     being_made_by_heart(call, n)
     return True
+
+
+def elsewhere_by_heart(*, call_sid: str, epoch: int, n: int, account: str, raw: str, at: datetime, is_made: bool, is_parked: bool) -> None:
+    """A call was sent on to the stream of this epoch while nobody could be asked. `raw`: why the one before was over; "" if nobody knows.
+
+    `is_made`: the agent of that stream, session `n`, is made or being made without a row; `is_parked`: it found the one before.
+    """
+    call = evidence.hold(call_sid=call_sid, at=at)
+    if call is None or call.vapi_sessions.filter(n=n).exists():
+        return
+    if call.epoch == epoch - 1 and not call.is_over:
+        _on_another_stream(call, at)
+    elif not is_made:
+        return
+    if is_parked:
+        parked.await_stream(call, n=_next_n(call) - 1, at=at)
+        parked.decided(call_sid=call_sid, epoch=epoch - 1)
+        return
+    _ask_for(call, n, account=VapiAccount(account), raw=raw or GONE, handed_on=raw == DRAINED, at=at)
+    if is_made:
+        being_made_by_heart(call, n)
 
 
 def being_made_by_heart(call: CallSession, n: int) -> None:

@@ -62,8 +62,7 @@ def write(batch: Sequence[Entry]) -> None:
                     _write_notes({ref: told.pop(ref, [])})
                     _write_closing(entry)
                 case Admitted(ref):
-                    if not services.admit_stream(call_sid=ref.call_sid, at=moment(entry.at), **_stream(entry)):
-                        services.admitted_before(call_sid=ref.call_sid, **_stream(entry))
+                    _write_admitted(entry)
                 case Created():
                     _write_created(entry)
                 case Resumed(ref):
@@ -79,14 +78,23 @@ def write(batch: Sequence[Entry]) -> None:
             entry.stored.set_result(True)
 
 
+def _write_admitted(entry: Admitted) -> None:
+    sid = entry.ref.call_sid
+    if not services.admit_stream(call_sid=sid, at=moment(entry.at), **_stream(entry)):
+        services.admitted_before(call_sid=sid, **_stream(entry))
+    if entry.ref.epoch:
+        transaction.on_commit(partial(publisher.task, tasks.end_sessions, sid))  # the agent of the stream before may go on at Vapi
+
+
 def _stream(entry: Admitted) -> dict[str, Any]:
     return {"account_sid": entry.account_sid, "stream_sid": entry.stream_sid, "epoch": entry.ref.epoch}
 
 
-def _write_notes(told: Mapping[CallRef, Sequence[Note]]) -> None:
-    entries = [NewEvents(ref.call_sid, list(map(_event, notes)), ref.epoch) for ref, notes in told.items()]
-    written = record_all(entries)
-    for ref, note in ((ref, note) for ref, notes in told.items() for note in notes if (ref.call_sid, ref.epoch) in written):
+def _write_notes(told: Mapping[CallRef, Sequence[Note]], *, fenced: bool = True) -> None:
+    """`fenced`: only of streams that own their call."""
+    owners = {ref: ref.epoch if fenced else None for ref in told}
+    written = record_all([NewEvents(ref.call_sid, list(map(_event, notes)), owners[ref]) for ref, notes in told.items()])
+    for ref, note in ((ref, note) for ref, notes in told.items() for note in notes if (ref.call_sid, owners[ref]) in written):
         if note.kind == "clip-played" and note.detail.get("text"):
             call = CallSession.objects.get(call_sid=ref.call_sid)
             text, ms = str(note.detail["text"]), int(note.at * 1000)
@@ -170,8 +178,27 @@ def finish_again() -> None:
 def _write_again(batch: Sequence[Entry]) -> None:
     if not batch:
         return
-    write(batch)
+    write(_without_late(batch))
     _say_spooled({(entry.ref.call_sid, entry.ref.epoch) for entry in batch})
+
+
+def _without_late(batch: Sequence[Entry]) -> list[Entry]:
+    """The rest, when that is written which a stream told before its call was sent on by heart: it owned the call then."""
+    refs = {entry.ref for entry in batch}
+    ended = {ref: sent["at"] for ref in refs if (sent := by_heart.sent_on(ref.call_sid, ref.epoch + 1)) is not None}
+    late: dict[CallRef, list[Note]] = {}
+    rest: list[Entry] = []
+    for entry in batch:
+        if isinstance(entry, Told) and entry.note.at <= ended.get(entry.ref, 0.0):
+            late.setdefault(entry.ref, []).append(entry.note)
+        elif isinstance(entry, Closed) and entry.at <= ended.get(entry.ref, 0.0):
+            _write_notes({entry.ref: late.pop(entry.ref, [])}, fenced=False)
+            services.stream_closed_before(call_sid=entry.ref.call_sid, closing=entry.closing, at=moment(entry.at), now=entry.now)
+        else:
+            rest.append(entry)
+    for ref, notes in late.items():
+        _write_notes({ref: notes}, fenced=False)
+    return rest
 
 
 def _say_spooled(streams: Collection[tuple[str, int]]) -> None:

@@ -7,19 +7,18 @@ it heard. Each agent is made once on this machine: by whoever makes the mark of 
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from agents import account, lines
-from agents.payload import Said, TakenUp
+from agents.payload import HANDED_ON, RESUMED, Said, TakenUp
 from bridge import live
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.longest import ROLLED_OVER
 from bridge.ports import Admission, CallRef, Conversation
-from calls import by_heart, discretion, entries, ladder, publisher, redaction, sessions
+from calls import by_heart, discretion, entries, guards, ladder, publisher, redaction, resuming, said_by_heart, sessions
 from calls.clock import moment
 from calls.entries import Admitted, Created, Resumed
 from calls.keeper import Keeper
@@ -36,12 +35,14 @@ class Carried:
 
     `by_heart`: that agent is made here, without a row. `taken_up`: it goes on with what another one had, who is to be ended
     (`before`: its account, and its control and socket addresses). `lost`: when conversations were lost that have a row.
+    Not `is_known`: the call has a name of its own in its row, which cannot be read.
     """
 
     answer: lines.Answer
     agent: Conversation | None = None
     by_heart: bool = False
     taken_up: TakenUp | None = None
+    is_known: bool = True
     control_url: str = field(default="", repr=False)
     before: tuple[str, str, str] | None = field(default=None, repr=False)
     lost: list[float] = field(default_factory=list)
@@ -101,24 +102,41 @@ class StreamsByHeart:
         self._carried.pop(ref, None)
 
     def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
-        """Let in the stream of a call that was opened by heart. Its token has been checked."""
-        call = by_heart.known(call_sid)
-        if call is None or epoch or call["account_sid"] != account_sid or not by_heart.first(call_sid, f"stream-{epoch}"):
+        """Let in the stream of a call that was opened, or sent on, by heart. Its token has been checked."""
+        told = by_heart.sent_on(call_sid, epoch) if epoch else by_heart.known(call_sid)
+        if told is None or told["account_sid"] != account_sid or not by_heart.first(call_sid, f"stream-{epoch}"):
             return None
-        answer = lines.remembered(call["to_number"], draw=lines.draw_of(call_sid))
+        answer = lines.remembered(told["to_number"], draw=lines.draw_of(call_sid))
         if answer is None or answer.version is None:
             return None
-        ref = CallRef(call_sid, epoch, CallSession(public_id=uuid.UUID(call["public_id"])).short_id)
+        ref = CallRef(call_sid, epoch, CallSession(public_id=by_heart.public_id(call_sid)).short_id)
         discretion.remember(answer.version.version_id, answer.version.rules)
         discretion.answered_by(call_sid, answer.version.version_id)
-        self._carried[ref] = Carried(answer, Conversation(n=0, state="asked"), by_heart=True)
+        agent = Conversation(n=by_heart.first_number(epoch), state="asked", account=told.get("account", VapiAccount.MAIN))
+        mine = self._carried[ref] = Carried(answer, agent, by_heart=True)
         self._keeper.append([entries.kept(Admitted(ref, account_sid, stream_sid, at.timestamp()))])
+        if epoch:
+            opening = HANDED_ON if told["why"] == resuming.DRAINED else RESUMED
+            mine.taken_up = TakenUp(_as_told(ref, said_by_heart.said_lately(call_sid)), opening)
+            mine.is_known = by_heart.known(call_sid) is not None
         return terms(ref, answer.version.words, zero_for_person=answer.zero_for_person)
+
+    def waits_here(self, ref: CallRef) -> bool:
+        """The agent of the stream before this one may be parked in this process: another one is not made at once."""
+        return ref.epoch > 0 and by_heart.why_closed(ref.call_sid, ref.epoch - 1) == guards.PARKED
+
+    def taken_up(self, ref: CallRef) -> bool:
+        """The stream found that agent. False when another one is being made all the same."""
+        mine = self._carried[ref]
+        if mine.agent is None or not by_heart.took_up(ref.call_sid, mine.agent.n):
+            return False
+        mine.agent, mine.by_heart = None, False
+        return True
 
     def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]]) -> bool:
         """Ask for another agent instead of session `n` of this stream. False: none is to be had, or somebody else decided."""
         mine = self._carried.get(ref)
-        if mine is None or mine.answer.version is None:
+        if mine is None or mine.answer.version is None or by_heart.sent_on(ref.call_sid, ref.epoch + 1) is not None:
             return False
         lost, at = max(n, mine.agent.n if mine.agent else 0), self._wall()
         account_of_next = self._account_of_next(ref, mine, raw=raw, at=at)
@@ -202,7 +220,7 @@ def _request(ref: CallRef, mine: Carried) -> dict[str, Any]:
         n=mine.agent.n,
         epoch=ref.epoch,
         server=account.server(),
-        variables={"call": ref.short_id, "line": mine.answer.line_name},
+        variables={**({"call": ref.short_id} if mine.is_known else {}), "line": mine.answer.line_name},
         taken_up=mine.taken_up,
         prepared=mine.agent.account == VapiAccount.MAIN,
         by_heart=version,
