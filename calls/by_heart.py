@@ -2,11 +2,12 @@
 
 The line and its agent are in this process's memory (`agents.lines`). What more than one process must know is a small file
 each, beside the spool: that a call was opened, that its stream was let in, that somebody makes its Vapi call, what its agent
-or caller wishes, why a stream is over, and that the caller's leg is. Such a file is made once, by whoever is first; so a token
-is used once and a Vapi call made once, as with a row.
+or caller wishes, that a conversation was lost, why a stream is over, to which one its caller was sent on, and that the caller's
+leg is over. Such a file is made once, by whoever is first; so a token is used once and a Vapi call made once, as with a row.
 
-When the database is back a call becomes its row (`enter_all`) before anything is told of it. The end of its leg, which any
-process may have heard of, is written down when all of them have told what they kept (`end_all`): it was the last of it.
+When the database is back a call becomes its row, and the stream it was sent on to the row's epoch (`enter_all`), before anything is
+told of it. The end of its leg, which any process may have heard of, is written down when all of them have told what they kept
+(`end_all`): it was the last of it.
 """
 
 from __future__ import annotations

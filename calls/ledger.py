@@ -131,18 +131,15 @@ class DatabaseLedger:
         self._creators.submit(storing.in_thread, partial(create, ref, n, self._clients, from_another=from_another))
 
     async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
-        """By the row; by heart if the database is away. Never by both: what is decided too late is taken back."""
-        turn, at = threading.Lock(), self._wall()
+        """By the row, which is asked twice if it was only busy; by heart if the database is away."""
         try:
-            started = await self._ask(partial(_resume, ref, raw, moment(at), turn), within_s=max(self._deadline, ADMITTED_WITHIN_S))
+            return await self._resume_by_row(ref, raw=raw)
         except LedgerAway:
-            if not turn.acquire(blocking=False) or not await asyncio.to_thread(self._is_away):
-                raise
-            started = await asyncio.to_thread(self._by_heart.resume, ref, raw=raw, n=n, said=tuple(said))
-            if started:
-                await self.claim(ref, n)
-            return started
-        self._by_heart.resumed_by_row(ref, raw=raw, at=at)
+            if not await asyncio.to_thread(self._is_away):
+                return await self._resume_by_row(ref, raw=raw)
+        started = await asyncio.to_thread(self._by_heart.resume, ref, raw=raw, n=n, said=tuple(said))
+        if started:
+            await self.claim(ref, n)
         return started
 
     async def is_parked(self, ref: CallRef) -> bool:
@@ -197,6 +194,18 @@ class DatabaseLedger:
         self.writer.put(Obeyed(ref, command_id, self._wall()))
 
     # -- while the database is away ------------------------------------------------------------------------------------
+
+    async def _resume_by_row(self, ref: CallRef, *, raw: str) -> bool:
+        """Raises LedgerAway; then what is decided too late is taken back."""
+        turn, at = threading.Lock(), self._wall()
+        try:
+            started = await self._ask(partial(_resume, ref, raw, moment(at), turn), within_s=max(self._deadline, ADMITTED_WITHIN_S))
+        except LedgerAway:
+            if turn.acquire(blocking=False):
+                raise
+            started = True  # it is being written in this very moment
+        self._by_heart.resumed_by_row(ref, raw=raw, at=at)
+        return started
 
     def _create_by_heart(self, ref: CallRef) -> None:
         if (n := self._by_heart.create(ref)) is not None:

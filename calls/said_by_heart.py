@@ -1,19 +1,23 @@
-"""What was said on a call lately, as far as the spools of this machine tell: for an agent that takes up another process's call.
+"""What was said on a call lately, as far as it is to be had while the database is away: for an agent that takes up another process's call.
 
-While the database is away every process keeps Vapi's finals there, without what is never stored. What was said before is in the
-database alone, and nobody has it now.
+A database that takes no write may be read all the same, and is asked for what it has, for as long as a caller may wait. What was
+said since is in the spools of this machine: every process keeps Vapi's finals there, without what is never stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
 
+from agents.payload import Said
 from bridge.lately import Lately
-from calls import spool
+from calls import memory, patience, spool
+from calls.models import CallSession
 from calls.vapi_kinds import TRANSCRIPT
 
 MOST_FILES = 16  # the newest, one a process ...
@@ -22,11 +26,26 @@ MOST_BYTES = 4 * 1024 * 1024  # ... and so much of the end of each
 
 def said_lately(call_sid: str) -> Lately:
     """Oldest first; what Vapi told twice stands once."""
-    told = {(at, role, words) for at, role, words in _finals(call_sid)}
-    lately = Lately()
+    stored, told = _stored(call_sid), set(_finals(call_sid))
+    known, lately = {said.words for said in stored}, Lately()
+    for said in stored:
+        lately.add(said.role, said.words)
     for _, role, words in sorted(told):
-        lately.add(role, words)
+        if words.strip() not in known:
+            lately.add(role, words)
     return lately
+
+
+def _stored(call_sid: str) -> Sequence[Said]:
+    """Nothing when the database cannot be read in time."""
+    try:
+        with patience.of(patience.WHERE_A_CALLER_WAITS_S):
+            call = CallSession.objects.filter(call_sid=call_sid).first()
+            return memory.so_far(call) if call is not None else ()
+    except DatabaseError:
+        return ()
+    finally:
+        close_old_connections()
 
 
 def _finals(call_sid: str) -> Iterator[tuple[float, str, str]]:

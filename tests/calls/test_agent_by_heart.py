@@ -180,13 +180,20 @@ def test_a_stream_of_a_line_that_is_not_known_by_heart_has_no_other_agent(ledger
         assert not is_lost(ledger, ref, 0)
 
 
-def test_a_database_that_is_only_busy_is_not_answered_for(ledger: DatabaseLedger, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, ref = on_the_line(ledger, vapi)
+def test_a_database_that_is_only_busy_is_asked_again_and_not_answered_for(
+    ledger: DatabaseLedger, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, ref = on_the_line(ledger, vapi)
+    really, too_late = ledger._ask, [True, True, True]
 
-    async def too_late(*_: Any, **__: Any) -> bool:
-        raise LedgerAway
+    async def sometimes(*asked: Any, **within: Any) -> Any:
+        if too_late and too_late.pop():
+            raise LedgerAway
+        return await really(*asked, **within)
 
-    monkeypatch.setattr(ledger, "_ask", too_late)
+    monkeypatch.setattr(ledger, "_ask", sometimes)
     with pytest.raises(LedgerAway):
         is_lost(ledger, ref, 0)
-    assert len(vapi.created) == 1
+    assert (len(vapi.created), call.vapi_sessions.count()) == (1, 1)
+    assert is_lost(ledger, ref, 0), "it is asked a second time"
+    assert call.vapi_sessions.get(n=1).state == VapiState.ASKED
