@@ -137,17 +137,17 @@ def conversation_request(
     variables: Mapping[str, str] | None = None,
     taken_up: TakenUp | None = None,
     prepared: bool = True,
-    by_heart: bool = False,
+    by_heart: Candidate | None = None,
 ) -> dict[str, Any]:
     """The body of `POST /call` for a session of a call that this version answers on this line.
 
     The stored assistant is used when it exists and offers the people this line has; otherwise the words go inline.
     So they do for an account that knows no stored assistants of ours (not `prepared`).
     `taken_up`: it goes on with a conversation that another session had.
-    `by_heart`: the database is known to be away and is not asked.
+    `by_heart` is the version, when the database is known to be away and is not asked.
     Raises django.db.Error only when the database is away and this process has never seen the version on this line.
     """
-    chosen = (_remembered(line_id, version_id) if by_heart else None) or _chosen(line_id, version_id)
+    chosen = by_heart or _chosen(line_id, version_id)
     stored = chosen.assistant_id if prepared and taken_up is None else ""
     inline = None if stored else payload.assistant(chosen.words, server=server)
     if inline is not None and taken_up is not None:
@@ -169,14 +169,15 @@ def _chosen(line_id: int | None, version_id: int) -> Candidate:
         version = TemplateVersion.objects.select_related("template").get(pk=version_id)
         return candidate(version, share=100, targets=tuple(_targets(line_id)))
     except DatabaseError:
-        known = _remembered(line_id, version_id)
+        known = version_by_heart(line_id, version_id)
         if known is None:
             raise
         log.warning("version taken from memory, the database is away")
         return known
 
 
-def _remembered(line_id: int | None, version_id: int) -> Candidate | None:
+def version_by_heart(line_id: int | None, version_id: int) -> Candidate | None:
+    """A version as this line offers it, without asking anybody; None when this process has not seen it there."""
     known = (each for line in list(_known.values()) if line.answer.line_id == line_id for each in line.candidates)
     return next((each for each in known if each.version_id == version_id), None)
 

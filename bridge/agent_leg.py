@@ -17,6 +17,7 @@ from bridge.actions import Action, Leave, Noted
 from bridge.audio import ms
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage, VapiError
+from bridge.lately import Lately
 from bridge.manners import VAPI, Garbage, Manners, OutOfPatience
 from bridge.outbox import Outbox
 from bridge.parked import LeftOff
@@ -60,7 +61,8 @@ class AgentLeg:
         self._core, self._outbox, self._do, self._play, self._clock = core, outbox, do, play, clock
         self.link: Link | None = None
         self.spot: Spot | None = None
-        self._n = 0  # of the session whose link we have
+        self._n = 0  # of the session whose link we have, or had
+        self._lately = Lately()
         self._lost: str | None = None  # how the agent was lost, until another one is asked for
         self._links_before: list[Link] = []  # of agents that were lost
         self._dropped_before = (0, 0)  # on the first link, by the stream before this one: bytes and frames
@@ -98,18 +100,18 @@ class AgentLeg:
         except VapiError as error:
             self._do(self._core.no_agent(self._clock(), raw=str(error)))
             return False
+        self._n = conversation.n
         try:
             self.link = await self._conversations.open(conversation.socket_url, wideband=self._wideband, account=conversation.account)
         except VapiError as error:
             self._do(self._core.agent_lost(self._clock(), raw=str(error)))
             return True
-        self._n = conversation.n
         self._do([Noted("vapi-connected", "bridge", {"n": conversation.n}), *self._core.agent_connected(self._clock())])
         return await self._listen(self.link)
 
     async def _take_up(self, spot: Spot) -> bool:
         """As `_find`, with the agent that was parked here."""
-        self.link, self._n = spot.link, spot.n
+        self.link, self._n, self._lately = spot.link, spot.n, spot.lately
         self._dropped_before = spot.link.dropped_bytes, spot.link.dropped_frames
         await spot.let_go.wait()
         try:
@@ -129,7 +131,7 @@ class AgentLeg:
 
     async def _another(self, raw: str) -> bool:
         try:
-            return await self._ledger.resume(self._ref, raw=raw)
+            return await self._ledger.resume(self._ref, raw=raw, n=self._n, said=self._lately)
         except LedgerAway:
             return False
 
@@ -147,7 +149,7 @@ class AgentLeg:
                     raise EndedFirst("Vapi ended the call before it was heard.")
                 if conversation.state == "live":
                     return conversation
-                if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE):
+                if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE, n=conversation.n):
                     raise EndedFirst(WAITS_ELSEWHERE)
                 if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= CLAIM_AFTER_S:
                     claimed = conversation.n
@@ -212,6 +214,8 @@ class AgentLeg:
         if isinstance(said, vapi_messages.Other):  # a new type of message is no bad message
             self.manners.ignored += 1
             return None
+        if isinstance(said, vapi_messages.FinalHeard):
+            self._lately.add(said.role, said.text)
         return self._do(self._core.vapi_said(said, now))
 
     # -- its end ---------------------------------------------------------------------------------------------------
@@ -231,7 +235,8 @@ class AgentLeg:
     def park(self, left_off: LeftOff | None) -> None:
         """The stream is lost, the agent need not be."""
         if self._parking is not None and self.link is not None and left_off is not None:
-            self.spot = self._parking.park(call_sid=self._ref.call_sid, n=self._n, link=self.link, left_off=left_off)
+            sid, lately = self._ref.call_sid, self._lately
+            self.spot = self._parking.park(call_sid=sid, n=self._n, link=self.link, left_off=left_off, lately=lately)
 
     async def keep(self, spot: Spot, *, listening: asyncio.Task[None]) -> None:
         """Until the next stream takes our agent up, or its wait is over (`bridge.parking`)."""

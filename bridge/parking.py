@@ -18,6 +18,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from bridge.audio import FRAME_S, SILENT_FRAME
+from bridge.lately import Lately
 from bridge.manners import Garbage
 from bridge.parked import LeftOff, Meanwhile
 from bridge.ports import Link
@@ -39,9 +40,9 @@ class Over(Enum):
 class Spot:
     """One agent that waits: session number `n`, since the loop's time `since`."""
 
-    def __init__(self, parking: Parking, *, call_sid: str, n: int, link: Link, left_off: LeftOff) -> None:
+    def __init__(self, parking: Parking, *, call_sid: str, n: int, link: Link, left_off: LeftOff, lately: Lately) -> None:
         self._parking = parking
-        self.call_sid, self.n, self.link, self.left_off = call_sid, n, link, left_off
+        self.call_sid, self.n, self.link, self.left_off, self.lately = call_sid, n, link, left_off, lately
         self.meanwhile = Meanwhile()
         loop = asyncio.get_running_loop()
         self.since = loop.time()
@@ -85,14 +86,14 @@ class Parking:
     def __len__(self) -> int:
         return len(self._spots)
 
-    def park(self, *, call_sid: str, n: int, link: Link, left_off: LeftOff) -> Spot | None:
+    def park(self, *, call_sid: str, n: int, link: Link, left_off: LeftOff, lately: Lately) -> Spot | None:
         """A place for this agent; None when there is none, and it must be ended. Whoever parks it awaits `Spot.wait`."""
         if not self._is_open() or call_sid in self._spots:
             return None
         if len(self._spots) >= self._most:
             self.refused += 1
             return None
-        spot = self._spots[call_sid] = Spot(self, call_sid=call_sid, n=n, link=link, left_off=left_off)
+        spot = self._spots[call_sid] = Spot(self, call_sid=call_sid, n=n, link=link, left_off=left_off, lately=lately)
         return spot
 
     def take(self, call_sid: str) -> Spot | None:

@@ -6,7 +6,7 @@ Times called `now` are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -105,10 +105,11 @@ class Ledger(Protocol):
         `from_another`: somebody did, and must be dead by now.
         """
 
-    async def resume(self, ref: CallRef, *, raw: str) -> bool:
-        """The agent of this stream is gone: ask for a session with another one. False: none is to be had, the ladder leads down.
+    async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
+        """The agent of this stream, session `n`, is gone: ask for another one. False: none is to be had, the ladder leads down.
 
         `raw` says how; `longest.ROLLED_OVER` that its time was up, so that the next one is no rung down and says nothing of its own.
+        `said` is what this stream heard last (`bridge.lately`), for when the history cannot be asked.
         """
 
     async def is_parked(self, ref: CallRef) -> bool:

@@ -2,11 +2,12 @@
 
 The line and its agent are in this process's memory (`agents.lines`). What more than one process must know is a small file
 each, beside the spool: that a call was opened, that its stream was let in, that somebody makes its Vapi call, what its agent
-or caller wishes, why a stream is over, and that the caller's leg is. Such a file is made once, by whoever is first; so a token
-is used once and a Vapi call made once, as with a row.
+or caller wishes, that a conversation was lost, why a stream is over, to which one its caller was sent on, and that the caller's
+leg is over. Such a file is made once, by whoever is first; so a token is used once and a Vapi call made once, as with a row.
 
-When the database is back a call becomes its row (`enter_all`) before anything is told of it. The end of its leg, which any
-process may have heard of, is written down when all of them have told what they kept (`end_all`): it was the last of it.
+When the database is back a call becomes its row, and the stream it was sent on to the row's epoch (`enter_all`), before anything is
+told of it. The end of its leg, which any process may have heard of, is written down when all of them have told what they kept
+(`end_all`): it was the last of it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -27,14 +28,17 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from agents import lines
-from calls import endings, services, spool
+from calls import endings, resuming, services, spool
 from calls.clock import moment
 from calls.history import NewEvent, record_events
-from calls.models import CallSession, Source, VapiSession, VapiState
+from calls.models import CallSession, Source
 
 log = logging.getLogger(__name__)
 
+A_STREAMS_NUMBERS = 100  # of Vapi sessions: no stream has so many, so one that is sent on by heart needs not know the numbers before it
+LONGEST_NUMBER = 9999
 SAFE = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
+SENT_ON = re.compile(r"[A-Za-z0-9]{2,64}\.next-([0-9]{1,3})", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
 LONGEST_WISH_S = 30.0
 
@@ -45,8 +49,13 @@ def opened(*, sid: str, account_sid: str, from_number: str, to_number: str, at: 
     if answer is None:
         return None
     told = {"sid": sid, "account_sid": account_sid, "from_number": from_number, "to_number": to_number}
-    public = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{settings.SECRET_KEY}|{sid}"))
-    return answer if _keep(sid, "call", {**told, "at": at.timestamp(), "public_id": public}) is not None else None
+    told = {**told, "public_id": str(public_id(sid))}
+    return answer if _keep(sid, "call", {**told, "at": at.timestamp()}) is not None else None
+
+
+def public_id(sid: str) -> uuid.UUID:
+    """The same for all who ask. The row of a call that was not opened by heart has another one."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{settings.SECRET_KEY}|{sid}")
 
 
 def known(sid: str) -> dict[str, Any] | None:
@@ -62,6 +71,45 @@ def started_at(sid: str) -> datetime | None:
 def first(sid: str, what: str) -> bool:
     """True for the one that does `what` for this call, on this machine."""
     return _keep(sid, what, {}) is True
+
+
+def lost(sid: str, what: str, *, at: float) -> bool:
+    """Remember that a conversation of this call was lost. True for the one who says so first, on this machine."""
+    return _keep(sid, f"lost-{what}", {"at": at}) is True
+
+
+def losses(sid: str, *, at: datetime, counts: bool = True) -> int:
+    """How many conversations of this call were lost in a row by now, by what this machine remembers. `counts`: so does the one of now."""
+    marks = [path.suffix[1:] for what in ("lost", "next") for path in _directory().glob(f"{sid}.{what}-*")]
+    told = [each for mark in marks if (each := _read(sid, mark)) and each.get("is_loss", True)]
+    return resuming.in_a_row(sorted((moment(each["at"]) for each in told), reverse=True), at, counts=counts)
+
+
+def send_on(sid: str, epoch: int, told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Remember that a call goes on with the stream of this epoch. Returns what whoever was first said of it; None: it cannot be."""
+    if first_number(epoch) > LONGEST_NUMBER or _keep(sid, "onward", {}) is None or _keep(sid, f"next-{epoch}", told) is None:
+        return None
+    return sent_on(sid, epoch)
+
+
+def sent_on(sid: str, epoch: int) -> dict[str, Any] | None:
+    """What was said when a call was sent on to the stream of this epoch."""
+    return _read(sid, f"next-{epoch}")
+
+
+def first_number(epoch: int) -> int:
+    """Of the Vapi sessions of a stream that a call was sent on to by heart."""
+    return A_STREAMS_NUMBERS * epoch
+
+
+def is_let_in(sid: str, epoch: int) -> bool:
+    """The stream of this epoch was let in by heart."""
+    return os.path.lexists(_directory() / f"{sid}.stream-{epoch}")
+
+
+def took_up(sid: str, n: int) -> bool:
+    """The stream for which session `n` was to be made has found the agent of the one before. True if nobody makes it."""
+    return _keep(sid, f"claim-{n}", {"parked": True}) is True
 
 
 def closed(sid: str, epoch: int, why: str) -> None:
@@ -87,21 +135,31 @@ def granted(sid: str, *, now: float) -> dict[str, Any] | None:
     return told if told and abs(now - told["at"]) < LONGEST_WISH_S else None
 
 
+def is_wished(sid: str, *, now: float) -> bool:
+    """A wish waits for a stream of this call."""
+    told = _read(sid, "wish")
+    return told is not None and abs(now - told["at"]) < LONGEST_WISH_S
+
+
 def leg_over(sid: str, *, status: str, at: datetime) -> bool:
     """Remember that the caller's leg is over, by Twilio's CallStatus. False when the disk takes nothing."""
     return _keep(sid, "leg", {"status": status, "at": at.timestamp()}) is not None
 
 
 def enter_all() -> int:
-    """Write down every call that was opened by heart. Returns how many. Raises what the database raises."""
-    return sum(map(_entered, sorted(_directory().glob("*.call"))))
+    """Write down every call that was opened, or sent on, by heart. Returns how many are new. Raises what the database raises."""
+    new = sum(map(_entered, sorted(_directory().glob("*.call"))))
+    _enter_sent_on(_directory().glob("*.next-*"))
+    return new
 
 
 def enter(sid: str) -> None:
-    """Write this call down, if it was opened by heart: before anything is done with its row."""
+    """Write this call down, if it was opened, or sent on, by heart: before anything is done with its row."""
     path = _directory() / f"{sid}.call"
     if SAFE.fullmatch(sid) and os.path.lexists(path):
         _entered(path)
+    if SAFE.fullmatch(sid) and os.path.lexists(path.with_suffix(".onward")):
+        _enter_sent_on(_directory().glob(f"{sid}.next-*"))
 
 
 def end_all() -> list[str]:
@@ -150,12 +208,48 @@ def _enter(path: Path) -> bool:
     row = services.open_call(**{**call, "at": moment(call["at"])})
     if row is not None and is_new:
         CallSession.objects.filter(pk=row.pk).update(public_id=public_id)
-        if not first(sid, "claim-0"):  # its Vapi call is made, or being made, by whoever carries it: nobody else makes another
-            made = VapiSession.objects.filter(call=row, n=0, state=VapiState.ASKED)
-            made.update(state=VapiState.CLAIMED, claim=uuid.uuid4(), claimed_by="consumer", claimed_at=timezone.now())
+        if not first(sid, "claim-0"):
+            resuming.being_made_by_heart(row, 0)
         spooled = NewEvent("history-spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
         record_events(call_sid=sid, events=[spooled])
     return is_new
+
+
+def _enter_sent_on(paths: Iterable[Path]) -> None:
+    """Each once, those of a call in their order."""
+    found = [(int(name[1]), path) for path in paths if (name := SENT_ON.fullmatch(path.name))]
+    for epoch, path in sorted(found):
+        if os.path.lexists(path.with_suffix(f".entered-{epoch}")):
+            continue
+        try:
+            with transaction.atomic():
+                is_known = _write_sent_on(path.stem, epoch)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as problem:
+            log.error("A call sent on by heart could not be written down", extra={"problem": type(problem).__name__})
+            is_known = True
+        if is_known:
+            first(path.stem, f"entered-{epoch}")
+
+
+def _write_sent_on(sid: str, epoch: int) -> bool:
+    """False when its call is not written down yet."""
+    sent, n = sent_on(sid, epoch), first_number(epoch)
+    if sent is None or not CallSession.objects.filter(call_sid=sid).exists():
+        return sent is None
+    is_made = not first(sid, f"claim-{n}")
+    resuming.elsewhere_by_heart(
+        call_sid=sid,
+        epoch=epoch,
+        n=n,
+        account=sent["account"],
+        raw=sent["why"],
+        at=moment(sent["at"]),
+        is_made=is_made,
+        is_parked=bool((_read(sid, f"claim-{n}") or {}).get("parked")),
+    )
+    return True
 
 
 def _directory() -> Path:

@@ -70,8 +70,19 @@ class Created:
     maybe_created: bool = False
 
 
-Entry = Told | Alive | Obeyed | PersonAsked | Closed | Admitted | Created
-KINDS: dict[str, type[Entry]] = {kind.__name__: kind for kind in (Told, Alive, Obeyed, PersonAsked, Closed, Admitted, Created)}
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Another agent of a stream was asked for, number `n`, while nobody could be asked: `raw` says how the one before was lost."""
+
+    ref: CallRef
+    n: int
+    at: float
+    raw: str
+    account: str = "main"
+
+
+Entry = Told | Alive | Obeyed | PersonAsked | Closed | Admitted | Created | Resumed
+KINDS: dict[str, type[Entry]] = {kind.__name__: kind for kind in (Told, Alive, Obeyed, PersonAsked, Closed, Admitted, Created, Resumed)}
 
 
 def kept(entry: Entry) -> dict[str, Any]:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
 
-from agents import lines
 from bridge import live, stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
@@ -107,18 +107,21 @@ class DatabaseLedger:
             admission = await asyncio.to_thread(self._by_heart.admit, **stream)
             if admission is None:
                 raise
-            await self.claim(admission.ref, 0)
+            if not self._by_heart.waits_here(admission.ref):
+                await self.claim(admission.ref, 0)
             return admission
         if let_in is None:
             return None
-        admission, to_number = let_in
-        self._by_heart.remember_people(admission.ref, lines.remembered(to_number, draw=lines.draw_of(call_sid)))
+        admission, call = let_in
+        self._by_heart.remember(admission.ref, call)
         return admission
 
     async def conversation(self, ref: CallRef) -> Conversation | None:
         if (known := self._by_heart.agent_of(ref)) is not None:
             return known
-        return await self._ask(partial(_conversation, ref))
+        conversation = await self._ask(partial(_conversation, ref))
+        self._by_heart.saw(ref, conversation)
+        return conversation
 
     async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
         """Returns at once; `conversation` tells what came of it."""
@@ -127,16 +130,24 @@ class DatabaseLedger:
             return
         self._creators.submit(storing.in_thread, partial(create, ref, n, self._clients, from_another=from_another))
 
-    async def resume(self, ref: CallRef, *, raw: str) -> bool:
-        asking = partial(_resume, ref, raw, moment(self._wall()))
-        started = await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
-        self._by_heart.forget_agent(ref)
+    async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
+        """By the row, which is asked twice if it was only busy; by heart if the database is away."""
+        try:
+            return await self._resume_by_row(ref, raw=raw)
+        except LedgerAway:
+            if not await asyncio.to_thread(self._is_away):
+                return await self._resume_by_row(ref, raw=raw)
+        started = await asyncio.to_thread(self._by_heart.resume, ref, raw=raw, n=n, said=tuple(said))
+        if started:
+            await self.claim(ref, n)
         return started
 
     async def is_parked(self, ref: CallRef) -> bool:
         return await self._ask(partial(parked.is_kept, call_sid=ref.call_sid, epoch=ref.epoch))
 
     async def taken_up(self, ref: CallRef) -> bool:
+        if self._by_heart.agent_of(ref) is not None:
+            return await asyncio.to_thread(self._by_heart.taken_up, ref)
         return await self._ask(partial(parked.taken_up, call_sid=ref.call_sid, epoch=ref.epoch, at=moment(self._wall())))
 
     async def given_up(self, ref: CallRef) -> None:
@@ -184,9 +195,27 @@ class DatabaseLedger:
 
     # -- while the database is away ------------------------------------------------------------------------------------
 
+    async def _resume_by_row(self, ref: CallRef, *, raw: str) -> bool:
+        """Raises LedgerAway; then what is decided too late is taken back."""
+        turn, at = threading.Lock(), self._wall()
+        try:
+            started = await self._ask(partial(_resume, ref, raw, moment(at), turn), within_s=max(self._deadline, ADMITTED_WITHIN_S))
+        except LedgerAway:
+            if turn.acquire(blocking=False):
+                raise
+            started = True  # it is being written in this very moment
+        self._by_heart.resumed_by_row(ref, raw=raw, at=at)
+        return started
+
     def _create_by_heart(self, ref: CallRef) -> None:
-        if not self._by_heart.create(ref):
-            storing.in_thread(partial(create, ref, 0, self._clients))
+        if (n := self._by_heart.create(ref)) is not None:
+            storing.in_thread(partial(create, ref, n, self._clients))
+
+    def _is_away(self) -> bool:
+        try:
+            return self._keeper.ask()
+        finally:
+            close_old_connections()
 
     def _urgent(self, entry: Entry) -> bool:
         return self.writer.put(entry, urgent=True)
@@ -245,8 +274,7 @@ class DatabaseLedger:
 # -- in the threads ----------------------------------------------------------------------------------------------------
 
 
-def _admit(*, call_sid: str, epoch: int, **stream: Any) -> tuple[Admission, str] | None:
-    """With the number that was called."""
+def _admit(*, call_sid: str, epoch: int, **stream: Any) -> tuple[Admission, CallSession] | None:
     by_heart.enter(call_sid)
     if not services.admit_stream(call_sid=call_sid, epoch=epoch, **stream):
         return None
@@ -254,9 +282,9 @@ def _admit(*, call_sid: str, epoch: int, **stream: Any) -> tuple[Admission, str]
     ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
     zero_for_person = call.line is not None and call.line.zero_for_person
     if call.version is None:
-        return Admission(ref=ref, barge_in="instant", zero_for_person=zero_for_person), call.to_number
+        return Admission(ref=ref, barge_in="instant", zero_for_person=zero_for_person), call
     discretion.answered_by(call_sid, call.version.pk)
-    return terms(ref, call.version, zero_for_person=zero_for_person), call.to_number
+    return terms(ref, call.version, zero_for_person=zero_for_person), call
 
 
 def _conversation(ref: CallRef) -> Conversation | None:
@@ -273,8 +301,13 @@ def _conversation(ref: CallRef) -> Conversation | None:
     )
 
 
-def _resume(ref: CallRef, raw: str, at: datetime) -> bool:
-    started = resuming.here(call_sid=ref.call_sid, epoch=ref.epoch, raw=raw, at=at)
+def _resume(ref: CallRef, raw: str, at: datetime, turn: threading.Lock) -> bool:
+    """`turn` is taken by whoever decides: when nobody waits for us any more nothing is written."""
+    with transaction.atomic():
+        started = resuming.here(call_sid=ref.call_sid, epoch=ref.epoch, raw=raw, at=at)
+        if started is not None and not turn.acquire(blocking=False):
+            transaction.set_rollback(True)
+            return False
     if started is None:
         return False
     publisher.task(tasks.start_conversation, started)

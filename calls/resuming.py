@@ -14,29 +14,39 @@ And a caller whom the AI sent to people of whom nobody came is `taken_back`, in 
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import F, QuerySet
+from django.utils import timezone
 
 from bridge.longest import ROLLED_OVER
 from calls import accounts, admission, evidence, guards, ladder, parked, services, sessions
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 
-LOST = "conversation-lost"
+LOST, HANDED_ON = "conversation-lost", "conversation-handed-on"
 PARKED_IN_VAIN = "its agent waited in vain"
 DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
 TAKEN_BACK = "taken-back"
 COUNTS_ON = timedelta(seconds=60)
 OPENS_WITHIN = timedelta(seconds=3)  # a further stream, once it was asked for; Twilio itself waits ten
+GONE = "its process is gone"
 STREAM_DEAD = "stream-dead"  # the bridge's word on a stream that carried nothing any more, one way or the other
 
 
 def losses(call: CallSession, at: datetime) -> int:
     """How many conversations of this call were lost by now, the one lost now among them; each counts on for 60 s."""
-    count, last = (0 if _was_handed_on(call) or parked.is_said(call) else 1), at
-    for before in call.events.filter(kind=LOST).order_by("-seq").values_list("at", flat=True)[: ladder.RESUMES + 1]:
+    before = call.events.filter(kind=LOST).order_by("-seq").values_list("at", flat=True)[: ladder.RESUMES + 1]
+    return in_a_row(before, at, counts=not (_was_handed_on(call) or parked.is_said(call)))
+
+
+def in_a_row(losses: Iterable[datetime], at: datetime, *, counts: bool = True) -> int:
+    """How many of these, newest first, follow each other so closely that they count on until now. `counts`: so does the one of now."""
+    count, last = int(counts), at
+    for before in losses:
         if last - before > COUNTS_ON:
             break
         count, last = count + 1, before
@@ -89,17 +99,16 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
             return None
         parked.decided(call_sid=call_sid, epoch=epoch - 1)
         if raw == ROLLED_OVER:
-            return _roll_over(call, at)
+            newest = call.vapi_sessions.latest("n")
+            return _roll_over(call, newest.n + 1, account=newest.account, at=at)
         left = accounts.left(call, at=at)
         again = ladder.next_agent(losses=losses(call, at), main=left.main, backup=left.backup)
         return _next_session(call, again, raw=raw, at=at) if again else None
 
 
-def _roll_over(call: CallSession, at: datetime) -> int:
+def _roll_over(call: CallSession, n: int, *, account: str, at: datetime) -> int:
     """The next session of the same agent, at the same account: no rung lower, and no loss."""
-    newest = call.vapi_sessions.latest("n")
-    n = newest.n + 1
-    asked = sessions.ask_session(call=call, n=n, at=at, account=newest.account)
+    asked = sessions.ask_session(call=call, n=n, at=at, account=account)
     record_events(call_sid=call.call_sid, events=[NewEvent("rolled-over", Source.BRIDGE, at, {"n": n}), asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
 
@@ -159,12 +168,58 @@ def is_resumed(*, call_sid: str, epoch: int) -> bool:
 
 
 def _next_session(call: CallSession, again: ladder.Resume, *, raw: str, at: datetime) -> int:
-    n = _next_n(call)
     account = VapiAccount.BACKUP if again.backup else VapiAccount.MAIN
+    return _ask_for(call, _next_n(call), account=account, raw=raw, handed_on=_was_handed_on(call), at=at)
+
+
+def _ask_for(call: CallSession, n: int, *, account: VapiAccount, raw: str, handed_on: bool, at: datetime) -> int:
+    """Session `n`, after one that was lost, or that was `handed_on` in good order."""
     services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
     detail = {"n": n - 1, "raw": raw[:200]}
-    lost = NewEvent("conversation-lost", Source.SYSTEM, at, detail)
-    handed_on = NewEvent("conversation-handed-on", Source.SYSTEM, at, detail)
+    before = NewEvent(HANDED_ON if handed_on else LOST, Source.SYSTEM, at, detail)
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
-    record_events(call_sid=call.call_sid, events=[handed_on if _was_handed_on(call) else lost, asked])
+    record_events(call_sid=call.call_sid, events=[before, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
+
+
+# -- what was decided while the database was away -------------------------------------------------------------------------
+
+
+def here_by_heart(*, call_sid: str, n: int, account: str, raw: str, at: datetime) -> bool:
+    """Another agent of a stream was asked for while nobody could be asked; whoever carries the stream makes it. True when that is news."""
+    call = evidence.hold(call_sid=call_sid, at=at)
+    if call is None or call.vapi_sessions.filter(n=n).exists():
+        return False
+    if raw == ROLLED_OVER:
+        _roll_over(call, n, account=account, at=at)
+    else:
+        _ask_for(call, n, account=VapiAccount(account), raw=raw, handed_on=False, at=at)
+    being_made_by_heart(call, n)
+    return True
+
+
+def elsewhere_by_heart(*, call_sid: str, epoch: int, n: int, account: str, raw: str, at: datetime, is_made: bool, is_parked: bool) -> None:
+    """A call was sent on to the stream of this epoch while nobody could be asked. `raw`: why the one before was over; "" if nobody knows.
+
+    `is_made`: the agent of that stream, session `n`, is made or being made without a row; `is_parked`: it found the one before.
+    """
+    call = evidence.hold(call_sid=call_sid, at=at)
+    if call is None or call.vapi_sessions.filter(n=n).exists():
+        return
+    if call.epoch == epoch - 1 and not call.is_over:
+        _on_another_stream(call, at)
+    elif not is_made:
+        return
+    if is_parked:
+        parked.await_stream(call, n=_next_n(call) - 1, at=at)
+        parked.decided(call_sid=call_sid, epoch=epoch - 1)
+        return
+    _ask_for(call, n, account=VapiAccount(account), raw=raw or GONE, handed_on=raw == DRAINED, at=at)
+    if is_made:
+        being_made_by_heart(call, n)
+
+
+def being_made_by_heart(call: CallSession, n: int) -> None:
+    """The stream's own process makes this session, or has made it: nobody else makes another."""
+    claim = {"state": VapiState.CLAIMED, "claim": uuid.uuid4(), "claimed_by": "consumer", "claimed_at": timezone.now()}
+    call.vapi_sessions.filter(guards.UNCLAIMED, n=n).update(**claim)

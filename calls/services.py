@@ -294,8 +294,7 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
         why = why_closed(closing)
         if mine.update(closed_epoch=epoch, closed_why=why, last_seen_at=at) == 0:
             return False
-        detail = {"why": closing.why, "raw": closing.raw[:200], "figures": dict(closing.figures)}
-        record_events(call_sid=call_sid, events=[NewEvent("stream-closed", Source.BRIDGE, at, detail, now)])
+        _tell_closed(call_sid, closing, at=at, now=now)
         call = CallSession.objects.get(call_sid=call_sid)
         call.commands.filter(to="live", done_at=None).update(done_at=at, problem="the stream ended first")
         if closing.why == "agent-ended" and closing.raw:
@@ -312,6 +311,20 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
             to = Status.TRANSFERRING if closing.why == "handed-over" else Status.RECOVERING
             transition(call_sid=call_sid, to=to, epoch=epoch, reason=closing.why, at=at)
     return True
+
+
+def stream_closed_before(*, call_sid: str, closing: Closing, at: datetime, now: float | None = None) -> None:
+    """As `stream_closed`, of a stream after which its call was sent on while nobody could write: that is decided, and it is only told."""
+    with transaction.atomic():
+        call = evidence.hold(call_sid=call_sid, at=at)
+        if call is not None:
+            _tell_closed(call_sid, closing, at=at, now=now)
+            _keep_figures(call, closing.figures)
+
+
+def _tell_closed(call_sid: str, closing: Closing, *, at: datetime, now: float | None) -> None:
+    detail = {"why": closing.why, "raw": closing.raw[:200], "figures": dict(closing.figures)}
+    record_events(call_sid=call_sid, events=[NewEvent("stream-closed", Source.BRIDGE, at, detail, now)])
 
 
 def why_closed(closing: Closing) -> str:

@@ -208,6 +208,20 @@ def lines_of(file: int, start: int, at_most: int) -> list[Line]:
     return found
 
 
+def last_lines(path: Path, *, of: bytes, at_most: int) -> Iterator[Line]:
+    """Those among the last `at_most` bytes of a file in which this stands, whoever has it; none when it is gone."""
+    try:
+        with path.open("rb") as reader:
+            size = os.fstat(reader.fileno()).st_size
+            reader.seek(max(0, size - at_most))
+            said = reader.read(at_most)
+    except OSError:
+        return
+    for raw in said.splitlines(keepends=True):
+        if of in raw and (line := parsed(raw)):
+            yield line
+
+
 def end(path: Path, file: int) -> None:
     """Overwrite a file and remove it: words were in it."""
     with contextlib.suppress(OSError):  # a full disk still lets it go

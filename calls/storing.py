@@ -18,9 +18,9 @@ from django.utils import timezone
 
 from bridge.ports import CallRef, Note
 from bridge.vapi_answers import VapiCall
-from calls import by_heart, endings, entries, evidence, handover, inbox, patience, publisher, services, sessions, tasks
+from calls import by_heart, endings, entries, evidence, handover, inbox, patience, publisher, resuming, services, sessions, tasks
 from calls.clock import moment
-from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Told
+from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Resumed, Told
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.keeper import Keeper
 from calls.models import CallEvent, CallSession, OutboxCommand, Role, Source, VapiSession, VapiState
@@ -62,10 +62,12 @@ def write(batch: Sequence[Entry]) -> None:
                     _write_notes({ref: told.pop(ref, [])})
                     _write_closing(entry)
                 case Admitted(ref):
-                    if not services.admit_stream(call_sid=ref.call_sid, at=moment(entry.at), **_stream(entry)):
-                        services.admitted_before(call_sid=ref.call_sid, **_stream(entry))
+                    _write_admitted(entry)
                 case Created():
                     _write_created(entry)
+                case Resumed(ref):
+                    _write_notes({ref: told.pop(ref, [])})
+                    _write_resumed(entry)
         _write_notes(told)
         silent = alive.keys() - told.keys()  # what was told is a sign of life too
         if silent:
@@ -76,14 +78,23 @@ def write(batch: Sequence[Entry]) -> None:
             entry.stored.set_result(True)
 
 
+def _write_admitted(entry: Admitted) -> None:
+    sid = entry.ref.call_sid
+    if not services.admit_stream(call_sid=sid, at=moment(entry.at), **_stream(entry)):
+        services.admitted_before(call_sid=sid, **_stream(entry))
+    if entry.ref.epoch:
+        transaction.on_commit(partial(publisher.task, tasks.end_sessions, sid))  # the agent of the stream before may go on at Vapi
+
+
 def _stream(entry: Admitted) -> dict[str, Any]:
     return {"account_sid": entry.account_sid, "stream_sid": entry.stream_sid, "epoch": entry.ref.epoch}
 
 
-def _write_notes(told: Mapping[CallRef, Sequence[Note]]) -> None:
-    entries = [NewEvents(ref.call_sid, list(map(_event, notes)), ref.epoch) for ref, notes in told.items()]
-    written = record_all(entries)
-    for ref, note in ((ref, note) for ref, notes in told.items() for note in notes if (ref.call_sid, ref.epoch) in written):
+def _write_notes(told: Mapping[CallRef, Sequence[Note]], *, fenced: bool = True) -> None:
+    """`fenced`: only of streams that own their call."""
+    owners = {ref: ref.epoch if fenced else None for ref in told}
+    written = record_all([NewEvents(ref.call_sid, list(map(_event, notes)), owners[ref]) for ref, notes in told.items()])
+    for ref, note in ((ref, note) for ref, notes in told.items() for note in notes if (ref.call_sid, owners[ref]) in written):
         if note.kind == "clip-played" and note.detail.get("text"):
             call = CallSession.objects.get(call_sid=ref.call_sid)
             text, ms = str(note.detail["text"]), int(note.at * 1000)
@@ -114,6 +125,12 @@ def _write_closing(entry: Closed) -> None:
     at = moment(entry.at)
     if services.stream_closed(call_sid=ref.call_sid, epoch=ref.epoch, closing=entry.closing, at=at, now=entry.now):
         transaction.on_commit(partial(publisher.task, tasks.end_sessions, ref.call_sid))
+
+
+def _write_resumed(entry: Resumed) -> None:
+    sid, at = entry.ref.call_sid, moment(entry.at)
+    if resuming.here_by_heart(call_sid=sid, n=entry.n, account=entry.account, raw=entry.raw, at=at):
+        transaction.on_commit(partial(publisher.task, tasks.end_sessions, sid))  # the one that was lost may go on at Vapi
 
 
 def _write_created(entry: Created) -> None:
@@ -161,8 +178,27 @@ def finish_again() -> None:
 def _write_again(batch: Sequence[Entry]) -> None:
     if not batch:
         return
-    write(batch)
+    write(_without_late(batch))
     _say_spooled({(entry.ref.call_sid, entry.ref.epoch) for entry in batch})
+
+
+def _without_late(batch: Sequence[Entry]) -> list[Entry]:
+    """The rest, when that is written which a stream told before its call was sent on by heart: it owned the call then."""
+    refs = {entry.ref for entry in batch}
+    ended = {ref: sent["at"] for ref in refs if (sent := by_heart.sent_on(ref.call_sid, ref.epoch + 1)) is not None}
+    late: dict[CallRef, list[Note]] = {}
+    rest: list[Entry] = []
+    for entry in batch:
+        if isinstance(entry, Told) and entry.note.at <= ended.get(entry.ref, 0.0):
+            late.setdefault(entry.ref, []).append(entry.note)
+        elif isinstance(entry, Closed) and entry.at <= ended.get(entry.ref, 0.0):
+            _write_notes({entry.ref: late.pop(entry.ref, [])}, fenced=False)
+            services.stream_closed_before(call_sid=entry.ref.call_sid, closing=entry.closing, at=moment(entry.at), now=entry.now)
+        else:
+            rest.append(entry)
+    for ref, notes in late.items():
+        _write_notes({ref: notes}, fenced=False)
+    return rest
 
 
 def _say_spooled(streams: Collection[tuple[str, int]]) -> None:

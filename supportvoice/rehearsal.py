@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +186,7 @@ class _Notebook:
     async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
         return
 
-    async def resume(self, ref: CallRef, *, raw: str) -> bool:
+    async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
         self._n += raw == ROLLED_OVER
         return raw == ROLLED_OVER
 

@@ -14,7 +14,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse
 
 from bridge import twilio_http
-from calls import by_heart, endings, handover, lifecycle, patience, services
+from calls import by_heart, endings, handover, lifecycle, patience, resuming_by_heart, services
 from calls.models import RecordingKind
 from calls.storing import the_keeper
 from calls.webhooks import spoken
@@ -72,10 +72,17 @@ def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
 
 
 def resume(knock: Knock, epoch: int) -> HttpResponse:
-    """The stream is over: goodbye if that was what it ended with, else somebody who does not need our rows."""
+    """The stream is over: goodbye if that was what it ended with, else the agent again, else somebody who does not need our rows."""
     if is_over(knock) or is_done(knock, epoch):
         return twiml(twilio_http.hang_up())
-    return down(knock, "", epoch)
+    if by_heart.is_let_in(knock.call_sid, epoch + 1):
+        return twiml(spoken.ask_anew(epoch + 1))
+    its = {"account_sid": knock.get("AccountSid")[:64], "to_number": knock.get("To")[:64]}
+    again = resuming_by_heart.elsewhere(call_sid=knock.call_sid, epoch=epoch, at=knock.at, **its)
+    if again is None:
+        return down(knock, "", epoch)
+    answer, at = again
+    return twiml(spoken.connect_by_heart(knock.call_sid, answer, epoch=epoch + 1, at=at))
 
 
 def dial_result(knock: Knock, epoch: int, target: str) -> HttpResponse:

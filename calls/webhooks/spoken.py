@@ -57,16 +57,19 @@ def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = Fal
     )
 
 
-def connect_by_heart(call_sid: str, answer: lines.Answer, *, at: datetime) -> str:
-    """`connect` for a call that is not written down: the disclosure and the agent. Nobody can agree to a recording now."""
+def connect_by_heart(call_sid: str, answer: lines.Answer, *, at: datetime, epoch: int = 0) -> str:
+    """`connect` without a row: the disclosure and the agent, or on a further stream a word, for that was waited for longer than usual.
+
+    Nobody can agree to a recording now.
+    """
     expires = int(at.timestamp()) + stream_token.LIFE_S
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(
-        disclosure=answer.disclosure,
+        disclosure=ONE_MOMENT if epoch else answer.disclosure,
         stream_url=f"{twilio_http.socket_url(settings.PUBLIC_URL)}/{MEDIA_PATH}",
         stream_status_url=_url("twilio-stream-status"),
-        token=stream_token.issue(key=key, call_sid=call_sid, epoch=0, expires=expires),
-        resume_url=resume_url(0),
+        token=stream_token.issue(key=key, call_sid=call_sid, epoch=epoch, expires=expires),
+        resume_url=resume_url(epoch),
     )
 
 

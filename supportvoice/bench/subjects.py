@@ -103,7 +103,9 @@ async def ours(ground: Ground) -> AsyncIterator[Running]:
         await stack.prepare()
         fds = ("--listening", str(listening.fileno()), "--lifeline", str(theirs.fileno()), "--parent", str(os.getpid()))
         command = [sys.executable, "-m", "supportvoice.bench.child", *fds, "--boot", str(uuid.uuid4())]
-        async with _process("ours", command, ground, env={**AS_A_CHILD, **stack.env}, pass_fds=(listening.fileno(), theirs.fileno())) as process:
+        async with _process(
+            "ours", command, ground, env={**AS_A_CHILD, **stack.env}, pass_fds=(listening.fileno(), theirs.fileno())
+        ) as process:
             theirs.close()
             async with asyncio.timeout(UP_WITHIN_S):
                 if not await asyncio.get_running_loop().sock_recv(lifeline, 1):

@@ -173,7 +173,7 @@ IN_IT: tuple[Row, ...] = (
     _house("C13", VALKEY, "hangs", strikes.stop_valkey),
     _house("C13", VALKEY, "flushed", strikes.flush_valkey, lasts_s=1.0),
     _house("C14", DATABASE, "locked", strikes.lock_database),
-    _house("C14", DATABASE, "and kill -9", strikes.together(strikes.lock_database, strikes.to_carriers(signal.SIGKILL)), healthy="R3"),
+    _house("C14", DATABASE, "and kill -9", strikes.together(strikes.lock_database, strikes.to_carriers(signal.SIGKILL)), healthy="R1"),
     _house("C15", "the disk fills up in the middle of calls", "", strikes.full_disk),
     Row("C16", "Twilio reads slowly", twilio={"slow_reader_after_s": 8.0}, healthy="R1"),
     Row("C17", "a bad line", "late", wire=Weather(delay_s=0.1, jitter_s=0.4), lasts_s=OUTAGE_S),

@@ -11,6 +11,7 @@ import pytest
 from bridge import vapi_messages as vapi
 from bridge.actions import Action, AskForAgent, Leave, ToAgent
 from bridge.core import BridgeCore
+from bridge.lately import Lately
 from bridge.parked import MESSAGE_LIMIT, Meanwhile
 from bridge.parking import Over, Parking
 from bridge.rules import Rules
@@ -141,7 +142,7 @@ def test_an_agent_whose_socket_closes_is_kept_if_there_is_a_goodbye_of_it_to_be_
         before, parking = a_call(), Parking()
         before.stream_lost("stream-lost", 1.0)
         assert before.left_off is not None
-        spot = parking.park(call_sid="CA1", n=0, link=VapiLink(), left_off=before.left_off)
+        spot = parking.park(call_sid="CA1", n=0, link=VapiLink(), left_off=before.left_off, lately=Lately())
         assert spot is not None
         spot.hear(says)
         spot.agent_gone()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from pytest_django import Settings
 
+from bridge.lately import CHARACTERS, LINES, Lately
+from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.faults import NAMED
 from bridge.sandbox.script import CUT_OFF
 from tests.bridge.virtual_time import Notebook, carry_a_call
@@ -27,6 +29,19 @@ def test_the_next_agent_knows_what_was_said_and_brings_the_call_to_its_end(fault
     assert "cut_off" in heard
     assert "you_cannot_log_in" in heard
     assert heard[-1] == "goodbye"
+    assert call.notebook.said[0] == ("assistant", CLIPS["greeting"].text)
+    assert ("user", CLIPS["cannot_log_in"].text) in call.notebook.said
+
+
+def test_of_a_long_talk_only_the_last_lines_are_remembered() -> None:
+    lately = Lately()
+    for number in range(LINES + 5):
+        lately.add("user" if number % 2 else "bot", f"line {number}")
+    lately.add("user", " ")
+    assert next(iter(lately)) == ("user", "line 5")
+    assert list(lately)[-1] == ("assistant", "line 24")
+    lately.add("user", "x" * CHARACTERS)
+    assert [len(words) for _, words in lately] == [CHARACTERS]
 
 
 def test_the_caller_is_spoken_to_within_200_ms_and_by_the_next_agent_within_3_s() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,6 +79,7 @@ class Notebook:
     asked_for_a_person: int = 0
     agents: int = 1  # how many Vapi sessions may be had, one after the other
     lost: list[str] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)  # what was told with the last of them
     admission: dict[str, Any] = field(default_factory=dict)  # what the call's agent and line want otherwise
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
@@ -93,8 +94,9 @@ class Notebook:
     async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
         raise AssertionError("nobody has to claim a live session")
 
-    async def resume(self, ref: CallRef, *, raw: str) -> bool:
+    async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
         self.lost.append(raw)
+        self.said = [*said]
         return len(self.lost) < self.agents
 
     async def is_parked(self, ref: CallRef) -> bool:

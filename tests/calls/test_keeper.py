@@ -171,7 +171,9 @@ def twilio(settings: Any) -> None:
 
 
 @pytest.mark.usefixtures("twilio")
-@pytest.mark.parametrize(("why", "said"), [("agent-ended", "Hangup"), ("stream-lost", "Record")])
+@pytest.mark.parametrize(
+    ("why", "said"), [("agent-ended", "Hangup"), ("stream-lost", "Stream"), ("handed-over", "Record"), ("no-agent", "Record")]
+)
 def test_what_is_next_is_known_without_the_database(client: Client, why: str, said: str) -> None:
     call = a_call(status=Status.STREAMING, to=NUMBER)
     lines.warm()

@@ -16,8 +16,9 @@ import pytest
 from pytest_django import DjangoDbBlocker
 
 from bridge.sandbox.clips import CLIPS
+from bridge.sandbox.faults import Faults
 from bridge.sandbox.proxy import Weather
-from bridge.sandbox.script import PERSON_PLEASE, PLAIN, Heard, Press, Scenario, Step
+from bridge.sandbox.script import CUT_OFF, PERSON_PLEASE, PLAIN, Heard, Press, Scenario, Step
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.laboratory.ground import connected_to, valkey_at
 from supportvoice.laboratory.runs import Ways
@@ -84,28 +85,53 @@ def test_calls_that_are_on_and_calls_that_come_while_the_database_is_away(lonely
         assert "history-spooled" in lonely.kinds(phone.call_sid)
 
 
+def test_whoever_loses_the_agent_while_the_database_is_away_gets_another_one(lonely: House) -> None:
+    """The third one of a minute is not to be had: that caller gets a person."""
+    once, ever = (Faults(sessions=sessions, dies_with=1011) for sessions in (1, None))
+    known = len(lonely.phones)
+    with nobody_can_write(lonely.directory / "db.sqlite3"):
+        calls = [lonely.place(CUT_OFF, faults=faults, humans=COMES) for faults in (once, ever)]
+        phone, unlucky = (call.result(LONGEST_S) for call in calls)
+    assert len(lonely.phones) == known + 2
+    lonely.eventually(lambda: not spooled(lonely), within=BACK_WITHIN_S)
+    after = ["cut_off", "you_cannot_log_in", "goodbye"]
+    assert [clip for clip, _ in heard(phone)][-3:] == after
+    assert heard(unlucky)[-1][0] == "human_hello"
+    for call, agents, rung in ((phone, 2, "R1"), (unlucky, 3, "R3")):
+        lonely.settle(call.call_sid)
+        assert lonely.row(call.call_sid)["rung"] == rung
+        assert [at_vapi.name for at_vapi in lonely.at_vapi(call.call_sid)] == [f"{call.call_sid}.{n}" for n in range(agents)]
+        assert lonely.kinds(call.call_sid).count("conversation-lost") == agents - 1
+    said = [text for _, text, _ in lonely.lines(phone.call_sid)]
+    assert [said.count(CLIPS[name].text) for name in ("greeting", *after)] == [1, 1, 1, 1]
+
+
 @pytest.mark.load
 def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to_the_next(lonely: House) -> None:
-    """Its callers go on by heart, and what was told before the kill stands in its place, once."""
+    """Its callers have the agent again, who knows what was said, and what was told before the kill stands in its place, once."""
     line, known = Ways(), len(lonely.phones)
     with nobody_can_write(lonely.directory / "db.sqlite3"):
-        calling = lonely.place(PLAIN, web=line, humans=COMES)
+        calling = lonely.place(CUT_OFF, web=line, humans=COMES)
         lonely.eventually(lambda: len(lonely.phones) > known)
         phone = lonely.phones[known]
         lonely.wait(phone.wait_for("caller-says", within=LONGEST_S))
-        greeting = CLIPS["greeting"].text.encode()
-        lonely.eventually(lambda: any(greeting in path.read_bytes() for path in spooled(lonely)))
+        wish = CLIPS["cannot_log_in"].text.encode()
+        lonely.eventually(lambda: any(wish in path.read_bytes() for path in spooled(lonely)))
         (carrier,) = connected_to(line.port, serving(lonely))
         os.kill(carrier, signal.SIGKILL)
         calling.result(LONGEST_S)
         assert spooled(lonely)
     lonely.eventually(lambda: not spooled(lonely), within=LONGEST_S)
-    assert heard(phone)[-1][0] == "human_hello"
+    assert [clip for clip, _ in heard(phone)][-3:] == ["cut_off", "you_cannot_log_in", "goodbye"]
+    lonely.settle(phone.call_sid)
     lonely.eventually(lambda: "history-spooled" in lonely.kinds(phone.call_sid))
-    kinds, said = lonely.kinds(phone.call_sid), [text for _, text, _ in lonely.lines(phone.call_sid)]
-    assert kinds.count("stream-started") == kinds.count("greeting-heard") == 1
+    row, kinds = lonely.row(phone.call_sid), lonely.kinds(phone.call_sid)
+    assert (row["end_reason"], row["rung"], row["epoch"]) == ("agent_ended", "R1", 1)
+    assert (kinds.count("stream-started"), kinds.count("greeting-heard"), kinds.count("conversation-lost")) == (2, 2, 1)
+    assert [call.name for call in lonely.at_vapi(phone.call_sid)] == [f"{phone.call_sid}.0", f"{phone.call_sid}.100"]
+    said = [text for _, text, _ in lonely.lines(phone.call_sid)]
     assert said[:2] == SAID[:2]
-    assert len(said) == len(set(said))
+    assert [said.count(CLIPS[name].text) for name in ("greeting", "cannot_log_in", "cut_off", "goodbye")] == [1, 1, 1, 1]
 
 
 @pytest.mark.load

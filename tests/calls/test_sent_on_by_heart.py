@@ -1,0 +1,274 @@
+"""Streams that end while nobody can write into the database: the caller has the agent again on another one, and the rows follow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from xml.etree.ElementTree import fromstring
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from django.utils import timezone
+
+from agents import lines
+from agents.payload import RESUMED
+from bridge import stream_token
+from bridge.ports import Admission, CallRef, Closing, LedgerAway, Note
+from calls import by_heart, entries, sessions
+from calls.entries import Closed, Entry, Told
+from calls.ledger import DatabaseLedger
+from calls.models import CallSession, EndReason, Rung, Status, VapiState
+from calls.spool import Spool
+from calls.storing import the_keeper
+from tests.builders import ACCOUNT, CALLER, FakeVapi, QuietPublisher, a_call
+from tests.calls.doors import NUMBER, PUBLIC_URL, TOKEN, knock
+from tests.calls.test_keeper import a_keeper, nobody_can_write, wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+WORDS = "My dog ate the router this morning"
+R = TypeVar("R")
+
+
+@pytest.fixture(autouse=True)
+def vendors(settings: Any) -> None:
+    settings.PUBLIC_URL, settings.TWILIO_AUTH_TOKENS, settings.VAPI_WEBHOOK_SECRETS = PUBLIC_URL, [TOKEN], ["hook-secret"]
+
+
+@pytest.fixture
+def vapi() -> FakeVapi:
+    return FakeVapi()
+
+
+@pytest.fixture
+def ledger(vapi: FakeVapi) -> Iterator[DatabaseLedger]:
+    made = DatabaseLedger(token_key=stream_token.key_from(settings.SECRET_KEY), client=vapi, deadline_s=5.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def call(vapi: FakeVapi) -> CallSession:
+    """On the line with its first agent, carried by a process that is about to die."""
+    talking = a_call(status=Status.STREAMING, to=NUMBER, stream_epoch=0)
+    lines.warm()
+    sessions.start_conversation(vapi_session_pk=talking.vapi_sessions.get().pk, by="worker", client=vapi)
+    return talking
+
+
+def run(asked: Coroutine[Any, Any, R]) -> R:
+    return asyncio.run(asked)
+
+
+def asks(client: Client, call: CallSession, epoch: int = 0) -> str:
+    """What Twilio is told when the stream of this epoch is over."""
+    form = {"CallSid": call.call_sid, "AccountSid": ACCOUNT, "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    return knock(client, f"/webhook/twilio/resume/{epoch}", form).content.decode()
+
+
+def opens(ledger: DatabaseLedger, call: CallSession, document: str) -> Admission | None:
+    """The stream of a document comes to this process."""
+    token = fromstring(document).find(".//Parameter")
+    assert token is not None
+    return run(ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ2", token=token.attrib["value"]))
+
+
+def says(client: Client, call: CallSession, words: str, role: str = "user") -> None:
+    told = {"type": "transcript", "transcriptType": "final", "role": role, "transcript": words, "timestamp": time.time() * 1000}
+    body = {"message": {**told, "call": {"id": call.vapi_sessions.get(n=0).vapi_call_id, "name": f"{call.call_sid}.0"}}}
+    answer = client.post("/webhook/vapi", json.dumps(body), content_type="application/json", headers={"X-Vapi-Secret": "hook-secret"})
+    assert answer.status_code == 200
+
+
+def is_made(ledger: DatabaseLedger, admission: Admission) -> None:
+    def state() -> str:
+        conversation = run(ledger.conversation(admission.ref))
+        return conversation.state if conversation is not None else ""
+
+    wait_for(lambda: state() == "live")
+
+
+def all_is_stored() -> None:
+    wait_for(lambda: not the_keeper().holds)
+
+
+def told_before(ref: CallRef, at: float) -> list[dict[str, Any]]:
+    """What the process that died had kept, and what it would tell if it was not dead."""
+    told: list[Entry] = [Told(ref, Note(kind, "bridge", when, when, {})) for kind, when in (("before", at - 1), ("after", at + 1))]
+    return [entries.kept(each) for each in told]
+
+
+# -- the door and the stream -------------------------------------------------------------------------------------------
+
+
+def test_a_caller_whose_process_died_has_the_agent_again_and_the_row_learns_of_it(
+    client: Client, ledger: DatabaseLedger, vapi: FakeVapi, call: CallSession, published: QuietPublisher
+) -> None:
+    says(client, call, "Hello, how can I help?", "assistant")
+    with nobody_can_write():
+        says(client, call, WORDS)
+        document = asks(client, call)
+        assert "One moment" in document
+        assert "/resume/1" in document
+        assert asks(client, call) == document, "a repeat gets the same bytes"
+        admission = opens(ledger, call, document)
+        assert admission is not None
+        assert (admission.ref.epoch, admission.agent_speaks_first) == (1, True)
+        is_made(ledger, admission)
+        request = vapi.created[-1]
+        assert request["name"] == f"{call.call_sid}.100"
+        assert request["assistant"]["firstMessage"] == RESUMED
+        told = [(message["role"], message["content"]) for message in request["assistant"]["model"]["messages"][1:]]
+        assert told == [("assistant", "Hello, how can I help?"), ("user", WORDS)]
+        with pytest.raises(LedgerAway):
+            opens(ledger, call, document)
+    all_is_stored()
+    wait_for(lambda: call.vapi_sessions.get(n=100).state == VapiState.LIVE)
+    call.refresh_from_db()
+    assert (call.epoch, call.stream_epoch, call.status, call.rung) == (1, 1, Status.STREAMING, Rung.RESUMED)
+    assert ("calls.tasks.end_sessions", (call.call_sid,)) in published.tasks
+    assert sessions.open_sessions(call_sid=call.call_sid) == [call.vapi_sessions.get(n=0).pk]
+    assert call.lines.filter(said=WORDS).count() == 1
+    assert len(vapi.created) == 2
+
+
+def test_what_the_dead_process_told_before_is_kept_and_what_it_tells_later_is_not(
+    client: Client, ledger: DatabaseLedger, call: CallSession
+) -> None:
+    before = CallRef(call.call_sid, 0, call.short_id)
+    with nobody_can_write():
+        admission = opens(ledger, call, asks(client, call))
+        assert admission is not None
+        sent = by_heart.sent_on(call.call_sid, 1)
+        assert sent is not None
+        dead = a_keeper()
+        dead.spool.append(told_before(before, sent["at"]))
+        figures = {"interruptions": 2}
+        dead.spool.append([entries.kept(Closed(before, Closing("stream-lost", "", figures), sent["at"] - 0.5, 0.0))])
+    all_is_stored()
+    dead.replay()
+    kinds = list(call.events.values_list("kind", flat=True))
+    assert (kinds.count("before"), kinds.count("after"), kinds.count("stream-closed")) == (1, 0, 1)
+    call.refresh_from_db()
+    assert (call.status, call.closed_epoch, call.metrics.interruptions) == (Status.STREAMING, -1, 2)
+
+
+def test_a_stream_that_opens_when_the_database_is_back_finds_its_row(
+    client: Client, ledger: DatabaseLedger, vapi: FakeVapi, call: CallSession
+) -> None:
+    with nobody_can_write():
+        document = asks(client, call)
+    all_is_stored()
+    admission = opens(ledger, call, document)
+    assert admission is not None
+    conversation = run(ledger.conversation(admission.ref))
+    assert conversation is not None
+    assert (conversation.n, conversation.state) == (100, "asked")
+    run(ledger.claim(admission.ref, 100))
+    is_made(ledger, admission)
+    assert [request["name"] for request in vapi.created] == [f"{call.call_sid}.0", f"{call.call_sid}.100"]
+
+
+def test_who_was_led_out_of_the_newest_stream_is_told_to_ask_at_its_door(client: Client, ledger: DatabaseLedger, call: CallSession) -> None:
+    with nobody_can_write():
+        assert opens(ledger, call, asks(client, call)) is not None
+        document = fromstring(asks(client, call))
+        assert [(verb.tag, verb.text) for verb in document] == [("Redirect", f"{PUBLIC_URL}/webhook/twilio/resume/1")]
+        assert "/resume/2" in asks(client, call, epoch=1)
+
+
+# -- who is led down ---------------------------------------------------------------------------------------------------
+
+
+def test_a_line_this_process_has_never_seen_leads_to_the_voicemail(client: Client, call: CallSession) -> None:
+    lines.forget()
+    with nobody_can_write():
+        assert "Record" in asks(client, call)
+
+
+def test_whoever_waits_for_a_person_is_not_given_the_agent(client: Client, call: CallSession) -> None:
+    with nobody_can_write():
+        by_heart.wish(call.call_sid, "hand-over", at=time.time())
+        assert "Record" in asks(client, call)
+
+
+def test_the_third_loss_within_a_minute_leads_down(client: Client, ledger: DatabaseLedger, call: CallSession) -> None:
+    with nobody_can_write():
+        for epoch in (0, 1):
+            assert opens(ledger, call, asks(client, call, epoch)) is not None
+        assert "Record" in asks(client, call, 2)
+    all_is_stored()
+    call.refresh_from_db()
+    assert (call.epoch, call.events.filter(kind="conversation-lost").count()) == (2, 2)
+
+
+def test_a_stream_that_does_not_come_leads_down(client: Client, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    with nobody_can_write():
+        asks(client, call)
+        monkeypatch.setattr("calls.resuming.OPENS_WITHIN", timedelta(0))
+        assert "Record" in asks(client, call, 1)
+
+
+# -- what else may be -----------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_is_parked_here_is_taken_up_and_no_other_one_is_made(
+    client: Client, ledger: DatabaseLedger, vapi: FakeVapi, call: CallSession
+) -> None:
+    with nobody_can_write():
+        by_heart.closed(call.call_sid, 0, "parked")
+        admission = opens(ledger, call, asks(client, call))
+        assert admission is not None
+        assert run(ledger.taken_up(admission.ref))
+        assert not by_heart.first(call.call_sid, "claim-100")
+    all_is_stored()
+    call.refresh_from_db()
+    assert (call.epoch, call.stream_epoch, call.rung) == (1, 1, Rung.AI)
+    assert list(call.vapi_sessions.values_list("n", "state")) == [(0, VapiState.LIVE)]
+    assert sessions.open_sessions(call_sid=call.call_sid) == []
+    assert len(vapi.created) == 1
+
+
+def test_of_a_parked_agent_and_one_that_is_made_the_caller_has_one(client: Client, ledger: DatabaseLedger, call: CallSession) -> None:
+    with nobody_can_write():
+        admission = opens(ledger, call, asks(client, call))
+        assert admission is not None
+        is_made(ledger, admission)
+        assert not run(ledger.taken_up(admission.ref))
+    all_is_stored()
+
+
+def test_a_process_that_was_sent_on_from_makes_no_other_agent(client: Client, ledger: DatabaseLedger, call: CallSession) -> None:
+    ref = CallRef(call.call_sid, 0, call.short_id)
+    ledger._by_heart.remember(ref, call)
+    with nobody_can_write():
+        asks(client, call)
+        assert not run(ledger.resume(ref, raw="socket closed with 1006", n=0))
+    all_is_stored()
+
+
+def test_a_caller_who_hangs_up_meanwhile_leaves_a_call_that_is_over_and_an_agent_that_is_known(
+    client: Client, ledger: DatabaseLedger, call: CallSession
+) -> None:
+    with nobody_can_write():
+        admission = opens(ledger, call, asks(client, call))
+        assert admission is not None
+        is_made(ledger, admission)
+        assert by_heart.leg_over(call.call_sid, status="completed", at=timezone.now())
+    wait_for(lambda: not the_keeper().holds and not list(Path(settings.SPOOL_DIR).rglob("*.leg")))
+    call.refresh_from_db()
+    assert (call.is_over, call.end_reason, call.epoch) == (True, EndReason.CALLER_HUNG_UP, 1)
+    assert len(sessions.open_sessions(call_sid=call.call_sid)) == 2
+
+
+def test_marks_of_others_are_not_read_as_such_of_a_call(call: CallSession) -> None:
+    spooled = Spool(Path(settings.SPOOL_DIR))
+    assert not spooled.waits
+    (Path(settings.SPOOL_DIR) / "calls").mkdir(parents=True, exist_ok=True)
+    (Path(settings.SPOOL_DIR) / "calls" / f".{call.call_sid}.next-1.77.abcd").write_text("{}")
+    assert by_heart.enter_all() == 0
