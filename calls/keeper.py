@@ -175,25 +175,26 @@ class Keeper:
         with spool.adopted(path) as file:
             if file is None:
                 return 0
-            known = SpoolMark.objects.filter(name=path.name).values_list("number", flat=True).first() or 0
             while lines := spool.lines_of(file, at, 200):
                 at += sum(len(spool.encoded(*line)) for line in lines)
-                new = [line for line in lines if line.number > known]
-                stored += sum(map(len, self._stored(path.name, new)))
+                stored += sum(map(len, self._stored(path.name, lines)))
             spool.end(path, os.dup(file))
         SpoolMark.objects.filter(name=path.name).delete()
         log.warning("What a dead process kept is stored", extra={"lines": stored})
         return stored
 
     def _stored(self, name: str, lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
-        """Store these, all at once if the database takes them so. Yields what is stored, as soon as it is: that is not stored again."""
-        if not lines:
-            return
+        """Store these, all at once if the database takes them so. Yields what is stored, as soon as it is.
+
+        What the mark says is stored already is not stored again: whoever stored it may have failed, or died, after that.
+        """
         self._store([])  # the calls these lines are of
         try:
             with transaction.atomic():
-                SpoolMark.objects.update_or_create(name=name, defaults={"number": lines[-1].number})
-                self._store([line.told for line in lines])
+                mark, _ = SpoolMark.objects.get_or_create(name=name, defaults={"number": 0})
+                if new := [line.told for line in lines if line.number > mark.number]:
+                    SpoolMark.objects.filter(pk=mark.pk).update(number=lines[-1].number)
+                    self._store(new)
         except Exception as problem:
             if database_is_away(problem):
                 raise

@@ -246,7 +246,7 @@ def session_ended(*, vapi_call_id: str, at: datetime, raw: str = "") -> bool:
         return False
     if limit := ended_reasons.limit(raw):  # Vapi took the call, and did not start it
         pk, account = session.values_list("pk", "account").get()
-        transaction.on_commit(partial(accounts.refused, account, limit, at=at, besides=pk), robust=True)
+        transaction.on_commit(lambda: accounts.refused(account, limit, at=at, besides=pk), robust=True)
     return True
 
 

@@ -146,7 +146,7 @@ def _write_created(entry: Created) -> None:
         return
     made = VapiCall(id=entry.vapi_call_id, socket_url=entry.socket_url, control_url=entry.control_url)
     if sessions.session_live(pk=pk, claim=claim, vapi_call=made, at=at):
-        transaction.on_commit(partial(inbox.catch_up, vapi_session_pk=pk, at=at), robust=True)
+        transaction.on_commit(lambda: inbox.catch_up(vapi_session_pk=pk, at=at), robust=True)
 
 
 def store_again(told: Sequence[Mapping[str, Any]]) -> None:

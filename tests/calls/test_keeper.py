@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import IntegrityError, OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -217,6 +217,28 @@ def test_what_was_stored_line_by_line_when_the_database_went_away_again_is_not_s
     assert stored == list(range(6))
     assert files(directory) == []
     assert not SpoolMark.objects.exists()
+
+
+@pytest.mark.parametrize("problem", [AttributeError("of a hook"), OperationalError("locked")], ids=["a bug", "a database that is busy"])
+def test_what_was_stored_before_something_failed_that_comes_after_is_not_stored_twice(problem: Exception) -> None:
+    stored: list[int] = []
+
+    def fail() -> None:
+        raise problem
+
+    def store(told: Sequence[Mapping[str, Any]]) -> None:
+        if told and not stored:
+            transaction.on_commit(fail)
+        stored.extend(each["n"] for each in told)
+
+    directory = Path(settings.SPOOL_DIR)
+    keeper = Keeper(spool=Spool(directory), directory=directory, store=store)
+    keeper.spool.append([{"n": n} for n in range(6)])
+    with suppress(OperationalError):
+        keeper.replay()
+    keeper.replay()
+    assert stored == list(range(6))
+    assert files(directory) == []
 
 
 # -- two processes of one call -----------------------------------------------------------------------------------------
