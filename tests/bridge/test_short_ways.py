@@ -123,7 +123,7 @@ def remembered(thing: Any) -> Any:
 RULES = st.builds(Rules, instant=st.booleans(), greeting_interruptible=st.booleans(), agent_speaks_first=st.booleans())
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(RULES, st.lists(EVENTS, min_size=10, max_size=40))
 def test_the_short_ways_do_and_remember_what_the_long_ways_do(rules: Rules, events: list[Event]) -> None:
     short, long = OneCall(rules, short=True), OneCall(rules, short=False)
