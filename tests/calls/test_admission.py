@@ -234,6 +234,14 @@ def test_another_key_leads_to_the_voicemail_at_once(client: Client, full: None) 
     assert said(asked(client, THIRD, 1))[0] == "You are number 1."
 
 
+def test_the_key_for_a_message_keeps_the_caller_in_the_queue_where_there_is_no_voicemail(client: Client) -> None:
+    doors.a_line(voicemail=False)
+    ring(client, FIRST)
+    ring(client, SECOND)
+    assert verbs(knock(client, f"{DOOR}/wait/0/1", about(SECOND, Digits="2"))) == ["Gather", "Redirect"]
+    assert call(SECOND).status == Status.WAITING
+
+
 def test_a_caller_who_hung_up_is_in_nobodys_way(client: Client, full: None) -> None:
     knock(client, f"{DOOR}/status", about(SECOND, "completed"))
     assert (call(SECOND).end_reason, call(SECOND).outcome) == (EndReason.CALLER_HUNG_UP, Outcome.ABANDONED)
@@ -310,6 +318,12 @@ def test_a_queue_whose_rows_are_away_leads_to_a_person_from_memory(client: Clien
     assert answer[1][2] == f"{PUBLIC_URL}{DOOR}/wait/0/3"
 
 
+def test_a_turn_that_twilio_could_not_read_leads_to_a_person_and_not_into_the_queue_again(client: Client, full: None) -> None:
+    unread = about(SECOND, ErrorCode="12100", ErrorUrl=f"{PUBLIC_URL}{DOOR}/wait/0/1")
+    assert verbs(knock(client, f"{DOOR}/fallback", unread)) == ["Say", "Dial"]
+    assert ("queue-left", {"why": "person"}) in events(SECOND)
+
+
 # -- how many --------------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +345,12 @@ def test_as_many_as_the_limit_says_are_with_the_agent(settings: Settings) -> Non
     opened = [opens(sid=call_sid()) for _ in range(5)]
     assert [each.status for each in opened if each] == [Status.CONNECTING] * 3 + [Status.WAITING] * 2
     assert AgentPlace.objects.count() == 3
+
+
+def test_where_the_limit_has_become_smaller_those_who_come_at_once_want_the_places_below_it() -> None:
+    room = admission.Room(most=2, places={0: None, 1: 5, 2: 3, 3: 1}, ahead=0)
+    assert room.has_place
+    assert room.free(below=2) == [(1, 5)]
 
 
 def test_a_call_that_fell_silent_long_ago_holds_no_place() -> None:
