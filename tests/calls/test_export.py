@@ -243,7 +243,7 @@ PROMISED = {
 
 
 def kinds_in_code() -> set[str]:
-    """The kind of every event that is written anywhere: first of `Noted` and `NewEvent`, `kind` of `note_once`, `note` of `_flush`."""
+    """The kind of every event that is written anywhere: first of `Noted` and `NewEvent`, `kind` of `note_once`, `note` of `flush`."""
     found: set[str] = set()
     for path in [*(ROOT / "bridge").glob("*.py"), *(ROOT / "calls").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -251,7 +251,7 @@ def kinds_in_code() -> set[str]:
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             kinds = node.args[:1] if name in ("Noted", "NewEvent") else []
-            kinds += [keyword.value for keyword in node.keywords if (name, keyword.arg) in (("note_once", "kind"), ("_flush", "note"))]
+            kinds += [keyword.value for keyword in node.keywords if (name, keyword.arg) in (("note_once", "kind"), ("flush", "note"))]
             found |= {str(kind.value) for kind in kinds if isinstance(kind, ast.Constant)}
     return found
 
