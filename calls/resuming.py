@@ -27,7 +27,7 @@ from calls import accounts, admission, evidence, guards, ladder, parked, service
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 
-LOST, HANDED_ON = "conversation-lost", "conversation-handed-on"
+LOST = "conversation-lost"
 PARKED_IN_VAIN = "its agent waited in vain"
 DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
 TAKEN_BACK = "taken-back"
@@ -176,9 +176,10 @@ def _ask_for(call: CallSession, n: int, *, account: VapiAccount, raw: str, hande
     """Session `n`, after one that was lost, or that was `handed_on` in good order."""
     services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
     detail = {"n": n - 1, "raw": raw[:200]}
-    before = NewEvent(HANDED_ON if handed_on else LOST, Source.SYSTEM, at, detail)
+    lost = NewEvent("conversation-lost", Source.SYSTEM, at, detail)
+    in_good_order = NewEvent("conversation-handed-on", Source.SYSTEM, at, detail)
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
-    record_events(call_sid=call.call_sid, events=[before, asked])
+    record_events(call_sid=call.call_sid, events=[in_good_order if handed_on else lost, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
 
 
