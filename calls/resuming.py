@@ -177,9 +177,9 @@ def _ask_for(call: CallSession, n: int, *, account: VapiAccount, raw: str, hande
     services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
     detail = {"n": n - 1, "raw": raw[:200]}
     lost = NewEvent("conversation-lost", Source.SYSTEM, at, detail)
-    before = NewEvent("conversation-handed-on", Source.SYSTEM, at, detail) if handed_on else lost
+    in_good_order = NewEvent("conversation-handed-on", Source.SYSTEM, at, detail)
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
-    record_events(call_sid=call.call_sid, events=[before, asked])
+    record_events(call_sid=call.call_sid, events=[in_good_order if handed_on else lost, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
 
 
