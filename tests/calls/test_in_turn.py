@@ -75,7 +75,7 @@ def test_no_silence_is_held_against_a_call_whose_signs_of_life_wait_in_a_spool_o
 
 
 def test_a_spool_that_nobody_has_stored_for_an_hour_keeps_no_call_alive() -> None:
-    kept = Spool(Path(settings.SPOOL_DIR))
+    kept, now = Spool(Path(settings.SPOOL_DIR)), timezone.now().timestamp()
     kept.append([{"kind": "alive"}])
-    assert spool.is_waited_for(Path(settings.SPOOL_DIR), now=NOW.timestamp())
-    assert not spool.is_waited_for(Path(settings.SPOOL_DIR), now=NOW.timestamp() + spool.STALE_S + 60)
+    assert spool.is_waited_for(Path(settings.SPOOL_DIR), now=now)
+    assert not spool.is_waited_for(Path(settings.SPOOL_DIR), now=now + spool.STALE_S + 60)
