@@ -29,6 +29,8 @@ from calls.spool import Line, Spool
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
+LINES_AT_ONCE = 50  # whoever carries a call meanwhile waits for the lock no longer than one of these takes
+OTHERS_FIRST_S = 0.02
 PATIENCE_S = 0.5
 Store = Callable[[Sequence[Mapping[str, Any]]], None]
 
@@ -147,11 +149,12 @@ class Keeper:
         """Store what this process kept. Returns how many lines. Raises what the database raises."""
         self._store([])
         stored, name = 0, self.spool.name
-        while lines := self.spool.unread():
+        while lines := self.spool.unread(at_most=LINES_AT_ONCE):
             name = self.spool.name
             for part in self._stored(name, lines):
                 self.spool.was_read(part)
                 stored += len(part)
+            self._stopping.wait(OTHERS_FIRST_S)
         if stored:
             SpoolMark.objects.filter(name=name).delete()
             log.warning("What the spool kept is stored", extra={"lines": stored})
@@ -175,9 +178,10 @@ class Keeper:
         with spool.adopted(path) as file:
             if file is None:
                 return 0
-            while lines := spool.lines_of(file, at, 200):
+            while lines := spool.lines_of(file, at, LINES_AT_ONCE):
                 at += sum(len(spool.encoded(*line)) for line in lines)
                 stored += sum(map(len, self._stored(path.name, lines)))
+                self._stopping.wait(OTHERS_FIRST_S)
             spool.end(path, os.dup(file))
         SpoolMark.objects.filter(name=path.name).delete()
         log.warning("What a dead process kept is stored", extra={"lines": stored})
