@@ -6,7 +6,6 @@ message, and none of those belongs into a row. Every handler may be run again, a
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +20,9 @@ from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 from calls import history, masking, reports, services, sessions, split_numbers, vapi_report
 from calls.history import NewLine
-from calls.models import CallSession, InboxMessage, VapiSession, VapiState
+from calls.models import CallSession, InboxMessage, VapiSession
 from calls.vapi_kinds import FETCHED, REPORT, TRANSCRIPT, Deed, deed
 from calls.vapi_names import named
-
-log = logging.getLogger(__name__)
 
 FRESH_S = 0.4  # of a webhook that tells of speech; the socket's own word has led to a clear by then, and after 0.5 s the next may follow
 BODY_LIMIT = 256 * 1024
@@ -174,35 +171,21 @@ def _is_address(key: str, value: Any) -> bool:
 
 
 def session_of(*, vapi_call_id: str, call_sid: str, n: int) -> VapiSession | None:
-    """Whose message it is: by the vendor's id, or by our name for it, while that id is on its way to us or if we were told another."""
+    """Whose message it is: by the vendor's id, or by our name for it while that id is still on its way to us."""
     known = VapiSession.objects.select_related("call").filter(vapi_call_id=vapi_call_id).first() if vapi_call_id else None
-    return known or _named(call_sid, n, vapi_call_id)
+    return known or _named(call_sid, n)
 
 
-def _named(call_sid: str, n: int, vapi_call_id: str) -> VapiSession | None:
-    named = VapiSession.objects.select_related("call").filter(call__call_sid=call_sid, n=n) if call_sid else VapiSession.objects.none()
-    session = named.first()
-    if session is None or session.vapi_call_id is None:
-        return session
-    return session if vapi_call_id and _is_renamed(session, vapi_call_id) else None
-
-
-def _is_renamed(session: VapiSession, vapi_call_id: str) -> bool:
-    """A running Vapi call tells of itself by another id than the answer to its create did: that one counts. But not
-    where a second call of this name may have been made, which is nobody's and will be ended."""
-    running = VapiSession.objects.filter(pk=session.pk, vapi_call_id=session.vapi_call_id, state=VapiState.LIVE, maybe_created=False)
-    if running.update(vapi_call_id=vapi_call_id) == 0:
-        return False
-    log.warning("A Vapi call has another id than Vapi told when it was created", extra={"call": session.call.short_id, "n": session.n})
-    session.vapi_call_id = vapi_call_id
-    return True
+def _named(call_sid: str, n: int) -> VapiSession | None:
+    nameless = VapiSession.objects.select_related("call").filter(vapi_call_id=None)
+    return nameless.filter(call__call_sid=call_sid, n=n).first() if call_sid else None
 
 
 def with_sessions(messages: Sequence[VapiMessage]) -> list[tuple[VapiMessage, VapiSession | None]]:
     """`session_of` for many messages, in one statement unless some are faster than the answer that tells us their id."""
     ids = {message.vapi_call_id for message in messages} - {""}
     known = {session.vapi_call_id: session for session in VapiSession.objects.filter(vapi_call_id__in=ids).select_related("call")}
-    return [(message, known.get(message.vapi_call_id) or _named(message.call_sid, message.n, message.vapi_call_id)) for message in messages]
+    return [(message, known.get(message.vapi_call_id) or _named(message.call_sid, message.n)) for message in messages]
 
 
 def call_sid_of(message: VapiMessage) -> str:

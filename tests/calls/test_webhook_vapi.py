@@ -251,36 +251,6 @@ def test_a_line_that_is_faster_than_the_answer_to_our_create_finds_its_call_by_n
     assert VapiSession.objects.get().state == VapiState.ENDED
 
 
-def of_another_id(name: str, **changed: Any) -> dict[str, Any]:
-    told = wire(name, **changed)
-    told["message"]["call"] |= {"name": f"{CALL_SID}.0", "id": "its-real-id"}
-    return told
-
-
-def test_a_call_whose_create_was_answered_with_another_id_is_known_by_its_name_from_its_first_message_on(
-    client: Client, call: CallSession
-) -> None:
-    post(client, of_another_id("transcript.final", role="user", transcript="Hello?"))
-    assert TranscriptLine.objects.get(role="user").call == call
-    post(client, of_another_id("status-update.ended"))
-    session = VapiSession.objects.get()
-    assert (session.vapi_call_id, session.state) == ("its-real-id", VapiState.ENDED)
-
-
-def test_a_call_of_a_name_that_may_have_been_made_twice_is_not_taken_for_the_one_that_is_carried(client: Client, call: CallSession) -> None:
-    VapiSession.objects.update(maybe_created=True)
-    post(client, of_another_id("status-update.ended"))
-    session = VapiSession.objects.get()
-    assert (session.vapi_call_id, session.state) == (VAPI_ID, VapiState.LIVE)
-
-
-def test_a_call_that_is_over_gets_no_other_id(client: Client, call: CallSession) -> None:
-    VapiSession.objects.update(state=VapiState.ENDED, vapi_call_id="blanked")
-    post(client, of_another_id("transcript.final", role="user", transcript="Hello?"))
-    assert VapiSession.objects.get().vapi_call_id == "blanked"
-    assert not TranscriptLine.objects.filter(role="user").exists()
-
-
 def test_a_strangers_message_is_kept_and_given_up_after_a_while(client: Client) -> None:
     post(client, wire("transcript.final"))
     row = InboxMessage.objects.get()
