@@ -55,21 +55,16 @@ class CallerVoice:
 
     def connected(self, now: float) -> list[Action]:
         """The agent listens from now on: first what the caller said so far, a second in a message."""
-        self.fill_at = now
+        self.fill_at = now + FRAME_S
         backlog, self._backlog, self._figures.uplink_held = bytes(self._backlog), bytearray(), 0
         seconds = [backlog[start : start + BYTES_PER_S] for start in range(0, len(backlog), BYTES_PER_S)]
-        if not seconds:
-            return self.fill(now)
-        self.fill_at = now + FRAME_S
-        return [self._to_agent(second) for second in seconds]
+        return [self._to_agent(second) for second in seconds] or self.fill(now)
 
     def disconnected(self) -> None:
         self.fill_at = NEVER
 
     def fill(self, now: float) -> list[Action]:
-        """A frame; the next one is due 20 ms after this one was, so that being woken late loses none."""
-        due = self.fill_at + FRAME_S
-        self.fill_at = due if due > now else now + FRAME_S
+        self.fill_at = now + FRAME_S
         self._figures.uplink_filled += len(SILENT_FRAME)
         return [self._to_agent(SILENT_FRAME)]
 
