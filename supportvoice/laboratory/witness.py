@@ -126,17 +126,15 @@ def _at_vapi(call: SandboxCall, dialled_wall: float) -> AtVapi:
 
 
 def first_sound_s(call: TwilioCall) -> float | None:
-    """From the answer to the first sound of ours; None if nobody answered, or nothing was heard."""
+    """From the answer to the first sound of ours, or to Twilio's reading something out; None if nobody answered, or nothing was heard."""
     if call.answered_at is None:
         return None
     answered = call.answered_at - call.phone.origin
     heard = call.heard_audio()
-    sounding = (
-        place / RATE
-        for place in range(int(answered * RATE) // FRAME * FRAME, len(heard), FRAME)
-        if sound_samples(heard[place : place + FRAME])
-    )
-    first = next(sounding, None)
+    places = range(int(answered * RATE) // FRAME * FRAME, len(heard), FRAME)
+    sounds = next((place / RATE for place in places if sound_samples(heard[place : place + FRAME])), None)
+    read_out = next((moment.at - call.phone.origin for moment in call.timeline if moment.what == "say"), None)
+    first = min((at for at in (sounds, read_out) if at is not None), default=None)
     return None if first is None else max(0.0, first - answered)
 
 

@@ -53,13 +53,18 @@ def test_who_was_never_left_is_not_served_again() -> None:
     assert served_again_s(a_call([NEXT]), 10.0, None) is None
 
 
-def test_the_first_sound_counts_from_the_answer_and_what_is_silent_is_none() -> None:
+def test_the_first_sound_counts_from_the_answer_and_what_is_read_out_is_one() -> None:
     heard = b"\xff" * 8000 + b"\x10" * 160 + b"\xff" * 160
-    answered = SimpleNamespace(answered_at=5.4, phone=SimpleNamespace(origin=5.0), heard_audio=lambda: heard)
-    assert first_sound_s(cast(Any, answered)) == pytest.approx(0.6)
-    silent = SimpleNamespace(answered_at=5.4, phone=SimpleNamespace(origin=5.0), heard_audio=lambda: heard[:8000])
-    assert first_sound_s(cast(Any, silent)) is None
-    assert first_sound_s(cast(Any, SimpleNamespace(answered_at=None))) is None
+
+    def after(sound: bytes, *told: tuple[str, float], answered_at: float | None = 5.4) -> float | None:
+        call = a_call([], *told)
+        call.answered_at, call.heard_audio = answered_at, lambda: sound
+        return first_sound_s(call)
+
+    assert after(heard) == pytest.approx(0.6)
+    assert after(heard, ("say", 5.5)) == pytest.approx(0.1)
+    assert after(heard[:8000]) is None
+    assert after(heard, answered_at=None) is None
 
 
 def test_each_document_was_waited_for_since_it_was_asked_for() -> None:
