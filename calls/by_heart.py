@@ -172,6 +172,11 @@ def end_all() -> list[str]:
     return over
 
 
+def is_to_be_told(*, now: datetime) -> bool:
+    """A process of this machine has not yet stored all it was told while the database was away: what comes after that has to wait."""
+    return spool.is_waited_for(Path(settings.SPOOL_DIR), now=now.timestamp())
+
+
 def forget_old(*, now: float) -> None:
     """Marks of calls that are long over."""
     for path in _directory().glob("*.*"):

@@ -13,13 +13,12 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from django.conf import settings
 
 from agents import account
 from bridge.errors import VapiError
-from calls import consent, inbox, lost_reports, orphans, returning, sessions, spool, twilio_account
+from calls import by_heart, consent, inbox, lost_reports, orphans, returning, sessions, twilio_account
 from calls.models import LastRun, VapiAccount
 from calls.sweep import end_silent_calls
 
@@ -34,7 +33,7 @@ def began(*, now: datetime) -> bool:
     """Somebody sweeps. True when they may judge calls by their silence."""
     last = LastRun.objects.filter(name=SWEEP).first()
     LastRun.objects.update_or_create(name=SWEEP, defaults={"at": now})
-    return (last is None or not _has_jumped(last.at, now)) and not _are_told_later(now)
+    return (last is None or not _has_jumped(last.at, now)) and not by_heart.is_to_be_told(now=now)
 
 
 def sweep_if_nobody_does(*, now: datetime) -> bool:
@@ -44,16 +43,12 @@ def sweep_if_nobody_does(*, now: datetime) -> bool:
     if is_first or abs(now - last.at) < late or not LastRun.objects.filter(pk=last.pk, at=last.at).update(at=now):
         return False
     log.error("Nobody sweeps: are celery beat and a worker running? This process does it", extra={"last": last.at.isoformat()})
-    _sweep(now, judges=not _has_jumped(last.at, now) and not _are_told_later(now))
+    _sweep(now, judges=not _has_jumped(last.at, now) and not by_heart.is_to_be_told(now=now))
     return True
 
 
 def _has_jumped(last: datetime, now: datetime) -> bool:
     return abs(now - last) > MOST_MISSED * timedelta(seconds=settings.SWEEP_SECONDS)
-
-
-def _are_told_later(now: datetime) -> bool:
-    return spool.is_waited_for(Path(settings.SPOOL_DIR), now=now.timestamp())
 
 
 def _sweep(now: datetime, *, judges: bool) -> None:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Protocol
-
-from django.conf import settings
 
 from agents import account as vapi_account
 from bridge import twilio_rest, vapi_answers
 from bridge.errors import TwilioError, VapiError
 from bridge.twilio_rest import OVER
-from calls import by_heart, orphans, services, sessions, spool
+from calls import by_heart, orphans, services, sessions
 from calls.models import CallSession, VapiSession, VapiState
 from calls.returning_rows import Compared
 from calls.vapi_names import named
@@ -43,7 +40,7 @@ def keep_missed_calls(*, twilio: Twilio | None, now: datetime) -> int:
     A call that is still under way is somebody else's: it is looked at again until it is over. Of a first look nothing before it is
     asked, and never more than a day.
     """
-    if twilio is None or spool.is_waited_for(Path(settings.SPOOL_DIR), now=now.timestamp()):  # what is told there was not missed
+    if twilio is None or by_heart.is_to_be_told(now=now):  # what is told there was not missed
         return 0
     by_heart.enter_all()
     row, _ = Compared.objects.get_or_create(listed=TWILIO, defaults={"until": now - LATE})

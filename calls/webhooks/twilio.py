@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
-from calls import callbacks, consent, endings, handover, ladder, publisher, queueing, services, spool, tasks
+from calls import by_heart, callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
 from calls.models import CallSession, RecordingKind, Rung, Status
 from calls.rescue import the_life
 from calls.webhooks import by_heart_doors, spoken
@@ -188,7 +186,7 @@ def call_status(knock: Knock) -> HttpResponse:
     """How a call is doing. The end of the caller's own leg is the call's; a person's leg tells of itself."""
     if knock.get("ParentCallSid"):
         return _leg(knock, "")
-    if knock.get("CallStatus") in endings.LEG_ENDS and not _is_told_later(knock):
+    if knock.get("CallStatus") in endings.LEG_ENDS and not by_heart.is_to_be_told(now=knock.at):
         services.missed_call(**_told(knock))
     _end_if_over(knock)
     return twiml(twilio_http.nothing())
@@ -286,16 +284,12 @@ def _end_if_over(knock: Knock) -> bool:
     status = knock.get("CallStatus")
     if status not in endings.LEG_ENDS:
         return False
-    if _is_told_later(knock):
+    if by_heart.is_to_be_told(now=knock.at):
         return by_heart_doors.is_over(knock)
     if endings.leg_over(call_sid=knock.call_sid, status=status, at=knock.at):
         publisher.tell(knock.call_sid, live.SESSION)  # a stream that never got its `stop` looks, and leaves
     publisher.task(tasks.end_sessions, knock.call_sid)
     return True
-
-
-def _is_told_later(knock: Knock) -> bool:
-    return spool.is_waited_for(Path(settings.SPOOL_DIR), now=knock.at.timestamp())
 
 
 def _door_of(url: str) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -24,23 +24,13 @@ from calls.models import CallSession, Rung, VapiState
 from calls.storing import the_keeper
 from tests.builders import ACCOUNT, FakeVapi, QuietPublisher, a_call
 from tests.calls.test_keeper import nobody_can_write, wait_for
+from tests.calls.test_ledger import KEY
+from tests.calls.test_ledger import ledger as ledger
+from tests.calls.test_ledger import vapi as vapi
 
 pytestmark = pytest.mark.django_db(transaction=True)
-KEY = stream_token.key_from("a secret of the tests")
 SAID = [("assistant", "Hello, how can I help?"), ("user", "My router is dead, card 4111 1111 1111 1111")]
 R = TypeVar("R")
-
-
-@pytest.fixture
-def vapi() -> FakeVapi:
-    return FakeVapi()
-
-
-@pytest.fixture
-def ledger(vapi: FakeVapi) -> Iterator[DatabaseLedger]:
-    made = DatabaseLedger(token_key=KEY, client=vapi, deadline_s=5.0)
-    yield made
-    made.close()
 
 
 def run(asked: Coroutine[Any, Any, R]) -> R:

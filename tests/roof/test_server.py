@@ -172,7 +172,7 @@ async def test_the_calls_of_a_child_that_stands_still_are_given_away_and_it_is_n
         os.kill(serving.children[0], signal.SIGSTOP)
         assert serving.parent.stdout is not None
         assert await asyncio.wait_for(serving.parent.stdout.readline(), 30) == b"given away\n"
-        await asyncio.sleep(2 * ASK_S)
+        await asyncio.sleep(2 * ASK_S)  # whoever ends it does so in the moment after
         assert alive(serving.children[0])
         assert (await serving.get("/others")).endswith(b"/others 0")
 
