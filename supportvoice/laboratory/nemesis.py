@@ -1,6 +1,7 @@
 """The nemesis: every few seconds some fault strikes a busy house, for some time, whichever calls it meets. All of it follows from the seed.
 
 A call that was met by n faults that cost a conversation may stand on the rung the ladder gives it after n losses, and no lower.
+A fault meets the calls that are up and those that ring while it lasts; one that leaves no agent, until the house asks Vapi again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from bridge.sandbox.proxy import Weather
 from supportvoice.laboratory import strikes
 from supportvoice.laboratory.ground import Ground
 from supportvoice.laboratory.matrix import Row
-from supportvoice.laboratory.runs import Laboratory, Placed
+from supportvoice.laboratory.runs import CALM_S, Laboratory, Placed
 from supportvoice.laboratory.strikes import Strike
 
 AT_ONCE = 30
@@ -84,9 +85,10 @@ class Nemesis(Laboratory):
 
     up: list[Placed]
     blows: dict[str, int]
+    felt: list[Blow]  # by whoever rings now
 
     async def play(self, calls: int) -> list[Placed]:
-        self.up, self.blows, self.expected = [], {}, calls
+        self.up, self.blows, self.felt, self.expected = [], {}, [], calls
         queue = deque([Row("nemesis", "random faults")] * calls)
         callers = [asyncio.create_task(self._caller(queue)) for _ in range(min(self.at_once, calls))]
         striking = asyncio.create_task(self._strikes())
@@ -113,6 +115,8 @@ class Nemesis(Laboratory):
     @contextmanager
     def _is_up(self, placed: Placed) -> Iterator[None]:
         self.up.append(placed)
+        for blow in self.felt:
+            Met(placed, blow, self.blows).hit()
         try:
             yield
         finally:
@@ -123,6 +127,7 @@ class Nemesis(Laboratory):
             await asyncio.sleep(self.rng.uniform(0.8, 1.2) * EVERY_S)
             blow = self.rng.choice(BLOWS)
             lasts_s = self.rng.uniform(0, blow.longest_s)
+            self.felt.append(blow)
             self.tell(f"strikes: {blow.name}, {lasts_s:.1f} s, {len(self.up)} calls are up")
             try:
                 async with blow.strike(self.ground, [Met(placed, blow, self.blows) for placed in list(self.up)]):
@@ -130,6 +135,7 @@ class Nemesis(Laboratory):
             except strikes.MISSED as why:
                 self.tell(f"missed: {blow.name}, {why}")
             await self.ground.mend()
+            asyncio.get_running_loop().call_later(CALM_S if blow.no_agent else 0.0, self.felt.remove, blow)
 
     async def _judge_all(self) -> None:
         calls, self.done = self.done, []
