@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -25,13 +25,13 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from bridge import live, stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import by_heart, discretion, entries, inbox, parked, publisher, resuming, services, sessions, storing, tasks
+from calls import by_heart, discretion, entries, guards, inbox, parked, publisher, resuming, services, sessions, storing, tasks
 from calls.clock import moment
 from calls.creating import create
 from calls.entries import Alive, Closed, Entry, Obeyed, PersonAsked, Told
 from calls.guards import PARKED
 from calls.lookout import Lookout
-from calls.models import CallSession, OutboxCommand, VapiAccount, VapiSession
+from calls.models import CallSession, OutboxCommand, VapiAccount, VapiSession, VapiState
 from calls.storing import the_keeper, write
 from calls.streams_by_heart import StreamsByHeart
 from calls.terms import terms
@@ -104,7 +104,7 @@ class DatabaseLedger:
             admitting = partial(_admit, **stream, held_by=self._boot())
             let_in = await self._ask(admitting, within_s=max(self._deadline, ADMITTED_WITHIN_S))
         except LedgerAway:
-            admission = await asyncio.to_thread(self._by_heart.admit, **stream)
+            admission = await asyncio.to_thread(self._admit_by_heart, **stream)
             if admission is None:
                 raise
             if not self._by_heart.waits_here(admission.ref):
@@ -195,6 +195,16 @@ class DatabaseLedger:
 
     # -- while the database is away ------------------------------------------------------------------------------------
 
+    def _admit_by_heart(self, *, call_sid: str, account_sid: str, epoch: int, **stream: Any) -> Admission | None:
+        """As its call was opened, or sent on, by heart. Else as its row says, if that can be read: a locked SQLite lets us."""
+        admission = self._by_heart.admit(call_sid=call_sid, account_sid=account_sid, epoch=epoch, **stream)
+        if admission is None:
+            with suppress(OperationalError, InterfaceError):
+                found = storing.in_thread(partial(_read, call_sid=call_sid, account_sid=account_sid, epoch=epoch))
+                if found is not None and self._by_heart.let_in(*found, account_sid=account_sid, **stream):
+                    return found[0]
+        return admission
+
     async def _resume_by_row(self, ref: CallRef, *, raw: str) -> bool:
         """Raises LedgerAway; then what is decided too late is taken back."""
         turn, at = threading.Lock(), self._wall()
@@ -279,12 +289,27 @@ def _admit(*, call_sid: str, epoch: int, **stream: Any) -> tuple[Admission, Call
     if not services.admit_stream(call_sid=call_sid, epoch=epoch, **stream):
         return None
     call = CallSession.objects.select_related("version", "line").get(call_sid=call_sid)
-    ref = CallRef(call_sid=call_sid, epoch=epoch, short_id=call.short_id)
+    return _on_terms(call, epoch), call
+
+
+def _read(*, call_sid: str, account_sid: str, epoch: int) -> tuple[Admission, CallSession, Conversation] | None:
+    """A call whose stream of this epoch has not come yet, and the agent who waits for it."""
+    mine = CallSession.objects.filter(guards.token_unused(epoch), call_sid=call_sid, account_sid=account_sid)
+    call = mine.select_related("version", "line").first()
+    if call is None:
+        return None
+    admission = _on_terms(call, epoch)
+    agent = _conversation(admission.ref)
+    return (admission, call, agent) if agent is not None and agent.state == VapiState.LIVE else None
+
+
+def _on_terms(call: CallSession, epoch: int) -> Admission:
+    ref = CallRef(call_sid=call.call_sid, epoch=epoch, short_id=call.short_id)
     zero_for_person = call.line is not None and call.line.zero_for_person
     if call.version is None:
-        return Admission(ref=ref, barge_in="instant", zero_for_person=zero_for_person), call
-    discretion.answered_by(call_sid, call.version.pk)
-    return terms(ref, call.version, zero_for_person=zero_for_person), call
+        return Admission(ref=ref, barge_in="instant", zero_for_person=zero_for_person)
+    discretion.answered_by(call.call_sid, call.version.pk)
+    return terms(ref, call.version, zero_for_person=zero_for_person)
 
 
 def _conversation(ref: CallRef) -> Conversation | None:

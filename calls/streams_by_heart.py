@@ -1,7 +1,8 @@
 """Streams while the database is away: let in if their call was opened by heart (`calls.by_heart`), and given an agent.
 
-And given another one when that is lost: also a stream that was let in before, whose agent this process knows and whose last lines
-it heard. Each agent is made once on this machine: by whoever makes the mark of its number first.
+Or, if the row can at least be read, let in to the agent it tells of. And given another agent when one is lost: also a stream
+that was let in before, whose agent this process knows and whose last lines it heard. Each agent is made once on this machine:
+by whoever makes the mark of its number first.
 """
 
 from __future__ import annotations
@@ -120,6 +121,18 @@ class StreamsByHeart:
             mine.taken_up = TakenUp(_as_told(ref, said_by_heart.said_lately(call_sid)), opening)
             mine.is_known = by_heart.known(call_sid) is not None
         return terms(ref, answer.version.words, zero_for_person=answer.zero_for_person)
+
+    def let_in(
+        self, admission: Admission, call: CallSession, agent: Conversation, *, account_sid: str, stream_sid: str, at: datetime
+    ) -> bool:
+        """Let in the stream of a call whose row could be read, and whose agent is there. False: it was before, or its line is unknown."""
+        ref = admission.ref
+        self.remember(ref, call)
+        if ref not in self._carried or not by_heart.first(ref.call_sid, f"stream-{ref.epoch}"):
+            return False
+        self._carried[ref].agent, self._carried[ref].by_heart = agent, True
+        self._keeper.append([entries.kept(Admitted(ref, account_sid, stream_sid, at.timestamp()))])
+        return True
 
     def waits_here(self, ref: CallRef) -> bool:
         """The agent of the stream before this one may be parked in this process: another one is not made at once."""

@@ -20,7 +20,7 @@ from bridge.ports import CallRef, Conversation, LedgerAway
 from calls import ledger as ledger_module
 from calls import sessions
 from calls.ledger import DatabaseLedger
-from calls.models import CallSession, Rung, VapiState
+from calls.models import CallSession, Rung, Status, VapiState
 from calls.storing import the_keeper
 from tests.builders import ACCOUNT, FakeVapi, QuietPublisher, a_call
 from tests.calls.test_keeper import nobody_can_write, wait_for
@@ -37,16 +37,21 @@ def run(asked: Coroutine[Any, Any, R]) -> R:
     return asyncio.run(asked)
 
 
+def is_admitted(ledger: DatabaseLedger, call: CallSession, stream_sid: str = "MZ1") -> CallRef:
+    proof = stream_token.issue(key=KEY, call_sid=call.call_sid, epoch=0, expires=int(time.time()) + 60)
+    admission = run(ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid=stream_sid, token=proof))
+    assert admission is not None
+    return admission.ref
+
+
 def on_the_line(ledger: DatabaseLedger, vapi: FakeVapi) -> tuple[CallSession, CallRef]:
     """A call whose stream was let in, and which talks with its first agent."""
     call = a_call()
     lines.warm()
-    proof = stream_token.issue(key=KEY, call_sid=call.call_sid, epoch=0, expires=int(time.time()) + 60)
-    admission = run(ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ1", token=proof))
-    assert admission is not None
+    ref = is_admitted(ledger, call)
     sessions.start_conversation(vapi_session_pk=call.vapi_sessions.get().pk, by="worker", client=vapi)
-    run(ledger.conversation(admission.ref))
-    return call, admission.ref
+    run(ledger.conversation(ref))
+    return call, ref
 
 
 def is_lost(ledger: DatabaseLedger, ref: CallRef, n: int, raw: str = "socket closed with 1011") -> bool:
@@ -99,6 +104,36 @@ def test_a_lost_agent_is_followed_by_another_who_knows_what_was_said(
     kinds = [kind for kind in call.events.order_by("seq").values_list("kind", flat=True) if "lost" in kind or "session" in kind]
     assert kinds[-3:] == ["conversation-lost", "vapi-session-asked", "vapi-session-live"]
     assert run(ledger.conversation(ref)) == agent
+
+
+def test_a_stream_whose_call_was_written_down_before_finds_the_agent_that_waits_for_it(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
+    call = a_call()
+    lines.warm()
+    sessions.start_conversation(vapi_session_pk=call.vapi_sessions.get().pk, by="worker", client=vapi)
+    waiting = call.vapi_sessions.get()
+    with nobody_can_write():
+        ref = is_admitted(ledger, call)
+        assert agent_of(ledger, ref).vapi_call_id == waiting.vapi_call_id
+        with pytest.raises(LedgerAway):
+            is_admitted(ledger, call, "MZ2")
+        run(ledger.claim(ref, 0))
+    all_is_stored()
+    wait_for(lambda: CallSession.objects.filter(pk=call.pk, status=Status.STREAMING, stream_sid="MZ1").exists())
+    assert (len(vapi.created), vapi.ended) == (1, [])
+
+
+@pytest.mark.parametrize("why", ["its agent is not there yet", "another stream was let in", "its line is not known by heart"])
+def test_a_stream_is_not_let_in_on_what_can_be_read_if(why: str, ledger: DatabaseLedger, vapi: FakeVapi) -> None:
+    call = a_call()
+    lines.warm()
+    if why == "its line is not known by heart":
+        lines.forget()
+    if why != "its agent is not there yet":
+        sessions.start_conversation(vapi_session_pk=call.vapi_sessions.get().pk, by="worker", client=vapi)
+    if why == "another stream was let in":
+        is_admitted(ledger, call)
+    with nobody_can_write(), pytest.raises(LedgerAway):
+        is_admitted(ledger, call, "MZ2")
 
 
 def test_an_agent_is_made_once_however_many_ask(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
