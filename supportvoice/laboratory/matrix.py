@@ -52,6 +52,7 @@ class Row:
     person: str = "answer"  # what becomes of a colleague's telephone
     leaves: bool = False
     may_repeat_a_create: bool = False
+    in_a_second: int = 0  # so many callers at once, whatever else was asked for
     is_doubled: bool = False  # needs two `serve` with a balancer in front
     not_here: Callable[[], str] = lambda: ""  # why this machine cannot do it; empty when it can
 
@@ -139,7 +140,8 @@ BEFORE: tuple[Row, ...] = (
     *_account("P16", NO_SOCKET, "R3", {"subprotocol": {"socket_protocol": "chat.v9"}}),
     *_account("P16", NO_SOCKET, "R3", {"closes at once": {"strikes_in_turn": 0, "dies_with": 1008}}),
     Row("P17", "Twilio does not open the stream", refuses_streams=1, healthy="R1"),
-    _house("P19", "more callers than lines", "two lines", strikes.two_lines, healthy="R3", mid=False, lasts_s=30.0),
+    _house("P19", "more callers than lines", "two lines", strikes.vapi_carries(2), healthy="R3", mid=False, lasts_s=30.0),
+    _house("P19", "more callers than lines", "tenfold", strikes.vapi_carries(10), healthy="R3", mid=False, lasts_s=30.0, in_a_second=100),
     *_both_modes(_house("P20", "the web tier is down", "", strikes.kill_serve, healthy="R5", mid=False, lasts_s=10.0)),
 )
 

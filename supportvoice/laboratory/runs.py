@@ -28,6 +28,7 @@ from supportvoice.laboratory.person import Person
 from supportvoice.laboratory.strikes import MISSED, Strike
 
 AT_ONCE = 6  # callers of one house
+RING_APART_S = 0.5
 APART_S = 2.2  # more than four failures in ten seconds are no longer one call's, but the account's
 CALM_S = 12.0  # after a fault of the account: until the house tries it again
 PATIENCE_S = 100.0  # a call takes half a minute
@@ -128,7 +129,7 @@ class Laboratory:
 
         `among`: all rows that share them, when some are played elsewhere.
         """
-        share = {row.name: math.ceil(runs / sum(each.id == row.id for each in among or rows)) for row in rows}
+        share = {row.name: max(math.ceil(runs / sum(each.id == row.id for each in among or rows)), row.in_a_second) for row in rows}
         self.expected = sum(share.values())
         single = [row for row in rows if not row.alone for _ in range(share[row.name])]
         self.rng.shuffle(single)
@@ -136,7 +137,7 @@ class Laboratory:
         for row in rows:
             left = share[row.name] if row.alone else 0
             while left > 0:
-                size = min(left, self.at_once)
+                size = row.in_a_second or min(left, self.at_once)
                 await self._batch(row, size)
                 left -= size
         return self.done
@@ -206,7 +207,7 @@ class Laboratory:
 
         async def ring() -> None:
             for number in range(size):
-                await asyncio.sleep(0.5 if number else 0)
+                await asyncio.sleep((1 / row.in_a_second if row.in_a_second else RING_APART_S) if number else 0)
                 each = self._placed(row, row.faults(), None)
                 placed.append(each)
                 ringing.append(asyncio.create_task(self._carried(each)))

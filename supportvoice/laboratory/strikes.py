@@ -147,14 +147,19 @@ async def limit_forgotten(ground: Ground, lines: Sequence[Line]) -> AsyncIterato
         await asyncio.to_thread(ground.forget_limit)
 
 
-@asynccontextmanager
-async def two_lines(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
-    before, ground.vapi.concurrency_limit = ground.vapi.concurrency_limit, 2
-    try:
-        async with limit_forgotten(ground, lines):
-            yield
-    finally:
-        ground.vapi.concurrency_limit = before
+def vapi_carries(calls: int) -> Strike:
+    """So many at once, and refuses the next one."""
+
+    @asynccontextmanager
+    async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+        before, ground.vapi.concurrency_limit = ground.vapi.concurrency_limit, calls
+        try:
+            async with limit_forgotten(ground, lines):
+                yield
+        finally:
+            ground.vapi.concurrency_limit = before
+
+    return strike
 
 
 # ---- the database, Valkey, the worker, beat
