@@ -352,6 +352,7 @@ def _request(session: VapiSession) -> dict[str, Any]:
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
         taken_up=memory.taken_up(session),
         prepared=session.account == VapiAccount.MAIN,
+        claim=str(session.claim or ""),
     )
 
 
