@@ -64,4 +64,5 @@ def _is_renamed(session: VapiSession, vapi_call_id: str) -> bool:
 
 def _has_told(session: VapiSession) -> bool:
     """A message of this call has shown the id that we were told."""
-    return InboxMessage.objects.filter(source=Source.VAPI, vapi_call_id=session.vapi_call_id, call=session.call_id).exists()
+    told = InboxMessage.objects.filter(source=Source.VAPI, vapi_call_id=session.vapi_call_id)
+    return told.filter(body__call__claim=str(session.claim)).exists()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from bridge.errors import VapiUnavailable
 from calls import erasure, inbox, sessions, vapi_events
 from calls.models import CallSession, InboxMessage, TranscriptLine, VapiSession, VapiState
 from calls.webhooks import intake
@@ -124,6 +125,19 @@ def test_who_was_told_anothers_id_is_ended_neither_by_its_words_nor_by_its_end()
         created(call, told)
     tells(calls[0], "of-the-first", final("Hello?"), OVER)
     assert (said(calls[1]), stands(calls[1])) == ([], (None, VapiState.LIVE))
+
+
+def test_who_is_told_the_id_of_a_call_that_came_to_nothing_gets_neither_its_words_nor_its_id() -> None:
+    nothing, call = a_call(), a_call()
+    refused = FakeVapi(problem=VapiUnavailable("Vapi's answer is not sane JSON.", status=201))
+    sessions.start_conversation(vapi_session_pk=session_of(nothing).pk, by="worker", client=refused)
+    tells(nothing, "of-nothing", final("Is anybody there?"), OVER)
+    created(call, "of-nothing")
+    assert not InboxMessage.objects.filter(call=call).exists()
+    inbox.catch_up(vapi_session_pk=session_of(call).pk, at=timezone.now())
+    tells(call, "its-own", final("Hello?"))
+    assert (said(call), stands(call)) == (["Hello?"], ("its-own", VapiState.LIVE))
+    assert said(nothing) == ["Is anybody there?"]
 
 
 def test_what_waited_in_the_inbox_is_known_by_its_claim_when_it_is_looked_at_again() -> None:
