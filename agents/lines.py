@@ -138,6 +138,7 @@ def conversation_request(
     taken_up: TakenUp | None = None,
     prepared: bool = True,
     by_heart: Candidate | None = None,
+    claim: str = "",
 ) -> dict[str, Any]:
     """The body of `POST /call` for a session of a call that this version answers on this line.
 
@@ -161,6 +162,7 @@ def conversation_request(
         inline=inline,
         variables=variables,
         sound=chosen.words.sound,
+        claim=claim,
     )
 
 

@@ -173,8 +173,11 @@ def call_request(
     variables: Mapping[str, str] | None = None,
     recording: bool = False,
     sound: str = "telephone",
+    claim: str = "",
 ) -> dict[str, Any]:
     """The body of `POST /call` for the n-th Vapi session of a phone call: a stored assistant by id, or one `inline`.
+
+    `claim` is this create's own: Vapi shows it again with all that the call tells.
 
     No number to dial is ever in it: telephony is Twilio's side. Raises ValueError unless exactly one assistant is given
     and the name `<CallSid>.<n>` fits what Vapi allows.
@@ -190,7 +193,7 @@ def call_request(
         "transport": {"provider": "vapi.websocket", "audioFormat": dict(AUDIO_FORMATS[sound])},
         "assistantOverrides": {
             "variableValues": dict(variables or {}),
-            "metadata": {"call_sid": call_sid, "epoch": epoch, "n": n},
+            "metadata": {"call_sid": call_sid, "epoch": epoch, "n": n, **({"claim": claim} if claim else {})},
             **_connection(server, recording=recording),
         },
     }

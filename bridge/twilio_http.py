@@ -218,6 +218,17 @@ def ask_at(url: str) -> str:
     return str(twiml)
 
 
+def hold_on(sentences: Iterable[str], *, next_url: str) -> str:
+    """Something to hear, with a breath between the sentences, until somebody else sends the call on, or they are all said."""
+    twiml = VoiceResponse()
+    for number, sentence in enumerate(sentences):
+        if number:
+            twiml.pause(length=1)
+        twiml.say(speakable(sentence))
+    twiml.redirect(next_url, method="POST")
+    return str(twiml)
+
+
 def nothing() -> str:
     """The answer to a status callback: heard, and nothing to do."""
     return str(VoiceResponse())

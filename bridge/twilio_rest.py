@@ -114,6 +114,10 @@ class TwilioRest:
         """Have Twilio ask `url` what is next, whatever it was doing with this call. False when the call is over."""
         return self._carry_out(lambda: self._calls(account_sid)(call_sid).update(url=url, method="POST")) is not None
 
+    def tell(self, call_sid: str, twiml: str, account_sid: str = "") -> bool:
+        """Have Twilio carry out this document at once, whatever it was doing with this call. False when the call is over."""
+        return self._carry_out(lambda: self._calls(account_sid)(call_sid).update(twiml=twiml)) is not None
+
     def recording(self, sid: str, max_bytes: int, account_sid: str = "") -> bytes:
         """A recording as WAV. TwilioRefused when there is none, or it is longer than `max_bytes`.
 

@@ -147,9 +147,10 @@ def process(*, pk: int, at: datetime) -> bool:
     row = InboxMessage.objects.get(pk=pk)
     if row.processed_at is not None:
         return True
-    name = row.body.get("call", {}).get("name") if isinstance(row.body, dict) else ""
-    call_sid, n = named(name)
-    return enter(row, vapi_events.session_of(vapi_call_id=row.vapi_call_id, call_sid=call_sid, n=n), at=at)
+    told = row.body.get("call", {}) if isinstance(row.body, dict) else {}
+    call_sid, n = named(told.get("name"))
+    session = vapi_events.session_of(vapi_call_id=row.vapi_call_id, call_sid=call_sid, n=n, claim=str(told.get("claim", "")))
+    return enter(row, session, at=at)
 
 
 def enter(row: InboxMessage, session: VapiSession | None, *, at: datetime) -> bool:

@@ -52,7 +52,7 @@ def fetch(*, vapi_session_pk: int, client: Account, at: datetime) -> bool:
     if not vapi_answers.is_over(call):
         return False
     told = vapi_events.fetched(call)
-    session = vapi_events.session_of(vapi_call_id=told.vapi_call_id, call_sid=told.call_sid, n=told.n)
+    session = vapi_events.session_of(vapi_call_id=told.vapi_call_id, call_sid=told.call_sid, n=told.n, claim=told.claim)
     row = inbox.keep(told, session=session, at=at)
     if row is not None:
         inbox.enter(row, session, at=at)

@@ -168,8 +168,11 @@ class Rescue:
         return resuming.stream_to_come(mine) if self.to_come else left_alone(mine)
 
 
-def claim(sign: Sign, *, by: uuid.UUID, at: datetime, now: float) -> list[Rescue] | None:
-    """Take over the calls of a process, if it has given no sign since. None: somebody else did, or it has."""
+def claim(sign: Sign, *, by: uuid.UUID, at: datetime, now: float, asked_within_s: float = ASKED_WITHIN_S) -> list[Rescue] | None:
+    """Take over the calls of a process, if it has given no sign since. None: somebody else did, or it has.
+
+    `asked_within_s`: how long Twilio is left to come by itself where the process is known to be dead.
+    """
     no_sign = Q(counter=sign.beat.counter) | Q(dead_at__isnull=False) | Q(frozen_at__isnull=False)
     lease = ProcessLease.objects.filter(no_sign, boot=sign.beat.boot, claimed_by=None)
     with transaction.atomic():
@@ -179,7 +182,7 @@ def claim(sign: Sign, *, by: uuid.UUID, at: datetime, now: float) -> list[Rescue
         calls = list(left_alone(held))
         held.update(held_by=by)
         ProcessLease.objects.filter(claimed_at__lt=at - KEPT_FOR).delete()
-    due = now + ASKED_WITHIN_S if sign.beat.is_dead else now
+    due = now + asked_within_s if sign.beat.is_dead else now
     return [Rescue(call.call_sid, call.short_id, call.epoch, sign.at, due) for call in calls]
 
 
@@ -272,6 +275,7 @@ class Lifeguard:
         self._life.boot = self._boot = boot
         self._life.look_after, self._life.clock = lambda job: self._add([job]), clock
         self._begun = False
+        self._asked_within_s = 0.0  # who is dead when this process begins died before it was started: Twilio has had its time
         self._renewed_at = float("-inf")
         self._observer = Observer()
         self._rescues: list[Rescue] = []
@@ -323,8 +327,10 @@ class Lifeguard:
         """Renew, look, claim, and send what is due on its way. Raises what the database raises."""
         if not self._renewed():
             return
-        for sign in self._silent():
-            jobs = claim(sign, by=self._boot, at=timezone.now(), now=self._clock())
+        silent, asked_within_s = self._silent(), self._asked_within_s
+        self._asked_within_s = ASKED_WITHIN_S
+        for sign in silent:
+            jobs = claim(sign, by=self._boot, at=timezone.now(), now=self._clock(), asked_within_s=asked_within_s)
             if jobs is not None:
                 log.error("A process is gone: its calls are looked after", extra={"calls": len(jobs)})
                 self._add(jobs)

@@ -11,6 +11,8 @@ import logging
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from django.db.models import Q
+
 from agents import account as vapi_account
 from bridge import twilio_rest, vapi_answers
 from bridge.errors import TwilioError, VapiError
@@ -91,7 +93,8 @@ def _is_held(call: vapi_answers.ListedCall) -> bool:
     call_sid, n = named(call.name)
     if VapiSession.objects.filter(vapi_call_id=call.id).exists():
         return True
-    return VapiSession.objects.filter(call__call_sid=call_sid, n=n, state__in=(VapiState.ASKED, VapiState.CLAIMED)).exists()
+    id_to_come = Q(state__in=(VapiState.ASKED, VapiState.CLAIMED)) | Q(state=VapiState.LIVE, vapi_call_id=None)
+    return VapiSession.objects.filter(id_to_come, call__call_sid=call_sid, n=n).exists()
 
 
 def _ended(call: vapi_answers.ListedCall, client: orphans.Account) -> bool:

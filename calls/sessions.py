@@ -98,7 +98,8 @@ def session_live(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime
         )
         if not won:
             return False
-        InboxMessage.objects.filter(vapi_call_id=vapi_call.id, call=None).update(call=mine.call)
+        early = InboxMessage.objects.filter(vapi_call_id=vapi_call.id, call=None)
+        early.filter(body__call__name__in=("", f"{mine.call.call_sid}.{mine.n}")).update(call=mine.call)
         detail = {"n": mine.n, "by": mine.claimed_by, "ms": _ms_between(mine.asked_at, at)}
         record_events(call_sid=mine.call.call_sid, events=[NewEvent("vapi-session-live", Source.SYSTEM, at, detail)])
         transaction.on_commit(partial(publisher.tell, mine.call.call_sid, live.SESSION))
@@ -352,6 +353,7 @@ def _request(session: VapiSession) -> dict[str, Any]:
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
         taken_up=memory.taken_up(session),
         prepared=session.account == VapiAccount.MAIN,
+        claim=str(session.claim or ""),
     )
 
 

@@ -18,7 +18,7 @@ from django.utils.crypto import salted_hmac
 from bridge import live
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
-from calls import history, masking, reports, services, sessions, split_numbers, vapi_report
+from calls import history, masking, mixed_up, reports, services, sessions, split_numbers, vapi_report
 from calls.history import NewLine
 from calls.models import CallSession, InboxMessage, VapiSession
 from calls.vapi_kinds import FETCHED, REPORT, TRANSCRIPT, Deed, deed
@@ -60,6 +60,7 @@ refused: Counter[str] = Counter()  # messages, by kind, that are not as the vend
 @dataclass(frozen=True, slots=True)
 class VapiMessage:
     """One server message. `call_sid` and `n` come from the name we gave the Vapi call; empty and 0 when it has another.
+    `claim` is that of the create that made the call; empty when it shows none.
 
     `is_long`: making it into history takes seconds. `is_fetched`: a report we asked for, because none had come.
     """
@@ -71,12 +72,14 @@ class VapiMessage:
     body: dict[str, Any]
     is_long: bool = False
     is_fetched: bool = False
+    claim: str = ""
 
     def kept(self) -> dict[str, Any]:
         """What of the message is stored."""
         own = _report_kept(self.body) if self.kind == REPORT else {key: self.body[key] for key in self.body.keys() - NOT_OURS}
         name = f"{self.call_sid}.{self.n}" if self.call_sid else ""
-        ours = {"call": {"id": self.vapi_call_id, "name": name}} | ({FETCHED: True} if self.is_fetched else {})
+        call = {"id": self.vapi_call_id, "name": name} | ({"claim": self.claim} if self.claim else {})
+        ours: dict[str, Any] = {"call": call} | ({FETCHED: True} if self.is_fetched else {})
         return {**_without_addresses(_without_secrets(own)), **ours}
 
     def key(self, kept: Mapping[str, Any]) -> str:
@@ -131,13 +134,20 @@ def read(raw: bytes) -> VapiMessage:
         raise BadMessage("The message is longer than its kind may be.")
     call = _dict(body.get("call"))
     call_sid, n = named(call.get("name"))
-    return VapiMessage(kind=kind, vapi_call_id=_text(call.get("id"), 64), call_sid=call_sid, n=n, body=body, is_long=long)
+    return VapiMessage(
+        kind=kind, vapi_call_id=_text(call.get("id"), 64), call_sid=call_sid, n=n, body=body, is_long=long, claim=_claim(call)
+    )
 
 
 def fetched(call: Mapping[str, Any]) -> VapiMessage:
     """What `GET /call/{id}` says of a call that is over, as the report it stands for: the fields have the same names."""
     call_sid, n = named(call.get("name"))
-    return VapiMessage(kind=REPORT, vapi_call_id=call["id"], call_sid=call_sid, n=n, body={**call, "type": REPORT}, is_fetched=True)
+    told = {**call, "type": REPORT}
+    return VapiMessage(kind=REPORT, vapi_call_id=call["id"], call_sid=call_sid, n=n, body=told, is_fetched=True, claim=_claim(call))
+
+
+def _claim(call: Mapping[str, Any]) -> str:
+    return _text(_dict(_dict(call.get("assistantOverrides")).get("metadata")).get("claim"), 36)
 
 
 def _report_kept(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,22 +180,20 @@ def _is_address(key: str, value: Any) -> bool:
     return isinstance(value, str) and ADDRESS.search(key) is not None
 
 
-def session_of(*, vapi_call_id: str, call_sid: str, n: int) -> VapiSession | None:
-    """Whose message it is: by the vendor's id, or by our name for it while that id is still on its way to us."""
+def session_of(*, vapi_call_id: str, call_sid: str, n: int, claim: str = "") -> VapiSession | None:
+    """Whose message it is: by the vendor's id, or by our name for it while that id is on its way to us, or was told us wrongly."""
     known = VapiSession.objects.select_related("call").filter(vapi_call_id=vapi_call_id).first() if vapi_call_id else None
-    return known or _named(call_sid, n)
-
-
-def _named(call_sid: str, n: int) -> VapiSession | None:
-    nameless = VapiSession.objects.select_related("call").filter(vapi_call_id=None)
-    return nameless.filter(call__call_sid=call_sid, n=n).first() if call_sid else None
+    return mixed_up.whose(vapi_call_id=vapi_call_id, call_sid=call_sid, n=n, claim=claim, known=known)
 
 
 def with_sessions(messages: Sequence[VapiMessage]) -> list[tuple[VapiMessage, VapiSession | None]]:
     """`session_of` for many messages, in one statement unless some are faster than the answer that tells us their id."""
     ids = {message.vapi_call_id for message in messages} - {""}
     known = {session.vapi_call_id: session for session in VapiSession.objects.filter(vapi_call_id__in=ids).select_related("call")}
-    return [(message, known.get(message.vapi_call_id) or _named(message.call_sid, message.n)) for message in messages]
+    return [
+        (each, mixed_up.whose(vapi_call_id=each.vapi_call_id, call_sid=each.call_sid, n=each.n, claim=each.claim, known=told))
+        for each, told in ((message, known.get(message.vapi_call_id)) for message in messages)
+    ]
 
 
 def call_sid_of(message: VapiMessage) -> str:

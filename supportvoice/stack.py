@@ -82,6 +82,7 @@ class Stack:
             "SPOOL_DIR": str(self.directory / "spool"),
             "DRAIN_SECONDS": "2",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "",  # a process that may keep no compiled module needs three times as long to start
         }
         given = {**own, **self.env}
         files = {f"{name}_FILE": "" for name in given}  # one inherited, or in .env, would be read instead of the name

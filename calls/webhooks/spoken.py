@@ -90,6 +90,11 @@ def ask_anew(epoch: int) -> str:
     return twilio_http.ask_at(_url("twilio-resume", epoch))
 
 
+def hold_on(epoch: int) -> str:
+    """A word to a caller whom nobody carries, until somebody is there who can answer what is next."""
+    return twilio_http.hold_on([ONE_MOMENT, STAY_ON_THE_LINE], next_url=resume_url(epoch))
+
+
 def voicemail(call: CallSession, *, offer: bool) -> str:
     """The tone, with the `offer` to be called back instead."""
     now = call.last_seen_at  # of this very question, but the row's: so a repeat gets the same words

@@ -111,7 +111,7 @@ def _tool_results(said: VapiMessage) -> list[dict[str, str]]:
     try:
         if the_keeper().is_away:
             raise OperationalError("The database is known to be away.")
-        session = vapi_events.session_of(vapi_call_id=said.vapi_call_id, call_sid=said.call_sid, n=said.n)
+        session = vapi_events.session_of(vapi_call_id=said.vapi_call_id, call_sid=said.call_sid, n=said.n, claim=said.claim)
         inbox.keep(said, session=session, at=timezone.now())
         if session is None:
             return tool_calls.unanswerable(calls, "This call is not known here.")

@@ -31,6 +31,7 @@ VERBS: list[Callable[[TwilioRest], Any]] = [
     lambda twilio: twilio.status(CALL),
     lambda twilio: twilio.hang_up(CALL),
     lambda twilio: twilio.redirect(CALL, "https://h/resume"),
+    lambda twilio: twilio.tell(CALL, "<Response/>"),
 ]
 
 
@@ -60,10 +61,12 @@ def test_a_call_is_hung_up_and_sent_elsewhere_with_the_fields_twilio_reads() -> 
     with Server(wire("call_completed")) as server:
         assert rest(server).hang_up(CALL)
         assert rest(server).redirect(CALL, "https://voice.example.com/resume/0?a=1&b=2")
-    hung_up, redirected = server.asked
-    assert (hung_up.path, redirected.path) == (PATH, PATH)
+        assert rest(server).tell(CALL, "<Response><Say>a &amp; b</Say></Response>")
+    hung_up, redirected, told = server.asked
+    assert (hung_up.path, redirected.path, told.path) == (PATH, PATH, PATH)
     assert parse_qs(hung_up.body.decode()) == {"Status": ["completed"]}
     assert parse_qs(redirected.body.decode()) == {"Url": ["https://voice.example.com/resume/0?a=1&b=2"], "Method": ["POST"]}
+    assert parse_qs(told.body.decode()) == {"Twiml": ["<Response><Say>a &amp; b</Say></Response>"]}
     assert hung_up.headers["Content-Type"] == "application/x-www-form-urlencoded"
 
 

@@ -320,6 +320,18 @@ def test_a_lifeguard_claims_a_silent_process_after_one_lease() -> None:
 
 
 @pytest.mark.django_db
+def test_twilio_has_had_its_time_when_a_process_was_dead_before_the_lifeguard_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    carried()
+    rescue.died(boot=A, at=timezone.now())
+    clock, left_s = [100.0], []
+    _, guard = a_lifeguard(clock)
+    monkeypatch.setattr(rescue, "claim", lambda sign, *, asked_within_s, **more: left_s.append(asked_within_s))
+    guard.turn()
+    guard.turn()
+    assert left_s == [0.0, ASKED_WITHIN_S]
+
+
+@pytest.mark.django_db
 def test_a_process_that_could_not_renew_its_own_lease_waits_a_whole_one_before_it_claims_another() -> None:
     carried()
     clock = [100.0]

@@ -64,9 +64,30 @@ def test_r2_and_r3_webhooks_of_one_call_leave_the_same_rows_whoever_comes_first(
     assert ended == ["customer-ended-call", VapiState.ENDED, True]
 
 
-def webhooks(call: CallSession, *, is_named: bool = True, turns: int = 0) -> list[str]:
+def test_ids_that_vapi_mixed_up_are_put_right_once_by_two_processes_that_are_told_at_one_moment(pair: Pair) -> None:
+    """Each call was told the id of the one before it; each half of its news comes to another process."""
+    calls = [a_call() for _ in range(8)]
+    told = ["v-nobody", *(f"v-{call.call_sid}" for call in calls)]
+    for call, wrong in zip(calls, told, strict=False):
+        claimed = {"state": VapiState.LIVE, "claim": uuid.uuid4(), "live_at": timezone.now()}
+        VapiSession.objects.filter(call=call).update(vapi_call_id=wrong, **claimed)
+    bodies = [webhooks(call, claim=str(session_of(call).claim)) for call in calls]
+    halves = [[{"bodies": each[half::2], "seed": number} for number, each in enumerate(bodies)] for half in (0, 1)]
+    answers = pair.at_once("vapi", halves[0], "vapi", halves[1], gap_s=0.0)
+    assert all(set(first) | set(second) == {200} for first, second in answers)
+    for pk in inbox.inbox_to_do(now=timezone.now() + timedelta(minutes=1)):  # the schedule's
+        inbox.reprocess(pk=pk, at=timezone.now())
+    assert [session_of(call).vapi_call_id for call in calls] == [f"v-{call.call_sid}" for call in calls]
+    [stands] = {how_it_stands(call) for call in calls}
+    lines, ended = json.loads(stands)
+    assert [text for _, text in lines] == list(SAID)
+    assert ended == ["customer-ended-call", VapiState.ENDED, True]
+
+
+def webhooks(call: CallSession, *, is_named: bool = True, turns: int = 0, claim: str = "") -> list[str]:
     """What Vapi tells of a call of ten lines; `turns` of them are in its report too."""
-    vapi_call = {"id": f"v-{call.call_sid}"} | ({"name": f"{call.call_sid}.0"} if is_named else {})
+    shown = {"assistantOverrides": {"metadata": {"claim": claim}}} if claim else {}
+    vapi_call = {"id": f"v-{call.call_sid}", **shown} | ({"name": f"{call.call_sid}.0"} if is_named else {})
     at = 1_790_000_000_000
     finals: list[dict[str, Any]] = [
         {

@@ -17,9 +17,10 @@ from django.utils import timezone
 
 from agents import services
 from agents.tasks import premake_version
-from calls import numbers, publisher, rescue
+from calls import first_aid, numbers, publisher, rescue, twilio_account
 from supportvoice.checks import problems
 from supportvoice.embedded import EmbeddedAway, Hold
+from supportvoice.lifeline import is_gone
 from supportvoice.server import Parent, listen
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,10 @@ class Command(BaseCommand):
             raise CommandError("\n".join(found), returncode=2)
         with contextlib.ExitStack() as held:
             try:
+                listening = held.enter_context(listen(options["host"], options["port"]))
+                threading.Thread(target=give_first_aid, name="first-aid", daemon=True).start()  # who is asked to wait comes here
                 if settings.REDIS_EMBEDDED:
                     held.enter_context(Hold(settings.REDIS_SOCKET))
-                listening = held.enter_context(listen(options["host"], options["port"]))
             except EmbeddedAway as away:
                 raise CommandError(str(away), returncode=2) from None
             except OSError as error:
@@ -54,9 +56,9 @@ class Command(BaseCommand):
             def ready() -> None:
                 self.stdout.write(f"Serving on http://{host}:{port} with {options['workers']} processes (role {options['role']}).")
                 self.stdout.flush()
+                threading.Thread(target=numbers.say_at_start, name="numbers", daemon=True).start()  # nobody waits for Twilio
 
             make_first_line()
-            threading.Thread(target=numbers.say_at_start, name="numbers", daemon=True).start()  # nobody waits for Twilio
             parent = Parent(listening, options["workers"], options["role"], settings.BASE_DIR, ready, bury, give_away)
             code = asyncio.run(self._serve(parent))
         if code:
@@ -64,6 +66,11 @@ class Command(BaseCommand):
 
     async def _serve(self, parent: Parent) -> int:
         return await parent.run()
+
+
+def give_first_aid() -> None:
+    """To the callers of a `serve` that died here before this one; ours are there in seconds."""
+    first_aid.give(twilio=twilio_account.client(), is_gone=is_gone)
 
 
 def bury(boot: uuid.UUID) -> None:
