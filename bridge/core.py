@@ -22,6 +22,7 @@ from bridge.barge_in import BargeIn, Turn
 from bridge.dead_air import NEVER, DeadAir
 from bridge.figures import Figures
 from bridge.keypad import Keypad
+from bridge.lateness import Lateness
 from bridge.longest import ROLLED_OVER, TIME_IS_UP, LongestTime
 from bridge.parked import LeftOff
 from bridge.pulse import PROBE, Pulse
@@ -39,8 +40,9 @@ class BridgeCore:
         self._rules = rules
         self._clips = {**clips, "tone": TONE}
         self._figures = Figures()
-        self._voice = AgentVoice()
-        self._caller = CallerVoice(rules, self._figures)
+        lateness = Lateness()
+        self._voice = AgentVoice(lateness)
+        self._caller = CallerVoice(rules, self._figures, lateness)
         self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
         self._dead_air = DeadAir(rules)
@@ -183,9 +185,10 @@ class BridgeCore:
         """Twilio played, or cleared, everything before this mark."""
         self._pulse.answered(now)
         if name == PROBE:
+            self._voice.probe_returned(now)
             return []
         out: list[Action] = []
-        current = self._voice.mark_returned(name)
+        current = self._voice.mark_returned(name, now)
         if self._barge_in.awaits_silence:
             out += self._barge_in.silent(now)
         elif current and not self._greeted and self._figures.first_audio_ms is not None:
@@ -349,6 +352,7 @@ class BridgeCore:
             for said in self._pulse.check(now, self._voice.mark_due()):
                 if isinstance(said, Leave):
                     return self.stream_lost(said.why, now, raw=said.raw)
+                self._voice.probe_sent(now)
                 out.append(said)
         if self._dead_air.at <= now:
             out += self._owed(now)

@@ -29,6 +29,7 @@ class Figures:
     uplink_sent: int = 0
     uplink_sent_frames: int = 0
     uplink_filled: int = 0
+    uplink_waited: int = 0  # not filled yet: the caller's sound may still come
     downlink_bytes: int = 0
     downlink_frames: int = 0
     downlink_flushed: int = 0
@@ -57,6 +58,7 @@ class Figures:
                 "from_caller_held_most": self.uplink_held_most,
                 "from_caller_left": self.uplink_held,
                 "silence_to_agent": self.uplink_filled,
+                "silence_waited": self.uplink_waited,
                 "to_agent": self.uplink_sent + self.relayed_bytes,
                 "to_agent_frames": self.uplink_sent_frames + self.relayed_frames,
                 "from_agent": self.downlink_bytes,
@@ -70,6 +72,8 @@ class Figures:
                 "to_caller": voice.sent_bytes,
                 "to_caller_frames": voice.sent_frames,
                 "to_caller_taken_back": voice.taken_back_bytes,
+                "to_caller_held_back": voice.held_back,
+                "to_caller_held_back_most": voice.held_back_most,
                 "keys": self.keys,
                 "stuck": self.stuck,
                 "dead_air": self.dead_air,

@@ -1,25 +1,29 @@
 """The caller's voice on its way to the agent: relayed as it comes, kept until the agent is there, never a hole in it.
 
-Vapi wants a frame every 20 ms for ever, so gaps longer than 60 ms are filled with silence until the caller is back.
+Vapi wants a frame every 20 ms for ever, so gaps longer than 60 ms are filled with silence until the caller is back. Where gaps
+are made up for, because the network is uneven, a longer one is waited for first (`bridge.lateness`).
 Pure: `now` is seconds of a monotonic clock.
 """
 
 from __future__ import annotations
 
 from bridge.actions import Action, ToAgent
-from bridge.audio import BYTES_PER_S, FRAME_S, SILENT_FRAME
+from bridge.audio import BYTES_PER_S, FRAME_S, SILENT_FRAME, seconds
 from bridge.dead_air import NEVER
 from bridge.figures import Figures
+from bridge.lateness import Lateness
 from bridge.rules import Rules
 
 
 class CallerVoice:
     """`fill_at` is when `fill` wants to be called; never while no agent listens."""
 
-    def __init__(self, rules: Rules, figures: Figures) -> None:
-        self._rules, self._figures = rules, figures
+    def __init__(self, rules: Rules, figures: Figures, lateness: Lateness) -> None:
+        self._rules, self._figures, self._lateness = rules, figures, lateness
         self._fill_gap_after = rules.fill_gap_after
         self._backlog = bytearray()
+        self._gap_at = NEVER  # when the last one began
+        self._look_at = NEVER  # what `fill_at` was set to while it lasted: no frame has put it off since
         self.fill_at = NEVER
 
     def relays(self, n_bytes: int, now: float) -> bool:
@@ -64,7 +68,14 @@ class CallerVoice:
         self.fill_at = NEVER
 
     def fill(self, now: float) -> list[Action]:
-        self.fill_at = now + FRAME_S
+        """Nothing has come for 60 ms or more: silence, or nothing yet when it may still come."""
+        if self.fill_at != self._look_at:
+            self._gap_at = self.fill_at - self._fill_gap_after
+        self._lateness.hole(self._gap_at, now, sound_s=seconds(self._figures.uplink_bytes + self._figures.relayed_bytes))
+        self.fill_at = self._look_at = now + FRAME_S
+        if now - self._gap_at < self._lateness.patience(now):
+            self._figures.uplink_waited += len(SILENT_FRAME)
+            return []
         self._figures.uplink_filled += len(SILENT_FRAME)
         return [self._to_agent(SILENT_FRAME)]
 

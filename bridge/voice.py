@@ -6,7 +6,8 @@ generation's sound sent so far; each clear begins a new generation, so a mark th
 known by its old number and never taken for sound that was played.
 
 Vapi's sound comes in odd chunks with gaps up to 103 ms (measured on live calls), on average just as fast as it is heard.
-So whenever the ear has run dry, a cushion of 120 ms is gathered first, once, instead of a stutter in every sentence.
+So whenever the ear has run dry, a cushion of 120 ms is gathered first, once, instead of a stutter in every sentence. It is larger,
+and so is what may be ahead of the ear, while the network is uneven (`bridge.lateness`).
 
 Pure: positions are bytes, `now` is seconds of a monotonic clock.
 """
@@ -17,6 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from bridge.audio import BYTES_PER_S, FRAME_BYTES, FRAME_S, ms, seconds, whole_frames
+from bridge.lateness import Lateness
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,20 @@ PACE_STEP_S = 3 * FRAME_S  # frames that wait are sent three at a time: fewer wa
 class AgentVoice:
     """One caller's ear, as far as we can know it."""
 
-    def __init__(self, *, lead_s: float = 0.3, cushion_s: float = 0.12, mark_every_ms: int = 200, held_limit_s: float = 60.0) -> None:
-        self._lead = lead_s
-        self._cushion = cushion_s
+    def __init__(
+        self,
+        lateness: Lateness | None = None,
+        *,
+        lead_s: float = 0.3,
+        cushion_s: float = 0.12,
+        mark_every_ms: int = 200,
+        held_limit_s: float = 60.0,
+    ) -> None:
+        self._lateness = lateness or Lateness()
+        self._usual_lead = self._lead = lead_s
+        self._usual_cushion = self._cushion = cushion_s
         self._filling_since: float | None = None
+        self._longest_fill = 2 * cushion_s
         self._mark_every = mark_every_ms * BYTES_PER_S // 1000
         self._held_limit = int(held_limit_s * BYTES_PER_S)
         self._held = bytearray()
@@ -62,6 +74,7 @@ class AgentVoice:
         self._marks: deque[int] = deque()
         self._due: deque[float] = deque()  # when each of them should be back
         self._clear_due: float | None = None  # when the mark behind a clear should
+        self._probe_due: float | None = None
         self._ear_at = 0.0  # when the ear will have heard everything sent
         self._turn_over = False
         self._paused = False
@@ -73,6 +86,8 @@ class AgentVoice:
         self.held_most = 0
         self.taken_back_bytes = 0
         self.let_go_bytes = 0
+        self.held_back = 0  # times that the cushion was larger than usual
+        self.held_back_most = 0  # bytes
 
     @property
     def held_bytes(self) -> int:
@@ -118,7 +133,7 @@ class AgentVoice:
         if len(self._held) > self.held_most:
             self.held_most = len(self._held)
         if self._ear_at <= now and self._filling_since is None:
-            self._filling_since = now
+            self._begin_stretch(now)
         return self.pace(now)
 
     def relay(self, ulaw: bytes, now: float) -> bytes | None:
@@ -171,10 +186,10 @@ class AgentVoice:
         if self._paused or (len(self._held) < FRAME_BYTES and not (self._turn_over and self._held)):
             return None
         if self._filling_since is not None:
-            return self._filling_since + 2 * self._cushion
+            return self._filling_since + self._longest_fill
         return self._ear_at - self._lead + PACE_STEP_S
 
-    def mark_returned(self, name: str) -> bool:
+    def mark_returned(self, name: str, now: float) -> bool:
         """True when it tells of this generation's sound; an older mark only says that a clear was carried out."""
         generation, _, played_ms = name.partition(":")
         if generation != str(self.generation) or not played_ms.isdecimal():
@@ -182,10 +197,21 @@ class AgentVoice:
         self._clear_due = None
         position = int(played_ms) * BYTES_PER_S // 1000
         while self._marks and self._marks[0] <= position + 7:  # a last mark may stand inside a millisecond
-            self._played = self._marks.popleft()
-            self._due.popleft()
+            self._played, due = self._marks.popleft(), self._due.popleft()
+            if not self._marks or self._marks[0] > position + 7:
+                self._lateness.answered(now - due, now)
         del self._tail[: max(0, len(self._tail) - (self._sent - self._played))]
         return True
+
+    def probe_sent(self, now: float) -> None:
+        """A mark that stands for no sound: with an ear that has run dry it comes back at once."""
+        if self._probe_due is None and now >= self._ear_at:
+            self._probe_due = now
+
+    def probe_returned(self, now: float) -> None:
+        if self._probe_due is not None:
+            self._lateness.answered(now - self._probe_due, now)
+            self._probe_due = None
 
     # -- barge-in ------------------------------------------------------------------------------------------------
 
@@ -237,13 +263,23 @@ class AgentVoice:
         self._tail.clear()
         self._ear_at = now
 
+    def _begin_stretch(self, now: float) -> None:
+        """The ear has run dry, and sound begins to be gathered for it."""
+        self._filling_since = now
+        self._cushion = max(self._usual_cushion, self._lateness.cushion(now))
+        self._lead = max(self._usual_lead, self._cushion)
+        self._longest_fill = max(2 * self._usual_cushion, self._cushion)
+
     def _cushioned(self, now: float) -> bool:
-        """True unless sound is being gathered for an ear that ran dry. Nothing waits longer than two cushions."""
+        """True unless sound is being gathered for an ear that ran dry. Nothing waits longer than two usual cushions, or a larger one."""
         since = self._filling_since
         if since is None:
             return True
-        if seconds(len(self._held)) < self._cushion and not self._turn_over and now < since + 2 * self._cushion:
+        if seconds(len(self._held)) < self._cushion and not self._turn_over and now < since + self._longest_fill:
             return False
+        if self._cushion > self._usual_cushion:
+            self.held_back += 1
+            self.held_back_most = max(self.held_back_most, int((now - since) * BYTES_PER_S))
         self._filling_since = None
         return True
 

@@ -20,6 +20,7 @@ AUDIO = {
     "from_caller_left": ("… left", "kept for an agent who never came"),
     "to_agent": ("Us → agent", "what we sent to Vapi, the silence below among it"),
     "silence_to_agent": ("… silence", "filled in while the caller's sound paused"),
+    "silence_waited": ("… waited for", "not filled in, for the caller's sound might still come"),
     "to_agent_dropped": ("… dropped", "Vapi did not read in time"),
     "from_agent": ("Agent → us", "what Vapi sent us"),
     "from_agent_held_most": ("… held, at most", "waited here at once for its turn to be heard"),
@@ -30,10 +31,12 @@ AUDIO = {
     "clips": ("Our own words", "clips the bridge itself played"),
     "to_caller": ("Us → caller", "what we sent to Twilio"),
     "to_caller_held_most": ("… held, at most", "waited at once because Twilio did not read"),
+    "to_caller_held_back_most": ("… held back, at most", "gathered first because the network was uneven"),
     "to_caller_overtaken": ("… overtaken", "not on the wire yet when a clear came"),
     "to_caller_taken_back": ("… taken back", "cleared at Twilio; played again if it was no interruption"),
 }
 MESSAGES = {
+    "to_caller_held_back": ("Held back", "beginnings of what was said, because the network was uneven"),
     "keys": ("Keys", "pressed by the caller; which ones is kept nowhere"),
     "bad_messages": ("Bad messages", "of either side, thrown away; by their kind below"),
 }

@@ -12,15 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridge import vapi_messages as vapi
 from bridge.actions import Action, Leave, Noted, ToAgent
-from bridge.audio import BYTES_PER_S
+from bridge.audio import BYTES_PER_S, FRAME_BYTES
 from bridge.core import BridgeCore
+from bridge.lateness import HELD_BACK_MOST_S
 from bridge.pulse import PROBE
 from bridge.rules import Rules
 from bridge.sandbox.playout import Playout
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 from tests.bridge.test_core import CLIPS
 
-LEAD_S, FRAME_S = 0.3, 0.02
+LEAD_S, FRAME_S = HELD_BACK_MOST_S, 0.02  # a network that is even allows less
 HELD_MOST = 62 * BYTES_PER_S  # a minute, and what a clear takes back
 OURS = {clip.ulaw[0] for clip in CLIPS.values()}
 TURNS = [number for number in range(64, 250) if number not in OURS]
@@ -114,6 +115,9 @@ class AnyCall(RuleBasedStateMachine):
         at = self.core.next_deadline()
         assert at is None or at > self.now, "a deadline is still in the past"
         assert (at is None) == (self.left is not None), "waits for nothing, and is not over"
+        voice = self.core._voice
+        if self.left is None and voice._filling_since is not None and voice.held_bytes >= FRAME_BYTES and not voice._paused:
+            assert self.now < voice._filling_since + HELD_BACK_MOST_S, "held back too long"
 
     # -- the vendor
 

@@ -104,7 +104,7 @@ def test_an_answer_to_the_caller_is_not_kept_waiting_by_the_rest_of_what_it_inte
     assert noted(answer, "interruption-confirmed")
     assert "They heard nothing" in told(answer)[0]
     answer += core.agent_audio(b"\x66" * 8000, 3.41)
-    assert len(played(answer)) == 300 * 8
+    assert 300 * 8 <= len(played(answer)) <= 400 * 8  # with marks as late as these a larger cushion
     run_until(core, 6.0, answer)
     assert played(answer) == b"\x66" * 8000
     assert clears(answer) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from random import Random
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from bridge import pcm
 from bridge import vapi_messages as vapi
 from bridge.actions import Action, ToAgent
+from bridge.audio import SILENT_FRAME
 from bridge.core import BridgeCore
 from bridge.pulse import PROBE
 from bridge.rules import Rules
@@ -190,23 +192,67 @@ def test_a_hole_in_the_source_is_one_hole_and_at_most_two_cushions_longer(stall_
     assert 0 < hole <= stall_ms / 1000 + 2 * CUSHION_S
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("jitter_ms", [0, 100, 200, 400])
-def test_all_the_caller_says_arrives_in_order_and_only_holes_are_filled(seed: int, jitter_ms: int) -> None:
-    rng, call = Random(f"up {seed} {jitter_ms}"), Call()
-    frames = [noise(rng, 160) for _ in range(600)]
-    times = arrivals(rng, frames, jitter_s=jitter_ms / 1000)
-    first = BEGINS - 0.01
-    call.run_to(first)
-    call.take(call.core.caller_audio(frames[0], first))
+def said_through(call: Call, frames: list[bytes], times: list[float]) -> None:
+    """The caller's frames as they come; what is in `at_vapi` afterwards came of them."""
+    call.run_to(first := times[0] - 0.02)
+    call.take(call.core.caller_audio(b"\x11" * 160, first))
     call.at_vapi.clear()
-    filled = 0
-    for frame, at, before in zip(frames[1:], times[1:], [first, *times[1:]], strict=False):
+    for frame, at in zip(frames, times, strict=True):
         call.run_to(at)
         call.take(call.core.caller_audio(frame, at))
-        filled += sum(before + 0.06 + n * FRAME_S <= at + 1e-9 for n in range(100))
-    assert [piece for piece in call.at_vapi if piece != b"\xff" * 160] == frames[1:]
-    assert len(call.at_vapi) == len(frames) - 1 + filled
+
+
+def silences(call: Call) -> list[int]:
+    """How many frames of silence were put into each place."""
+    runs = groupby(piece == SILENT_FRAME for piece in call.at_vapi)
+    return [len([*run]) for is_silence, run in runs if is_silence]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("jitter_ms", [0, 100, 200, 300, 400])
+def test_all_the_caller_says_arrives_in_order_and_what_comes_late_is_hardly_torn_apart(seed: int, jitter_ms: int) -> None:
+    """Silence between two halves of a word stays there: until the network is known a few frames of it, afterwards next to none."""
+    rng, call = Random(f"up {seed} {jitter_ms}"), Call()
+    frames = [noise(rng, 160) for _ in range(1000)]
+    times = arrivals(rng, frames, jitter_s=jitter_ms / 1000)
+    said_through(call, frames, times)
+    assert [piece for piece in call.at_vapi if piece != SILENT_FRAME] == frames
+    known = call.at_vapi.index(frames[100])
+    assert known - 100 <= (20 if jitter_ms else 0)
+    assert len(call.at_vapi) - len(frames) - (known - 100) <= (4 if jitter_ms else 0)
+
+
+@pytest.mark.parametrize("pause_s", [0.11, 0.31, 0.71, 2.01])
+def test_a_line_that_really_pauses_is_filled_as_ever(pause_s: float) -> None:
+    """Nothing is made up for after such a pause, so the next one is no lateness either."""
+    call, frames = Call(), [b"\x11" * 160] * 500
+    times = [BEGINS + n * FRAME_S + n // 50 * pause_s for n in range(len(frames))]
+    said_through(call, frames, times)
+    since_frame = FRAME_S + pause_s
+    assert silences(call) == [int((since_frame - 0.06) / FRAME_S) + 1] * 9
+
+
+def test_a_pause_in_an_uneven_network_is_waited_for_a_quarter_of_a_second_and_then_filled() -> None:
+    rng, call = Random("uneven"), Call()
+    frames = [noise(rng, 160) for _ in range(500)]
+    said_through(call, frames, arrivals(rng, frames, jitter_s=0.4))
+    call.at_vapi.clear()
+    last = call.now
+    call.run_to(last + 0.2)
+    assert call.at_vapi == []
+    call.run_to(last + 1.0)
+    assert 36 <= len(call.at_vapi) <= 40
+
+
+def test_ten_seconds_of_calm_and_holes_are_filled_as_before() -> None:
+    rng, call = Random("calm"), Call()
+    frames = [noise(rng, 160) for _ in range(2500)]
+    times = arrivals(rng, frames[:500], jitter_s=0.4)
+    times += [BEGINS + n * FRAME_S + 0.4 for n in range(500, 2500)]
+    said_through(call, frames, times)
+    call.at_vapi.clear()
+    call.run_to(call.now + 0.0601)
+    assert call.at_vapi == [SILENT_FRAME]
 
 
 # -- ten minutes -----------------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ def voice_does(voice: AgentVoice, what: str, size: int, now: float) -> Any:
         case "pace":
             return voice.pace(now)
         case "mark":
-            return voice.mark_returned(f"{voice.generation}:{ms(voice._marks[0]) if voice._marks else 0}")
+            return voice.mark_returned(f"{voice.generation}:{ms(voice._marks[0]) if voice._marks else 0}", now)
     return voice.pause() if what == "pause" else voice.drop()
 
 
