@@ -45,7 +45,7 @@ class Keeper:
     def __init__(self, *, spool: Spool, directory: Path, store: Store, finish: Callable[[], None] = lambda: None) -> None:
         self.spool = spool
         self._directory, self._store, self._finish = directory, store, finish
-        self._lock, self._asking = threading.Lock(), threading.Lock()
+        self._lock, self._asking, self._found_out = threading.Lock(), threading.Lock(), threading.Condition()
         self._asked_at = float("-inf")
         self._is_suspect = False
         self._thread: threading.Thread | None = None
@@ -97,13 +97,23 @@ class Keeper:
         self.look()
         return self.is_away
 
+    def is_found_away(self, *, within_s: float) -> bool:
+        """As `ask`, for whoever waits no longer than that: the thread asks. False also when nobody knows by then."""
+        since = time.monotonic()
+        self.suspect()
+        with self._found_out:
+            self._found_out.wait_for(lambda: self.is_away or self._asked_at > since, within_s)
+        return self.is_away
+
     def _find_out(self) -> None:
         try:
             _ask_for_a_write()
         except Exception as problem:  # whatever it is, this database takes nothing
             self._away_since = time.monotonic()
             log.error("The database is away; what is told is kept in the spool", extra={"problem": type(problem).__name__})
-        self._asked_at, self._is_suspect = time.monotonic(), False
+        with self._found_out:
+            self._asked_at, self._is_suspect = time.monotonic(), False
+            self._found_out.notify_all()
 
     def stop(self) -> None:
         """Look no more. What is kept stays on the disk, for whoever comes next."""

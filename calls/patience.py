@@ -1,23 +1,33 @@
 """How long this thread waits for the database to answer one question. Where a caller waits, less than elsewhere.
 
-The roof's connections to PostgreSQL ask here (`supportvoice.postgres`). SQLite answers at once but for its lock: for that a
-thread waits a second (`supportvoice.sqlite3`), or as long as `of_a_lock` says. Commands and workers, which may migrate and
-tidy up for minutes, wait as long as it takes.
+The roof's connections ask here. PostgreSQL may leave any question without an answer (`supportvoice.postgres`), or have no
+connection to spare (`supportvoice.postgresql`). SQLite answers at once but for its lock: for that a thread waits a second
+(`supportvoice.sqlite3`), or as long as `of_a_lock` says. Commands and workers, which may migrate and tidy up for minutes,
+wait as long as it takes.
+
+Who answers a caller asks many questions, and the caller's patience is one for all of them: inside `of_all` every wait takes
+from what is `left`, and when nothing is, whatever does not answer at once has failed.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ELSEWHERE_S = 2.0
 WHERE_A_CALLER_WAITS_S = 0.3
+OF_A_DOCUMENT_S = 0.4  # all waits for one that Twilio waits for: half a second with what else it takes
+
+clock: Callable[[], float] = time.monotonic
 
 
 class _Patience(threading.local):
     seconds: float | None = None
     lock_seconds: float = float("inf")
+    all_seconds: float = float("inf")
+    waits_since: float | None = None
 
 
 _of_thread = _Patience()
@@ -30,12 +40,44 @@ def serving() -> None:
 
 def seconds() -> float | None:
     """None: as long as it takes."""
-    return _of_thread.seconds
+    one, rest = _of_thread.seconds, left()
+    if one is None:
+        return None if rest == float("inf") else rest
+    return min(one, rest)
 
 
 def lock_seconds() -> float:
     """Infinite: as long as the connection's settings say."""
-    return _of_thread.lock_seconds
+    return min(_of_thread.lock_seconds, left())
+
+
+def left() -> float:
+    """For all waits from now on; infinite outside of `of_all`."""
+    since = _of_thread.waits_since
+    return max(0.0, _of_thread.all_seconds - (clock() - since if since is not None else 0.0))
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Inside, this thread does nothing but wait for the database."""
+    if _of_thread.waits_since is not None:  # a part of a longer wait
+        yield
+        return
+    _of_thread.waits_since = clock()
+    try:
+        yield
+    finally:
+        _of_thread.all_seconds, _of_thread.waits_since = left(), None
+
+
+@contextmanager
+def of_all(seconds: float) -> Iterator[None]:
+    """Inside, all waits of this thread together take so long at most."""
+    before, _of_thread.all_seconds = _of_thread.all_seconds, seconds
+    try:
+        yield
+    finally:
+        _of_thread.all_seconds = before
 
 
 @contextmanager

@@ -20,7 +20,8 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
-            return super().wait(gen, interval=interval, timeout=patience.seconds() if timeout is None else timeout)
+            with patience.waiting():
+                return super().wait(gen, interval=interval, timeout=patience.seconds() if timeout is None else timeout)
         except errors._WaitTimeout:
             if timeout is not None:
                 raise

@@ -115,6 +115,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON; PRAGMA cache_size=-512;",
     }
 else:
+    DATABASES["default"]["ENGINE"] = "supportvoice.postgresql"
     DATABASES["default"]["CONN_MAX_AGE"] = 0  # back to the pool
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # the pool would lend connections that a restart of the server cut
     DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 2)

@@ -1,7 +1,9 @@
 """What Twilio's doors say while the database is away: from the signed request, this process's memory, and marks on the disk.
 
-`or_by_heart` asks the rows first, unless the database is known to be away. One that was only busy is asked a second time:
-what is in the rows is worth more than what is known by heart. What Twilio tells meanwhile goes to the spool.
+`or_by_heart` asks the rows first, unless the database is known to be away, and waits for them no longer than a caller does
+(`patience.OF_A_DOCUMENT_S`), all statements together. One that failed sooner, and is there, is asked a second time: what is in
+the rows is worth more than what is known by heart. Whether it is away is found out meanwhile by the keeper's thread, for
+whoever knocks next. What Twilio tells meanwhile goes to the spool.
 """
 
 from __future__ import annotations
@@ -32,15 +34,16 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
         @wraps(view)
         def door(knock: Knock, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             keeper = the_keeper()
-            for _ in range(TRIES):
-                if keeper.is_away:
-                    break
-                try:
-                    with patience.of(patience.WHERE_A_CALLER_WAITS_S):
+            with patience.of_all(patience.OF_A_DOCUMENT_S):
+                for _ in range(TRIES):
+                    if keeper.is_away or not patience.left():
+                        break
+                    try:
                         by_heart.enter(knock.call_sid)
                         return view(knock, *args, **kwargs)
-                except (OperationalError, InterfaceError):
-                    keeper.ask()
+                    except (OperationalError, InterfaceError):
+                        with patience.waiting():
+                            keeper.is_found_away(within_s=patience.left())
             try:
                 return answer(knock, *args, **kwargs)
             finally:
@@ -64,6 +67,16 @@ def incoming_call(knock: Knock) -> HttpResponse:
         return down(knock, "")
     at = by_heart.started_at(knock.call_sid) or knock.at
     return twiml(spoken.connect_by_heart(knock.call_sid, answer, at=at))
+
+
+def wait(knock: Knock, epoch: int, turn: int) -> HttpResponse:
+    """Whether there is a place with the AI by now nobody knows: a person, or what the caller would rather have than wait."""
+    key = knock.get("Digits")
+    if key == spoken.CALL_ME_BACK:
+        return callback(knock, epoch)
+    if is_over(knock):
+        return twiml(twilio_http.hang_up())
+    return twiml(spoken.voicemail_by_heart(epoch)) if key == spoken.TAKE_A_MESSAGE else down(knock, "", epoch)
 
 
 def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
@@ -144,6 +157,11 @@ def recording(knock: Knock, kind: RecordingKind) -> HttpResponse:
         status, seconds = knock.get("RecordingStatus"), knock.number("RecordingDuration")
         tell(knock, endings.recording_told, sid=knock.recording_sid, kind=str(kind.value), status=status, seconds=seconds)
     return twiml(twilio_http.nothing())
+
+
+def go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
+    """A document could not be had, and nobody is left to ask after us: the next person, or the voicemail."""
+    return twiml(twilio_http.hang_up()) if is_over(knock) else down(knock, str(parts.get("target", "")))
 
 
 def down(knock: Knock, rung: str, epoch: int = 0) -> HttpResponse:

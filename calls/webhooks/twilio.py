@@ -1,8 +1,8 @@
 """Twilio's doors: the signature first, then one service call, then TwiML. They never wait for Vapi or for the broker.
 
 Every door may be knocked on twice, and out of order: each answers from the rows, so the second answer is the first one.
-When the database does not answer, every door but the fallback's answers by heart (`by_heart_doors`); when that fails too it
-says 503, and Twilio turns to the number's fallback: that of another house, or the fallback door here.
+When the database does not answer in time, every door answers by heart (`by_heart_doors`); when that fails too it says 503,
+and Twilio turns to the number's fallback: that of another house, or the fallback door here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.urls import Resolver404, resolve
 
 from bridge import live, twilio_http
 from calls import by_heart, callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
-from calls.models import CallSession, RecordingKind, Rung, Status
+from calls.models import OVER, CallSession, RecordingKind, Rung, Status
 from calls.rescue import the_life
 from calls.webhooks import by_heart_doors, spoken
 from calls.webhooks.by_heart_doors import or_by_heart, twiml
@@ -51,6 +51,7 @@ def incoming_call(knock: Knock) -> HttpResponse:
 
 
 @twilio_door
+@or_by_heart(by_heart_doors.wait)
 def wait(knock: Knock, epoch: int, turn: int) -> HttpResponse:
     """A turn in the queue is over, or the caller pressed a key in it: is there a place with the AI by now?"""
     key = knock.get("Digits")
@@ -84,7 +85,8 @@ def resume(knock: Knock, epoch: int) -> HttpResponse:
     """The stream of this epoch is over, whyever: what is next for a caller who is still there?"""
     if _end_if_over(knock) or by_heart_doors.is_done(knock, epoch):
         return twiml(twilio_http.hang_up())
-    answer = _next(knock, epoch)
+    is_over = CallSession.objects.filter(call_sid=knock.call_sid, status__in=OVER).exists()
+    answer = twiml(twilio_http.hang_up()) if is_over else _next(knock, epoch)  # a goodbye waits for nobody who writes
     publisher.task(tasks.end_sessions, knock.call_sid)
     return answer
 
@@ -134,7 +136,7 @@ def whisper(knock: Knock, target: str) -> HttpResponse:
 def fallback(knock: Knock) -> HttpResponse:
     """A document of ours could not be had, or not be read: go on from the rows, one rung lower if it was the document's fault.
 
-    Here nobody is left to ask after us, so without a database we answer from memory: with a person, or the voicemail.
+    Here nobody is left to ask after us, so whatever the database says we answer: from memory, with a person or the voicemail.
     """
     if knock.get("ParentCallSid"):  # the whisper failed: the person hears the usual words
         return twiml(twilio_http.whisper(handover.WHISPER))
@@ -142,10 +144,10 @@ def fallback(knock: Knock) -> HttpResponse:
     try:
         return _go_on(knock, door, parts)
     except DatabaseError:
-        rung = str(parts.get("target", ""))
-        return twiml(spoken.from_memory(call_sid=knock.call_sid, to_number=knock.get("To"), rung=rung, at=knock.at))
+        return by_heart_doors.go_on(knock, door, parts)
 
 
+@or_by_heart(by_heart_doors.go_on)
 def _go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
     if _end_if_over(knock):
         return twiml(twilio_http.hang_up())

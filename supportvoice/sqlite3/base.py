@@ -36,9 +36,10 @@ os.register_at_fork(after_in_child=_turns.clear)  # whose turn it was is not in 
 
 
 class PatientCursor(base.SQLiteCursorWrapper):
-    """Tries a statement again, for `patience_s`, while the database is locked. Inside a transaction it never is."""
+    """Tries a statement again, for as long as its connection's patience lasts, while the database is locked. Inside a transaction
+    it never is."""
 
-    patience_s: float
+    patience_s: Callable[[], float]
 
     def execute(self, query: str, params: Any = None) -> Any:
         return self._patiently(lambda: super(PatientCursor, self).execute(query, params))
@@ -47,16 +48,25 @@ class PatientCursor(base.SQLiteCursorWrapper):
         return self._patiently(lambda: super(PatientCursor, self).executemany(query, param_list))
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
-        until = 0.0
-        while True:
-            try:
-                return ask()
-            except sqlite3.OperationalError as problem:
-                now = time.monotonic()
-                until = until or now + self.patience_s
-                if not any(words in str(problem) for words in BUSY) or now >= until:
-                    raise
-            time.sleep(LOOK_AGAIN_S)
+        try:
+            return ask()
+        except sqlite3.OperationalError as problem:
+            if not _is_busy(problem):
+                raise
+        with patience.waiting():
+            until = time.monotonic() + self.patience_s()
+            while True:
+                is_last = time.monotonic() >= until
+                try:
+                    return ask()
+                except sqlite3.OperationalError as problem:
+                    if is_last or not _is_busy(problem):
+                        raise
+                time.sleep(LOOK_AGAIN_S)
+
+
+def _is_busy(problem: sqlite3.OperationalError) -> bool:
+    return any(words in str(problem) for words in BUSY)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -70,7 +80,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def queries_logged(self) -> bool:
         return bool(self.force_debug_cursor)
 
-    @property
     def _patience_s(self) -> float:
         return min(float(self.settings_dict["OPTIONS"].get("timeout", 5.0)), patience.lock_seconds())
 
@@ -87,8 +96,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _start_transaction_under_autocommit(self) -> None:
         turn = _turns[str(self.settings_dict["NAME"])]
         if not turn.acquire(blocking=False):
-            if not turn.acquire(timeout=self._patience_s):
-                raise OperationalError("database is locked")
+            with patience.waiting():
+                if not turn.acquire(timeout=self._patience_s()):
+                    raise OperationalError("database is locked")
             time.sleep(OTHERS_FIRST_S)
         self._my_turn = turn
         try:

@@ -182,7 +182,8 @@ def test_what_is_next_is_known_without_the_database(client: Client, why: str, sa
         by_heart.closed(call.call_sid, 0, why)
         started = time.monotonic()
         answer = knock(client, "/webhook/twilio/resume/0", form)
-        assert time.monotonic() - started < 3.0
+        assert time.monotonic() - started < 1.0
+        wait_for(lambda: the_keeper().is_away or said == "Hangup")
         started = time.monotonic()
         assert knock(client, "/webhook/twilio/resume/0", form).content == answer.content
         assert time.monotonic() - started < 0.3, "a database that is known to be away is not waited for"
@@ -315,17 +316,58 @@ def test_a_leg_that_is_over_before_its_stream_is_told_of_ends_as_the_stream_did(
 
 
 @pytest.mark.usefixtures("twilio")
-def test_a_database_that_was_busy_for_a_second_answers_the_call_itself(client: Client) -> None:
+def test_a_database_that_was_busy_for_a_moment_answers_the_call_itself(client: Client) -> None:
     a_line(number=NUMBER)
     lines.warm()
     form = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "ringing"}
-    with nobody_can_write_for(1.2):
+    with nobody_can_write_for(0.1):
         answer = knock(client, "/webhook/twilio", form)
     assert "Stream" in answer.content.decode()
     assert not the_keeper().is_away
     call = CallSession.objects.get(call_sid=SID)
     assert not call.events.filter(kind="history-spooled").exists()
     assert not list(Path(settings.SPOOL_DIR).rglob("*.call"))
+
+
+@pytest.mark.usefixtures("twilio")
+def test_one_that_is_busy_for_longer_than_a_caller_waits_is_asked_again_by_the_next_one(client: Client) -> None:
+    a_line(number=NUMBER)
+    lines.warm()
+    form = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "ringing"}
+    with nobody_can_write_for(0.7):
+        answer = knock(client, "/webhook/twilio", form)
+        assert not CallSession.objects.exists()
+    assert "Stream" in answer.content.decode()
+    assert knock(client, "/webhook/twilio", form | {"CallSid": "CA" + "c" * 32}).status_code == 200
+    wait_for(lambda: not the_keeper().holds)
+    assert set(CallSession.objects.values_list("call_sid", flat=True)) == {SID, "CA" + "c" * 32}
+
+
+@pytest.mark.usefixtures("twilio")
+def test_all_that_a_document_waits_for_is_one_wait(client: Client) -> None:
+    """Whichever door: one that asks for several things has no more time for them than one that asks for one."""
+    call = a_call(status=Status.STREAMING, to=NUMBER)
+    lines.warm()
+    form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    doors = ("", "/resume/0", "/wait/0/1", "/dial/0/tier2", "/voicemail/0", "/fallback")
+    for door in doors:
+        the_keeper().stop()
+        the_keeper.cache_clear()  # a process that has not met it yet
+        with nobody_can_write():
+            began = time.monotonic()
+            assert knock(client, f"/webhook/twilio{door}", form).status_code == 200
+            assert time.monotonic() - began < 0.9, door
+    the_keeper().adopt()
+
+
+@pytest.mark.usefixtures("twilio")
+def test_a_goodbye_that_is_written_down_waits_for_nobody_who_writes(client: Client) -> None:
+    call = a_call(status=Status.ENDED, ended_at=timezone.now(), end_reason=EndReason.AGENT_ENDED, to=NUMBER)
+    lines.warm()
+    form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    with nobody_can_write():
+        assert "Hangup" in knock(client, "/webhook/twilio/resume/0", form).content.decode()
+        assert not the_keeper().is_away, "the database was asked for a write"
 
 
 def test_what_a_stream_tells_while_the_database_is_busy_stands_in_its_place_afterwards() -> None:

@@ -1,0 +1,26 @@
+"""Django's PostgreSQL, but for how long a thread waits until the pool lends it a connection: no longer than its patience.
+
+A server that says nothing leaves every connection of the pool dead, one after the other, and the new ones unmade.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.backends.postgresql import base
+
+from calls import patience
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's own. The longest wait for a connection is the pool's `timeout`, in seconds."""
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        pool = self.pool
+        if pool is None:
+            return super().get_new_connection(conn_params)
+        self.isolation_level = base.IsolationLevel.READ_COMMITTED
+        pool.open()
+        with patience.waiting():
+            one = patience.seconds()
+            return pool.getconn(timeout=pool.timeout if one is None else min(pool.timeout, one))
