@@ -18,7 +18,6 @@ from contextlib import contextmanager
 
 ELSEWHERE_S = 2.0
 WHERE_A_CALLER_WAITS_S = 0.3
-OF_A_DOCUMENT_S = 0.4  # all waits for one that Twilio waits for: half a second with what else it takes
 
 clock: Callable[[], float] = time.monotonic
 

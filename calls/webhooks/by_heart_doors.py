@@ -1,7 +1,7 @@
 """What Twilio's doors say while the database is away: from the signed request, this process's memory, and marks on the disk.
 
 `or_by_heart` asks the rows first, unless the database is known to be away, and waits for them no longer than a caller does
-(`patience.OF_A_DOCUMENT_S`), all statements together. One that failed sooner, and is there, is asked a second time: what is in
+(`patience.WHERE_A_CALLER_WAITS_S`), all statements together. One that failed sooner, and is there, is asked a second time: what is in
 the rows is worth more than what is known by heart. Whether it is away is found out meanwhile by the keeper's thread, for
 whoever knocks next. What Twilio tells meanwhile goes to the spool.
 """
@@ -34,7 +34,7 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
         @wraps(view)
         def door(knock: Knock, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             keeper = the_keeper()
-            with patience.of_all(patience.OF_A_DOCUMENT_S):
+            with patience.of_all(patience.WHERE_A_CALLER_WAITS_S):
                 for _ in range(TRIES):
                     if keeper.is_away or not patience.left():
                         break

@@ -45,7 +45,7 @@ def a_server_that_says_nothing() -> Iterator[tuple[str, int]]:
 def ask_in_vain(connection: BaseDatabaseWrapper) -> float:
     """All questions of a document; each is asked, whatever became of the one before. Returns how long that took."""
     began = time.monotonic()
-    with patience.of_all(patience.OF_A_DOCUMENT_S):
+    with patience.of_all(patience.WHERE_A_CALLER_WAITS_S):
         for _ in range(QUESTIONS):
             with pytest.raises(OperationalError), connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
