@@ -69,6 +69,11 @@ def waiting() -> Iterator[None]:
         _of_thread.all_seconds, _of_thread.waits_since = left(), None
 
 
+def spend(seconds: float) -> None:
+    """This thread has waited so long, and not as `waiting` counts it."""
+    _of_thread.all_seconds = max(0.0, _of_thread.all_seconds - seconds)
+
+
 @contextmanager
 def of_all(seconds: float) -> Iterator[None]:
     """Inside, all waits of this thread together take so long at most."""

@@ -5,7 +5,8 @@ first. And it sleeps with its connection in its hand: Python may collect an old 
 that has the lock, which then waits for the sleeper, who waits for the lock. With the writers of thirty calls in two
 processes many waited their whole second in vain (measured). Here one thread of a process at a time begins a transaction,
 looks again every millisecond with nothing in its hand, and if others of its process had gone before it, waits for two
-first, in which another process finds the lock free.
+first, in which another process finds the lock free. Who waits for their turn loses no patience while others write: then the
+database is busy, and not away.
 
 Also, with DEBUG=1, Django keeps every statement in memory with what was stored by it, and asks SQLite once more for each
 one's text: not while calls run.
@@ -27,11 +28,42 @@ from django.db.utils import OperationalError
 from calls import patience
 
 LOOK_AGAIN_S = 0.001
+LOOK_AT_TURN_S = 0.05
 OTHERS_FIRST_S = 0.002
+LONGEST_TURN_S = 5.0  # to wait for it, however much is written meanwhile
 # The second is what is left of the first when another thread closes an old cursor of the same connection in that very moment.
 BUSY = ("locked", "not an error")
 
-_turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by database
+
+class Turn:
+    """Who of this process may write."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._written_at = float("-inf")
+        self.pass_on = self._lock.release
+
+    def is_free(self) -> bool:
+        """And then it is the caller's."""
+        return self._lock.acquire(blocking=False)
+
+    def comes(self, patience_s: Callable[[], float]) -> bool:
+        """True when it is the caller's: within their patience, which begins anew whenever somebody has written."""
+        began = time.monotonic()
+        while True:
+            now = time.monotonic()
+            in_vain_s = now - max(began, self._written_at)
+            left_s = min(patience_s() - in_vain_s, began + LONGEST_TURN_S - now)
+            is_mine = left_s > 0 and self._lock.acquire(timeout=min(left_s, LOOK_AT_TURN_S))
+            if is_mine or left_s <= 0:
+                patience.spend(time.monotonic() - max(began, self._written_at))
+                return is_mine
+
+    def written(self) -> None:
+        self._written_at = time.monotonic()
+
+
+_turns: defaultdict[str, Turn] = defaultdict(Turn)  # by database
 os.register_at_fork(after_in_child=_turns.clear)  # whose turn it was is not in this process
 
 
@@ -74,7 +106,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._my_turn: threading.Lock | None = None
+        self._my_turn: Turn | None = None
 
     @property
     def queries_logged(self) -> bool:
@@ -95,10 +127,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _start_transaction_under_autocommit(self) -> None:
         turn = _turns[str(self.settings_dict["NAME"])]
-        if not turn.acquire(blocking=False):
-            with patience.waiting():
-                if not turn.acquire(timeout=self._patience_s()):
-                    raise OperationalError("database is locked")
+        if not turn.is_free():
+            if not turn.comes(self._patience_s):
+                raise OperationalError("database is locked")
             time.sleep(OTHERS_FIRST_S)
         self._my_turn = turn
         try:
@@ -109,6 +140,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _commit(self) -> None:
         super()._commit()  # type: ignore[misc]
+        if self._my_turn is not None:
+            self._my_turn.written()
         self._pass_turn()
 
     def _rollback(self) -> None:
@@ -126,4 +159,4 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _pass_turn(self) -> None:
         turn, self._my_turn = self._my_turn, None
         if turn is not None:
-            turn.release()
+            turn.pass_on()

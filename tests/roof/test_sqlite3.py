@@ -14,6 +14,8 @@ from django.conf import settings
 from django.db import Error, OperationalError, connection, connections, transaction
 
 from agents.models import Team
+from calls import patience
+from supportvoice.sqlite3.base import Turn
 from tests.builders import at_once
 
 pytestmark = [
@@ -58,6 +60,29 @@ def test_who_waits_for_a_turn_in_vain_is_told_that_the_database_is_locked(
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 5.0)
     write("later")
     assert list(Team.objects.values_list("name", flat=True)) == ["later"]
+
+
+@pytest.mark.parametrize("others_write", [True, False])
+def test_who_waits_for_a_turn_is_patient_as_long_as_others_write(others_write: bool) -> None:
+    turn, left = Turn(), list[float]()
+
+    def wait() -> None:
+        with patience.of_all(1.0):
+            came.append(turn.comes(lambda: 0.2))
+            left.append(patience.left())
+
+    came: list[bool] = []
+    assert turn.is_free()
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    for _ in range(12):
+        waiting.join(0.05)
+        if others_write:
+            turn.written()
+    turn.pass_on()
+    waiting.join(5)
+    assert came == [others_write]
+    assert (left[0] > 0.85) is others_write, "what was waited while others wrote is not spent"
 
 
 def test_a_transaction_that_fails_or_loses_its_connection_passes_the_turn_on() -> None:
