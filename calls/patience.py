@@ -6,7 +6,8 @@ connection to spare (`supportvoice.postgresql`). SQLite answers at once but for 
 wait as long as it takes.
 
 Who answers a caller asks many questions, and the caller's patience is one for all of them: inside `of_all` every wait takes
-from what is `left`, and when nothing is, whatever does not answer at once has failed.
+from what is `left`, and when nothing is, whatever does not answer at once has failed. The turn that the threads of a process
+take at SQLite is no such wait.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ def seconds() -> float | None:
 def lock_seconds() -> float:
     """Infinite: as long as the connection's settings say."""
     return min(_of_thread.lock_seconds, left())
+
+
+def turn_seconds() -> float:
+    """As `lock_seconds`, for a turn among the threads of this process: a crowd of callers makes that long, and nobody is away."""
+    return _of_thread.lock_seconds
 
 
 def left() -> float:

@@ -80,8 +80,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def queries_logged(self) -> bool:
         return bool(self.force_debug_cursor)
 
+    @property
+    def _longest_s(self) -> float:
+        return float(self.settings_dict["OPTIONS"].get("timeout", 5.0))
+
     def _patience_s(self) -> float:
-        return min(float(self.settings_dict["OPTIONS"].get("timeout", 5.0)), patience.lock_seconds())
+        return min(self._longest_s, patience.lock_seconds())
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)
@@ -96,9 +100,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _start_transaction_under_autocommit(self) -> None:
         turn = _turns[str(self.settings_dict["NAME"])]
         if not turn.acquire(blocking=False):
-            with patience.waiting():
-                if not turn.acquire(timeout=self._patience_s()):
-                    raise OperationalError("database is locked")
+            if not turn.acquire(timeout=min(self._longest_s, patience.turn_seconds())):
+                raise OperationalError("database is locked")
             time.sleep(OTHERS_FIRST_S)
         self._my_turn = turn
         try:
