@@ -78,8 +78,9 @@ class Keeper:
                 return
             self._looks_again = True
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+                thread.start()
+                self._thread = thread  # not before: `stop` joins it
 
     def suspect(self) -> None:
         """The database did not do what it was asked in time: find out whether it is away. Returns at once."""

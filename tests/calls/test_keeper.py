@@ -368,6 +368,9 @@ def test_a_goodbye_that_is_written_down_waits_for_nobody_who_writes(client: Clie
     with nobody_can_write():
         assert "Hangup" in knock(client, "/webhook/twilio/resume/0", form).content.decode()
         assert not the_keeper().is_away, "the database was asked for a write"
+        the_keeper().suspect()
+        wait_for(lambda: the_keeper().is_away)
+        assert "Hangup" in knock(client, "/webhook/twilio/resume/0", form).content.decode()
 
 
 def test_what_a_stream_tells_while_the_database_is_busy_stands_in_its_place_afterwards() -> None:

@@ -6,11 +6,11 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
 from django.db import OperationalError
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 
 from bridge.sandbox.proxy import Weather
@@ -25,10 +25,10 @@ POOLED = {"min_size": 3, "max_size": 6, "timeout": 1.0, "connection_class": Impa
 
 
 @contextmanager
-def connected(host: str, port: int, **more: str) -> Iterator[BaseDatabaseWrapper]:
+def connected(host: str, port: int, **more: str) -> Iterator[Any]:
     """A connection as our settings make it."""
     pooled = {"ENGINE": "supportvoice.postgresql", "HOST": host, "PORT": str(port), "NAME": "calls", "CONN_HEALTH_CHECKS": True, **more}
-    connection = ConnectionHandler({"default": {**pooled, "OPTIONS": {"connect_timeout": 2, "pool": POOLED}}})["default"]
+    connection: Any = ConnectionHandler({"default": {**pooled, "OPTIONS": {"connect_timeout": 2, "pool": POOLED}}})["default"]
     try:
         yield connection
     finally:
@@ -42,7 +42,7 @@ def a_server_that_says_nothing() -> Iterator[tuple[str, int]]:
         yield "127.0.0.1", server.getsockname()[1]
 
 
-def ask_in_vain(connection: BaseDatabaseWrapper) -> float:
+def ask_in_vain(connection: Any) -> float:
     """All questions of a document; each is asked, whatever became of the one before. Returns how long that took."""
     began = time.monotonic()
     with patience.of_all(patience.WHERE_A_CALLER_WAITS_S):
