@@ -7,7 +7,7 @@ wait as long as it takes.
 
 Who answers a caller asks many questions, and the caller's patience is one for all of them: inside `of_all` every wait takes
 from what is `left`, and when nothing is, whatever does not answer at once has failed. While others write, waiting for one's
-turn to is no such wait: a crowd of callers makes that long, and nothing is away.
+turn is no such wait: a crowd of callers makes that long, and nothing is away.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ def session_live(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime
         )
         if not won:
             return False
-        early = InboxMessage.objects.filter(vapi_call_id=vapi_call.id, call=None)
-        early.filter(body__call__name__in=("", f"{mine.call.call_sid}.{mine.n}")).update(call=mine.call)
+        of_nobody_else = Q(body__call__name=None) | Q(body__call__name__in=("", f"{mine.call.call_sid}.{mine.n}"))
+        InboxMessage.objects.filter(of_nobody_else, vapi_call_id=vapi_call.id, call=None).update(call=mine.call)
         detail = {"n": mine.n, "by": mine.claimed_by, "ms": _ms_between(mine.asked_at, at)}
         record_events(call_sid=mine.call.call_sid, events=[NewEvent("vapi-session-live", Source.SYSTEM, at, detail)])
         transaction.on_commit(partial(publisher.tell, mine.call.call_sid, live.SESSION))

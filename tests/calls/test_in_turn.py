@@ -60,16 +60,18 @@ def test_after_the_clock_has_jumped_the_scheduled_sweep_holds_no_silence_against
     assert CallSession.objects.get().end_reason == EndReason.TTL
 
 
-@pytest.mark.parametrize("sweep", [tasks.sweep, partial(in_turn.sweep_if_nobody_does, now=NOW)], ids=["a worker's", "a serving process's"])
-def test_no_silence_is_held_against_a_call_whose_signs_of_life_wait_in_a_spool_of_this_machine(sweep: Callable[[], object]) -> None:
-    a_call(status=Status.STREAMING, last_seen_at=NOW - timedelta(hours=2)).vapi_sessions.all().delete()
-    in_turn.began(now=NOW - timedelta(seconds=76))
+@pytest.mark.parametrize("is_workers", [True, False], ids=["a worker's", "a serving process's"])
+def test_no_silence_is_held_against_a_call_whose_signs_of_life_wait_in_a_spool_of_this_machine(is_workers: bool) -> None:
+    now = timezone.now()
+    sweep: Callable[[], object] = tasks.sweep if is_workers else partial(in_turn.sweep_if_nobody_does, now=now)
+    a_call(status=Status.STREAMING, last_seen_at=now - timedelta(hours=2)).vapi_sessions.all().delete()
+    in_turn.began(now=now - timedelta(seconds=76))
     kept = Spool(Path(settings.SPOOL_DIR))
     kept.append([{"kind": "alive"}])
     sweep()
     assert not CallSession.objects.filter(ended_at__isnull=False).exists()
     kept.was_read(kept.unread())
-    in_turn.began(now=NOW - timedelta(seconds=76))
+    in_turn.began(now=now - timedelta(seconds=76))
     sweep()
     assert CallSession.objects.get().end_reason == EndReason.TTL
 
