@@ -98,7 +98,7 @@ def session_live(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime
         )
         if not won:
             return False
-        of_nobody_else = Q(body__call__name=None) | Q(body__call__name__in=("", f"{mine.call.call_sid}.{mine.n}"))
+        of_nobody_else = Q(body__call__name__isnull=True) | Q(body__call__name__in=("", f"{mine.call.call_sid}.{mine.n}"))
         InboxMessage.objects.filter(of_nobody_else, vapi_call_id=vapi_call.id, call=None).update(call=mine.call)
         detail = {"n": mine.n, "by": mine.claimed_by, "ms": _ms_between(mine.asked_at, at)}
         record_events(call_sid=mine.call.call_sid, events=[NewEvent("vapi-session-live", Source.SYSTEM, at, detail)])

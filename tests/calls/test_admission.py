@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connections
 from django.db.models import QuerySet
 from django.test import Client
 from django.utils import timezone
@@ -18,7 +18,7 @@ from agents import lines
 from bridge import stream_token
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.ports import Closing
-from calls import admission, breaker, ladder, queueing, services, sessions, sweep
+from calls import admission, breaker, ladder, patience, queueing, services, sessions, sweep
 from calls.models import CallbackRequest, CallSession, EndReason, Outcome, Status, VapiSession
 from calls.queue_rows import AgentPlace, LineLimit, Waiting
 from tests.builders import FakeVapi, a_call, at_once, call_sid, session_of
@@ -327,8 +327,11 @@ def test_a_turn_that_twilio_could_not_read_leads_to_a_person_and_not_into_the_qu
 # -- how many --------------------------------------------------------------------------------------------------------------
 
 
-def test_fifty_callers_at_once_get_the_one_free_place_once(client: Client) -> None:
-    """A database that is busy with the others' calls is not away: who is answered by heart gets an agent as if there were places."""
+def test_fifty_callers_at_once_get_the_one_free_place_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom the database lets wait too long is answered by heart, and gets an agent as if there were places: not here."""
+    if "timeout" in connections.settings["default"]["OPTIONS"]:
+        monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "timeout", 60.0)
+    monkeypatch.setattr(patience, "WHERE_A_CALLER_WAITS_S", 60.0)
     doors.a_line()
     answers = at_once([partial(ring_until_answered, f"CA{number:032d}") for number in range(50)])
     assert answers.count(["Say", "Connect", "Redirect"]) + answers.count(["Gather", "Redirect"]) == 50
