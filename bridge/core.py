@@ -10,7 +10,7 @@ said and heard of a turn `AgentTurn` knows, what the agent owes `DeadAir`. Here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge import vapi_messages as vapi
@@ -40,7 +40,7 @@ class BridgeCore:
         self._clips = {**clips, "tone": TONE}
         self._figures = Figures()
         self._voice = AgentVoice()
-        self._caller = CallerVoice(rules, self._figures)
+        self._caller = CallerVoice(rules, self._figures, now)
         self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
         self._dead_air = DeadAir(rules)
@@ -65,15 +65,12 @@ class BridgeCore:
 
     def caller_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Relayed as it comes; kept, bounded, until the agent is there."""
-        self._pulse.heard_at = now
         return self._caller.add(ulaw, now)
 
-    def relays_caller(self, n_bytes: int, now: float) -> bool:
+    @property
+    def relays_caller(self) -> Callable[[int, float], bool]:
         """`caller_audio` for so much sound, without a list: True when all there is to do is to hand it on. Else nothing is done."""
-        if not self._caller.relays(n_bytes, now):
-            return False
-        self._pulse.heard_at = now
-        return True
+        return self._caller.relays
 
     def relays_agent(self, ulaw: bytes, now: float) -> bytes | None:
         """`agent_audio` without a list: what to play now, when that is all there is to do. None: nothing was done, all of it is to do.
@@ -196,7 +193,7 @@ class BridgeCore:
 
     def key_pressed(self, key: str, now: float) -> list[Action]:
         """A key of the caller's telephone; which one it was is the keypad's secret."""
-        self._pulse.heard_at = now
+        self._pulse.heard(now)
         return self._keypad.pressed(key, now, is_leaving=self._is_leaving)
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
@@ -346,6 +343,7 @@ class BridgeCore:
         if self._keypad.at <= now:
             out += self._keypad.tick(now)
         if self._pulse.at <= now:
+            self._pulse.heard(self._caller.heard_at)
             for said in self._pulse.check(now, self._voice.mark_due()):
                 if isinstance(said, Leave):
                     return self.stream_lost(said.why, now, raw=said.raw)

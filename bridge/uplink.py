@@ -7,36 +7,38 @@ Pure: `now` is seconds of a monotonic clock.
 from __future__ import annotations
 
 from bridge.actions import Action, ToAgent
-from bridge.audio import BYTES_PER_S, FRAME_S, SILENT_FRAME
+from bridge.audio import BYTES_PER_S, FRAME_BYTES, FRAME_S, SILENT_FRAME
 from bridge.dead_air import NEVER
 from bridge.figures import Figures
 from bridge.rules import Rules
 
 
 class CallerVoice:
-    """`fill_at` is when `fill` wants to be called; never while no agent listens."""
+    """`fill_at` is when `fill` wants to be called; never while no agent listens. `heard_at`: when there was sound last."""
 
-    def __init__(self, rules: Rules, figures: Figures) -> None:
+    __slots__ = ("_backlog", "_figures", "_fill_gap_after", "_rules", "fill_at", "heard_at")
+
+    def __init__(self, rules: Rules, figures: Figures, now: float) -> None:
         self._rules, self._figures = rules, figures
         self._fill_gap_after = rules.fill_gap_after
         self._backlog = bytearray()
-        self.fill_at = NEVER
+        self.fill_at, self.heard_at = NEVER, now
 
     def relays(self, n_bytes: int, now: float) -> bool:
         """True, and counted, when so much sound goes to the agent as it is."""
         if self.fill_at == NEVER:
             return False
-        figures = self._figures
-        figures.relayed_bytes += n_bytes
-        figures.relayed_frames += 1
-        self.fill_at = now + self._fill_gap_after
+        self._figures.relayed_frames += 1
+        if n_bytes != FRAME_BYTES:
+            self._figures.relayed_odd_bytes += n_bytes - FRAME_BYTES
+        self.heard_at, self.fill_at = now, now + self._fill_gap_after
         return True
 
     def add(self, ulaw: bytes, now: float) -> list[Action]:
         """Before the agent is there the newest 5 s are kept, the oldest dropped and counted."""
         if self.relays(len(ulaw), now):
             return [ToAgent(ulaw)]
-        figures = self._figures
+        self.heard_at, figures = now, self._figures
         figures.uplink_bytes += len(ulaw)
         figures.uplink_frames += 1
         self._backlog += ulaw
