@@ -278,7 +278,9 @@ class MediaStreamConsumer(AsyncConsumer):
             return None
         match event:
             case twilio_media.Mark(name):
-                self._do(self._core.mark_returned(name, now))
+                actions = self._core.mark_returned(name, now)
+                if actions or self._outbox.is_waiting or self._stuck.is_looking or self._core.after_mark < self._sleeper.at:
+                    self._do(actions)
             case twilio_media.Stop():
                 self._do(self._core.caller_left(now))
             case twilio_media.Dtmf(digit):
@@ -380,9 +382,13 @@ class MediaStreamConsumer(AsyncConsumer):
             self._look_after_outbox()
         self._sleep()
 
-    def _play(self, ulaw: bytes) -> None:
-        """`_do` for sound of the agent's. The deadlines it moves are seconds away: whatever happens next looks at them."""
-        self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
+    def _play(self, sound: bytes, mark: str, behind: bytes) -> None:
+        """`_do` for sound of the agent's. The deadlines it moves are seconds away: the next tick, which is not, looks at them."""
+        self._outbox.put(twilio_media.media(self._stream_sid, sound), sound=len(sound))
+        if mark:
+            self._outbox.put(twilio_media.mark(self._stream_sid, mark))
+        if behind:
+            self._outbox.put(twilio_media.media(self._stream_sid, behind), sound=len(behind))
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
 

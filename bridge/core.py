@@ -28,8 +28,10 @@ from bridge.pulse import PROBE, Pulse
 from bridge.rules import Rules
 from bridge.tone import TONE
 from bridge.uplink import CallerVoice
-from bridge.voice import AgentVoice
+from bridge.voice import AgentVoice, Relayed
 from bridge.way_out import WayOut
+
+SPEAKING = Turn.SPEAKING
 
 
 class BridgeCore:
@@ -72,13 +74,13 @@ class BridgeCore:
         """`caller_audio` for so much sound, without a list: True when all there is to do is to hand it on. Else nothing is done."""
         return self._caller.relays
 
-    def relays_agent(self, ulaw: bytes, now: float) -> bytes | None:
+    def relays_agent(self, ulaw: bytes, now: float) -> Relayed | None:
         """`agent_audio` without a list: what to play now, when that is all there is to do. None: nothing was done, all of it is to do.
 
         In the middle of a turn, with nothing on the agenda: nobody interrupts, leaves, or waits for an agent.
         """
         said, voice = self._said, self._voice
-        if self._agenda.at != NEVER or self._barge_in.turn is not Turn.SPEAKING or self._way_out.leave is not None:
+        if self._agenda.at != NEVER or self._barge_in.turn is not SPEAKING or self._way_out.leave is not None:
             return None
         if not said.bytes or self._dismissed:
             return None
@@ -89,7 +91,8 @@ class BridgeCore:
         figures.downlink_bytes += len(ulaw)
         figures.downlink_frames += 1
         self._agent_audio_at = now
-        said.sound(len(ulaw))
+        said.bytes += len(ulaw)
+        said.is_over = False
         self._dead_air.agent_sound(voice.heard_at(now))
         return sound
 
@@ -326,6 +329,11 @@ class BridgeCore:
     def gap(self) -> CallerVoice:
         """Whose `fill_at` is one of the deadlines, put off by each of the caller's frames."""
         return self._caller
+
+    @property
+    def after_mark(self) -> float:
+        """The first of the deadlines that a mark may put forward, if it does nothing else."""
+        return min(self._pulse.at, self._agenda.at)
 
     def next_but_gap(self) -> float:
         """The deadlines but that one."""
