@@ -23,6 +23,7 @@ from bridge.outbox import Outbox
 from bridge.parked import LeftOff
 from bridge.parking import Over, Parking, Spot
 from bridge.ports import Admission, Conversation, Conversations, Ledger, LedgerAway, Link, LinkClosed
+from bridge.voice import NOTHING_YET
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class AgentLeg:
         core: BridgeCore,
         outbox: Outbox,
         do: Callable[[Sequence[Action]], None],
-        play: Callable[[bytes], None],
+        play: Callable[[bytes, str, bytes], None],
         clock: Callable[[], float],
     ) -> None:
         self._ref, self._wideband = admission.ref, admission.wideband
@@ -195,8 +196,8 @@ class AgentLeg:
             sound = self._core.relays_agent(message, now)
             if sound is None:
                 self._do(self._core.agent_audio(message, now))
-            elif sound:
-                self._play(sound)
+            elif sound is not NOTHING_YET:
+                self._play(*sound)
         else:
             self._hear_words(message, self._clock())
         return not self._outbox.full

@@ -111,6 +111,7 @@ class MediaStreamConsumer(AsyncConsumer):
             time_is_up=admission.time_is_up,
         )
         self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
+        self._relays_caller = self._core.relays_caller
         self._sleeper = wakeups.Sleeper(self._core.gap, self._tick)
         self._agent = AgentLeg(
             admission,
@@ -173,7 +174,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._sleeper.at = self._core.next_but_gap()
         self._wakeups.add(self._sleeper)
         if wire is not None:
-            wire.listen(self._hear)
+            wire.listen(self._hear, first=self._takes)
         duties = [self._listen_to_caller(), self._agent.talk(), self._obey(), self._hear_hints(), self._beat(), self._outbox.deliver(send)]
         tasks = [asyncio.create_task(duty) for duty in duties]
         try:
@@ -236,23 +237,31 @@ class MediaStreamConsumer(AsyncConsumer):
                 why = "drained" if message.get("code") in OUR_OWN_END else "stream-lost"
                 self._do(self._core.stream_lost(why, self._clock()))
                 return
-            self._hear(message.get("text") or "")
+            text = message.get("text") or ""
+            if not self._takes(text.encode()):
+                self._hear(text)
+
+    def _takes(self, message: bytes) -> bool:
+        """Nearly every one: sound that comes in time. Nearly all of that is handed on, and nothing else changes."""
+        sound = self._sound_of(message)
+        if sound is None or self._left.done():
+            return False
+        now = self._clock()
+        if not self._sound_in_time(now):
+            return False
+        link = self._agent.link
+        if link is not None and not self._outbox.is_waiting and self._relays_caller(len(sound), now):
+            link.send_audio(sound)
+        else:
+            self._do(self._core.caller_audio(sound, now))
+        return True
 
     def _hear(self, text: str) -> None:
+        """Any other one."""
         if self._left.done():
             return
         try:
-            sound = self._sound_of(text)
-            if sound is None:
-                self._on_twilio(text)
-                return
-            now = self._clock()
-            if not self._sound_in_time(now):
-                self._twilio.bad("flood", now)
-            elif (link := self._agent.link) is not None and not self._outbox.is_waiting and self._core.relays_caller(len(sound), now):
-                link.send_audio(sound)  # nearly all of it is handed on, and nothing else changes
-            else:
-                self._do(self._core.caller_audio(sound, now))
+            self._on_twilio(text)
         except OutOfPatience:
             self._do(self._core.stream_lost("stream-lost", self._clock(), raw="bad stream messages"))
 
@@ -269,7 +278,9 @@ class MediaStreamConsumer(AsyncConsumer):
             return None
         match event:
             case twilio_media.Mark(name):
-                self._do(self._core.mark_returned(name, now))
+                actions = self._core.mark_returned(name, now)
+                if actions or self._outbox.is_waiting or self._stuck.is_looking or self._core.after_mark < self._sleeper.at:
+                    self._do(actions)
             case twilio_media.Stop():
                 self._do(self._core.caller_left(now))
             case twilio_media.Dtmf(digit):
@@ -371,9 +382,13 @@ class MediaStreamConsumer(AsyncConsumer):
             self._look_after_outbox()
         self._sleep()
 
-    def _play(self, ulaw: bytes) -> None:
-        """`_do` for sound of the agent's. The deadlines it moves are seconds away: whatever happens next looks at them."""
-        self._outbox.put(twilio_media.media(self._stream_sid, ulaw), sound=len(ulaw))
+    def _play(self, sound: bytes, mark: str, behind: bytes) -> None:
+        """`_do` for sound of the agent's. The deadlines it moves are seconds away: the next tick, which is not, looks at them."""
+        self._outbox.put(twilio_media.media(self._stream_sid, sound), sound=len(sound))
+        if mark:
+            self._outbox.put(twilio_media.mark(self._stream_sid, mark))
+        if behind:
+            self._outbox.put(twilio_media.media(self._stream_sid, behind), sound=len(behind))
         if self._outbox.is_waiting or self._stuck.is_looking:
             self._look_after_outbox()
 

@@ -10,7 +10,7 @@ said and heard of a turn `AgentTurn` knows, what the agent owes `DeadAir`. Here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge import vapi_messages as vapi
@@ -29,8 +29,10 @@ from bridge.pulse import PROBE, Pulse
 from bridge.rules import Rules
 from bridge.tone import TONE
 from bridge.uplink import CallerVoice
-from bridge.voice import AgentVoice
+from bridge.voice import AgentVoice, Relayed
 from bridge.way_out import WayOut
+
+SPEAKING = Turn.SPEAKING
 
 
 class BridgeCore:
@@ -42,7 +44,7 @@ class BridgeCore:
         self._figures = Figures()
         lateness = Lateness()
         self._voice = AgentVoice(lateness)
-        self._caller = CallerVoice(rules, self._figures, lateness)
+        self._caller = CallerVoice(rules, self._figures, lateness, now)
         self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
         self._dead_air = DeadAir(rules)
@@ -67,23 +69,20 @@ class BridgeCore:
 
     def caller_audio(self, ulaw: bytes, now: float) -> list[Action]:
         """Relayed as it comes; kept, bounded, until the agent is there."""
-        self._pulse.heard_at = now
         return self._caller.add(ulaw, now)
 
-    def relays_caller(self, n_bytes: int, now: float) -> bool:
+    @property
+    def relays_caller(self) -> Callable[[int, float], bool]:
         """`caller_audio` for so much sound, without a list: True when all there is to do is to hand it on. Else nothing is done."""
-        if not self._caller.relays(n_bytes, now):
-            return False
-        self._pulse.heard_at = now
-        return True
+        return self._caller.relays
 
-    def relays_agent(self, ulaw: bytes, now: float) -> bytes | None:
+    def relays_agent(self, ulaw: bytes, now: float) -> Relayed | None:
         """`agent_audio` without a list: what to play now, when that is all there is to do. None: nothing was done, all of it is to do.
 
         In the middle of a turn, with nothing on the agenda: nobody interrupts, leaves, or waits for an agent.
         """
         said, voice = self._said, self._voice
-        if self._agenda.at != NEVER or self._barge_in.turn is not Turn.SPEAKING or self._way_out.leave is not None:
+        if self._agenda.at != NEVER or self._barge_in.turn is not SPEAKING or self._way_out.leave is not None:
             return None
         if not said.bytes or self._dismissed:
             return None
@@ -94,7 +93,8 @@ class BridgeCore:
         figures.downlink_bytes += len(ulaw)
         figures.downlink_frames += 1
         self._agent_audio_at = now
-        said.sound(len(ulaw))
+        said.bytes += len(ulaw)
+        said.is_over = False
         self._dead_air.agent_sound(voice.heard_at(now))
         return sound
 
@@ -199,7 +199,7 @@ class BridgeCore:
 
     def key_pressed(self, key: str, now: float) -> list[Action]:
         """A key of the caller's telephone; which one it was is the keypad's secret."""
-        self._pulse.heard_at = now
+        self._pulse.heard(now)
         return self._keypad.pressed(key, now, is_leaving=self._is_leaving)
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
@@ -333,6 +333,11 @@ class BridgeCore:
         """Whose `fill_at` is one of the deadlines, put off by each of the caller's frames."""
         return self._caller
 
+    @property
+    def after_mark(self) -> float:
+        """The first of the deadlines that a mark may put forward, if it does nothing else."""
+        return min(self._pulse.at, self._agenda.at)
+
     def next_but_gap(self) -> float:
         """The deadlines but that one."""
         first = min(self._agenda.at, self._pulse.at, self._dead_air.at, self._said.at, self._longest.at, self._keypad.at)
@@ -349,6 +354,7 @@ class BridgeCore:
         if self._keypad.at <= now:
             out += self._keypad.tick(now)
         if self._pulse.at <= now:
+            self._pulse.heard(self._caller.heard_at)
             for said in self._pulse.check(now, self._voice.mark_due()):
                 if isinstance(said, Leave):
                     return self.stream_lost(said.why, now, raw=said.raw)

@@ -14,26 +14,26 @@ from collections.abc import Callable
 
 NUMBER = "(?:0|[1-9][0-9]{0,14})"
 BEGIN = re.compile(
-    rf'\{{"event":"media","sequenceNumber":"{NUMBER}","media":\{{"track":"inbound","chunk":"{NUMBER}","timestamp":"{NUMBER}","payload":"'
+    rf'\{{"event":"media","sequenceNumber":"{NUMBER}","media":\{{"track":"inbound","chunk":"{NUMBER}","timestamp":"{NUMBER}","payload":"'.encode()
 ).match
-LONGEST = 2000  # characters: over a second of sound
+LONGEST = 2000  # bytes: over a second of sound
 
 
-def express(stream_sid: str) -> Callable[[str], bytes | None]:
-    """What reads a message of this stream: its sound, or None when `twilio_media.read` has to be asked."""
-    end = f'"}},"streamSid":"{stream_sid}"}}'
+def express(stream_sid: str) -> Callable[[bytes], bytes | None]:
+    """What reads a message of this stream, as it came: its sound, or None when `twilio_media.read` has to be asked."""
+    end = f'"}},"streamSid":"{stream_sid}"}}'.encode()
     behind = len(end)
 
-    def sound_of(text: str) -> bytes | None:
-        begin = BEGIN(text)
-        if begin is None or not text.endswith(end):
+    def sound_of(message: bytes) -> bytes | None:
+        begin = BEGIN(message)
+        if begin is None or not message.endswith(end):
             return None
-        first, last = begin.end(), len(text) - behind
+        first, last = begin.end(), len(message) - behind
         if not first < last < LONGEST:
             return None
         try:
-            return a2b_base64(text[first:last], strict_mode=True)
-        except (Base64Error, ValueError):
+            return a2b_base64(message[first:last], strict_mode=True)
+        except Base64Error:
             return None
 
     return sound_of

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.audio import FRAME_BYTES
 from bridge.voice import AgentVoice
 
 MOST = "_most"  # ends the names of those that are not sums
@@ -19,8 +20,8 @@ class Figures:
     interruptions: int = 0
     time_to_silence_ms: list[int] = field(default_factory=list)
     turn_latency_ms: list[int] = field(default_factory=list)
-    relayed_bytes: int = 0  # came from the caller and went to the agent in the same moment; the rest of both is counted apart
-    relayed_frames: int = 0
+    relayed_frames: int = 0  # came from the caller and went to the agent in the same moment; the rest of both is counted apart
+    relayed_odd_bytes: int = 0  # what they were longer than 20 ms each
     uplink_bytes: int = 0
     uplink_frames: int = 0
     uplink_dropped: int = 0
@@ -38,6 +39,10 @@ class Figures:
     keys: int = 0
     stuck: int = 0  # times that sound waited and nothing was sent
     dead_air: int = 0  # times that the caller was asked for patience
+
+    @property
+    def relayed_bytes(self) -> int:
+        return self.relayed_frames * FRAME_BYTES + self.relayed_odd_bytes
 
     def as_metrics(self, voice: AgentVoice) -> dict[str, Any]:
         """As CallMetrics names them; `audio` is flat, so that the streams of a call can be added up (`together`).

@@ -62,17 +62,19 @@ class Manners:
 
 
 class _Bucket:
+    """`_full_at`: when there will be room for a whole burst again."""
+
+    __slots__ = ("_each", "_full_at", "_longest")
+
     def __init__(self, per_s: float, burst: float) -> None:
-        self._per_s, self._burst = per_s, burst
-        self._room, self._at = burst, 0.0
+        self._each, self._longest = 1 / per_s, (burst - 0.999) / per_s
+        self._full_at = 0.0
 
     def take(self, now: float) -> bool:
-        room = self._room + (now - self._at) * self._per_s
-        if room > self._burst:
-            room = self._burst
-        self._at = now
-        if room < 1:
-            self._room = room
+        full_at = self._full_at
+        if full_at < now:
+            full_at = now
+        elif full_at - now > self._longest:
             return False
-        self._room = room - 1
+        self._full_at = full_at + self._each
         return True

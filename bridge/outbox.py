@@ -36,13 +36,10 @@ class Outbox:
         self._room = asyncio.Event()
         self._room.set()
         self.waiting = 0  # characters
+        self.full = False
         self.sent = 0  # messages that have left
         self.overtaken_bytes = self.overtaken_frames = 0  # of sound
         self.held_bytes = self.held_most = 0  # of sound that waits, and how much ever did
-
-    @property
-    def full(self) -> bool:
-        return self.waiting > FULL
 
     @property
     def over(self) -> bool:
@@ -56,11 +53,12 @@ class Outbox:
         self.is_waiting = True
         self._queue.append((text, sound))
         self.waiting += len(text)
+        self.full = self.waiting > FULL
         self.held_bytes += sound
         self.held_most = max(self.held_most, self.held_bytes)
         self._empty.clear()
         self._news.set()
-        if self.waiting > FULL:
+        if self.full:
             self._room.clear()
 
     def put_clear(self, text: str) -> None:
@@ -68,7 +66,7 @@ class Outbox:
         self.overtaken_frames += sum(sound > 0 for _, sound in self._queue)
         self._queue.clear()
         self.is_waiting = self._sending
-        self.waiting = self.held_bytes = 0
+        self.waiting, self.held_bytes, self.full = 0, 0, False
         self._room.set()
         self.put(text)
 
@@ -87,6 +85,7 @@ class Outbox:
             while self._queue:
                 text, sound = self._queue.popleft()
                 self.waiting -= len(text)
+                self.full = self.waiting > FULL
                 self.held_bytes -= sound
                 if self.waiting < FULL // 2:
                     self._room.set()
@@ -98,7 +97,7 @@ class Outbox:
                 except Exception:  # every server has its own class for "the peer is gone"
                     log.info("Twilio's socket is gone")
                     self._queue.clear()
-                    self.waiting = self.held_bytes = 0
+                    self.waiting, self.held_bytes, self.full = 0, 0, False
                     self._empty.set()
                     self._room.set()
                     return

@@ -195,10 +195,10 @@ class Wire(Protocol):
     The ASGI side goes on: it tells of the end, and sends whenever `write` cannot.
     """
 
-    def listen(self, on_text: Callable[[str], None]) -> None:
+    def listen(self, on_text: Callable[[str], None], *, first: Callable[[bytes], bool]) -> None:
         """Call this with every message from now on, those first that nobody has read; binary ones are empty texts.
 
-        It must not raise: that closes the socket.
+        A message that `first` takes, as it came, is no further looked at. Neither must raise: that closes the socket.
         """
 
     def write(self, text: str) -> bool:

@@ -25,7 +25,7 @@ NEVER = float("inf")
 
 
 class Pulse:
-    """`at` is when `check` wants to be called. Every message of Twilio's sets `heard_at`, every mark is `answered`."""
+    """`at` is when `check` wants to be called. Every message of Twilio's is `heard`, by then; every mark is `answered`."""
 
     def __init__(self, rules: Rules, now: float) -> None:
         self._rules = rules
@@ -34,12 +34,15 @@ class Pulse:
         self._answered_at = now
         self._answers = False
         self._is_doubted = False
-        self.heard_at = now
+        self._heard_at = now
         self.at = now + rules.probe_after
+
+    def heard(self, at: float) -> None:
+        self._heard_at = max(self._heard_at, at)
 
     def answered(self, now: float) -> None:
         """A mark came back, and they come in their order."""
-        self.heard_at = self._answered_at = now
+        self._heard_at = self._answered_at = now
         self._answers, self._unanswered_since = True, None
         self.at = min(self.at, now + self._rules.idle_probe_after)
 
@@ -74,14 +77,14 @@ class Pulse:
 
     def _lost_at(self) -> float:
         """When nothing will have come for too long, also since something was asked."""
-        if self._probed_at is None or self.heard_at >= self._probed_at:
+        if self._probed_at is None or self._heard_at >= self._probed_at:
             return NEVER
-        return max(self._probed_at, self.heard_at + self._rules.probe_after) + self._rules.probe_within
+        return max(self._probed_at, self._heard_at + self._rules.probe_after) + self._rules.probe_within
 
     def _probe_at(self, due: float | None) -> float:
         """The sum that `at` is: a difference may round the other way, for ever."""
-        if self._probed_at is not None and self.heard_at < self._probed_at:
+        if self._probed_at is not None and self._heard_at < self._probed_at:
             return NEVER
         if due is None and self._answers:
             return self._answered_at + self._rules.idle_probe_after
-        return self.heard_at + self._rules.probe_after
+        return self._heard_at + self._rules.probe_after

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 
 class Stuck:
-    """Told of a queue now and then: whether anything waits in it, and how much has left it so far."""
+    """Told of a queue now and then: whether anything waits in it, and how much has left it so far.
+
+    `is_looking`: something waited when it looked last.
+    """
 
     def __init__(self, after: float) -> None:
         self._after = after
         self._left = 0
         self._since: float | None = None
-
-    @property
-    def is_looking(self) -> bool:
-        """At something that waited when it looked last."""
-        return self._since is not None
+        self.is_looking = False
 
     def look(self, now: float, *, waits: bool, left: int) -> int:
         """The ms for which nothing has left, when that is too long; 0 otherwise, and when it was said before."""
+        self.is_looking = waits
         if not waits or left != self._left:
             self._left, self._since = left, now if waits else None
             return 0

@@ -91,26 +91,36 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         self._heard_out: asyncio.Future[None]  # while somebody listens
         self._reading = True
         self._closed: int | None = None
+        self._takes_sound = False  # open, and not too much waits
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._parts_are_text = False
         self._transport: picows.WSTransport | None = None
         self._send: Callable[[picows.WSMsgType, bytes], None]
-        self._unsent: Callable[[], int]
 
     # -- picows calls these ------------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self._transport, self._send = transport, transport.send
-        self._unsent = transport.underlying_transport.get_write_buffer_size
+        self._transport, self._send, self._takes_sound = transport, transport.send, True
+        transport.underlying_transport.set_write_buffer_limits(high=self._unsent_limit, low=self._unsent_limit)
+
+    def pause_writing(self) -> None:
+        self._takes_sound = False
+
+    def resume_writing(self) -> None:
+        self._takes_sound = self._closed is None
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         kind = frame.msg_type
         if kind is BINARY and frame.fin and 0 < frame.payload_size <= self._sound_limit and not self._parts:  # nearly every one
-            self._put(frame.get_payload_as_bytes())
+            on_message = self._on_message
+            if on_message is not None:
+                self._tell(on_message, frame.get_payload_as_bytes())
+            else:
+                self._keep(frame.get_payload_as_bytes())
             return
         if kind is CLOSE:
-            self._closed = int(frame.get_close_code())
+            self._closed, self._takes_sound = int(frame.get_close_code()), False
             transport.send_close(self._closed if self._closed >= 1000 else 1000)
             transport.disconnect()
             return
@@ -121,12 +131,14 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         self._add_part(frame)
         if len(self._parts) > FRAGMENT_LIMIT:
             transport.disconnect(graceful=False)
+        elif frame.fin and self._on_message is not None:
+            self._tell(self._on_message, self._whole())
         elif frame.fin:
-            self._put(self._whole())
+            self._keep(self._whole())
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         if self._closed is None:
-            self._closed = CLOSED_ABNORMALLY
+            self._closed, self._takes_sound = CLOSED_ABNORMALLY, False
         if self._on_message is not None:
             self._on_message = None
             self._heard_out.set_exception(LinkClosed(self._closed))
@@ -134,13 +146,11 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
     # -- the bridge calls these --------------------------------------------------------------------------------------
 
     def send_audio(self, ulaw: bytes) -> None:
-        if self._transport is None or self._closed is not None:
-            return
-        if self._unsent() > self._unsent_limit:
+        if self._takes_sound:
+            self._send(BINARY, ulaw)
+        elif self._transport is not None and self._closed is None:
             self.dropped_bytes += len(ulaw)
             self.dropped_frames += 1
-            return
-        self._send(BINARY, ulaw)
 
     def send_control(self, message: Mapping[str, Any]) -> None:
         if self._transport is not None and self._closed is None:
@@ -197,11 +207,8 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         except UnicodeDecodeError:
             return Garbage("not-text")
 
-    def _put(self, message: bytes | str | Garbage) -> None:
-        """To the one who listens; else it waits, and beyond a limit so does the network."""
-        if self._on_message is not None:
-            self._tell(self._on_message, message)
-            return
+    def _keep(self, message: bytes | str | Garbage) -> None:
+        """Until somebody listens; beyond a limit the network waits too."""
         self._inbox.append(message)
         if not isinstance(message, Garbage):
             self._unread_bytes += len(message)

@@ -41,6 +41,9 @@ class FlushCaller:
 
 
 Playing = ToCaller | MarkCaller
+Relayed = tuple[bytes, str, bytes]  # sound, and if there is a mark: its name and the sound behind it
+
+NOTHING_YET: Relayed = (b"", "", b"")
 
 TAIL_LIMIT = 2 * BYTES_PER_S
 PACE_STEP_S = 3 * FRAME_S  # frames that wait are sent three at a time: fewer wake-ups, same sound
@@ -111,7 +114,8 @@ class AgentVoice:
 
     def heard_at(self, now: float) -> float:
         """When all that is here and at Twilio will have been heard."""
-        return max(now, self._ear_at) + seconds(len(self._held))
+        ear_at = self._ear_at
+        return (now if now > ear_at else ear_at) + len(self._held) / BYTES_PER_S
 
     def last_given_up_at(self, *, grace_s: float = 1.0) -> float:
         return self._ear_at + seconds(len(self._held)) + grace_s
@@ -136,26 +140,34 @@ class AgentVoice:
             self._begin_stretch(now)
         return self.pace(now)
 
-    def relay(self, ulaw: bytes, now: float) -> bytes | None:
+    def relay(self, ulaw: bytes, now: float) -> Relayed | None:
         """`add` without a list: what to play now, when that is all there is to do. None: nothing was done, `add` it."""
-        ahead = self._ear_at - now
+        ear_at, held = self._ear_at, self._held
+        ahead = ear_at - now
         if self._paused or ahead <= 0 or self.dropped_bytes:
             return None
-        held = self._held
         length = len(held) + len(ulaw)
         whole = length - length % FRAME_BYTES
-        if whole > int((self._lead - ahead) * BYTES_PER_S + 0.5) or self._sent + whole - self._marked >= self._mark_every:
+        to_mark = self._marked + self._mark_every - self._sent
+        if whole > int((self._lead - ahead) * BYTES_PER_S + 0.5) or whole >= to_mark + self._mark_every or to_mark % FRAME_BYTES:
             return None
         self._turn_over = False
         if length > self.held_most:
             self.held_most = length
         held += ulaw
         if not whole:
-            return b""
-        chunk = bytes(held[:whole])
+            return NOTHING_YET
+        sound = bytes(held[:whole])
         del held[:whole]
-        self._send(chunk, now)
-        return chunk
+        if whole < to_mark:
+            self._send(sound, now)
+            return sound, "", b""
+        before, after = sound[:to_mark], sound[to_mark:]
+        self._send(before, now)
+        mark = self._mark().name
+        if after:
+            self._send(after, now)
+        return before, mark, after
 
     def end_turn(self, now: float) -> list[Playing]:
         """No more sound follows: the remainder of a frame goes too, and a last mark tells when it was heard."""

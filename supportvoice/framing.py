@@ -46,6 +46,10 @@ class Owner(Protocol):
     def connection_lost(self, exc: Exception | None) -> None: ...
 
 
+def _takes_nothing(message: bytes) -> bool:
+    return False
+
+
 class Framed(picows.WSListener):  # type: ignore[misc]
     """One socket. `closing` is true from the first close frame in either direction on: no message follows it."""
 
@@ -54,6 +58,7 @@ class Framed(picows.WSListener):  # type: ignore[misc]
         self.whole = True  # no message is under way
         self._owner = owner
         self._on_text: Callable[[str], None] | None = None
+        self._first: Callable[[bytes], bool] = _takes_nothing
         self.waited_for = False  # the application has not taken what came; until it does, nothing more is read
         self._writable = True
         self._unheard = 0
@@ -76,11 +81,11 @@ class Framed(picows.WSListener):  # type: ignore[misc]
 
     # -- the application's side ----------------------------------------------------------------------------------------
 
-    def listen(self, on_text: Callable[[str], None]) -> None:
+    def listen(self, on_text: Callable[[str], None], *, first: Callable[[bytes], bool]) -> None:
         """See `bridge.ports.Wire`."""
         for event in self._owner.told_messages():
             on_text(event.get("text", ""))
-        self._on_text = on_text
+        self._on_text, self._first = on_text, first
         self.heard()
 
     def write(self, text: str) -> bool:
@@ -114,13 +119,14 @@ class Framed(picows.WSListener):  # type: ignore[misc]
         self._socket, self._send = transport, transport.send
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        if frame.last_in_buffer:
-            self.whole = frame.tail_size == 0
+        self.whole = frame.tail_size == 0
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise picows.WSProtocolError(picows.WSCloseCode.PROTOCOL_ERROR, "no extension was agreed on")
         kind = frame.msg_type
         if kind is TEXT and frame.fin and self._kind is None and not self.closing:  # nearly every one
-            self._hear_text(frame.get_payload_as_bytes())
+            message = frame.get_payload_as_bytes()
+            if not self._first(message):
+                self._hear_text(message)
         elif kind is CLOSE:
             self._closed_by_peer(transport, frame)
         elif self.closing:
@@ -196,6 +202,9 @@ class Framed(picows.WSListener):  # type: ignore[misc]
         transport.disconnect()
 
 
+cut = WSProtocol.buffer_updated
+
+
 class _Cutter(WSProtocol):  # type: ignore[misc]
     """picows' side of the connection. Watches for messages that do not become complete: it is not told of those."""
 
@@ -207,6 +216,6 @@ class _Cutter(WSProtocol):  # type: ignore[misc]
     def buffer_updated(self, nbytes: int) -> None:
         framed = self._framed
         was_whole, framed.whole = framed.whole, False
-        WSProtocol.buffer_updated(self, nbytes)
+        cut(self, nbytes)
         if not (was_whole and framed.whole):
             framed._owner.message_goes_on(not framed.whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -51,11 +50,11 @@ def nearly(draw: st.DrawFn) -> str:
 @example(as_twilio_writes("A" * 40_000))
 @example(GOOD + " ")
 def test_what_the_short_way_gives_the_long_way_gives_too(text: str) -> None:
-    sound = express(STREAM)(text)
+    sound = express(STREAM)(text.encode(errors="surrogatepass"))
     assert sound is None or sound == long_way(text)
 
 
 @given(st.binary(min_size=1, max_size=800), st.integers(0, 10**9))
 def test_sound_as_twilio_writes_it_goes_the_short_way(sound: bytes, number: int) -> None:
-    text: Any = as_twilio_writes(b64encode(sound).decode(), number=str(number))
-    assert express(STREAM)(text) == sound == long_way(text)
+    text = as_twilio_writes(b64encode(sound).decode(), number=str(number))
+    assert express(STREAM)(text.encode()) == sound == long_way(text)
