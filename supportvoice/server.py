@@ -9,6 +9,8 @@ the processes.
 A child that alone is told to leave says so to the parent, which starts another in its place at once. As soon as somebody
 else serves, the one that leaves accepts nothing more: what is new goes to those who stay.
 
+A child that could not open a file more accepts nothing until it can (`supportvoice.spare`).
+
 A child that stands still is there and answers nothing: the parent gives its calls to the others at once. Where nobody can take
 them, because it is alone or the database cannot be told, the parent ends it: its callers' sockets end, and Twilio asks what is next.
 """
@@ -38,6 +40,7 @@ from supportvoice.framing import MESSAGE_BYTES
 from supportvoice.guards import GuardedHttp, GuardedSocket
 from supportvoice.lifeline import die_with_pipe
 from supportvoice.presence import ASK_S, Presence
+from supportvoice.spare import FEWEST, Spare, can_open
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,8 @@ class CallServer(uvicorn.Server):
         self._relieved = False  # others accept what is new
         self._listening: list[socket.socket] = []
         self._carried = False  # a call, since what stays was set aside
+        self._spare = Spare(self._has_enough)
+        self._accepts = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -103,8 +108,8 @@ class CallServer(uvicorn.Server):
             self.force_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
         self._listening = sockets or []
+        await self._accept()
         set_aside_what_stays()
         self._duty.watchdog.start()
         self._tell(SERVES)
@@ -133,7 +138,31 @@ class CallServer(uvicorn.Server):
             self._carried = False
             set_aside_what_stays()
             await self._rest()
-        return self._duty.draining and self._has_left()
+        if self._duty.draining:
+            return self._has_left()
+        await self._mind_descriptors()
+        return False
+
+    async def _accept(self) -> None:
+        """On copies, which end with what is made of them."""
+        await super().startup([each.dup() for each in self._listening] or None)
+
+    def _has_enough(self) -> bool:
+        return not self._listening or can_open(FEWEST, like=self._listening[0].fileno())
+
+    async def _mind_descriptors(self) -> None:
+        accepts = self._spare.accepts(time.monotonic())
+        if accepts == self._accepts:
+            return
+        if accepts:
+            with contextlib.suppress(OSError):  # not one is to be had
+                await self._accept()
+                self._accepts = True
+            return
+        log.error("no file descriptors to spare: what is new is left to the other processes")
+        self._accepts = False
+        for server in self.servers:
+            server.close()
 
     def _has_left(self) -> bool:
         """On the way out, ten times a second."""

@@ -20,6 +20,7 @@ from bridge.sandbox.proxy import CLEAR, Weather
 from supportvoice.laboratory.ground import Ground, children
 
 ASK_S = 0.02
+LEAKED_S = 1.0
 CREATE_ASKED_WITHIN_S = 10.0
 
 
@@ -131,7 +132,15 @@ def limited(what: int, *, to: Callable[[int], int], who: Callable[[Ground], list
 
 
 full_disk = limited(resource.RLIMIT_FSIZE, to=lambda pid: 0, who=Ground.everybody)
-no_descriptors = limited(resource.RLIMIT_NOFILE, to=lambda pid: len(os.listdir(f"/proc/{pid}/fd")), who=lambda ground: ground.serving()[:1])
+not_one_more = limited(resource.RLIMIT_NOFILE, to=lambda pid: len(os.listdir(f"/proc/{pid}/fd")), who=lambda ground: ground.serving()[:1])
+
+
+@asynccontextmanager
+async def no_descriptors(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """Of one serving process; the next caller comes a second later, for a leak does not eat the last ones between two calls."""
+    async with not_one_more(ground, lines):
+        await asyncio.sleep(LEAKED_S)
+        yield
 
 
 # ---- the lines of the account at Vapi

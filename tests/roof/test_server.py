@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from supportvoice import server
 from supportvoice.duty import Duty
 from supportvoice.laboratory.ground import children, connected_to, descriptors
 from supportvoice.presence import ASK_S
+from supportvoice.spare import LONGEST_S
 from supportvoice.watchdog import STUCK_S, TICK_S
 
 HOME = Path(__file__).resolve().parents[2]
@@ -65,10 +67,21 @@ def alive(pid: int) -> bool:
         return False
 
 
-def listens(pid: int, port: int) -> bool:
+def listening_on(port: int) -> set[str]:
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    accepting = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{port:04X}") and line[3] == LISTENING}
-    return bool(accepting & set(descriptors(pid)))
+    return {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{port:04X}") and line[3] == LISTENING}
+
+
+def listens(pid: int, port: int) -> bool:
+    return bool(listening_on(port) & set(descriptors(pid)))
+
+
+def accepts(pid: int, port: int) -> bool:
+    """Its loop watches for somebody who comes."""
+    process = Path(f"/proc/{pid}")
+    polls = [poll.read_text().splitlines() for poll in (process / "fdinfo").iterdir()]
+    watched = [process / "fd" / line.split()[1] for poll in polls for line in poll if line.startswith("tfd:")]
+    return any(os.readlink(each) in listening_on(port) for each in watched if each.is_symlink())
 
 
 async def until(condition: object, *, within: float = 30.0) -> None:
@@ -197,6 +210,39 @@ async def test_kill_9_of_the_parent_leaves_no_child() -> None:
         await until(lambda: not any(alive(pid) for pid in serving.children))
         with pytest.raises(ConnectionClosed):
             await call.recv()
+
+
+@contextlib.contextmanager
+def no_descriptor_more(pid: int) -> Iterator[None]:
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(list(descriptors(pid))), before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+async def test_a_child_that_could_open_no_file_leaves_what_is_new_to_the_others_until_it_can() -> None:
+    async with serve(2) as serving:
+        short, other = serving.children
+        with no_descriptor_more(short):
+            await until(lambda: not accepts(short, serving.port))
+            assert accepts(other, serving.port)
+            for _ in range(20):
+                assert await serving.get("/plain") != b""
+        await until(lambda: accepts(short, serving.port))
+        serving.parent.terminate()
+        assert await asyncio.wait_for(serving.parent.wait(), 20) == 0
+
+
+async def test_where_nobody_else_can_serve_a_caller_is_refused_and_not_kept_waiting() -> None:
+    async with serve(1) as serving:
+        with no_descriptor_more(serving.children[0]):
+            await until(lambda: not accepts(serving.children[0], serving.port))
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(serving.get("/plain"), LONGEST_S + 2) == b""
+        await until(lambda: accepts(serving.children[0], serving.port))
+        assert await serving.get("/plain") != b""
 
 
 async def test_children_that_never_start_end_the_parent_with_a_sentence() -> None:
