@@ -160,7 +160,7 @@ class BridgeCore:
                 return [Noted("user-speech-stopped", "vapi")]
             case vapi.CallerInterrupted():
                 self._unprotect_greeting(now)
-                return [] if self._barge_in.protected else self._barge_in.flush(now, note="interruption-confirmed")
+                return [] if self._barge_in.protected else self._interrupted(now)
             case vapi.ResponseQueued(turn_id) if turn_id != self._response:
                 self._response = turn_id
                 return [Noted("agent-response-queued", "vapi")]
@@ -176,6 +176,7 @@ class BridgeCore:
             case vapi.PartialHeard(role, text):
                 if role == "user":
                     self._caller_said(text)
+                    self._dead_air.caller_goes_on(now)
                 return [Noted("transcript-partial", "vapi", {"role": role, "text": text})]
             case vapi.SessionEnded(raw):
                 return self.leave_after_last_word("agent-ended", now, raw=raw, wait_for_sentence=False)
@@ -393,13 +394,19 @@ class BridgeCore:
         self._dead_air.agent_stopped()
         out: list[Action] = [Noted("agent-speech-stopped", "vapi")]
         if self._barge_in.end_confirms:
-            return out + self._barge_in.flush(now, note="interruption-confirmed")
+            return out + self._interrupted(now)
         if self._barge_in.turn is not Turn.FLUSHED:
             out += self._said.heard_out()
             out += self._voice.end_turn(now)
         self._greeting_said = True
         self._unprotect_greeting(now)
         return out + self._go_if_it_is_time(now)
+
+    def _interrupted(self, now: float) -> list[Action]:
+        out = self._barge_in.flush(now, note="interruption-confirmed")
+        if out:
+            self._dead_air.agent_cut(now)
+        return out
 
     def _caller_said(self, text: str) -> None:
         self._barge_in.caller_said(text)

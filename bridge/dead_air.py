@@ -1,9 +1,10 @@
 """Dead air: the agent owes the caller something, and nothing is heard.
 
 Owed is an answer, once the caller has finished a sentence or a tool was asked, and the rest of a turn that was begun and not
-ended. Only sound pays a debt: a vendor that is in trouble may go on to say that it speaks. Nothing is owed to a caller who was
-asked and thinks, who asked for a moment, who only hummed, or whose line is noisy; and a tool has the time it has.
-A caller's "hello?" does not start the wait again. Pure: `now` is seconds of a monotonic clock.
+ended, or was cut by a caller who then said nothing: both would wait for the other. A sentence of which no more words come is
+finished, whoever says that the caller speaks on. Only sound pays a debt: a vendor that is in trouble may go on to say that it
+speaks. Nothing is owed to a caller who was asked and thinks, who asked for a moment, who only hummed, or whose line is noisy;
+and a tool has the time it has. A caller's "hello?" does not start the wait again. Pure: `now` is seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class DeadAir:
         self._rules = rules
         self._answer_since: float | None = None
         self._rest_since: float | None = None
+        self._cut_since: float | None = None
+        self._words_at: float | None = None  # the newest of what the caller is saying
         self._waited = 0.0  # before the caller spoke again
         self._tool_until = 0.0
         self._caller_speaks = False
@@ -53,15 +56,25 @@ class DeadAir:
         since = self._answer_since
         if not self._caller_speaks and since is not None:  # a breath between two words is no wait
             self._waited = now - since if now - since >= self._rules.caller_breath else 0.0
+        self._words_at = self._words_at if self._caller_speaks else None
         self._caller_speaks, self._answer_since = True, None
         self._settle()
 
     def caller_said(self, text: str) -> None:
         """Words of the caller, partial or final: until there are some it was noise."""
         self._said = text
+        if self._cut_since is not None and self._has_words():
+            self._cut_since = None
+            self._settle()
+
+    def caller_goes_on(self, now: float) -> None:
+        """Another word of a sentence. Where some came and no more do, the caller has stopped, or the vendor hears nothing any more."""
+        if self._caller_speaks:
+            self._words_at = now
+            self._settle()
 
     def caller_paused(self, now: float) -> None:
-        self._caller_speaks, self._answer_since = False, now - self._waited
+        self._caller_speaks, self._words_at, self._answer_since = False, None, now - self._waited
         self._settle()
 
     # -- the agent
@@ -84,9 +97,15 @@ class DeadAir:
             self._answer_since = heard_until
             return self._settle()
         self._answer_since, self._tool_until, self._said = None, 0.0, ""
+        self._cut_since = self._words_at = None
         owes_rest = self._talking and self._ends_are_told and not self._caller_speaks and not self._off
         self.at = heard_until + self._rules.trouble_after if owes_rest else NEVER  # as `_settle` says, fifty times a second
         return None
+
+    def agent_cut(self, now: float) -> None:
+        """The caller interrupted it, and says why. Whether the vendor still takes them for speaking proves nothing without a word."""
+        self._cut_since = None if self._has_words() else now
+        self._settle()
 
     def agent_stopped(self) -> None:
         self._talking, self._rest_since, self._ends_are_told = False, None, True
@@ -105,7 +124,7 @@ class DeadAir:
         if since is None or now < until:
             return None
         if not self._is_owed():
-            self._answer_since = None
+            self._answer_since = self._words_at = None
             self._settle()
             return None
         trouble = Trouble(ms=int((now - since) * 1000), lost=self._told_at is not None)
@@ -115,7 +134,7 @@ class DeadAir:
 
     def is_nothing(self) -> bool:
         """Nobody waits for the agent, and the caller does not speak."""
-        return not self._caller_speaks and self._answer_since is None and not self._tool_until
+        return not self._caller_speaks and self._answer_since is None and self._cut_since is None and not self._tool_until
 
     def end(self) -> None:
         """The call is being left: nothing is owed any more."""
@@ -124,20 +143,25 @@ class DeadAir:
     # -- inside
 
     def _since(self) -> float | None:
+        if self._cut_since is not None:
+            return self._cut_since
+        if self._caller_speaks:
+            return self._words_at
         answer = self._answer_since
         rest = self._rest_since if self._ends_are_told else None  # a vendor that never told an end proves nothing by telling none
         return rest if answer is None or (rest is not None and rest < answer) else answer
 
     def _is_owed(self) -> bool:
-        if self._tool_until or (self._rest_since is not None and self._ends_are_told):
+        if self._tool_until or self._cut_since is not None or (self._rest_since is not None and self._ends_are_told):
             return True
-        said = self._said.lower()
-        words = re.findall(r"[\w'-]+", said)
-        return any(word not in HUMS for word in words) and not WANTS_TIME.search(said)
+        return self._has_words() and not WANTS_TIME.search(self._said.lower())
+
+    def _has_words(self) -> bool:
+        return any(word not in HUMS for word in re.findall(r"[\w'-]+", self._said.lower()))
 
     def _settle(self) -> None:
         since = self._since()
-        if since is None or self._off or self._caller_speaks:
+        if since is None or self._off:
             self.at = NEVER
             return
         if self._told_at is None:

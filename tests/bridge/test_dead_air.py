@@ -76,6 +76,58 @@ def test_nothing_is_owed_to_a_caller_who_hums_wants_time_or_is_a_noise(words: st
     assert dead_air_at(core, 30.0) == []
 
 
+def cut_off(core: BridgeCore, *, words: str = "") -> None:
+    """From 2 s on the agent speaks; at 3 s the vendor takes a noise for an interruption, and tells no end of it."""
+    core.vapi_said(vapi.AgentStarted(), 2.0)
+    core.agent_audio(b"\x77" * 16000, 2.0)
+    core.vapi_said(vapi.CallerSpoke(), 3.0)
+    if words:
+        core.vapi_said(vapi.PartialHeard("user", words), 3.2)
+    core.vapi_said(vapi.CallerInterrupted(), 3.3)
+    core.vapi_said(vapi.AgentStopped(), 3.4)
+
+
+def test_who_cut_the_agent_off_and_says_nothing_is_not_waited_for_for_ever() -> None:
+    core = after_the_greeting()
+    cut_off(core)
+    assert dead_air_at(core, 20.0) == [7.3, 11.3]
+
+
+def test_who_cut_the_agent_off_with_words_is_answered_as_ever() -> None:
+    core = after_the_greeting()
+    cut_off(core, words="no that is not it")
+    core.vapi_said(vapi.PartialHeard("user", "no that is not it I mean"), 5.0)
+    core.vapi_said(vapi.CallerPaused(), 6.0)
+    assert dead_air_at(core, 9.9) == []
+    assert dead_air_at(core, 20.0, after=9.9) == [10.0, 14.0]
+
+
+def test_an_agent_that_goes_on_after_it_was_cut_owes_nothing() -> None:
+    core = after_the_greeting()
+    cut_off(core)
+    core.vapi_said(vapi.AgentStarted(), 5.0)
+    core.agent_audio(b"\x77" * 8000, 5.0)
+    core.vapi_said(vapi.AgentStopped(), 6.0)
+    assert dead_air_at(core, 60.0) == []
+
+
+def test_a_sentence_of_which_no_more_comes_is_over_although_nobody_says_so() -> None:
+    core = after_the_greeting()
+    core.vapi_said(vapi.CallerSpoke(), 2.0)
+    core.vapi_said(vapi.PartialHeard("user", "what are"), 2.5)
+    core.vapi_said(vapi.PartialHeard("user", "what are your opening"), 3.0)
+    assert dead_air_at(core, 20.0) == [7.0, 11.0]
+
+
+@pytest.mark.parametrize("words", ["", "hold on", "mhm"])
+def test_a_caller_who_is_said_to_speak_and_says_nothing_is_noise_still(words: str) -> None:
+    core = after_the_greeting()
+    core.vapi_said(vapi.CallerSpoke(), 2.0)
+    if words:
+        core.vapi_said(vapi.PartialHeard("user", words), 2.5)
+    assert dead_air_at(core, 60.0) == []
+
+
 def test_a_caller_who_was_asked_may_think_as_long_as_they_like() -> None:
     assert dead_air_at(after_the_greeting(), 60.0) == []
 
