@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 ELSEWHERE_S = 2.0
 WHERE_A_CALLER_WAITS_S = 0.3
@@ -75,31 +75,26 @@ def spend(seconds: float) -> None:
     _of_thread.all_seconds = max(0.0, _of_thread.all_seconds - seconds)
 
 
-@contextmanager
-def of_all(seconds: float) -> Iterator[None]:
+def of_all(seconds: float) -> AbstractContextManager[None]:
     """Inside, all waits of this thread together take so long at most."""
-    before, _of_thread.all_seconds = _of_thread.all_seconds, seconds
-    try:
-        yield
-    finally:
-        _of_thread.all_seconds = before
+    return _meanwhile("all_seconds", seconds)
 
 
-@contextmanager
-def of_a_lock(seconds: float) -> Iterator[None]:
+def of_a_lock(seconds: float) -> AbstractContextManager[None]:
     """Inside, this thread waits for SQLite's lock so long at most."""
-    before, _of_thread.lock_seconds = _of_thread.lock_seconds, seconds
-    try:
-        yield
-    finally:
-        _of_thread.lock_seconds = before
+    return _meanwhile("lock_seconds", seconds)
+
+
+def of(seconds: float | None) -> AbstractContextManager[None]:
+    """Inside, this thread waits so long."""
+    return _meanwhile("seconds", seconds)
 
 
 @contextmanager
-def of(seconds: float | None) -> Iterator[None]:
-    """Inside, this thread waits so long."""
-    before, _of_thread.seconds = _of_thread.seconds, seconds
+def _meanwhile(what: str, seconds: float | None) -> Iterator[None]:
+    before = getattr(_of_thread, what)
+    setattr(_of_thread, what, seconds)
     try:
         yield
     finally:
-        _of_thread.seconds = before
+        setattr(_of_thread, what, before)

@@ -102,7 +102,7 @@ def _is_busy(problem: sqlite3.OperationalError) -> bool:
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's own, but for who writes when. The longest wait is the connection's `timeout`, in seconds, for each of its two queues."""
+    """Django's own, but for who writes when. The connection's `timeout`, in seconds, is the longest wait in vain in either queue."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -314,14 +314,15 @@ def test_a_leg_that_is_over_before_its_stream_is_told_of_ends_as_the_stream_did(
 
 # -- busy is not away --------------------------------------------------------------------------------------------------
 
+RINGING = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "ringing"}
+
 
 @pytest.mark.usefixtures("twilio")
 def test_a_database_that_was_busy_for_a_moment_answers_the_call_itself(client: Client) -> None:
     a_line(number=NUMBER)
     lines.warm()
-    form = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "ringing"}
     with nobody_can_write_for(0.1):
-        answer = knock(client, "/webhook/twilio", form)
+        answer = knock(client, "/webhook/twilio", RINGING)
     assert "Stream" in answer.content.decode()
     assert not the_keeper().is_away
     call = CallSession.objects.get(call_sid=SID)
@@ -333,12 +334,11 @@ def test_a_database_that_was_busy_for_a_moment_answers_the_call_itself(client: C
 def test_one_that_is_busy_for_longer_than_a_caller_waits_is_asked_again_by_the_next_one(client: Client) -> None:
     a_line(number=NUMBER)
     lines.warm()
-    form = {"CallSid": SID, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "ringing"}
     with nobody_can_write_for(0.7):
-        answer = knock(client, "/webhook/twilio", form)
+        answer = knock(client, "/webhook/twilio", RINGING)
         assert not CallSession.objects.exists()
     assert "Stream" in answer.content.decode()
-    assert knock(client, "/webhook/twilio", form | {"CallSid": "CA" + "c" * 32}).status_code == 200
+    assert knock(client, "/webhook/twilio", RINGING | {"CallSid": "CA" + "c" * 32}).status_code == 200
     wait_for(lambda: not the_keeper().holds)
     assert set(CallSession.objects.values_list("call_sid", flat=True)) == {SID, "CA" + "c" * 32}
 
