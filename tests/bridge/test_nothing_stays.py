@@ -48,7 +48,7 @@ LASTS_S = 1.4  # a call that nothing breaks
 PATIENCE_S = 60.0
 LEFT_WITHIN_S = 10.0
 OURS = ("bridge.", "calls.", "agents.", "supportvoice.")
-POOLS = ("ledger", "worker")  # threads of these have a bound of their own
+POOLS = ("ledger", "worker", "asyncio")  # threads of these have a bound of their own; the last is the loop's
 
 
 # -- a caller ------------------------------------------------------------------------------------------------------------
