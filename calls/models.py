@@ -10,13 +10,19 @@ import uuid
 from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
 from agents.models import PhoneLine, Team, TemplateVersion
-from calls.in_turn_rows import LastRun as LastRun  # Django finds the tables of other modules here
+from calls.erasure_rows import VendorErasure as VendorErasure  # Django finds the tables of other modules here
+from calls.event_rows import CallEvent as CallEvent
+from calls.event_rows import Source as Source
+from calls.in_turn_rows import LastRun as LastRun
 from calls.lease_rows import ProcessLease as ProcessLease
+from calls.log_in_rows import LogInBrake as LogInBrake
+from calls.log_in_rows import SecondFactor as SecondFactor
+from calls.post_rows import InboxMessage as InboxMessage
+from calls.post_rows import OutboxCommand as OutboxCommand
 from calls.queue_rows import AgentPlace as AgentPlace
 from calls.queue_rows import LineLimit as LineLimit
 from calls.queue_rows import Waiting as Waiting
@@ -390,78 +396,6 @@ class TranscriptLine(models.Model):
         return f"{self.call} {self.role} {self.pk}"
 
 
-class Source(models.TextChoices):
-    TWILIO = "twilio", "Twilio"
-    BRIDGE = "bridge", "Bridge"
-    VAPI = "vapi", "Vapi"
-    TOOL = "tool", "Tool"
-    HUMAN = "human", "Person"
-    SYSTEM = "system", "System"
-
-
-class CallEvent(models.Model):
-    """One milestone, append only. `ms` is monotonic time since we answered; `at` is the wall clock's word for it."""
-
-    call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="events")
-    seq = models.PositiveIntegerField()
-    source = models.CharField(max_length=8, choices=Source.choices)
-    kind = models.CharField(max_length=40)
-    at = models.DateTimeField()
-    ms = models.IntegerField()
-    detail = models.JSONField(default=dict)
-
-    class Meta:
-        ordering: ClassVar = ["seq"]
-        constraints: ClassVar = [models.UniqueConstraint(fields=["call", "seq"], name="one_event_per_number")]
-
-    def __str__(self) -> str:
-        return f"{self.call} {self.seq} {self.kind}"
-
-
-class InboxMessage(models.Model):
-    """A webhook body, stored under a unique key before its 200 and processed after; it can be processed again."""
-
-    source = models.CharField(max_length=8, choices=Source.choices)
-    key = models.CharField(max_length=64, unique=True)
-    kind = models.CharField(max_length=60)
-    body = models.JSONField()
-    vapi_call_id = models.CharField(max_length=64, blank=True, db_index=True)
-    call = models.ForeignKey(CallSession, null=True, blank=True, on_delete=models.CASCADE, related_name="inbox")
-    received_at = models.DateTimeField()
-    processed_at = models.DateTimeField(null=True, blank=True)
-    problem = models.CharField(max_length=200, blank=True)
-
-    class Meta:
-        ordering: ClassVar = ["id"]
-        indexes: ClassVar = [models.Index(fields=["received_at"], condition=Q(processed_at=None), name="inbox_still_to_do")]
-
-    def __str__(self) -> str:
-        return f"{self.source} {self.kind} {self.pk}"
-
-
-class OutboxCommand(models.Model):
-    """Something that must be done once: by the live bridge (say, hang-up, hand-over) or by Twilio (dial).
-
-    `id` orders the commands of a call; the channel layer only hints that there is one to look at.
-    """
-
-    call = models.ForeignKey(CallSession, on_delete=models.CASCADE, related_name="commands")
-    key = models.CharField(max_length=120, unique=True)
-    to = models.CharField(max_length=8)  # live | twilio
-    verb = models.CharField(max_length=20)
-    detail = models.JSONField(default=dict)
-    asked_at = models.DateTimeField()
-    done_at = models.DateTimeField(null=True, blank=True)
-    problem = models.CharField(max_length=200, blank=True)
-
-    class Meta:
-        ordering: ClassVar = ["id"]
-        indexes: ClassVar = [models.Index(fields=["to", "asked_at"], condition=Q(done_at=None), name="commands_still_to_do")]
-
-    def __str__(self) -> str:
-        return f"{self.call} {self.verb}"
-
-
 class ToolRun(models.Model):
     """One tool call of the model. The unique id makes a repeated webhook return the first answer."""
 
@@ -495,58 +429,3 @@ class CallMetrics(models.Model):
 
     def __str__(self) -> str:
         return f"metrics of {self.call}"
-
-
-class VendorErasure(models.Model):
-    """Something a vendor keeps of a call that it must delete; asked again until it says that it is gone."""
-
-    class Kind(models.TextChoices):
-        VAPI_CALL = "vapi-call", "Call at Vapi"
-        TWILIO_RECORDING = "twilio-recording", "Recording at Twilio"
-
-    kind = models.CharField(max_length=20, choices=Kind.choices)
-    vendor_id = models.CharField(max_length=64)
-    account_sid = models.CharField(max_length=64, blank=True)  # Twilio's account of it; for a Vapi call "backup" if it was made there
-    asked_for = models.CharField(max_length=16, blank=True)  # the mark of the person who asked (`calls.person.mark`)
-    asked_at = models.DateTimeField()
-    tries = models.PositiveSmallIntegerField(default=0)
-    next_at = models.DateTimeField()
-    done_at = models.DateTimeField(null=True, blank=True)
-    problem = models.CharField(max_length=200, blank=True)
-
-    class Meta:
-        ordering: ClassVar = ["id"]
-        constraints: ClassVar = [models.UniqueConstraint(fields=["kind", "vendor_id"], name="one_erasure_per_thing")]
-        indexes: ClassVar = [models.Index(fields=["next_at"], condition=Q(done_at=None), name="erasures_still_to_do")]
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.pk}"
-
-
-class LogInBrake(models.Model):
-    """How often somebody has tried to log in: one row for an account, an address, or both; `key` says which to nobody who reads it."""
-
-    key = models.CharField(max_length=64, unique=True)
-    tries = models.PositiveIntegerField(default=0)
-    since = models.DateTimeField()
-    blocked_until = models.DateTimeField(null=True, blank=True)
-    forgotten_at = models.DateTimeField(db_index=True)
-
-    def __str__(self) -> str:
-        return f"{self.tries} tries"
-
-
-class SecondFactor(models.Model):
-    """The authenticator app of a user. The secret is encrypted (`calls.second_factor`), and shown once: while it is set up."""
-
-    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="second_factor")
-    secret = models.CharField(max_length=200, editable=False)
-    last_step = models.PositiveBigIntegerField(default=0, editable=False)  # of the newest code that was taken: none is taken twice
-    confirmed_at = models.DateTimeField("in use since", null=True, blank=True)
-
-    class Meta:
-        verbose_name = "authenticator app"
-        ordering: ClassVar = ["id"]
-
-    def __str__(self) -> str:
-        return f"authenticator app of {self.user}"
