@@ -3,8 +3,9 @@
 Owed is an answer, once the caller has finished a sentence or a tool was asked, and the rest of a turn that was begun and not
 ended, or was cut by a caller who then said nothing: both would wait for the other. A sentence of which no more words come is
 finished, whoever says that the caller speaks on. Only sound pays a debt: a vendor that is in trouble may go on to say that it
-speaks. Nothing is owed to a caller who was asked and thinks, who asked for a moment, who only hummed, or whose line is noisy;
-and a tool has the time it has. A caller's "hello?" does not start the wait again. Pure: `now` is seconds of a monotonic clock.
+speaks. Nothing is owed to a caller who was asked and thinks, who asked for a moment, who only hummed, or whose line is noisy.
+An agent that waits for a tool is not given up before the tool is, yet its caller hears a sentence as soon as anybody. A caller's
+"hello?" does not start the wait again. Pure: `now` is seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -165,6 +166,7 @@ class DeadAir:
             self.at = NEVER
             return
         if self._told_at is None:
-            self.at = max(since + self._rules.trouble_after, self._tool_until)
+            self.at = since + self._rules.trouble_after
         else:  # whoever was asked for patience is given the rest of it, also when our own process slept
-            self.at = max(since + self._rules.lost_after, self._told_at + self._rules.lost_after - self._rules.trouble_after)
+            rest = self._rules.lost_after - self._rules.trouble_after
+            self.at = max(since + self._rules.lost_after, self._told_at + rest, self._tool_until)

@@ -63,12 +63,16 @@ class Duty:
         return counted
 
     def no_sockets_when_leaving(self, app: ASGI3Application) -> ASGI3Application:
-        """Refuse a WebSocket that arrives while this process is leaving; Twilio and browsers then ask somebody else."""
+        """Refuse a WebSocket that arrives while this process is leaving; Twilio and browsers then ask somebody else.
+
+        One that arrives while it is late waits a moment: often it is the further stream of a caller whom nobody else can tell
+        from a new one, and a process that stood still is on time again at once.
+        """
 
         async def guarded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
             if self.draining and scope["type"] == "websocket":
                 await refuse_socket(scope, receive, send, status=503, sentence="This process is stopping and takes no new calls.")
-            elif scope["type"] == "websocket" and not self.watchdog.takes_calls():
+            elif scope["type"] == "websocket" and not await self.watchdog.steadied():
                 await refuse_socket(scope, receive, send, status=503, sentence="This process is late and takes no new calls.")
             else:
                 await app(scope, receive, send)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 ASK_S = 0.25
 MISSED_AFTER_S = 1.5  # sooner than a lease ends (`calls.rescue`): nobody who stands still for a second is given up
+ENDED_AFTER_S = 4.0  # sooner than a caller, or a vendor who waits for its answer, has heard nothing for five seconds
 LATE_S = 1.0
 
 
@@ -19,9 +20,9 @@ class Presence:
     def answered(self, now: float) -> None:
         self._answered_at = now
 
-    def is_missed(self, now: float) -> bool:
-        """To be asked every `ASK_S`. Whoever comes late to it stood still too, and gives the other one its time again."""
+    def silent_s(self, now: float) -> float:
+        """For how long. To be asked every `ASK_S`: whoever comes late to it stood still too, and gives the other one its time again."""
         if now - self._looked_at > LATE_S:
             self._answered_at = now
         self._looked_at = now
-        return now - self._answered_at >= MISSED_AFTER_S
+        return now - self._answered_at

@@ -13,6 +13,7 @@ A child that could not open a file more accepts nothing until it can (`supportvo
 
 A child that stands still is there and answers nothing: the parent gives its calls to the others at once. Where nobody can take
 them, because it is alone or the database cannot be told, the parent ends it: its callers' sockets end, and Twilio asks what is next.
+It is ended all the same if it does not go on soon: whoever waits for an answer of it would wait for as long as it stands.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from supportvoice.duty import Duty
 from supportvoice.framing import MESSAGE_BYTES
 from supportvoice.guards import GuardedHttp, GuardedSocket
 from supportvoice.lifeline import die_with_pipe
-from supportvoice.presence import ASK_S, Presence
+from supportvoice.presence import ASK_S, ENDED_AFTER_S, MISSED_AFTER_S, Presence
 from supportvoice.spare import FEWEST, Spare, can_open
 
 log = logging.getLogger(__name__)
@@ -394,7 +395,10 @@ class Parent:
             await asyncio.sleep(ASK_S)
             with contextlib.suppress(OSError):  # it is dead, or has not read for a minute
                 child.lifeline.send(ARE_YOU_THERE)
-            if child.presence.is_missed(time.monotonic()) and child.ready and not child.given_away:
+            silent_s = child.presence.silent_s(time.monotonic())
+            if child.ready and silent_s >= ENDED_AFTER_S:
+                child.process.kill()
+            elif child.ready and silent_s >= MISSED_AFTER_S and not child.given_away:
                 child.given_away = True
                 await self._give_away(child, give_away)
 

@@ -17,6 +17,7 @@ TICK_S = 0.25
 LATE_S = 1.0
 STUCK_S = 3.0
 RECOVERS_IN_S = 2.0  # on time for so long, new calls are welcome again
+STEADY_S, STEADY_WITHIN_S = 0.5, 1.5  # on time for so long, whoever has come meanwhile is taken; nobody is kept waiting longer
 
 
 class Watchdog:
@@ -45,6 +46,15 @@ class Watchdog:
     def takes_calls(self) -> bool:
         """On the loop: it is, and has been for a while."""
         return self.is_well() and self._clock() - self._late_at >= RECOVERS_IN_S
+
+    async def steadied(self) -> bool:
+        """On the loop, for somebody who is at the door: wait until it is on time again. False when it does not get there."""
+        since = self._clock()
+        while not (self.is_well() and self._clock() - self._late_at >= STEADY_S):
+            if self._clock() - since >= STEADY_WITHIN_S:
+                return False
+            await asyncio.sleep(TICK_S)
+        return True
 
     def _tick(self) -> None:
         now = self._clock()

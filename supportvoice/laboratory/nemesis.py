@@ -29,26 +29,30 @@ HEALTHY_AFTER = ("R0", "R1", "R1", "R3")  # so many conversations lost, without 
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """One kind of random fault: `costs` a conversation, so many of its own; `no_agent`: who calls meanwhile gets none."""
+    """One kind of random fault: `costs` a conversation, so many of its own; `no_agent`: who calls meanwhile gets none.
+
+    `asks_again`: it may swallow the answer to a create, so that nobody can know of that agent, and another one is asked for.
+    """
 
     name: str
     strike: Strike
     longest_s: float
     costs: int = 0
     no_agent: bool = False
+    asks_again: bool = False
 
 
 BLOWS: Sequence[Blow] = (
-    Blow("kill -9 of a child", strikes.to_carriers(signal.SIGKILL), 0.1, costs=1),
-    Blow("a child stands still", strikes.to_carriers(signal.SIGSTOP), 8.0, costs=1),
+    Blow("kill -9 of a child", strikes.to_carriers(signal.SIGKILL), 0.1, costs=1, asks_again=True),
+    Blow("a child stands still", strikes.to_carriers(signal.SIGSTOP), 8.0, costs=1, asks_again=True),
     Blow("Valkey killed", strikes.kill_valkey, 8.0),
     Blow("Valkey hangs", strikes.stop_valkey, 8.0),
     Blow("Valkey flushed", strikes.flush_valkey, 0.1),
     Blow("database locked", strikes.lock_database, 8.0),
-    Blow("worker killed", strikes.kill_worker, 8.0),
-    Blow("Vapi's sockets reset", strikes.vapi_weather(Weather(), reset=True), 0.1, costs=1),
+    Blow("worker killed", strikes.kill_worker, 8.0, asks_again=True),
+    Blow("Vapi's sockets reset", strikes.vapi_weather(Weather(), reset=True), 0.1, costs=1, asks_again=True),
     Blow("Vapi refuses", strikes.vapi_weather(Weather(refuse=True)), 5.0, no_agent=True),
-    Blow("Vapi is silent", strikes.vapi_weather(Weather(up_dead=True, down_dead=True)), 8.0, costs=1, no_agent=True),
+    Blow("Vapi is silent", strikes.vapi_weather(Weather(up_dead=True, down_dead=True)), 8.0, costs=1, no_agent=True, asks_again=True),
     Blow("Vapi is slow", strikes.vapi_weather(Weather(delay_s=0.2, jitter_s=0.2)), 5.0),
     Blow("Twilio's streams break", strikes.break_streams, 0.1, costs=1),
 )
@@ -75,6 +79,7 @@ class Met:
         count = self.blows[self.call_sid] = self.blows.get(self.call_sid, 0) + self.blow.costs
         rung = "R3" if self.blow.no_agent else HEALTHY_AFTER[min(count, len(HEALTHY_AFTER) - 1)]
         self.placed.healthy = max(self.placed.healthy, rung)
+        self.placed.may_repeat_a_create |= self.blow.asks_again
 
     def break_stream(self) -> None:
         self.placed.break_stream()

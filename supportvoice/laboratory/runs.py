@@ -82,6 +82,7 @@ class Placed:
     phone: TwilioCall
     ways: Ways
     healthy: str
+    may_repeat_a_create: bool = False
     struck_at: float | None = None
     gave_up: bool = False
     verdicts: list[judge.Verdict] = field(default_factory=list)
@@ -271,7 +272,7 @@ class Laboratory:
         )
         self.ground.twilio.take(phone)
         self.ground.vapi.of_call[phone.call_sid] = (TECHFLOW, faults)
-        return Placed(row, phone, ways, "R3" if row.asks_for_person else "R0")
+        return Placed(row, phone, ways, "R3" if row.asks_for_person else "R0", row.may_repeat_a_create)
 
     async def _carried(self, placed: Placed) -> None:
         """To the call's end: the house's doing, or the caller's who leaves as the row says, or who has had enough."""
@@ -327,7 +328,7 @@ class Laboratory:
             looked_at_wall=time.time(),
             gave_up=placed.gave_up,
             static_url=self.ground.fallback_url if self.ground.fallback_is_static else "",
-            may_repeat_a_create=placed.row.may_repeat_a_create,
+            may_repeat_a_create=placed.may_repeat_a_create,
         )
         placed.verdicts = judge.judge(seen)
         placed.first_sound_s = witness.first_sound_s(placed.phone)

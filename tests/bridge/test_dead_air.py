@@ -149,12 +149,13 @@ def test_breaths_between_two_words_are_no_wait() -> None:
     assert noted(out, "dead-air") == []
 
 
-def test_a_tool_has_its_time_and_then_the_same_patience_as_anybody() -> None:
+@pytest.mark.parametrize(("asked", "lost"), [(3.5, 11.0), (8.0, 13.0)], ids=["at once", "late"])
+def test_who_waits_for_a_tool_hears_a_sentence_as_soon_as_anybody_and_a_tool_has_its_time(asked: float, lost: float) -> None:
     core = after_the_greeting()
     caller_says(core, "my address is alex at example dot com")
-    out = core.vapi_said(vapi.ToolsCalled(), 3.5)
-    assert dead_air_at(core, 30.0, after=3.5) == [8.5, 12.5]
-    assert not any(isinstance(action, Leave) for action in out)
+    told = dead_air_at(core, asked)
+    core.vapi_said(vapi.ToolsCalled(), asked)
+    assert told + dead_air_at(core, 30.0, after=asked + 0.1) == [7.0, lost]
 
 
 def test_a_waiting_sentence_is_no_answer() -> None:

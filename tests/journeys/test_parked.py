@@ -13,7 +13,7 @@ from bridge.sandbox.script import ANSWERS, Heard, Say, Scenario, Step
 from bridge.sandbox.web import Answer, Internet
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard, understood
-from tests.journeys.test_rescued import GOES_ON, on_one_child, serving, standing_still
+from tests.journeys.test_rescued import GOES_ON, nobody_else, on_one_child, serving
 
 pytestmark = [pytest.mark.journey, pytest.mark.alone]
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.alone]
 def test_a_caller_whose_stream_breaks_hears_the_rest_of_the_sentence_from_the_same_agent(house: House) -> None:
     carrier, (line,) = on_one_child(house, GOES_ON)
     others = [pid for pid in serving(house) if pid != carrier]
-    with standing_still(others):
+    with nobody_else(house, others):
         broke_at = time.monotonic()
         line.phone.break_stream()
         house.eventually(lambda: "re-attached" in house.kinds(line.phone.call_sid))
@@ -62,7 +62,7 @@ def test_a_caller_whose_agent_says_goodbye_while_the_stream_is_away_hears_it_and
     house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
     _, *others = serving(house)
     ways, known = AsksLate(), len(house.phones)
-    with standing_still(others):
+    with nobody_else(house, others):
         calling = house.place(SAYS_GOODBYE, web=ways)
         house.eventually(lambda: len(house.phones) > known)
         phone = house.phones[known]

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -76,7 +76,13 @@ def standing_still(pids: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # who stands still for long is ended by its parent
+                os.kill(pid, signal.SIGCONT)
+
+
+def nobody_else(house: House, others: Sequence[int]) -> AbstractContextManager[None]:
+    """Only who is left takes what comes; and the parent, which would replace those who stand still, looks away."""
+    return standing_still([house.stack.members["serve"].process.pid, *others])
 
 
 def placed(house: House, mode: str) -> OnTheLine:
@@ -90,7 +96,7 @@ def on_one_child(house: House, *modes: str) -> tuple[int, list[OnTheLine]]:
     """A call in each mode, all carried by one child, the agent in its long answer."""
     house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
     carrier, *others = serving(house)
-    with standing_still(others):  # so that who is there takes all; it ends itself when it wakes, and is replaced
+    with nobody_else(house, others):  # they end themselves when they wake, and are replaced
         lines = [placed(house, mode) for mode in modes]
         house.eventually(lambda: all(line.ways.port and connected_to(line.ways.port, [carrier]) for line in lines))
     for line in lines:

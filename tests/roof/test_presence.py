@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from calls.rescue import LEASE_S
-from supportvoice.presence import ASK_S, LATE_S, MISSED_AFTER_S, Presence
+from supportvoice.presence import ASK_S, ENDED_AFTER_S, LATE_S, MISSED_AFTER_S, Presence
 
 
 def missed_at(presence: Presence, *, looks: list[float]) -> list[float]:
-    return [at for at in looks if presence.is_missed(at)]
+    return [at for at in looks if presence.silent_s(at) >= MISSED_AFTER_S]
 
 
 def every(s: float, *, start: float, end: float) -> list[float]:
@@ -15,7 +15,7 @@ def every(s: float, *, start: float, end: float) -> list[float]:
 
 
 def test_who_does_not_answer_is_missed_sooner_than_its_lease_would_end_and_not_for_standing_still_a_second() -> None:
-    assert 1.0 + 2 * ASK_S <= MISSED_AFTER_S < LEASE_S
+    assert 1.0 + 2 * ASK_S <= MISSED_AFTER_S < LEASE_S < ENDED_AFTER_S
     assert missed_at(Presence(0.0), looks=every(ASK_S, start=0.0, end=3.0)) == every(ASK_S, start=MISSED_AFTER_S, end=3.0)
 
 

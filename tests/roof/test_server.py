@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from supportvoice import server
 from supportvoice.duty import Duty
 from supportvoice.laboratory.ground import children, connected_to, descriptors
-from supportvoice.presence import ASK_S
+from supportvoice.presence import ASK_S, ENDED_AFTER_S
 from supportvoice.spare import LONGEST_S
 from supportvoice.watchdog import STUCK_S, TICK_S
 
@@ -180,7 +180,18 @@ async def test_a_child_whose_event_loop_is_stuck_ends_by_itself_and_is_replaced(
         assert not alive(serving.children[0])
 
 
-async def test_the_calls_of_a_child_that_stands_still_are_given_away_and_it_is_not_touched() -> None:
+async def test_whoever_comes_while_a_child_is_late_waits_a_moment_and_is_taken() -> None:
+    async with serve(1) as serving:
+        reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+        writer.write(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        async with serving.live() as call:
+            assert await says(call, "hello") == "5"
+            assert b" 503 " in await serving.get("/readyz")  # a balancer sends others elsewhere for some time
+        writer.close()
+
+
+async def test_the_calls_of_a_child_that_stands_still_are_given_away_and_it_may_go_on() -> None:
     async with serve(2) as serving:
         os.kill(serving.children[0], signal.SIGSTOP)
         assert serving.parent.stdout is not None
@@ -188,6 +199,20 @@ async def test_the_calls_of_a_child_that_stands_still_are_given_away_and_it_is_n
         await asyncio.sleep(2 * ASK_S)  # whoever ends it does so in the moment after
         assert alive(serving.children[0])
         assert (await serving.get("/others")).endswith(b"/others 0")
+
+
+async def test_a_child_that_stands_still_for_longer_is_ended_so_that_nobody_waits_for_its_answer() -> None:
+    async with serve(2) as serving, contextlib.AsyncExitStack() as calls:
+        sockets = [await calls.enter_async_context(serving.live()) for _ in range(8)]
+        stopped = next(pid for pid in serving.children if connected_to(sockets[0].local_address[1], [pid]))
+        os.kill(stopped, signal.SIGSTOP)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(sockets[0].recv(), 30)
+        assert asyncio.get_running_loop().time() - began >= ENDED_AFTER_S - ASK_S
+        assert serving.parent.stdout is not None
+        assert await asyncio.wait_for(serving.parent.stdout.readline(), 30) == b"given away\n"
+        await until(lambda: not alive(stopped) and len(children(serving.parent.pid)) == 2)
 
 
 @pytest.mark.parametrize(("workers", "more"), [(2, ["nobody-is-told"]), (1, [])], ids=["nobody can be told", "there is no other"])

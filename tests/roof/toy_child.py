@@ -1,6 +1,6 @@
 """A serving process around a toy application: `/live` is a stream that stays until its peer leaves, `/leaves` one that can be handed on.
 
-Whoever asks for `/stuck` has the event loop turn no more.
+Whoever asks for `/stuck` has the event loop turn no more, and for `/late` not for two seconds after the answer.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import socket
 import threading
+import time
 from typing import Any
 
 from supportvoice.duty import Duty
@@ -28,6 +29,8 @@ async def toy(scope: Any, receive: Any, send: Any) -> None:
         text = f"{scope['path']} {len(message['body'])}".encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
         await send({"type": "http.response.body", "body": text})
+        if scope["path"] == "/late":
+            stand_still()
         return
     await receive()
     await send({"type": "websocket.accept"})
@@ -40,6 +43,10 @@ async def toy(scope: Any, receive: Any, send: Any) -> None:
         return
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "text": f"{len(message.get('text') or message['bytes'])}"})
+
+
+def stand_still() -> None:
+    time.sleep(2.0)
 
 
 async def handed_on() -> None:
