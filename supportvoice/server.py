@@ -60,6 +60,7 @@ AS_A_CHILD = {"MALLOC_ARENA_MAX": "2"}
 
 REST_WITHIN_S = 1.0
 RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
+RESCUED_FIRST_S = 2.5  # a start keeps a core busy for a second or two, which the callers of the dead one need first
 
 GIVEN_AWAY_WITHIN_S = 1.0
 
@@ -311,8 +312,9 @@ class Parent:
             self._bury(child)
             if time.monotonic() - child.born > HEALTHY_S:
                 pause = RESTART_FIRST_S
+            others_serve = any(other.ready for other in self.children.values())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), pause)
+                await asyncio.wait_for(self.stopping.wait(), max(pause, RESCUED_FIRST_S) if others_serve else pause)
             pause = min(2 * pause, RESTART_LONGEST_S)
 
     async def _start(self, number: int) -> Child:
