@@ -236,7 +236,7 @@ class Ear:
         lag = place - start
         zero_at = at - (len(self._audio) + lag) / sound.RATE
         self._track = _Track(clip=clip, lag=lag, heard_from=max(lag, 0), heard_to=max(lag, 0), zero_at=zero_at)
-        self._followed = 0
+        self._followed = max(-lag, 0) if start else 0  # a clip that begins later in the utterance is not looked for before
 
     def _wave(self, start: int, end: int) -> Wave:
         return sound.decode(bytes(self._audio[start:end])).astype(np.float32)

@@ -63,6 +63,13 @@ def test_chunk_borders_change_nothing(name: str, sizes: list[int], offset: int) 
     assert [type(each) for each in heard if not isinstance(each, Partial)] == [SpeechStarted, Final]
 
 
+@pytest.mark.parametrize("rest_ms", [80, 110, 240, 400])
+def test_a_sentence_that_follows_the_rest_of_another_one_without_a_pause_is_understood(rest_ms: int) -> None:
+    rest = CLIPS["one_moment"].ulaw[-8 * rest_ms :]
+    heard = listen(Ear(AGENT), around(rest + CLIPS["ask_email"].ulaw))
+    assert "ask_email" in [final.clip_name for final in finals(heard)]
+
+
 def test_words_come_one_after_the_other_before_the_end() -> None:
     heard = listen(Ear(CALLER), around(CLIPS["already_tried"].ulaw))
     texts = [each.text for each in heard if isinstance(each, Partial)]
