@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Protocol
 
 SAFE = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)  # what a channel layer takes as part of a group's name
@@ -20,6 +21,8 @@ SESSION = "session"  # the Vapi session became live, failed or ended
 COMMANDS = "commands"  # a command row waits
 INTERRUPTED = "interrupted"  # Vapi's webhook says: the caller interrupted
 SPEECH = "speech"  # Vapi's webhook says: the caller started to speak
+OF_THE_MOMENT = (INTERRUPTED, SPEECH)
+FRESH_S = 0.4  # of those two; the socket's own word has led to a clear by then, and after 0.5 s the next may follow
 
 STRAGGLERS = 100  # channels that are looked at once more, when so many others are over: what was on its way to them has come by then
 
@@ -47,19 +50,25 @@ def group(call_sid: str) -> str:
     return f"call.{hashlib.sha256(call_sid.encode()).hexdigest()}"
 
 
-async def tell(layer: Layer, call_sid: str, hint: str) -> None:
-    """Hint a live call to look. Never raises for a call that is not there: nobody listens, nothing happens."""
-    await layer.group_send(group(call_sid), {"type": "live.hint", "hint": hint})
+async def tell(layer: Layer, call_sid: str, hint: str, *, at: float) -> None:
+    """Hint a live call to look; `at`: seconds since 1970. Never raises for a call that is not there: nobody listens, nothing happens."""
+    await layer.group_send(group(call_sid), {"type": "live.hint", "hint": hint, "at": at})
 
 
-async def listen(layer: Layer, call_sid: str) -> AsyncIterator[str]:
-    """The hints for a call, as they come, until the caller closes the iterator or the layer fails."""
+async def listen(layer: Layer, call_sid: str, *, wall: Callable[[], float] = time.time) -> AsyncGenerator[str]:
+    """The hints for a call, as they come, until the caller closes the iterator or the layer fails.
+
+    A layer that hung may hand out what is seconds old: speech of then would cut the agent's next turn, and is left out.
+    """
     channel = await layer.new_channel()
     await layer.group_add(group(call_sid), channel)
     try:
         while True:
             message = await layer.receive(channel)
-            yield str(message.get("hint", ""))
+            hint, at = str(message.get("hint", "")), message.get("at")
+            if hint in OF_THE_MOMENT and at is not None and wall() - at > FRESH_S:
+                continue
+            yield hint
     finally:
         try:
             await layer.group_discard(group(call_sid), channel)

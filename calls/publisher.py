@@ -59,6 +59,7 @@ class TaskCall:
 class Hint:
     call_sid: str
     hint: str
+    at: float
 
 
 class Rows:
@@ -84,7 +85,7 @@ class Publisher:
         self._put(TaskCall(task, args))
 
     def tell(self, call_sid: str, hint: str) -> None:
-        self._put(Hint(call_sid, hint))
+        self._put(Hint(call_sid, hint, time.time()))
 
     def rows(self, public_id: uuid.UUID, seq: int) -> None:
         with self._lock:
@@ -145,8 +146,8 @@ class Publisher:
             case TaskCall(task, args):
                 task.apply_async(args, retry=False)
                 self.counts.published += 1
-            case Hint(call_sid, hint):
-                self._send(loop, lambda layer: live.tell(layer, call_sid, hint))
+            case Hint(call_sid, hint, at):
+                self._send(loop, lambda layer: live.tell(layer, call_sid, hint, at=at))
             case Rows():
                 with self._lock:
                     written, self._rows = self._rows, {}

@@ -24,7 +24,6 @@ from calls.models import CallSession, InboxMessage, VapiSession
 from calls.vapi_kinds import FETCHED, REPORT, TRANSCRIPT, Deed, deed
 from calls.vapi_names import named
 
-FRESH_S = 0.4  # of a webhook that tells of speech; the socket's own word has led to a clear by then, and after 0.5 s the next may follow
 BODY_LIMIT = 256 * 1024
 REPORT_LIMIT = 8 * 1024 * 1024
 BODY_NODES = 30_000
@@ -108,7 +107,7 @@ class VapiMessage:
 
         What comes late was heard of by the socket before; it would cut the agent's next turn.
         """
-        if self.vendor_ms and now - self.vendor_ms / 1000 > FRESH_S:
+        if self.vendor_ms and now - self.vendor_ms / 1000 > live.FRESH_S:
             return ""
         if self.kind == "user-interrupted":
             return live.INTERRUPTED

@@ -32,7 +32,8 @@ class Blow:
     """One kind of random fault: `costs` a conversation, so many of its own; `no_agent`: who calls meanwhile gets none.
 
     `asks_again`: it may swallow the answer to a create, so that nobody can know of that agent, and another one is asked for.
-    `no_first_agent`: it may break a create off, which is never repeated; whoever has no stream yet may get none.
+    `at_first`: the rung it leaves to who has no stream yet. A create that is broken off is never repeated, and who rang before the
+    database was locked may have the agent a stream later.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Blow:
     costs: int = 0
     no_agent: bool = False
     asks_again: bool = False
-    no_first_agent: bool = False
+    at_first: str = ""
 
 
 BLOWS: Sequence[Blow] = (
@@ -50,9 +51,9 @@ BLOWS: Sequence[Blow] = (
     Blow("Valkey killed", strikes.kill_valkey, 8.0),
     Blow("Valkey hangs", strikes.stop_valkey, 8.0),
     Blow("Valkey flushed", strikes.flush_valkey, 0.1),
-    Blow("database locked", strikes.lock_database, 8.0),
+    Blow("database locked", strikes.lock_database, 8.0, at_first="R1"),
     Blow("worker killed", strikes.kill_worker, 8.0, asks_again=True),
-    Blow("Vapi's sockets reset", strikes.vapi_weather(Weather(), reset=True), 0.1, costs=1, asks_again=True, no_first_agent=True),
+    Blow("Vapi's sockets reset", strikes.vapi_weather(Weather(), reset=True), 0.1, costs=1, asks_again=True, at_first="R3"),
     Blow("Vapi refuses", strikes.vapi_weather(Weather(refuse=True)), 5.0, no_agent=True),
     Blow("Vapi is silent", strikes.vapi_weather(Weather(up_dead=True, down_dead=True)), 8.0, costs=1, no_agent=True, asks_again=True),
     Blow("Vapi is slow", strikes.vapi_weather(Weather(delay_s=0.2, jitter_s=0.2)), 5.0),
@@ -79,9 +80,9 @@ class Met:
     def hit(self) -> None:
         self.placed.hit()
         count = self.blows[self.call_sid] = self.blows.get(self.call_sid, 0) + self.blow.costs
-        has_none = self.blow.no_agent or (self.blow.no_first_agent and not self.placed.port)
-        rung = "R3" if has_none else HEALTHY_AFTER[min(count, len(HEALTHY_AFTER) - 1)]
-        self.placed.healthy = max(self.placed.healthy, rung)
+        rung = "R3" if self.blow.no_agent else HEALTHY_AFTER[min(count, len(HEALTHY_AFTER) - 1)]
+        at_first = "" if self.placed.port else self.blow.at_first
+        self.placed.healthy = max(self.placed.healthy, rung, at_first)
         self.placed.may_repeat_a_create |= self.blow.asks_again
 
     def break_stream(self) -> None:

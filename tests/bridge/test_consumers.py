@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from channels.layers import channel_layers
@@ -272,7 +273,7 @@ def test_both_sources_of_one_barge_in_clear_once(settings: Settings, late_s: flo
             if said:
                 await asyncio.sleep(late_s)
                 for hint in said:
-                    await live.tell(channel_layers["default"], "CA1", hint)
+                    await live.tell(channel_layers["default"], "CA1", hint, at=time.time())
 
     call = carry_a_call(THREE_BARGE_INS, notebook=notebook, meddle=webhook)
     assert len(call.facts.clears) == 3

@@ -114,7 +114,7 @@ async def test_a_layer_keeps_nothing_of_calls_that_are_over_whether_they_read_or
         for number in range(8):
             while not await layer.connection(0).zcard(layer._group_key(live.group(f"CA{number}"))):
                 await asyncio.sleep(0.01)
-            await live.tell(layer, f"CA{number}", live.COMMANDS)
+            await live.tell(layer, f"CA{number}", live.COMMANDS, at=time.time())
             await heard.get()
         channels = list(layer.receive_buffer)
         for call in calls:
@@ -153,7 +153,7 @@ async def test_connections_that_nobody_uses_are_given_back_and_who_listens_keeps
         await live.give_back_idle(layer)
         while await connections() > 1:
             await asyncio.sleep(0.01)
-        await live.tell(layer, "CA0", live.COMMANDS)
+        await live.tell(layer, "CA0", live.COMMANDS, at=time.time())
         assert await heard.get() == live.COMMANDS
     staying.cancel()
     await asyncio.wait([staying])

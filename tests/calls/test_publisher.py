@@ -154,14 +154,26 @@ async def test_a_listener_hears_the_hints_of_its_call_alone() -> None:
     listening = asyncio.create_task(listen())
     while not layer.groups:
         await asyncio.sleep(0)
-    await live.tell(layer, "CA2", live.SPEECH)
-    await live.tell(layer, "CA1", live.COMMANDS)
+    await live.tell(layer, "CA2", live.SPEECH, at=time.time())
+    await live.tell(layer, "CA1", live.COMMANDS, at=time.time())
     while not heard:
         await asyncio.sleep(0)
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
     assert heard == ["commands"]
     assert layer.groups == {}
+
+
+async def test_speech_of_a_moment_that_is_over_is_not_heard_and_what_waits_in_rows_is() -> None:
+    layer, now = InMemoryChannelLayer(), 1_800_000_000.0
+    hints = live.listen(layer, "CA1", wall=lambda: now)
+    first = asyncio.ensure_future(anext(hints))
+    while not layer.groups:
+        await asyncio.sleep(0)
+    for hint, age_s in ((live.SPEECH, 6.0), (live.INTERRUPTED, 0.5), (live.COMMANDS, 6.0), (live.INTERRUPTED, 0.3)):
+        await live.tell(layer, "CA1", hint, at=now - age_s)
+    assert [await first, await anext(hints)] == [live.COMMANDS, live.INTERRUPTED]
+    await hints.aclose()
 
 
 def test_a_sid_that_no_layer_would_take_still_has_a_group() -> None:
