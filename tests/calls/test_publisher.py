@@ -90,13 +90,15 @@ def test_a_frozen_broker_fills_the_queue_and_no_further(frozen: Path) -> None:
 def test_hints_reach_the_groups_of_the_call_and_of_all_pages() -> None:
     layer = Layer()
     publisher = Publisher(layer=lambda: layer)
-    public_id = uuid.UUID(int=7)
+    public_id, before = uuid.UUID(int=7), time.time()
     publisher.tell("CA1", live.SESSION)
     publisher.rows(public_id, 12)
     publisher.stop()
     rows = {"type": "rows.written", "calls": {str(public_id): 12}}
+    at = layer.sent[0][1]["at"]
+    assert before <= at <= time.time()
     assert layer.sent == [
-        ("call.CA1", {"type": "live.hint", "hint": "session"}),
+        ("call.CA1", {"type": "live.hint", "hint": "session", "at": at}),
         ("rows", rows),
     ]
 
