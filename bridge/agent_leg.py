@@ -172,7 +172,7 @@ class AgentLeg:
             for message in first:
                 self._hear(message)
             while True:
-                await link.carry(self._hear)
+                await link.carry(self._hear, on_silence=self._hear_nothing)
                 if not await self._outbox.room(within_s=TWILIO_READS_WITHIN_S):
                     self._do([Leave("stream-dead", "Twilio does not read")])
                     return False
@@ -201,6 +201,11 @@ class AgentLeg:
         else:
             self._hear_words(message, self._clock())
         return not self._outbox.full
+
+    def _hear_nothing(self) -> None:
+        """It is there, and answers nothing."""
+        if self.spot is None:
+            self._do(self._core.agent_unreachable(self._clock()))
 
     def _hear_words(self, message: str | Garbage, now: float) -> None:
         """One message that is no sound. Raises OutOfPatience."""

@@ -143,6 +143,7 @@ class BridgeCore:
     def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
         if self._dismissed:
             return []
+        self._dead_air.reachable()
         match message:
             case vapi.AgentStarted():
                 return self._agent_started(now)
@@ -215,6 +216,13 @@ class BridgeCore:
         self._agenda.clear()
         self._agenda.put("agent", now + self._rules.agent_within)
         return [*out, *self._play_clip("one_moment", now), AskForAgent(raw)]
+
+    def agent_unreachable(self, now: float) -> list[Action]:
+        """Nothing comes from Vapi, not even an answer. Whoever hears nothing by now is told, whether or not anything is owed."""
+        if self._is_leaving or self._way_out.is_moving or not self._voice.all_heard(now) or not self._dead_air.unreachable(now):
+            return []
+        self._figures.dead_air += 1
+        return [Noted("dead-air", detail={"unreachable": True}), *self._play_clip("trouble", now)]
 
     def agent_asked_anew(self, now: float) -> list[Action]:
         """Whoever was making the agent is gone, and it is made once more: the caller is asked for patience again."""

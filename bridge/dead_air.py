@@ -48,6 +48,7 @@ class DeadAir:
         self._talking = False
         self._ends_are_told = False
         self._told_at: float | None = None
+        self._unreachable = False
         self._off = False
         self.at = NEVER
 
@@ -116,6 +117,19 @@ class DeadAir:
         self._tool_until = now + self._rules.tool_within
         self._answer_since = now if self._answer_since is None else self._answer_since
         self._settle()
+
+    def unreachable(self, now: float) -> bool:
+        """Not even an answer comes of it: whether the caller is to be told, who need not wait for anything."""
+        if self._off or self._unreachable or self._told_at is not None:
+            return False
+        self._unreachable = True
+        if self._since() is not None:
+            self._told_at = now
+            self._settle()
+        return True
+
+    def reachable(self) -> None:
+        self._unreachable = False
 
     # -- time
 

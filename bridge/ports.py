@@ -158,10 +158,11 @@ class Link(Protocol):
 
     def send_control(self, message: Mapping[str, Any]) -> None: ...
 
-    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool]) -> None:
+    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool], *, on_silence: Callable[[], None] | None = None) -> None:
         """Call this with each message, agent audio or a control text, as it comes, until it says False: the next one waits.
 
-        Raises LinkClosed, and whatever `on_message` raises.
+        `on_silence` is called once a second while nothing comes, not even an answer to a ping, from the fourth second on.
+        Raises LinkClosed, and whatever the two raise.
         """
 
     def drop(self) -> None:

@@ -4,6 +4,9 @@ Sends never wait and both directions are bounded. Towards Vapi, sound that would
 and counted, control messages never are. From Vapi, each message is a plain call to whoever listens; while nobody does it
 waits, and reading pauses when many wait, so a burst is no error. A message no sane Vapi would send is thrown away here,
 before anybody copies or parses it.
+
+Between turns Vapi sends nothing, as a dead socket does; so it is asked. Looks are counted and not seconds: a process that slept
+takes nobody for gone. A peer that has never answered is not judged by it.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ FRAME_LIMIT = 16 * 1024 * 1024  # a larger frame ends the socket; up to here it 
 SOUND_LIMIT = 60 * 8000  # one minute: no more is ever held for a caller
 TEXT_LIMIT = 256 * 1024  # a hundred times the largest that we ask for
 FRAGMENT_LIMIT = 64
+LOOK_EVERY_S = 1.0
+SILENT_LOOKS, GONE_LOOKS = 3, 8  # in a row at which nothing had come: between 3 and 4 s, 8 and 9 s after the last word
 CLOSED_ABNORMALLY = 1006
 TEXT, BINARY = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY
-CONTINUATION, CLOSE = picows.WSMsgType.CONTINUATION, picows.WSMsgType.CLOSE
+CONTINUATION, CLOSE, PONG = picows.WSMsgType.CONTINUATION, picows.WSMsgType.CLOSE, picows.WSMsgType.PONG
 
 
 class VapiConversations:
@@ -58,9 +63,6 @@ class VapiConversations:
                     max_frame_size=FRAME_LIMIT,
                     max_redirects=0,
                     use_aiofastnet=socket_url.startswith("wss:"),
-                    enable_auto_ping=True,
-                    auto_ping_idle_timeout=10,
-                    auto_ping_reply_timeout=10,
                     enable_auto_pong=True,
                     logger_name=None,
                 )
@@ -88,7 +90,11 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         self._inbox: deque[bytes | str | Garbage] = deque()
         self._unread_bytes = 0
         self._on_message: Callable[[bytes | str | Garbage], bool] | None = None
+        self._on_silence: Callable[[], None] | None = None
         self._heard_out: asyncio.Future[None]  # while somebody listens
+        self._quiet_looks = 0
+        self._answers = False
+        self._looking: asyncio.TimerHandle
         self._reading = True
         self._closed: int | None = None
         self._takes_sound = False  # open, and not too much waits
@@ -103,6 +109,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport, self._send, self._takes_sound = transport, transport.send, True
         transport.underlying_transport.set_write_buffer_limits(high=self._unsent_limit, low=self._unsent_limit)
+        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     def pause_writing(self) -> None:
         self._takes_sound = False
@@ -111,6 +118,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         self._takes_sound = self._closed is None
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        self._quiet_looks = 0
         kind = frame.msg_type
         if kind is BINARY and frame.fin and 0 < frame.payload_size <= self._sound_limit and not self._parts:  # nearly every one
             on_message = self._on_message
@@ -125,6 +133,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
             transport.disconnect()
             return
         if kind not in (BINARY, TEXT, CONTINUATION):
+            self._answers |= kind is PONG
             return
         if kind is not CONTINUATION:
             self._parts_are_text = kind is TEXT
@@ -137,6 +146,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
             self._keep(self._whole())
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        self._looking.cancel()
         if self._closed is None:
             self._closed, self._takes_sound = CLOSED_ABNORMALLY, False
         if self._on_message is not None:
@@ -156,7 +166,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         if self._transport is not None and self._closed is None:
             self._transport.send(TEXT, vapi_messages.dump(message).encode())
 
-    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool]) -> None:
+    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool], *, on_silence: Callable[[], None] | None = None) -> None:
         """See `bridge.ports.Link`. What arrived before the socket closed is told first."""
         while self._inbox:
             if not on_message(self._next()):
@@ -164,10 +174,11 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         if self._closed is not None:
             raise LinkClosed(self._closed)
         self._on_message, self._heard_out = on_message, asyncio.get_running_loop().create_future()
+        self._on_silence = on_silence
         try:
             await self._heard_out
         finally:
-            self._on_message = None
+            self._on_message = self._on_silence = None
 
     def drop(self) -> None:
         if self._transport is not None and self._closed is None:
@@ -206,6 +217,21 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
             return message.decode()
         except UnicodeDecodeError:
             return Garbage("not-text")
+
+    def _look(self) -> None:
+        """Once a second: has anything come since the last look? While reading pauses nothing can."""
+        if self._closed is not None or self._transport is None:
+            return
+        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+        quiet, self._quiet_looks = self._quiet_looks, self._quiet_looks + 1 if self._reading else 0
+        if not quiet:
+            return
+        if self._answers and quiet >= GONE_LOOKS:
+            self._transport.disconnect(graceful=False)
+            return
+        self._transport.send_ping()
+        if self._answers and quiet >= SILENT_LOOKS and self._on_silence is not None:
+            self._on_silence()
 
     def _keep(self, message: bytes | str | Garbage) -> None:
         """Until somebody listens; beyond a limit the network waits too."""

@@ -33,7 +33,7 @@ class Wideband:
     def send_control(self, message: Mapping[str, Any]) -> None:
         self._link.send_control(message)
 
-    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool]) -> None:
+    async def carry(self, on_message: Callable[[bytes | str | Garbage], bool], *, on_silence: Callable[[], None] | None = None) -> None:
         """A message too short for a sample is kept for the next one."""
 
         def narrowed(message: bytes | str | Garbage) -> bool:
@@ -42,7 +42,7 @@ class Wideband:
             ulaw = self._from_agent.feed(message)
             return on_message(ulaw) if ulaw else True
 
-        await self._link.carry(narrowed)
+        await self._link.carry(narrowed, on_silence=on_silence)
 
     def drop(self) -> None:
         self._link.drop()

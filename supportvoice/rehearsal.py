@@ -140,7 +140,7 @@ class VapiPipe:
     def send_control(self, message: Mapping[str, Any]) -> None:
         self._client.send(json.dumps(dict(message)))
 
-    async def carry(self, on_message: Callable[[bytes | str], bool]) -> None:
+    async def carry(self, on_message: Callable[[bytes | str], bool], *, on_silence: Callable[[], None] | None = None) -> None:
         while (message := await self._client.receive()) is not None:
             if not on_message(message):
                 return

@@ -209,3 +209,28 @@ def test_a_caller_on_the_way_to_a_person_is_not_told_to_hold() -> None:
     run_until(core, 30.0, out)
     assert noted(out, "dead-air") == []
     assert out[-1] == Leave("handed-over")
+
+
+def test_who_waits_for_nothing_hears_once_that_vapi_cannot_be_reached() -> None:
+    core = after_the_greeting()
+    out = core.agent_unreachable(5.0)
+    assert played(out) == CLIPS["trouble"].ulaw
+    run_until(core, 8.0, out)
+    assert core.agent_unreachable(8.0) == []
+    core.vapi_said(vapi.CallerSpoke(), 9.0)
+    run_until(core, 13.0, [])
+    assert played(core.agent_unreachable(13.0)) == CLIPS["trouble"].ulaw
+
+
+def test_whoever_waits_for_an_answer_hears_one_sentence_of_it_and_has_another_agent_at_8_s() -> None:
+    core = after_the_greeting()
+    caller_says(core, "what are your opening hours")
+    out = core.agent_unreachable(6.5)
+    assert noted(out, "dead-air")[0].detail == {"unreachable": True}
+    assert dead_air_at(core, 20.0, after=6.6) == [11.0]
+
+
+def test_while_the_agent_is_still_heard_nobody_is_told_that_vapi_cannot_be_reached() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=4000)
+    assert core.agent_unreachable(2.0) == []

@@ -6,15 +6,17 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from aiohttp import WSMsgType, web
 
+from bridge import vapi_link
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.manners import Garbage
 from bridge.ports import Link, LinkClosed
-from bridge.vapi_link import UNREAD_LIMIT, VapiConversations
+from bridge.vapi_link import GONE_LOOKS, SILENT_LOOKS, UNREAD_LIMIT, VapiConversations
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -310,3 +312,33 @@ async def test_sound_for_a_vapi_that_does_not_read_is_dropped_and_counted_but_no
         assert link.dropped_bytes < 2000 * 4000
         done.set()
         await link.close()
+
+
+async def quiet(request: web.Request, *, answers: int) -> web.StreamResponse:
+    """A Vapi that says nothing, answers so many pings, and closes after thirty."""
+    socket = web.WebSocketResponse(autoping=False)
+    await socket.prepare(request)
+    for number in range(30):
+        if (message := await socket.receive()).type != WSMsgType.PING:
+            return socket
+        if number < answers:
+            await socket.pong(message.data)
+    await socket.close(code=1000)
+    return socket
+
+
+@pytest.mark.parametrize(
+    ("answers", "silences", "code"),
+    [(2, GONE_LOOKS - SILENT_LOOKS, 1006), (30, 0, 1000), (0, 0, 1000)],
+    ids=["until it is gone", "always", "never"],
+)
+async def test_a_vapi_that_answers_no_more_is_told_of_and_then_given_up_and_one_that_only_says_nothing_is_not(
+    answers: int, silences: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vapi_link, "LOOK_EVERY_S", 0.05)
+    told: list[None] = []
+    async with vapi(partial(quiet, answers=answers)) as url:
+        link = await VapiConversations(api_key="key").open(url)
+        with pytest.raises(LinkClosed) as closed:
+            await link.carry(lambda message: True, on_silence=lambda: told.append(None))
+    assert (len(told), closed.value.code) == (silences, code)

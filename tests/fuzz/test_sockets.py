@@ -50,7 +50,7 @@ class BadLink:
     def send_control(self, message: Mapping[str, Any]) -> None:
         """Nobody listens."""
 
-    async def carry(self, on_message: Callable[[bytes | str], bool]) -> None:
+    async def carry(self, on_message: Callable[[bytes | str], bool], *, on_silence: Callable[[], None] | None = None) -> None:
         await asyncio.sleep(0.02)
         while self._said:
             if not on_message(self._said.pop(0)):
