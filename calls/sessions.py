@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from django.db import Error as DatabaseProblem
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
@@ -32,6 +33,7 @@ from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source,
 log = logging.getLogger(__name__)
 
 CLAIM_LIFE = timedelta(seconds=10)  # a create takes 3 s at most: a claimer silent this long died with its claim
+STORED_AFTER_S = (0.2, 0.8)  # what Vapi answered, if the database was away; SQLite waits a second by itself each time
 REPORT_WITHIN = timedelta(seconds=120)
 STREAM_COMES_WITHIN = timedelta(seconds=stream_token.LIFE_S)
 NO_STREAM_COMES = (Status.TRANSFERRING, Status.VOICEMAIL)
@@ -187,10 +189,19 @@ def _may_run(problem: VapiError) -> bool:
     return (isinstance(problem, VapiUnavailable) and problem.sent) or problem.status in range(200, 300)
 
 
+def _stored(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime) -> bool:
+    """`session_live`, tried again: the caller does not wait yet, or hears a word, and nobody may create a second call for this one."""
+    for pause_s in STORED_AFTER_S:
+        with contextlib.suppress(OperationalError):
+            return session_live(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
+        time.sleep(pause_s)
+    return session_live(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
+
+
 def _kept(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, client: Vapi, at: datetime) -> bool:
     """`session_live`; a Vapi call that nobody else knows of is ended here."""
     try:
-        kept = session_live(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
+        kept = _stored(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
     except IntegrityError:
         session_failed(pk=pk, claim=claim, why="Vapi answered with the id of another call.", at=at, maybe_created=True)
         return False

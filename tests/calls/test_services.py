@@ -255,6 +255,21 @@ def test_a_vapi_call_the_database_could_not_keep_is_ended_and_its_session_failed
 
 
 @threaded
+def test_a_vapi_call_the_database_could_not_keep_at_once_is_kept_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    call, vapi, keep, tries = a_call(), FakeVapi(), sessions.session_live, [1, 2]
+
+    def busy(**words: Any) -> bool:
+        if tries and tries.pop():
+            raise OperationalError("database is locked")
+        return keep(**words)
+
+    monkeypatch.setattr(sessions, "session_live", busy)
+    assert sessions.start_conversation(vapi_session_pk=session_of(call).pk, by="worker", client=vapi)
+    assert (len(vapi.created), len(vapi.ended)) == (1, 0)
+    assert session_of(call).state == VapiState.LIVE
+
+
+@threaded
 def test_the_first_problem_is_told_when_the_database_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     call, vapi = a_call(), FakeVapi()
 
