@@ -28,6 +28,10 @@ class Misused(Exception):
     """The command cannot be done as it was given; the text says why, in one sentence."""
 
 
+class Interrupted(Exception):
+    """Somebody pressed Ctrl-C. What was played until then has been told and kept."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="only name the sandbox's faults, for `call --fault`")
     parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="these ids (C9) or rows ('C9 next verb') of the table alone")
@@ -40,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: Path) -> int:
-    """How many calls were lost. Raises Misused, StackFailed, EmbeddedAway."""
+    """How many calls were lost. Raises Misused, StackFailed, EmbeddedAway, and Interrupted, all told."""
     if options["runs"] < 1 or options["nemesis"] < 0 or options["at_once"] < 0:
         raise Misused("--runs takes 1 or more, --nemesis and --at-once 0 or more.")
     try:
@@ -59,30 +63,37 @@ def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: P
         "nemesis": options["nemesis"],
     }
     not_here = {row.name: why for row in rows if (why := row.not_here())}
-    calls = asyncio.run(_played(options, [row for row in rows if row.name not in not_here], seed, tell))
+    calls, interrupted = list[Placed](), False
+    try:
+        asyncio.run(_play(options, [row for row in rows if row.name not in not_here], seed, tell, calls))
+    except KeyboardInterrupt:
+        interrupted = True
     left_out = {} if options["nemesis"] else {**not_here, **({} if options["only"] else matrix.NOT_COVERED)}
-    found = report.document(about=about, calls=calls, not_covered=left_out)
+    found = report.document(about={**about, "interrupted": interrupted}, calls=calls, not_covered=left_out)
     for line in report.table(found):
         tell(line)
     stem = directory / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
     _keep(options["json"] or stem.with_suffix(".json"), json.dumps(found, indent=1) + "\n", tell)
     _keep(options["html"] or stem.with_suffix(".html"), report.page(found), tell)
+    if interrupted:
+        raise Interrupted
     return int(found["lost"])
 
 
-async def _played(options: Mapping[str, Any], rows: Sequence[matrix.Row], seed: int, tell: Callable[[str], None]) -> list[Placed]:
-    """Rows that need two `serve` are played in a house of their own, after the others."""
-    rng, calls = random.Random(seed), list[Placed]()
+async def _play(
+    options: Mapping[str, Any], rows: Sequence[matrix.Row], seed: int, tell: Callable[[str], None], calls: list[Placed]
+) -> None:
+    """Every call that is over is put with `calls`. Rows that need two `serve` are played in a house of their own, after the others."""
+    rng = random.Random(seed)
     houses = [False] if options["nemesis"] else sorted({row.is_doubled for row in rows})
     for is_doubled in houses:
         with tempfile.TemporaryDirectory(prefix="laboratory-") as directory:
             async with open_ground(Path(directory), say=lambda sentence: tell(f"... {sentence}"), is_doubled=is_doubled) as ground:
                 if options["nemesis"]:
-                    return await nemesis(ground, rng=rng, calls=options["nemesis"], at_once=options["at_once"], tell=tell)
-                laboratory = Laboratory(ground, rng, tell, at_once=options["at_once"] or AT_ONCE)
-                mine = [row for row in rows if row.is_doubled is is_doubled]
-                calls += await laboratory.run(mine, options["runs"], among=rows)
-    return calls
+                    calls += await nemesis(ground, rng=rng, calls=options["nemesis"], at_once=options["at_once"], tell=tell)
+                    return
+                laboratory = Laboratory(ground, rng, tell, at_once=options["at_once"] or AT_ONCE, done=calls)
+                await laboratory.run([row for row in rows if row.is_doubled is is_doubled], options["runs"], among=rows)
 
 
 def _keep(path: Path, text: str, tell: Callable[[str], None]) -> None:

@@ -131,7 +131,7 @@ class Laboratory:
         `among`: all rows that share them, when some are played elsewhere.
         """
         share = {row.name: max(math.ceil(runs / sum(each.id == row.id for each in among or rows)), row.in_a_second) for row in rows}
-        self.expected = sum(share.values())
+        self.expected = len(self.done) + sum(share.values())
         single = [row for row in rows if not row.alone for _ in range(share[row.name])]
         self.rng.shuffle(single)
         await self._singles(deque(single))

@@ -75,6 +75,8 @@ class Command(BaseCommand):
             raise CommandError(str(why), returncode=2) from None
         except (EmbeddedAway, StackFailed) as problem:
             raise CommandError(str(problem), returncode=2) from None
+        except command.Interrupted:
+            raise CommandError("Interrupted: above is what was played until then.", returncode=2) from None
         if lost:
             raise SystemExit(1)
 
