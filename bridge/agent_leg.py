@@ -1,8 +1,9 @@
 """The agents of one stream, one after the other: found, listened to, lost, and kept for the next stream.
 
 The first may wait here since the stream before (`bridge.parking`). Else its Vapi session is a row that somebody makes; who it is
-does not matter, so one that nobody claims within a second is claimed here. An agent that is lost is followed by another one as
-long as the ledger has one. What an agent says is a plain call, sound like words; what must wait is the task of `talk`.
+does not matter, so one that nobody claims within a second is claimed here, and sooner where an agent was lost. An agent that is
+lost is followed by another one as long as the ledger has one. What an agent says is a plain call, sound like words; what must
+wait is the task of `talk`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bridge.voice import NOTHING_YET
 log = logging.getLogger(__name__)
 
 CLAIM_AFTER_S = 1.0
+CLAIM_AGAIN_AFTER_S = 0.2  # when agents are lost it is many at once, which a worker would make one after the other
 CREATED_WITHIN_S = 3.5  # a create takes 3 s at most: whoever is still at it then died
 CONVERSATION_POLL_S = 0.1
 TWILIO_READS_WITHIN_S = 5.0  # half a minute of the agent may be waiting then, and the caller hears nothing of it
@@ -152,7 +154,8 @@ class AgentLeg:
                     return conversation
                 if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE, n=conversation.n):
                     raise EndedFirst(WAITS_ELSEWHERE)
-                if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= CLAIM_AFTER_S:
+                patience_s = CLAIM_AGAIN_AFTER_S if self._ref.epoch or conversation.n else CLAIM_AFTER_S
+                if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= patience_s:
                     claimed = conversation.n
                     await self._ledger.claim(self._ref, conversation.n)
                 if conversation.state == "claimed" and being_made != conversation.n:

@@ -132,6 +132,25 @@ class CreatorDied(Notebook):
             asyncio.get_running_loop().call_later(self.takes_s, setattr, self, "state", "live")
 
 
+@dataclass
+class NobodyMakesIt(Notebook):
+    """Sessions that no worker claims; `waited_s`: how long after each was asked for the bridge did."""
+
+    agents: int = 2
+    asked_at: list[float] = field(default_factory=list)
+    waited_s: list[float] = field(default_factory=list)
+
+    async def conversation(self, ref: CallRef) -> Conversation | None:
+        if len(self.asked_at) == len(self.lost):
+            self.asked_at.append(asyncio.get_running_loop().time())
+            self.state = "asked"
+        return await super().conversation(ref)
+
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
+        self.waited_s.append(asyncio.get_running_loop().time() - self.asked_at[n])
+        self.state = "live"
+
+
 def first_heard_s(call: OneCall) -> float:
     at = call.phone.playout.first_sound(call.facts.started_at)
     assert at is not None
@@ -146,6 +165,12 @@ def test_something_is_heard_within_a_second_whatever_becomes_of_the_create(name:
     heard = [final.clip_name for final in call.phone.heard]
     assert heard[-1] == "connecting_colleague"
     assert ("greeting" in heard) == (call.notebook.state == "live")
+
+
+def test_the_bridge_makes_an_agent_that_nobody_claims_after_a_second_and_the_one_after_a_lost_one_at_once() -> None:
+    call = carry_a_call(SILENT, faults=Faults(close_after_s=3.0, close_code=1011), notebook=NobodyMakesIt())
+    assert isinstance(call.notebook, NobodyMakesIt)
+    assert call.notebook.waited_s == [pytest.approx(1.0, abs=0.11), pytest.approx(0.2, abs=0.11)]
 
 
 @pytest.mark.parametrize("takes_s", [0.5, 2.95])
