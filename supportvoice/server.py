@@ -399,7 +399,7 @@ class Parent:
                 child.lifeline.send(ARE_YOU_THERE)
             silent_s = child.presence.silent_s(time.monotonic())
             if child.ready and silent_s >= ENDED_AFTER_S:
-                child.process.kill()
+                _end(child)
             elif child.ready and silent_s >= MISSED_AFTER_S and not child.given_away:
                 child.given_away = True
                 await self._give_away(child, give_away)
@@ -415,16 +415,20 @@ class Parent:
             is_told = False
         others = [other for other in self.children.values() if other is not child and other.ready and not other.given_away]
         if not (is_told and others) and child.given_away:
-            child.process.kill()
+            _end(child)
 
     async def _kill_all(self, keepers: list[asyncio.Task[None]]) -> None:
         for child in (*self.children.values(), *self.departing):
-            with contextlib.suppress(ProcessLookupError):
-                child.process.kill()
+            _end(child)
         tasks = [*keepers, *self.departing.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end(child: Child) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it was quicker
+        child.process.kill()
 
 
 def listen(host: str, port: int) -> socket.socket:
