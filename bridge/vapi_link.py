@@ -109,6 +109,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport, self._send, self._takes_sound = transport, transport.send, True
         transport.underlying_transport.set_write_buffer_limits(high=self._unsent_limit, low=self._unsent_limit)
+        transport.send_ping()  # so that it is known soon whether this peer answers
         self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     def pause_writing(self) -> None:
