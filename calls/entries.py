@@ -48,12 +48,13 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A stream that was let in while nobody could be asked."""
+    """A stream that was let in while nobody could be asked. `held_by`: the life of the process that carries it, if it has a lease."""
 
     ref: CallRef
     account_sid: str
     stream_sid: str
     at: float
+    held_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class DatabaseLedger:
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
         self._keeper = the_keeper()
-        self._by_heart = StreamsByHeart(keeper=self._keeper, clients=self._clients, tell=self._urgent, wall=wall)
+        self._by_heart = StreamsByHeart(keeper=self._keeper, clients=self._clients, tell=self._urgent, wall=wall, boot=boot)
         self.writer: BoundedWriter[Entry] = BoundedWriter(
             write=self._write_or_keep,
             spill=self._spill,

@@ -79,8 +79,8 @@ def write(batch: Sequence[Entry]) -> None:
 
 
 def _write_admitted(entry: Admitted) -> None:
-    sid = entry.ref.call_sid
-    if not services.admit_stream(call_sid=sid, at=moment(entry.at), **_stream(entry)):
+    sid, held_by = entry.ref.call_sid, uuid.UUID(entry.held_by) if entry.held_by else None
+    if not services.admit_stream(call_sid=sid, at=moment(entry.at), held_by=held_by, **_stream(entry)):
         services.admitted_before(call_sid=sid, **_stream(entry))
     if entry.ref.epoch:
         transaction.on_commit(partial(publisher.task, tasks.end_sessions, sid))  # the agent of the stream before may go on at Vapi

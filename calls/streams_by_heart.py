@@ -8,6 +8,7 @@ by whoever makes the mark of its number first.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -50,7 +51,7 @@ class Carried:
 
 
 class StreamsByHeart:
-    """One per process. `tell` takes what came of a create, `wall` is seconds since 1970."""
+    """One per process. `tell` takes what came of a create, `wall` is seconds since 1970, `boot` is the life of this process."""
 
     def __init__(
         self,
@@ -59,8 +60,10 @@ class StreamsByHeart:
         clients: Mapping[VapiAccount, Vapi],
         tell: Callable[[Created | Resumed], object],
         wall: Callable[[], float],
+        boot: Callable[[], uuid.UUID | None] = lambda: None,
     ) -> None:
         self._keeper, self._clients, self._tell, self._wall = keeper, clients, tell, wall
+        self._boot = boot
         self._carried: dict[CallRef, Carried] = {}
 
     def __contains__(self, ref: CallRef) -> bool:
@@ -115,7 +118,7 @@ class StreamsByHeart:
         discretion.answered_by(call_sid, answer.version.version_id)
         agent = Conversation(n=by_heart.first_number(epoch), state="asked", account=told.get("account", VapiAccount.MAIN))
         mine = self._carried[ref] = Carried(answer, agent, by_heart=True)
-        self._keeper.append([entries.kept(Admitted(ref, account_sid, stream_sid, at.timestamp()))])
+        self._keep_admitted(ref, account_sid, stream_sid, at)
         if epoch:
             opening = HANDED_ON if told["why"] == resuming.DRAINED else RESUMED
             mine.taken_up = TakenUp(_as_told(ref, said_by_heart.said_lately(call_sid)), opening)
@@ -131,8 +134,13 @@ class StreamsByHeart:
         if ref not in self._carried or not by_heart.first(ref.call_sid, f"stream-{ref.epoch}"):
             return False
         self._carried[ref].agent, self._carried[ref].by_heart = agent, True
-        self._keeper.append([entries.kept(Admitted(ref, account_sid, stream_sid, at.timestamp()))])
+        self._keep_admitted(ref, account_sid, stream_sid, at)
         return True
+
+    def _keep_admitted(self, ref: CallRef, account_sid: str, stream_sid: str, at: datetime) -> None:
+        """Whose stream it is stands with it: should this process die later, others look after the call."""
+        boot = self._boot()
+        self._keeper.append([entries.kept(Admitted(ref, account_sid, stream_sid, at.timestamp(), str(boot) if boot else ""))])
 
     def waits_here(self, ref: CallRef) -> bool:
         """The agent of the stream before this one may be parked in this process: another one is not made at once."""

@@ -11,7 +11,7 @@ from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.ear import Final, Partial, Utterance
 from bridge.sandbox.script import Caller, Deed, Say
 
-TAIL_MS = 150
+UNDERSTOOD = 0.9  # of a sentence: who has heard so much of it knows what is asked
 THEN_S = 0.6
 INTERRUPTED, INTO_S = "reset_steps", 3.2
 ANSWERS: Mapping[str, str] = {
@@ -53,7 +53,7 @@ class Person(Caller):
 
     @staticmethod
     def _to_its_end(final: Final) -> bool:
-        return final.clip_name is not None and final.heard_to_ms >= CLIPS[final.clip_name].ms - TAIL_MS
+        return final.clip_name is not None and final.heard_to_ms >= UNDERSTOOD * CLIPS[final.clip_name].ms
 
     def next_deadline(self) -> float | None:
         return self._next[0] if self._next else None

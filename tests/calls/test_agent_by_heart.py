@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import uuid
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from bridge.errors import VapiUnavailable
 from bridge.longest import ROLLED_OVER
 from bridge.ports import CallRef, Conversation, LedgerAway
 from calls import ledger as ledger_module
-from calls import sessions
+from calls import rescue, sessions
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, Rung, Status, VapiState
 from calls.storing import the_keeper
@@ -120,6 +121,23 @@ def test_a_stream_whose_call_was_written_down_before_finds_the_agent_that_waits_
     all_is_stored()
     wait_for(lambda: CallSession.objects.filter(pk=call.pk, status=Status.STREAMING, stream_sid="MZ1").exists())
     assert (len(vapi.created), vapi.ended) == (1, [])
+
+
+def test_the_call_of_a_stream_let_in_by_heart_is_looked_after_when_its_process_dies_later(vapi: FakeVapi) -> None:
+    boot, call = uuid.uuid4(), a_call()
+    lines.warm()
+    sessions.start_conversation(vapi_session_pk=call.vapi_sessions.get().pk, by="worker", client=vapi)
+    ledger = DatabaseLedger(token_key=KEY, client=vapi, deadline_s=5.0, boot=lambda: boot)
+    rescue.begin(boot=boot, at=timezone.now())
+    with nobody_can_write():
+        is_admitted(ledger, call)
+    all_is_stored()
+    dead = rescue.Sign(rescue.Beat(boot, counter=0, is_dead=True), at=0.0)
+    rescue.died(boot=boot, at=timezone.now())
+    found = rescue.claim(dead, by=uuid.uuid4(), at=timezone.now(), now=1.0)
+    ledger.close()
+    assert found is not None
+    assert [job.call_sid for job in found] == [call.call_sid]
 
 
 @pytest.mark.parametrize("why", ["its agent is not there yet", "another stream was let in", "its line is not known by heart"])

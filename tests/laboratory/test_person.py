@@ -27,6 +27,12 @@ def test_a_sentence_that_broke_off_is_not_answered() -> None:
     assert person.next_deadline() is None
 
 
+def test_a_sentence_of_which_the_last_bit_is_missing_is_understood() -> None:
+    person = Person()
+    hears(person, "account_locked", to_ms=CLIPS["account_locked"].ms - 220)
+    assert person.deeds(11.0) == [Say("thanks_goodbye")]
+
+
 def test_they_interrupt_the_long_explanation_once_and_do_not_answer_it_again() -> None:
     person = Person()
     person.heard(Partial("reset_steps", "No problem.", 21.0, 20.0))
