@@ -17,7 +17,7 @@ from bridge import vapi_messages as vapi
 from bridge.actions import Action, AskForAgent, Leave, Noted, TellAgent
 from bridge.agenda import Agenda
 from bridge.agent_turn import AgentTurn
-from bridge.audio import Clip, ms
+from bridge.audio import FRAME_S, Clip, ms
 from bridge.barge_in import BargeIn, Turn
 from bridge.dead_air import NEVER, DeadAir
 from bridge.figures import Figures
@@ -219,7 +219,8 @@ class BridgeCore:
 
     def agent_unreachable(self, now: float) -> list[Action]:
         """Nothing comes from Vapi, not even an answer. Whoever hears nothing by now is told, whether or not anything is owed."""
-        if self._is_leaving or self._way_out.is_moving or not self._voice.all_heard(now) or not self._dead_air.unreachable(now):
+        is_heard = self._voice.heard_at(now) >= now + FRAME_S  # less than a frame waits for the rest of its turn
+        if is_heard or self._is_leaving or self._way_out.is_moving or not self._dead_air.unreachable(now):
             return []
         self._figures.dead_air += 1
         return [Noted("dead-air", detail={"unreachable": True}), *self._play_clip("trouble", now)]

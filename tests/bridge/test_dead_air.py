@@ -230,6 +230,14 @@ def test_whoever_waits_for_an_answer_hears_one_sentence_of_it_and_has_another_ag
     assert dead_air_at(core, 20.0, after=6.6) == [11.0]
 
 
+def test_whoever_hears_an_agent_break_off_in_the_middle_is_told_too() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1010)
+    out: list[Action] = []
+    run_until(core, 4.0, out)
+    assert CLIPS["trouble"].ulaw in played(core.agent_unreachable(4.0))
+
+
 def test_while_the_agent_is_still_heard_nobody_is_told_that_vapi_cannot_be_reached() -> None:
     core = a_call()
     agent_is_speaking(core, ms=4000)
