@@ -171,6 +171,15 @@ async def test_a_killed_child_is_replaced() -> None:
         assert not alive(serving.children[0])
 
 
+async def test_where_others_serve_a_killed_child_is_replaced_when_its_callers_had_their_turn() -> None:
+    async with serve(2) as serving:
+        began = asyncio.get_running_loop().time()
+        os.kill(serving.children[0], signal.SIGKILL)
+        await until(lambda: set(children(serving.parent.pid)) - set(serving.children))
+        assert asyncio.get_running_loop().time() - began >= server.RESCUED_FIRST_S
+        await until(lambda: len(children(serving.parent.pid)) == 2)
+
+
 async def test_a_child_whose_event_loop_is_stuck_ends_by_itself_and_is_replaced() -> None:
     async with serve(1) as serving:
         began = asyncio.get_running_loop().time()
