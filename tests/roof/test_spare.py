@@ -33,9 +33,11 @@ def test_what_was_opened_to_look_is_closed_again() -> None:
     like = os.open(os.devnull, os.O_RDONLY)
     before = len(os.listdir("/proc/self/fd"))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(like)  # a limit is one of numbers: those below this one are all taken
+    os.close(lowest_free)
     try:
         assert can_open(16, like=like)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before, limits[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
         assert not can_open(16, like=like)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert len(os.listdir("/proc/self/fd")) == before
