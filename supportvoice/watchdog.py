@@ -45,16 +45,19 @@ class Watchdog:
 
     def takes_calls(self) -> bool:
         """On the loop: it is, and has been for a while."""
-        return self.is_well() and self._clock() - self._late_at >= RECOVERS_IN_S
+        return self._was_on_time_for(RECOVERS_IN_S)
 
     async def steadied(self) -> bool:
         """On the loop, for somebody who is at the door: wait until it is on time again. False when it does not get there."""
         since = self._clock()
-        while not (self.is_well() and self._clock() - self._late_at >= STEADY_S):
+        while not self._was_on_time_for(STEADY_S):
             if self._clock() - since >= STEADY_WITHIN_S:
                 return False
             await asyncio.sleep(TICK_S)
         return True
+
+    def _was_on_time_for(self, seconds: float) -> bool:
+        return self.is_well() and self._clock() - self._late_at >= seconds
 
     def _tick(self) -> None:
         now = self._clock()
