@@ -70,6 +70,8 @@ class VapiConversations:
             raise VapiRefused("Vapi refused the audio socket.", status=_status(error)) from None
         except (picows.WSError, OSError, TimeoutError) as error:
             raise VapiUnavailable(f"Vapi's audio socket could not be opened ({type(error).__name__}).") from None
+        if transport.response is None:  # picows takes a connection that was cut before an answer for an open one
+            raise VapiUnavailable("Vapi's audio socket was cut before it opened.")
         if transport.response.headers.get("Sec-WebSocket-Protocol"):  # none was offered: RFC 6455 §4.1 has us fail
             transport.disconnect(graceful=False)
             raise VapiUnavailable("Vapi's audio socket speaks a protocol that was not offered.")

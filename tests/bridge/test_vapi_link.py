@@ -120,6 +120,18 @@ async def test_a_no_is_refused_and_nobody_there_is_unavailable() -> None:
     assert "127.0.0.1" not in str(gone.value)
 
 
+async def test_a_connection_that_is_cut_before_it_opens_is_no_conversation() -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(VapiUnavailable):
+            await VapiConversations(api_key="").open(f"ws://127.0.0.1:{port}/")
+
+
 async def test_a_protocol_that_was_not_offered_is_no_conversation() -> None:
     gone = asyncio.Event()
 
