@@ -56,8 +56,8 @@ def took(name: str, *, at: datetime) -> None:
 
 def left(call: CallSession, *, at: datetime) -> Left:
     """Where a further agent may be made."""
-    failed = call.vapi_sessions.filter(state=VapiState.FAILED, ended_at__gt=at - REFUSED_FOR)
-    refused = set(failed.values_list("account", flat=True))
+    failed = [session for session in call.vapi_sessions.all() if session.state == VapiState.FAILED]
+    refused = {session.account for session in failed if session.ended_at is not None and session.ended_at > at - REFUSED_FOR}
     return Left(
         main=account.MAIN not in refused and breaker.may_ask(account.MAIN, at=at),
         backup=account.BACKUP not in refused and _backup_works(at),

@@ -16,8 +16,8 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ SAFE = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 SENT_ON = re.compile(r"[A-Za-z0-9]{2,64}\.next-([0-9]{1,3})", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
 LONGEST_WISH_S = 30.0
+ANSWERED_WITHIN_S = 3.0  # after that Twilio asks again by itself
 
 
 def opened(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> lines.Answer | None:
@@ -120,6 +121,30 @@ def closed(sid: str, epoch: int, why: str) -> None:
 def why_closed(sid: str, epoch: int) -> str:
     """Empty when this machine does not know."""
     return str((_read(sid, f"closed-{epoch}") or {}).get("why", ""))
+
+
+@contextmanager
+def being_asked(sid: str, epoch: int) -> Iterator[None]:
+    """Inside, Twilio waits at the resume door for what is next after the stream of this epoch."""
+    path = _directory() / f"{sid}.asking-{epoch}"
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def is_being_asked(sid: str, epoch: int, *, now: float) -> bool:
+    """It does, on this machine, or was answered by heart just now. Not for so long that whoever answers must be taken for dead."""
+    if (sent := sent_on(sid, epoch + 1)) is not None and abs(now - sent["at"]) < ANSWERED_WITHIN_S:
+        return True
+    try:
+        return abs(now - (_directory() / f"{sid}.asking-{epoch}").lstat().st_mtime) < ANSWERED_WITHIN_S
+    except OSError:
+        return False
 
 
 def wish(sid: str, verb: str, *, at: float, at_once: bool = False) -> bool:
@@ -213,7 +238,7 @@ def _enter(path: Path) -> bool:
     row = services.open_call(**{**call, "at": moment(call["at"])})
     if row is not None and is_new:
         CallSession.objects.filter(pk=row.pk).update(public_id=public_id)
-        if not first(sid, "claim-0"):
+        if not _left_to_its_row(sid, 0):
             resuming.being_made_by_heart(row, 0)
         spooled = NewEvent("history-spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
         record_events(call_sid=sid, events=[spooled])
@@ -243,7 +268,7 @@ def _write_sent_on(sid: str, epoch: int) -> bool:
     sent, n = sent_on(sid, epoch), first_number(epoch)
     if sent is None or not CallSession.objects.filter(call_sid=sid).exists():
         return sent is None
-    is_made = not first(sid, f"claim-{n}")
+    is_made = not _left_to_its_row(sid, n)
     resuming.elsewhere_by_heart(
         call_sid=sid,
         epoch=epoch,
@@ -255,6 +280,12 @@ def _write_sent_on(sid: str, epoch: int) -> bool:
         is_parked=bool((_read(sid, f"claim-{n}") or {}).get("parked")),
     )
     return True
+
+
+def _left_to_its_row(sid: str, n: int) -> bool:
+    """Nobody has begun to make this session by heart, and from now on nobody will. A second writer of its row hears the same."""
+    _keep(sid, f"claim-{n}", {"row": True})
+    return bool((_read(sid, f"claim-{n}") or {}).get("row"))
 
 
 def _directory() -> Path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import prefetch_related_objects
 
 from agents import hours, limits
 from agents.models import HandoffTarget
@@ -59,6 +60,7 @@ def next_step(
         if call.status == Status.WAITING and not only_down:
             facts = _facts_in_queue(call, targets, at, turn=turn or 0, wants_message=wants_message)
         else:
+            prefetch_related_objects([call], "vapi_sessions", "commands")  # asked about again and again until it is decided
             facts = _facts(call, targets, at, resumable=not only_down and not resuming.stream_is_missing(call, at))
         step = ladder.decide(facts)
         if call.status == Status.WAITING and isinstance(step, ladder.Resume):
@@ -155,7 +157,7 @@ def note_closed(call: CallSession, at: datetime) -> None:
 
 def tried(call: CallSession) -> frozenset[str]:
     """Those of whom Twilio told, on this call, how ringing them went."""
-    return frozenset(command.detail["target"] for command in call.commands.filter(verb="dial", done_at__isnull=False))
+    return frozenset(command.detail["target"] for command in call.commands.all() if command.verb == "dial" and command.done_at is not None)
 
 
 def dial_refused(*, call_sid: str, at: datetime) -> bool:
@@ -188,9 +190,10 @@ def _may_be_rung(call: CallSession, at: datetime) -> list[HandoffTarget]:
 
 
 def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, resumable: bool) -> ladder.Facts:
-    done = [command for command in call.commands.filter(verb="dial") if command.done_at is not None]
-    wanted = call.commands.filter(verb="hand-over").last()
-    wish = call.commands.filter(key=services.hand_over_key(call.call_sid, call.epoch)).first()
+    commands, key = call.commands.all(), services.hand_over_key(call.call_sid, call.epoch)
+    done = [command for command in commands if command.verb == "dial" and command.done_at is not None]
+    wanted = max((command for command in commands if command.verb == "hand-over"), key=lambda command: command.pk, default=None)
+    wish = next((command for command in commands if command.key == key), None)
     closed_why = call.closed_why if call.closed_epoch == call.epoch else ""
     by_wish = wish is not None or closed_why == "handed-over"
     again = resumable and resuming.may_be_resumed(call)

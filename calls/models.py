@@ -197,6 +197,11 @@ class CallSession(models.Model):
         return self.status in OVER
 
     @property
+    def newest_session(self) -> VapiSession | None:
+        """None before the first one was asked for. Of those that were prefetched, if they were."""
+        return max(self.vapi_sessions.all(), key=lambda session: session.n, default=None)
+
+    @property
     def session_to_start(self) -> int | None:
         """Primary key of the Vapi session nobody has claimed yet. A state, not "is it new": a repeat repairs a lost enqueue."""
         asked = self.vapi_sessions.filter(state=VapiState.ASKED, call__ended_at=None)

@@ -35,7 +35,7 @@ def is_awaited(call: CallSession) -> bool:
 
 def may_be_said(call: CallSession) -> bool:
     """The stream is over by Twilio's word, and the bridge has not said its own yet: the agent of it may be parked, or may not."""
-    newest = call.vapi_sessions.last()
+    newest = call.newest_session
     is_to_be_said = call.closed_epoch < call.epoch == call.stream_epoch and newest is not None and newest.state == VapiState.LIVE
     return is_to_be_said and not _keeper_is_gone(call)
 

@@ -33,7 +33,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from bridge.errors import TwilioError
-from calls import resuming
+from calls import by_heart, resuming
 from calls.history import NewEvent, record_events
 from calls.lease_rows import ProcessLease
 from calls.models import CallSession, OutboxCommand, Source, Status
@@ -195,6 +195,8 @@ def left_alone(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
 
 def rescue(job: Rescue, *, twilio: Twilio | None, clock: Callable[[], float] = time.monotonic) -> Rescue | None:
     """Send a call that is where it was to the resume door. Returns the job when it is to be tried again."""
+    if by_heart.is_being_asked(job.call_sid, job.epoch, now=time.time()):
+        return replace(job, due=clock() + LOOK_EVERY_S)  # a redirect would only make Twilio ask the busy door a second time
     account_sid = job.is_left().values_list("account_sid", flat=True).first()
     if account_sid is None:
         if job.is_told and CallSession.objects.live().filter(call_sid=job.call_sid).exists():

@@ -59,13 +59,13 @@ def _was_handed_on(call: CallSession) -> bool:
 
 def may_be_resumed(call: CallSession) -> bool:
     """False when no agent answers this call, none could be had last time, or this stream is over because a person was wanted."""
-    wanted = call.commands.filter(key=services.hand_over_key(call.call_sid, call.epoch)).exists()
-    return agent_at_hand(call) and not wanted
+    wish = services.hand_over_key(call.call_sid, call.epoch)
+    return agent_at_hand(call) and not any(command.key == wish for command in call.commands.all())
 
 
 def agent_at_hand(call: CallSession) -> bool:
     """An agent answers this call, and could be had when it was last asked for."""
-    newest = call.vapi_sessions.last()
+    newest = call.newest_session
     return call.version_id is not None and newest is not None and newest.state != VapiState.FAILED
 
 
@@ -81,15 +81,16 @@ def stream_to_come(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
 
 def stream_is_missing(call: CallSession, at: datetime) -> bool:
     """A further stream should be here by now: the way to the AI is what failed."""
-    newest = call.vapi_sessions.last()
+    newest = call.newest_session
     asked_at = parked.asked_at(call) or (newest.asked_at if newest else at)
     return asked_at <= at - OPENS_WITHIN and stream_to_come(CallSession.objects.filter(pk=call.pk)).exists()
 
 
-def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
+def here(*, call_sid: str, epoch: int, raw: str, at: datetime, n: int | None = None) -> int | None:
     """The agent of a stream is gone: ask for another one. Returns the session to start; None when the ladder leads down.
 
-    The session that was lost is superseded: whoever asked ends it too (`sessions.superseded`).
+    The session that was lost is superseded: whoever asked ends it too (`sessions.superseded`). If `n` is its number, and another one
+    was asked for already, that is the one to start: it may be why this one was ended.
     """
     with transaction.atomic():
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
@@ -98,6 +99,9 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime) -> int | None:
         if not may_be_resumed(call):
             return None
         parked.decided(call_sid=call_sid, epoch=epoch - 1)
+        newest = call.newest_session
+        if n is not None and newest is not None and newest.n > n and newest.ended_at is None:
+            return newest.pk
         if raw == ROLLED_OVER:
             newest = call.vapi_sessions.latest("n")
             return _roll_over(call, newest.n + 1, account=newest.account, at=at)
@@ -151,6 +155,9 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
 
 
 def _on_another_stream(call: CallSession, at: datetime) -> bool:
+    """The call's next epoch. A parked agent is waited for no more, unless that is said anew (`parked.await_stream`)."""
+    if parked.is_said(call):
+        parked.decided(call_sid=call.call_sid, epoch=call.epoch)
     from_here = (Status.RECOVERING, Status.TRANSFERRING)
     for to in (Status.CONNECTING,) if call.status in from_here else (Status.RECOVERING, Status.CONNECTING):
         services.transition(call_sid=call.call_sid, to=to, epoch=call.epoch, reason=call.closed_why, at=at)
@@ -158,7 +165,7 @@ def _on_another_stream(call: CallSession, at: datetime) -> bool:
 
 
 def _next_n(call: CallSession) -> int:
-    newest = call.vapi_sessions.last()
+    newest = call.newest_session
     return newest.n + 1 if newest else 0
 
 
@@ -172,14 +179,15 @@ def _next_session(call: CallSession, again: ladder.Resume, *, raw: str, at: date
     return _ask_for(call, _next_n(call), account=account, raw=raw, handed_on=_was_handed_on(call), at=at)
 
 
-def _ask_for(call: CallSession, n: int, *, account: VapiAccount, raw: str, handed_on: bool, at: datetime) -> int:
-    """Session `n`, after one that was lost, or that was `handed_on` in good order."""
+def _ask_for(call: CallSession, n: int, *, account: VapiAccount, raw: str, handed_on: bool, at: datetime, is_told: bool = False) -> int:
+    """Session `n`, after one that was lost, or that was `handed_on` in good order. `is_told`: the rows know that, and it counts once."""
     services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
     detail = {"n": n - 1, "raw": raw[:200]}
     lost = NewEvent("conversation-lost", Source.SYSTEM, at, detail)
     in_good_order = NewEvent("conversation-handed-on", Source.SYSTEM, at, detail)
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
-    record_events(call_sid=call.call_sid, events=[in_good_order if handed_on else lost, asked])
+    before = [] if is_told else [in_good_order if handed_on else lost]
+    record_events(call_sid=call.call_sid, events=[*before, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
 
 
@@ -207,15 +215,21 @@ def elsewhere_by_heart(*, call_sid: str, epoch: int, n: int, account: str, raw: 
     call = evidence.hold(call_sid=call_sid, at=at)
     if call is None or call.vapi_sessions.filter(n=n).exists():
         return
-    if call.epoch == epoch - 1 and not call.is_over:
+    is_first = call.epoch == epoch - 1 and not call.is_over
+    if not is_first:  # the rows have sent it on, too
+        if is_made:
+            parked.decided(call_sid=call_sid, epoch=epoch - 1)
+        if is_parked or not is_made:
+            return
+    waits = is_parked or (not is_made and parked.is_said(call))
+    if is_first:
         _on_another_stream(call, at)
-    elif not is_made:
-        return
-    if is_parked:
+    if waits:
         parked.await_stream(call, n=_next_n(call) - 1, at=at)
-        parked.decided(call_sid=call_sid, epoch=epoch - 1)
+        if is_parked:
+            parked.decided(call_sid=call_sid, epoch=epoch - 1)
         return
-    _ask_for(call, n, account=VapiAccount(account), raw=raw or GONE, handed_on=raw == DRAINED, at=at)
+    _ask_for(call, n, account=VapiAccount(account), raw=raw or GONE, handed_on=raw == DRAINED, is_told=not is_first, at=at)
     if is_made:
         being_made_by_heart(call, n)
 

@@ -56,6 +56,17 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
     return decorated
 
 
+def is_noticed(view: Callable[[Knock, int], HttpResponse]) -> Callable[[Knock, int], HttpResponse]:
+    """While this door is busy with an answer nobody sends Twilio to it once more."""
+
+    @wraps(view)
+    def door(knock: Knock, epoch: int) -> HttpResponse:
+        with by_heart.being_asked(knock.call_sid, epoch):
+            return view(knock, epoch)
+
+    return door
+
+
 def incoming_call(knock: Knock) -> HttpResponse:
     """The line's agent, as far as this process knows the line; else a person or the voicemail."""
     if is_over(knock):

@@ -22,7 +22,7 @@ from calls import by_heart, callbacks, consent, endings, handover, ladder, publi
 from calls.models import OVER, CallSession, RecordingKind, Rung, Status
 from calls.rescue import the_life
 from calls.webhooks import by_heart_doors, spoken
-from calls.webhooks.by_heart_doors import or_by_heart, twiml
+from calls.webhooks.by_heart_doors import is_noticed, or_by_heart, twiml
 from calls.webhooks.knock import Knock, twilio_door
 
 ERROR_CODE = re.compile(r"[0-9]{5}", re.ASCII)
@@ -80,6 +80,7 @@ def recording_consent(knock: Knock, epoch: int) -> HttpResponse:
 
 
 @twilio_door
+@is_noticed
 @or_by_heart(by_heart_doors.resume)
 def resume(knock: Knock, epoch: int) -> HttpResponse:
     """The stream of this epoch is over, whyever: what is next for a caller who is still there?"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from bridge.errors import TwilioUnavailable
 from bridge.ports import Closing
-from calls import handover, rescue, services
+from calls import by_heart, handover, rescue, services
 from calls.models import CallSession, OutboxCommand, ProcessLease, Status
 from calls.rescue import ASKED_WITHIN_S, LEASE_S, Beat, Lifeguard, Observer, Sign
 from calls.webhooks.spoken import AGAIN
@@ -180,6 +181,21 @@ def test_a_call_that_twilio_asked_for_by_itself_is_left_alone() -> None:
     assert rescue.rescue(job, twilio=twilio, clock=lambda: 12.7) is None
     assert twilio.asked == []
     assert call.events.get(kind="call-rescued").detail["how"] == "asked"
+
+
+@pytest.mark.django_db
+def test_a_call_about_which_a_busy_door_is_asked_just_now_is_not_sent_there_once_more() -> None:
+    call, twilio = carried(), Redirects()
+    (job,) = claimed() or []
+    with by_heart.being_asked(call.call_sid, call.epoch):
+        again = rescue.rescue(job, twilio=twilio, clock=lambda: 20.0)
+        assert twilio.asked == []
+        assert again is not None
+        assert (again.due, again.tries) == (20.0 + rescue.LOOK_EVERY_S, 0)
+        assert not by_heart.is_being_asked(call.call_sid, call.epoch + 1, now=time.time())
+        assert not by_heart.is_being_asked(call.call_sid, call.epoch, now=time.time() + 3.5), "whoever answered is gone"
+    assert rescue.rescue(again, twilio=twilio) is None
+    assert len(twilio.asked) == 1
 
 
 @pytest.mark.django_db

@@ -49,6 +49,16 @@ def test_a_lost_agent_is_followed_by_the_next_session_of_the_same_stream() -> No
     assert states(call) == [(0, VapiState.LIVE), (1, VapiState.ASKED)]
 
 
+def test_an_agent_that_was_ended_because_the_next_one_was_asked_for_is_followed_by_that_one() -> None:
+    call = talking()
+    sid, at = call.call_sid, timezone.now()
+    second = resuming.here(call_sid=sid, epoch=0, raw="socket closed with 1011", at=at, n=0)
+    assert resuming.here(call_sid=sid, epoch=0, raw="customer-ended-call", at=at, n=0) == second
+    assert [n for n, _ in states(call)] == [0, 1]
+    assert fresh(call).events.filter(kind="conversation-lost").count() == 1
+    assert resuming.here(call_sid=sid, epoch=0, raw="socket closed with 1011", at=at, n=1) not in (None, second)
+
+
 def test_the_third_loss_within_a_minute_leads_to_people_and_a_later_one_back_to_the_agent() -> None:
     call, now = talking(), timezone.now()
     assert lost(call, now) is not None

@@ -9,10 +9,12 @@ from collections.abc import Coroutine, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import Mock
 from xml.etree.ElementTree import fromstring
 
 import pytest
 from django.conf import settings
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
@@ -20,10 +22,10 @@ from agents import lines
 from agents.payload import RESUMED
 from bridge import stream_token
 from bridge.ports import Admission, CallRef, Closing, LedgerAway, Note
-from calls import by_heart, entries, sessions
+from calls import by_heart, entries, parked, resuming, resuming_by_heart, services, sessions
 from calls.entries import Closed, Entry, Told
 from calls.ledger import DatabaseLedger
-from calls.models import CallSession, EndReason, Rung, Status, VapiState
+from calls.models import CallSession, EndReason, Rung, Status, VapiAccount, VapiState
 from calls.spool import Spool
 from calls.storing import the_keeper
 from tests.builders import ACCOUNT, CALLER, FakeVapi, QuietPublisher, a_call
@@ -232,6 +234,79 @@ def test_an_agent_that_is_parked_here_is_taken_up_and_no_other_one_is_made(
     assert list(call.vapi_sessions.values_list("n", "state")) == [(0, VapiState.LIVE)]
     assert sessions.open_sessions(call_sid=call.call_sid) == []
     assert len(vapi.created) == 1
+
+
+def sent_on_before_the_bridge_could_say(call: CallSession) -> None:
+    """A database that is only busy: the door has waited long enough, then the bridge's word on the stream is stored."""
+    sid, now = call.call_sid, timezone.now()
+    assert resuming_by_heart.elsewhere(call_sid=sid, account_sid=ACCOUNT, to_number=NUMBER, epoch=0, at=now) is not None
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("parked"), at=timezone.now())
+
+
+def test_a_parked_agent_is_waited_for_also_where_the_door_could_not_know_of_it(
+    client: Client, ledger: DatabaseLedger, vapi: FakeVapi, call: CallSession
+) -> None:
+    sent_on_before_the_bridge_could_say(call)
+    document = asks(client, call)
+    assert "/resume/1" in document
+    call.refresh_from_db()
+    assert (call.epoch, call.rung, list(call.vapi_sessions.values_list("n", "state"))) == (1, Rung.AI, [(0, VapiState.LIVE)])
+    admission = opens(ledger, call, document)
+    assert admission is not None
+    assert run(ledger.taken_up(admission.ref))
+    assert sessions.open_sessions(call_sid=call.call_sid) == []
+    assert len(vapi.created) == 1
+
+
+def test_two_who_write_down_where_a_call_was_sent_to_write_the_same(client: Client, call: CallSession) -> None:
+    """The door and the keeper may both be at it, and the first may have to begin again: nobody has made that session meanwhile."""
+    sent_on_before_the_bridge_could_say(call)
+    for _ in range(2):
+        assert by_heart._write_sent_on(call.call_sid, 1)
+    assert list(call.vapi_sessions.values_list("n", flat=True)) == [0]
+    assert parked.taken_up(call_sid=call.call_sid, epoch=1, at=timezone.now())
+
+
+def test_a_database_that_fails_while_it_is_told_where_a_call_was_sent_to_is_told_again(
+    call: CallSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent_on_before_the_bridge_could_say(call)
+    with monkeypatch.context() as broken:
+        broken.setattr("calls.evidence.hold", Mock(side_effect=OperationalError))
+        with pytest.raises(OperationalError):
+            by_heart.enter(call.call_sid)
+    by_heart.enter(call.call_sid)
+    assert list(call.vapi_sessions.values_list("n", "state")) == [(0, VapiState.LIVE)]
+
+
+def test_a_parked_agent_is_waited_for_no_more_when_rows_and_memory_send_its_caller_on(client: Client, call: CallSession) -> None:
+    """By the rows for that agent, by heart to one of its own, which is made."""
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("parked"), at=timezone.now())
+    assert "/resume/1" in asks(client, call)
+    sid, now, account = call.call_sid, timezone.now(), VapiAccount.MAIN
+    resuming.elsewhere_by_heart(call_sid=sid, epoch=1, n=100, account=account, raw="", at=now, is_made=True, is_parked=False)
+    assert not parked.taken_up(call_sid=sid, epoch=1, at=now)
+    call.refresh_from_db()
+    assert not parked.is_awaited(call)
+
+
+def test_a_parked_agent_is_not_taken_up_once_another_one_is_made_for_its_stream(client: Client, call: CallSession) -> None:
+    sent_on_before_the_bridge_could_say(call)
+    assert by_heart.first(call.call_sid, "claim-100")
+    assert "/resume/1" in asks(client, call)
+    assert call.vapi_sessions.get(n=100).state == VapiState.CLAIMED
+    assert not parked.taken_up(call_sid=call.call_sid, epoch=1, at=timezone.now())
+    assert [session.n for session in call.vapi_sessions.filter(pk__in=sessions.open_sessions(call_sid=call.call_sid))] == [0]
+
+
+def test_a_call_that_the_rows_and_the_memory_of_a_process_both_send_on_has_lost_one_conversation(client: Client, call: CallSession) -> None:
+    """Twilio's first question waited too long and is answered by heart; meanwhile the rows have answered the second one."""
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("stream-lost"), at=timezone.now())
+    assert "/resume/1" in asks(client, call)
+    sid, now, account = call.call_sid, timezone.now(), VapiAccount.MAIN
+    resuming.elsewhere_by_heart(call_sid=sid, epoch=1, n=100, account=account, raw="", at=now, is_made=True, is_parked=False)
+    assert call.vapi_sessions.get(n=100).state == VapiState.CLAIMED
+    assert call.events.filter(kind="conversation-lost").count() == 1
 
 
 def test_of_a_parked_agent_and_one_that_is_made_the_caller_has_one(client: Client, ledger: DatabaseLedger, call: CallSession) -> None:
