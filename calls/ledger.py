@@ -44,6 +44,8 @@ R = TypeVar("R")
 DEADLINE_S = 0.3
 ENDED_WITHIN_S = 2.0  # of an ordinary end: all is said, and one that is not known leads the caller to a person they did not ask for
 ADMITTED_WITHIN_S = 1.0  # no sound flows yet, and a stream that is refused costs its caller more than the wait
+BACK_WITHIN_S, BACK_LOOK_S = 0.7, 0.1  # whoever is refused now has to ask for another stream, and counts as lost once more
+SECOND_TRY_S = 0.6  # with the two above less than a further stream has time to open (`calls.resuming.OPENS_WITHIN`)
 ASKERS = 4
 NOBODY_LEFT = ("agent-ended", "hung-up", "caller-left")
 ORDINARY = ("agent-ended", "hung-up", "handed-over")
@@ -94,6 +96,7 @@ class DatabaseLedger:
     # -- asked and awaited -----------------------------------------------------------------------------------------
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
+        """By the row; else by heart; else by the row once more, when the database was only busy or is back."""
         try:
             epoch = stream_token.check(key=self._token_key, former=self._former_keys, token=token, call_sid=call_sid, now=self._wall())
         except BadMessage:
@@ -101,15 +104,16 @@ class DatabaseLedger:
         at = moment(self._wall())
         stream: dict[str, Any] = {"call_sid": call_sid, "account_sid": account_sid, "stream_sid": stream_sid, "epoch": epoch, "at": at}
         try:
-            admitting = partial(_admit, **stream, held_by=self._boot())
-            let_in = await self._ask(admitting, within_s=max(self._deadline, ADMITTED_WITHIN_S))
+            let_in = await self._admit_by_row(ADMITTED_WITHIN_S, **stream)
         except LedgerAway:
             admission = await asyncio.to_thread(self._admit_by_heart, **stream)
-            if admission is None:
+            if admission is not None:
+                if not self._by_heart.waits_here(admission.ref):
+                    await self.claim(admission.ref, 0)
+                return admission
+            if not await self._is_back(within_s=BACK_WITHIN_S):
                 raise
-            if not self._by_heart.waits_here(admission.ref):
-                await self.claim(admission.ref, 0)
-            return admission
+            let_in = await self._admit_by_row(SECOND_TRY_S, **stream, is_second_try=True)
         if let_in is None:
             return None
         admission, call = let_in
@@ -133,10 +137,10 @@ class DatabaseLedger:
     async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
         """By the row, which is asked twice if it was only busy; by heart if the database is away."""
         try:
-            return await self._resume_by_row(ref, raw=raw)
+            return await self._resume_by_row(ref, raw=raw, n=n)
         except LedgerAway:
             if not await asyncio.to_thread(self._is_away):
-                return await self._resume_by_row(ref, raw=raw)
+                return await self._resume_by_row(ref, raw=raw, n=n)
         started = await asyncio.to_thread(self._by_heart.resume, ref, raw=raw, n=n, said=tuple(said))
         if started:
             await self.claim(ref, n)
@@ -195,6 +199,9 @@ class DatabaseLedger:
 
     # -- while the database is away ------------------------------------------------------------------------------------
 
+    async def _admit_by_row(self, within_s: float, **stream: Any) -> tuple[Admission, CallSession] | None:
+        return await self._ask(partial(_admit, **stream, held_by=self._boot()), within_s=max(self._deadline, within_s))
+
     def _admit_by_heart(self, *, call_sid: str, account_sid: str, epoch: int, **stream: Any) -> Admission | None:
         """As its call was opened, or sent on, by heart. Else as its row says, if that can be read: a locked SQLite lets us."""
         admission = self._by_heart.admit(call_sid=call_sid, account_sid=account_sid, epoch=epoch, **stream)
@@ -205,11 +212,11 @@ class DatabaseLedger:
                     return found[0]
         return admission
 
-    async def _resume_by_row(self, ref: CallRef, *, raw: str) -> bool:
+    async def _resume_by_row(self, ref: CallRef, *, raw: str, n: int) -> bool:
         """Raises LedgerAway; then what is decided too late is taken back."""
         turn, at = threading.Lock(), self._wall()
         try:
-            started = await self._ask(partial(_resume, ref, raw, moment(at), turn), within_s=max(self._deadline, ADMITTED_WITHIN_S))
+            started = await self._ask(partial(_resume, ref, raw, moment(at), turn, n), within_s=max(self._deadline, ADMITTED_WITHIN_S))
         except LedgerAway:
             if turn.acquire(blocking=False):
                 raise
@@ -220,6 +227,15 @@ class DatabaseLedger:
     def _create_by_heart(self, ref: CallRef) -> None:
         if (n := self._by_heart.create(ref)) is not None:
             storing.in_thread(partial(create, ref, n, self._clients))
+
+    async def _is_back(self, *, within_s: float) -> bool:
+        """The database takes a write, or does so soon: one that many want to write to at once looks for a moment as if it were away."""
+        until = self._clock() + within_s
+        while await asyncio.to_thread(self._is_away):
+            if self._clock() >= until:
+                return False
+            await asyncio.sleep(BACK_LOOK_S)
+        return True
 
     def _is_away(self) -> bool:
         try:
@@ -284,9 +300,11 @@ class DatabaseLedger:
 # -- in the threads ----------------------------------------------------------------------------------------------------
 
 
-def _admit(*, call_sid: str, epoch: int, **stream: Any) -> tuple[Admission, CallSession] | None:
+def _admit(*, call_sid: str, epoch: int, is_second_try: bool = False, **stream: Any) -> tuple[Admission, CallSession] | None:
+    """The first try may have come to its end after nobody waited for it any more: then the second one finds that it was let in."""
     by_heart.enter(call_sid)
-    if not services.admit_stream(call_sid=call_sid, epoch=epoch, **stream):
+    is_new = services.admit_stream(call_sid=call_sid, epoch=epoch, **stream)
+    if not is_new and not (is_second_try and services.is_let_in(call_sid=call_sid, epoch=epoch, stream_sid=stream["stream_sid"])):
         return None
     call = CallSession.objects.select_related("version", "line").get(call_sid=call_sid)
     return _on_terms(call, epoch), call
@@ -326,10 +344,10 @@ def _conversation(ref: CallRef) -> Conversation | None:
     )
 
 
-def _resume(ref: CallRef, raw: str, at: datetime, turn: threading.Lock) -> bool:
+def _resume(ref: CallRef, raw: str, at: datetime, turn: threading.Lock, n: int | None = None) -> bool:
     """`turn` is taken by whoever decides: when nobody waits for us any more nothing is written."""
     with transaction.atomic():
-        started = resuming.here(call_sid=ref.call_sid, epoch=ref.epoch, raw=raw, at=at)
+        started = resuming.here(call_sid=ref.call_sid, epoch=ref.epoch, raw=raw, at=at, n=n)
         if started is not None and not turn.acquire(blocking=False):
             transaction.set_rollback(True)
             return False

@@ -255,6 +255,11 @@ def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int
     return True
 
 
+def is_let_in(*, call_sid: str, epoch: int, stream_sid: str) -> bool:
+    """It is this stream that owns the call."""
+    return CallSession.objects.filter(guards.live_owner(epoch), call_sid=call_sid, stream_epoch=epoch, stream_sid=stream_sid).exists()
+
+
 def admitted_before(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int) -> bool:
     """A stream was let in while nobody could write it down. Its call may be over by now; it was there all the same."""
     mine = CallSession.objects.filter(guards.owner(epoch), call_sid=call_sid, account_sid=account_sid, stream_epoch__lt=epoch)

@@ -20,6 +20,7 @@ from bridge.ports import CallRef, Closing, LedgerAway, Note
 from calls import history, publisher, services, sessions, storing, tasks
 from calls import ledger as ledger_module
 from calls.entries import Alive
+from calls.keeper import Keeper
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, EndReason, Heard, Role, Status, VapiState
 from calls.sweep import end_silent_calls
@@ -79,6 +80,55 @@ def test_a_valid_token_is_used_up_by_one_of_many_streams(ledger: DatabaseLedger)
     admitted = [admission for admission in run(knock()) if admission is not None]
     assert [admission.ref for admission in admitted] == [ref_of(call)]
     assert admitted[0].barge_in == "instant"
+
+
+@pytest.mark.parametrize("how", ["fails", "is late"])
+def test_a_stream_that_a_busy_database_did_not_let_in_at_once_is_let_in_by_the_second_try(
+    monkeypatch: pytest.MonkeyPatch, vapi: FakeVapi, how: str
+) -> None:
+    """The first try may come to its end after all: the stream is in then, and no other one with the same token."""
+    at_once, call, tries, late = services.admit_stream, a_call(), list[str](), threading.Event()
+
+    def busy(**stream: Any) -> bool:
+        tries.append(stream["stream_sid"])
+        if len(tries) == 1 and how == "fails":
+            raise OperationalError("database is locked")
+        let_in = at_once(**stream)
+        if len(tries) == 1:
+            late.wait(5.0)
+        return let_in
+
+    monkeypatch.setattr(services, "admit_stream", busy)
+    monkeypatch.setattr("calls.ledger.ADMITTED_WITHIN_S", 0.5)
+    ledger = DatabaseLedger(token_key=KEY, client=vapi, deadline_s=0.1)
+    try:
+        admission = run(ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ1", token=token(call)))
+        assert admission is not None
+        assert tries == ["MZ1", "MZ1"]
+        assert run(ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ2", token=token(call))) is None
+    finally:
+        late.set()
+        ledger.close()
+
+
+@pytest.mark.parametrize(("away_s", "let_in"), [(0.4, True), (5.0, False)])
+def test_a_stream_waits_a_moment_for_a_database_that_comes_back(
+    monkeypatch: pytest.MonkeyPatch, vapi: FakeVapi, away_s: float, let_in: bool
+) -> None:
+    call, ledger = a_call(), DatabaseLedger(token_key=KEY, client=vapi)
+    began = time.monotonic()
+    monkeypatch.setattr(Keeper, "is_away", property(lambda _: time.monotonic() - began < away_s))
+    monkeypatch.setattr(Keeper, "ask", lambda keeper: keeper.is_away)
+    try:
+        admitting = ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ1", token=token(call))
+        if let_in:
+            assert run(admitting) is not None
+        else:
+            with pytest.raises(LedgerAway):
+                run(admitting)
+        assert time.monotonic() - began < 2.0
+    finally:
+        ledger.close()
 
 
 def test_bad_tokens_change_nothing(ledger: DatabaseLedger) -> None:
