@@ -64,7 +64,7 @@ class AgentLeg:
         self._core, self._outbox, self._do, self._play, self._clock = core, outbox, do, play, clock
         self.link: Link | None = None
         self.spot: Spot | None = None
-        self._n = 0  # of the session whose link we have, or had
+        self._n = 0  # of the session whose link we have, or had, or wait for
         self._lately = Lately()
         self._lost: str | None = None  # how the agent was lost, until another one is asked for
         self._links_before: list[Link] = []  # of agents that were lost
@@ -103,7 +103,6 @@ class AgentLeg:
         except VapiError as error:
             self._do(self._core.no_agent(self._clock(), raw=str(error)))
             return False
-        self._n = conversation.n
         try:
             self.link = await self._conversations.open(conversation.socket_url, wideband=self._wideband, account=conversation.account)
         except VapiError as error:
@@ -148,6 +147,7 @@ class AgentLeg:
                 conversation = await self._ledger.conversation(self._ref)
                 if conversation is None or conversation.state == "failed":
                     raise VapiError("There is no Vapi session for this call.")
+                self._n = conversation.n
                 if conversation.state == "ended":
                     raise EndedFirst("Vapi ended the call before it was heard.")
                 if conversation.state == "live":

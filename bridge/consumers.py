@@ -21,7 +21,7 @@ from channels.layers import get_channel_layer
 from bridge import live, twilio_media, vapi_messages, wakeups
 from bridge.actions import Action, AskForAgent, AskForPerson, Leave, Noted, TellAgent, ToAgent
 from bridge.agent_leg import AgentLeg
-from bridge.audio import Clip
+from bridge.audio import Clip, seconds
 from bridge.carried import Carried
 from bridge.core import BridgeCore
 from bridge.errors import BadMessage
@@ -37,6 +37,8 @@ from bridge.voice import FlushCaller, MarkCaller, ToCaller
 log = logging.getLogger(__name__)
 
 START_WITHIN_S = 5.0
+ADMITTED_SOON_S = 1.0
+SAID_S = 0.2  # on the way to the ear
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
 OUR_OWN_END = (1001, 1012)  # the server that carries us closes its sockets
@@ -74,6 +76,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._carried = carried or Carried()
         self._parking = parking
         self._told_parked = False
+        self._asked_to_wait: Noted | None = None
         self._clock = clock
         self._wall = wall
         self._outbox = Outbox()
@@ -143,14 +146,34 @@ class MediaStreamConsumer(AsyncConsumer):
         except BadMessage as error:
             raise Refused(str(error)) from None
         try:
-            admission = await self._ledger.admit(
-                call_sid=start.call_sid, account_sid=start.account_sid, stream_sid=start.stream_sid, token=start.token
-            )
+            admission = await self._admitted(start, send)
         except LedgerAway:
             raise Refused("the history could not be asked") from None
         if admission is None:
             raise Refused("the stream's token is not valid for its call")
         return admission, start.stream_sid
+
+    async def _admitted(self, start: twilio_media.Start, send: Send) -> Admission | None:
+        """As the history says, which may take seconds when it is busy: then the caller hears a word meanwhile. Raises LedgerAway."""
+        stream = {"call_sid": start.call_sid, "account_sid": start.account_sid, "stream_sid": start.stream_sid, "token": start.token}
+        admitting = asyncio.create_task(self._ledger.admit(**stream))
+        try:
+            await asyncio.wait({admitting}, timeout=ADMITTED_SOON_S)
+            if not admitting.done():
+                await self._ask_to_wait(start.stream_sid, admitting, send)
+            return await admitting
+        finally:
+            admitting.cancel()
+
+    async def _ask_to_wait(self, stream_sid: str, admitting: asyncio.Task[Admission | None], send: Send) -> None:
+        """Nothing of it is left at Twilio when the call begins: the core counts what it sends itself."""
+        clip = self._clips["one_moment"]
+        self._asked_to_wait = Noted("clip-played", detail={"clip": "one_moment", "text": clip.text})
+        with suppress(Exception):  # the peer may be gone: whoever carries the call finds out, once it is let in
+            await send({"type": "websocket.send", "text": twilio_media.media(stream_sid, clip.ulaw)})
+            await asyncio.wait({admitting}, timeout=seconds(len(clip.ulaw)) + SAID_S)
+            if admitting.done():
+                await send({"type": "websocket.send", "text": twilio_media.clear(stream_sid)})
 
     async def _read_start(self) -> twilio_media.Start:
         while True:
@@ -171,6 +194,8 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _carry(self, send: Send, wire: Wire | None) -> None:
         self._note(Noted("stream-started", "twilio"))
+        if self._asked_to_wait is not None:
+            self._note(self._asked_to_wait)
         self._sleeper.at = self._core.next_but_gap()
         self._wakeups.add(self._sleeper)
         if wire is not None:
@@ -344,7 +369,7 @@ class MediaStreamConsumer(AsyncConsumer):
             case "commands":
                 self._command_news.set()
             case "speech":
-                self._do(self._core.vapi_said(vapi_messages.CallerSpoke(), now))
+                self._do(self._core.speech_hinted(now))
             case "interrupted":
                 self._do(self._core.vapi_said(vapi_messages.CallerInterrupted(), now))
 

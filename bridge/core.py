@@ -24,6 +24,7 @@ from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.lateness import Lateness
 from bridge.longest import ROLLED_OVER, TIME_IS_UP, LongestTime
+from bridge.not_heard import NotHeard
 from bridge.parked import LeftOff
 from bridge.pulse import PROBE, Pulse
 from bridge.rules import Rules
@@ -33,6 +34,7 @@ from bridge.voice import AgentVoice, Relayed
 from bridge.way_out import WayOut
 
 SPEAKING = Turn.SPEAKING
+SAME_NEWS_S = 1.0  # a webhook comes later than the socket's word; a hint is left out when it is older than this (`bridge.live`)
 
 
 class BridgeCore:
@@ -48,6 +50,7 @@ class BridgeCore:
         self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
         self._dead_air = DeadAir(rules)
+        self._not_heard = NotHeard(rules)
         self._longest = LongestTime(rules)
         self._said = AgentTurn(rules)
         self._opened_at = now
@@ -57,6 +60,7 @@ class BridgeCore:
         self._agent_speaking = False
         self._agent_audio_at: float | None = None
         self._caller_paused_at: float | None = None
+        self._speech_told_at = -NEVER  # of the caller's: that it began or stopped
         self._response = ""
         self._greeted = False
         self._greeting_said = False
@@ -84,7 +88,7 @@ class BridgeCore:
         said, voice = self._said, self._voice
         if self._agenda.at != NEVER or self._barge_in.turn is not SPEAKING or self._way_out.leave is not None:
             return None
-        if not said.bytes or self._dismissed:
+        if not said.bytes or self._dismissed or self._not_heard.at != NEVER or self._not_heard.spoke_at is not None:
             return None
         sound = voice.relay(ulaw, now)
         if sound is None:
@@ -117,7 +121,9 @@ class BridgeCore:
             self._first_sound_of_turn(now)
         self._said.sound(len(ulaw))
         out: list[Action] = [*self._voice.add(ulaw, now)]
-        self._dead_air.agent_sound(self._voice.heard_at(now))
+        heard_at = self._voice.heard_at(now)
+        self._dead_air.agent_sound(heard_at)
+        self._not_heard.agent_sound(heard_at)
         if self._voice.dropped_bytes and not self._overflow_noted:
             self._overflow_noted = True  # the figures have the bytes
             out.append(Noted("agent-audio-dropped", detail={"policy": "the newest", "held_ms": ms(self._voice.held_bytes)}))
@@ -150,14 +156,16 @@ class BridgeCore:
             case vapi.AgentStopped():
                 return self._agent_stopped(now)
             case vapi.CallerSpoke():
-                self._caller_paused_at = None
+                self._caller_paused_at, self._speech_told_at = None, now
                 self._dead_air.caller_spoke(now)
+                self._not_heard.caller_spoke(now, heard_until=self._voice.heard_at(now))
                 self._unprotect_greeting(now)
                 return self._barge_in.caller_spoke(now)
             case vapi.CallerPaused():
                 self._barge_in.caller_speaks = False
-                self._caller_paused_at = now
+                self._caller_paused_at = self._speech_told_at = now
                 self._dead_air.caller_paused(now)
+                self._not_heard.caller_paused(now)
                 return [Noted("user-speech-stopped", "vapi")]
             case vapi.CallerInterrupted():
                 self._unprotect_greeting(now)
@@ -168,7 +176,7 @@ class BridgeCore:
             case vapi.FinalHeard(role, text) if role != "user":
                 return self._said.said(text)
             case vapi.FinalHeard(_, text):
-                self._caller_said(text)
+                self._caller_said(text, now, is_all=True)
             case vapi.WordsSpoken(source, timing):
                 self._dead_air.agent_speech(source)
                 self._said.spoken(timing)
@@ -176,12 +184,18 @@ class BridgeCore:
                 self._dead_air.tool_called(now)
             case vapi.PartialHeard(role, text):
                 if role == "user":
-                    self._caller_said(text)
+                    self._caller_said(text, now, is_all=False)
                     self._dead_air.caller_goes_on(now)
                 return [Noted("transcript-partial", "vapi", {"role": role, "text": text})]
-            case vapi.SessionEnded(raw):
+            case vapi.SessionEnded(raw) as ended:
+                if ended.by_our_side:
+                    return self.agent_lost(now, raw=raw)
                 return self.leave_after_last_word("agent-ended", now, raw=raw, wait_for_sentence=False)
         return []
+
+    def speech_hinted(self, now: float) -> list[Action]:
+        """The same as `CallerSpoke`, by Vapi's webhook. After the socket's word it is old news, and the caller may have stopped since."""
+        return [] if now < self._speech_told_at + SAME_NEWS_S else self.vapi_said(vapi.CallerSpoke(), now)
 
     def mark_returned(self, name: str, now: float) -> list[Action]:
         """Twilio played, or cleared, everything before this mark."""
@@ -202,6 +216,8 @@ class BridgeCore:
     def key_pressed(self, key: str, now: float) -> list[Action]:
         """A key of the caller's telephone; which one it was is the keypad's secret."""
         self._pulse.heard(now)
+        if self._rules.keypad_digits:
+            self._not_heard.key_pressed()
         return self._keypad.pressed(key, now, is_leaving=self._is_leaving)
 
     def agent_lost(self, now: float, *, raw: str = "") -> list[Action]:
@@ -220,7 +236,10 @@ class BridgeCore:
     def agent_unreachable(self, now: float) -> list[Action]:
         """Nothing comes from Vapi, not even an answer. Whoever hears nothing by now is told, whether or not anything is owed."""
         is_heard = self._voice.heard_at(now) >= now + FRAME_S  # less than a frame waits for the rest of its turn
-        if is_heard or self._is_leaving or self._way_out.is_moving or not self._dead_air.unreachable(now):
+        if is_heard or self._is_leaving or self._way_out.is_moving:
+            return []
+        self._not_heard.agent_is_away(now)
+        if not self._dead_air.unreachable(now):
             return []
         self._figures.dead_air += 1
         return [Noted("dead-air", detail={"unreachable": True}), *self._play_clip("trouble", now)]
@@ -238,6 +257,7 @@ class BridgeCore:
         self._caller.disconnected()
         self._longest.over()
         self._dead_air = DeadAir(self._rules)  # what was owed, nobody owes any more
+        self._not_heard = NotHeard(self._rules)
 
     def no_other_agent(self, now: float, *, raw: str = "") -> list[Action]:
         """The one that was lost was the last one of this stream."""
@@ -264,6 +284,7 @@ class BridgeCore:
             rest=self._voice.rest(now),
             said=self._said,
             dead_air=self._dead_air,
+            not_heard=self._not_heard,
             longest=self._longest,
             agent_speaking=self._agent_speaking,
             caller_speaking=self._barge_in.caller_speaks,
@@ -276,6 +297,7 @@ class BridgeCore:
         self._greeted = self._greeting_said = True
         self._agent_opens = False
         self._said, self._dead_air, self._longest = left_off.said, left_off.dead_air, left_off.longest
+        self._not_heard = left_off.not_heard
         self._barge_in = BargeIn(self._rules, self._figures, self._voice, self._said, self._agenda)
         self._barge_in.protected, self._barge_in.caller_speaks = False, left_off.caller_speaking
         self._barge_in.turn = Turn.FLUSHED if left_off.flushed else Turn.SPEAKING
@@ -286,6 +308,7 @@ class BridgeCore:
             self._figures.downlink_bytes += len(left_off.rest)
             self._figures.downlink_frames += 1
             out += self._voice.add(left_off.rest, now)
+        self._not_heard.line_was_gone(self._voice.heard_at(now))
         return out if self._agent_speaking else [*out, *self._voice.end_turn(now)]
 
     def leave_after_last_word(self, why: str, now: float, *, raw: str = "", wait_for_sentence: bool = True) -> list[Action]:
@@ -296,6 +319,7 @@ class BridgeCore:
             return [] if wait_for_sentence else self._nothing_follows(now)
         self._way_out.decide(Leave(why, raw), now)
         self._dead_air.end()
+        self._not_heard.end()
         self._longest.over()
         self._barge_in.protected = True
         out = self._barge_in.play_on(now)
@@ -350,7 +374,9 @@ class BridgeCore:
 
     def next_but_gap(self) -> float:
         """The deadlines but that one."""
-        first = min(self._agenda.at, self._pulse.at, self._dead_air.at, self._said.at, self._longest.at, self._keypad.at)
+        first = min(
+            self._agenda.at, self._pulse.at, self._dead_air.at, self._not_heard.at, self._said.at, self._longest.at, self._keypad.at
+        )
         send = self._voice.next_send()
         return send if send is not None and send < first else first
 
@@ -372,6 +398,8 @@ class BridgeCore:
                 out.append(said)
         if self._dead_air.at <= now:
             out += self._owed(now)
+        if self._not_heard.at <= now:
+            out += self._ask_again(now)
         if self._said.at <= now:
             self._said.give_up()
         if self._longest.at <= now:
@@ -392,6 +420,7 @@ class BridgeCore:
         self._agent_speaking = True
         self._said.begin()
         self._dead_air.agent_started(now)
+        self._not_heard.agent_started()
         if self._barge_in.turn is Turn.FLUSHED:
             self._barge_in.turn = Turn.SPEAKING
         self._way_out.await_no_sentence()
@@ -415,11 +444,13 @@ class BridgeCore:
         out = self._barge_in.flush(now, note="interruption-confirmed")
         if out:
             self._dead_air.agent_cut(now)
+            self._not_heard.agent_cut(now)
         return out
 
-    def _caller_said(self, text: str) -> None:
+    def _caller_said(self, text: str, now: float, *, is_all: bool) -> None:
         self._barge_in.caller_said(text)
         self._dead_air.caller_said(text)
+        self._not_heard.caller_said(text, now, is_all=is_all, wants_time=self._dead_air.caller_wants_time)
 
     def _unprotect_greeting(self, now: float) -> None:
         """A greeting that may not be interrupted is protected until the caller has heard it, not until it was sent."""
@@ -453,6 +484,13 @@ class BridgeCore:
             return [noted, *self.agent_lost(now, raw="dead air")]
         self._figures.dead_air += 1
         return [noted, *self._play_clip("trouble", now)]
+
+    def _ask_again(self, now: float) -> list[Action]:
+        """Both wait, and the caller may have spoken: the agent asks, and owes that from now on."""
+        if not self._not_heard.check(now, heard_until=self._voice.heard_at(now), is_owed=self._dead_air.owes):
+            return []
+        self._dead_air.asked(now)
+        return [TellAgent(vapi.not_heard()), Noted("caller-asked-to-repeat")]
 
     def _time_nearly_up(self, now: float) -> list[Action]:
         """Before Vapi cuts the session off: goodbye, or the next session, which the caller does not notice if this is a pause."""

@@ -38,7 +38,7 @@ class DeadAir:
         self._rules = rules
         self._answer_since: float | None = None
         self._rest_since: float | None = None
-        self._cut_since: float | None = None
+        self._cut_since: float | None = None  # or asked by us
         self._words_at: float | None = None  # the newest of what the caller is saying
         self._waited = 0.0  # before the caller spoke again
         self._tool_until = 0.0
@@ -109,6 +109,11 @@ class DeadAir:
         self._cut_since = None if self._has_words() else now
         self._settle()
 
+    def asked(self, now: float) -> None:
+        """We had it say something."""
+        self._cut_since = now
+        self._settle()
+
     def agent_stopped(self) -> None:
         self._talking, self._rest_since, self._ends_are_told = False, None, True
         self._settle()
@@ -147,6 +152,15 @@ class DeadAir:
         self._settle()
         return trouble
 
+    @property
+    def owes(self) -> bool:
+        """An answer to something it understood, or the rest of a turn: not what a cut agent owes, who may wait for the caller."""
+        return self._since() is not None and (bool(self._tool_until) or (self._cut_since is None and self._is_owed()))
+
+    @property
+    def caller_wants_time(self) -> bool:
+        return bool(WANTS_TIME.search(self._said.lower()))
+
     def is_nothing(self) -> bool:
         """Nobody waits for the agent, and the caller does not speak."""
         return not self._caller_speaks and self._answer_since is None and self._cut_since is None and not self._tool_until
@@ -169,7 +183,7 @@ class DeadAir:
     def _is_owed(self) -> bool:
         if self._tool_until or self._cut_since is not None or (self._rest_since is not None and self._ends_are_told):
             return True
-        return self._has_words() and not WANTS_TIME.search(self._said.lower())
+        return self._has_words() and not self.caller_wants_time
 
     def _has_words(self) -> bool:
         return any(word not in HUMS for word in re.findall(r"[\w'-]+", self._said.lower()))

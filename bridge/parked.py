@@ -17,6 +17,7 @@ from bridge.dead_air import DeadAir
 from bridge.errors import BadMessage
 from bridge.longest import LongestTime
 from bridge.manners import Garbage
+from bridge.not_heard import NotHeard
 
 SOUND_LIMIT = 60 * BYTES_PER_S
 MESSAGE_LIMIT = 2000  # five seconds of the vendor's smallest pieces, and ten times that
@@ -29,6 +30,7 @@ class LeftOff:
     rest: bytes
     said: AgentTurn
     dead_air: DeadAir
+    not_heard: NotHeard
     longest: LongestTime
     agent_speaking: bool
     caller_speaking: bool
@@ -65,6 +67,7 @@ class Meanwhile:
 
 def _is_end(text: str) -> bool:
     try:
-        return isinstance(vapi_messages.read(text), vapi_messages.SessionEnded)
+        said = vapi_messages.read(text)
+        return isinstance(said, vapi_messages.SessionEnded) and not said.by_our_side
     except BadMessage:
         return False

@@ -34,6 +34,10 @@ class Rules:
     cut_line_within: float = 1.0  # the vendor's line of a cut turn
     trouble_after: float = 4.0  # of dead air
     lost_after: float = 8.0
+    ask_after: float = 3.0  # of nobody saying anything, once the caller was not understood
+    ask_after_gap: float = 2.0  # of the same, once the line was gone for a moment
+    longer_than_noise: float = 0.8  # speech without a word
+    longest_moment: float = 20.0  # for which a caller asks
     tool_within: float = 5.0
     caller_breath: float = 1.5  # a longer silence before the caller speaks again was a wait for the agent
     stuck_after: float = 1.0

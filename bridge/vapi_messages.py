@@ -18,8 +18,10 @@ from bridge.untrusted import parse_untrusted
 
 MAX_TEXT_BYTES = 1024 * 1024  # conversation-update repeats the whole conversation
 LONGEST_LINE = 20_000
+OUR_END = ("customer-ended-call", "manually-canceled")  # what Vapi says after an `end-call`
 END_CALL: Mapping[str, Any] = {"type": "end-call"}
 TYPED = "The caller typed on the keypad: {}. Never say these digits aloud."
+NOT_HEARD = "The caller may have said something that did not get through. Say so, and ask them to say it again."
 TYPED_BEFORE = re.compile(r"(The caller typed on the keypad: )[0-9*#]+")
 
 
@@ -86,9 +88,17 @@ class ToolsCalled:
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded:
-    """Vapi's call is over; its socket closes next. `raw` is one of some 600 reasons, kept as it is."""
+    """Vapi's call is over; its socket closes next. `raw` is one of some 600 reasons, kept as it is.
+
+    `by_our_side`: not the agent ended it, but whoever speaks for the caller there, or has its key. That is us: as long as the caller's
+    stream goes on, it is no end of the call.
+    """
 
     raw: str
+
+    @property
+    def by_our_side(self) -> bool:
+        return self.raw.startswith(OUR_END)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +189,11 @@ def was_heard(words: str) -> dict[str, Any]:
 def typed(keys: str) -> dict[str, Any]:
     """Tell the model what the caller typed, and have it answer. As `system`: what the caller *said* has no keys in it."""
     return {"type": "add-message", "message": {"role": "system", "content": TYPED.format(keys)}, "triggerResponseEnabled": True}
+
+
+def not_heard() -> dict[str, Any]:
+    """Have the model ask for what the caller may have said: in its words, and their language."""
+    return {"type": "add-message", "message": {"role": "system", "content": NOT_HEARD}, "triggerResponseEnabled": True}
 
 
 def without_keys(text: str) -> str:

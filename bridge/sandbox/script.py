@@ -191,6 +191,8 @@ class Agent:
 
 # ---- the scenarios
 
+ASKS_AGAIN: Mapping[str, Turn] = {"did not get through": (Speak("say_again"),)}
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -203,7 +205,7 @@ class Scenario:
     caller: tuple[Step, ...]
     opening: Turn = (Speak("greeting"),)
     answers: Mapping[str, tuple[Turn, ...]] = field(default_factory=dict)
-    told: Mapping[str, Turn] = field(default_factory=dict)
+    told: Mapping[str, Turn] = field(default_factory=lambda: ASKS_AGAIN)
     ear: Callable[[], Recogniser] | None = None
     voice: Callable[[str], bytes] | None = None
     times: Callable[[str], Sequence[Timed]] | None = None
@@ -301,7 +303,7 @@ TYPES_A_NUMBER = Scenario(
         Step(Heard("account_locked", then_s=0.6), Say("thanks_goodbye")),
     ),
     answers=ANSWERS,
-    told={"471108": (Speak("account_locked"),)},
+    told={**ASKS_AGAIN, "471108": (Speak("account_locked"),)},
 )
 
 

@@ -12,6 +12,7 @@ from pytest_django import Settings
 
 from bridge import live
 from bridge.actions import Action
+from bridge.consumers import ADMITTED_SOON_S
 from bridge.core import BridgeCore
 from bridge.ports import Command
 from bridge.sandbox.memory import MemoryClient
@@ -129,6 +130,36 @@ def test_a_stream_that_does_not_begin_with_its_start_is_refused(first: str) -> N
     twilio.server.arrived.put_nowait(said[first])
     assert refused_with(twilio, notebook) == 1008
     assert (notebook.notes, notebook.closing, notebook.beats) == ([], None, 0)
+
+
+@pytest.mark.parametrize(("after_s", "whole"), [(2.5, True), (1.5, False)])
+def test_who_is_let_in_late_hears_a_word_meanwhile_and_nothing_of_it_under_the_agent(after_s: float, whole: bool) -> None:
+    call = carry_a_call(PLAIN, notebook=Notebook(admits_after_s=after_s))
+    assert call.facts.violations == []
+    first, *rest = call.phone.heard
+    assert (first.clip_name, first.complete) == ("one_moment", whole)
+    assert ADMITTED_SOON_S <= first.started_at - call.phone.origin <= ADMITTED_SOON_S + 0.2
+    assert [final.clip_name for final in rest if final.complete] == ["greeting", "opening_hours", "goodbye"]
+    assert call.notebook.details("clip-played")[0]["clip"] == "one_moment"
+    assert call.notebook.closing is not None
+    assert call.notebook.closing.why == "agent-ended"
+
+
+def test_a_stream_that_breaks_while_it_waits_to_be_let_in_is_one_that_was_lost() -> None:
+    """It is let in all the same, and somebody has to say so."""
+
+    async def vanishes(twilio: TwilioPipe) -> None:
+        await asyncio.sleep(0.5)
+        twilio.refuses = True
+        await twilio.server.close(1006)
+
+    call = carry_a_call(PLAIN, notebook=Notebook(admits_after_s=2.0), meddle=vanishes)
+    assert call.notebook.closing is not None
+    assert call.notebook.closing.why in ("stream-lost", "stream-dead")
+
+
+def test_who_is_let_in_at_once_is_not_asked_to_wait() -> None:
+    assert "clip-played" not in carry_a_call(PLAIN, notebook=Notebook(admits_after_s=0.9)).notebook.kinds()
 
 
 def test_a_flood_of_sound_is_dropped_and_then_the_stream_is_left() -> None:

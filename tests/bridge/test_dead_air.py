@@ -69,8 +69,8 @@ def test_an_answer_that_comes_after_the_sentence_is_heard_and_the_call_goes_on()
     assert core.figures()["audio"]["dead_air"] == 1
 
 
-@pytest.mark.parametrize("words", ["", "Mm-hm.", "okay thank you", "Hold on, please.", "Let me check that.", "just a second"])
-def test_nothing_is_owed_to_a_caller_who_hums_wants_time_or_is_a_noise(words: str) -> None:
+@pytest.mark.parametrize("words", ["Mm-hm.", "okay thank you", "Hold on, please.", "Let me check that.", "just a second"])
+def test_nothing_is_owed_to_a_caller_who_hums_or_wants_time(words: str) -> None:
     core = after_the_greeting()
     caller_says(core, words)
     assert dead_air_at(core, 30.0) == []
@@ -215,8 +215,9 @@ def test_who_waits_for_nothing_hears_once_that_vapi_cannot_be_reached() -> None:
     core = after_the_greeting()
     out = core.agent_unreachable(5.0)
     assert played(out) == CLIPS["trouble"].ulaw
-    run_until(core, 8.0, out)
-    assert core.agent_unreachable(8.0) == []
+    for second in (6.0, 7.0, 8.0):
+        run_until(core, second, out)
+        assert core.agent_unreachable(second) == []
     core.vapi_said(vapi.CallerSpoke(), 9.0)
     run_until(core, 13.0, [])
     assert played(core.agent_unreachable(13.0)) == CLIPS["trouble"].ulaw

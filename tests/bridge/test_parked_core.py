@@ -67,7 +67,7 @@ def test_nothing_is_said_about_it_and_the_agent_hears_the_caller_at_once() -> No
     assert after.caller_audio(b"\x21" * 160, 2.6) == []
     assert before.left_off is not None
     out += after.take_up(before.left_off, 2.7)
-    run_until(after, 9.0, out)
+    run_until(after, 8.0, out)
     assert ToAgent(b"\x21" * 160) in out
     assert played(out) == b""
     assert not noted(out, "greeting-heard")

@@ -44,6 +44,7 @@ class TwilioPipe(StreamPipe):
         super().__init__()
         self.uplink = bytearray()  # what the caller's phone really sent
         self.deaf_and_dumb = False  # half-open: nothing arrives any more, in either direction, and nobody is told
+        self.refuses = False  # whatever is sent, as a server does whose peer is gone
         self.read_on = asyncio.Event()  # cleared: the server's buffer is full, and stays full
         self.read_on.set()
 
@@ -57,6 +58,8 @@ class TwilioPipe(StreamPipe):
 
     async def asgi_send(self, message: Mapping[str, Any]) -> None:
         await self.read_on.wait()
+        if self.refuses:
+            raise ConnectionResetError
         if message["type"] == "websocket.close" or not self.deaf_and_dumb:
             await super().asgi_send(message)
 
@@ -74,6 +77,7 @@ class Notebook:
     beats: int = 0
     state: str = "live"
     away: bool = False
+    admits_after_s: float = 0.0
     waiting: list[Command] = field(default_factory=list)  # given once the agent has begun to speak
     obeyed: list[int] = field(default_factory=list)
     asked_for_a_person: int = 0
@@ -83,6 +87,7 @@ class Notebook:
     admission: dict[str, Any] = field(default_factory=dict)  # what the call's agent and line want otherwise
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
+        await asyncio.sleep(self.admits_after_s)
         if self.away:
             raise LedgerAway
         ref = CallRef(call_sid, 0, "call-test00")

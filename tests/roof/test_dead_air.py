@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bridge.sandbox.script import PLAIN
+from dataclasses import replace
+
+from bridge.sandbox.script import PLAIN, Heard, Noise, Say, Step
 from bridge.sandbox.turns import Faults
 from supportvoice.rehearsal import Rehearsed, rehearse, words
 
@@ -32,3 +34,20 @@ def test_a_slow_model_costs_the_caller_a_sentence_and_nothing_else() -> None:
 
 def test_in_an_ordinary_call_nobody_is_asked_for_patience() -> None:
     assert rehearse(PLAIN, words("quiet")).details("dead-air") == []
+
+
+def test_a_caller_whom_vapi_does_not_understand_is_asked_again_and_helped() -> None:
+    """An agent that wants words takes all else for noise, and says nothing to it."""
+    first = Step(Heard("greeting", then_s=0.4), Noise("street"))
+    then = (Step(Heard("say_again"), Say("ask_hours")), *PLAIN.caller[1:])
+    call = rehearse(replace(PLAIN, caller=(first, *then)), words("noisy"))
+    assert heard(call) == ["greeting", "say_again", "opening_hours", "goodbye"]
+    assert len(call.details("caller-asked-to-repeat")) == 1
+    assert call.details("dead-air") == []
+    paused = next(note.at for note in call.notes if note.kind == "user-speech-stopped")
+    assert 3.0 <= call.phone.heard[1].started_at - paused <= 4.0
+
+
+def test_in_an_ordinary_call_nobody_is_asked_to_say_it_again() -> None:
+    for preset in ("quiet", "mobile", "noisy"):
+        assert rehearse(PLAIN, words(preset)).details("caller-asked-to-repeat") == []
