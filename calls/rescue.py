@@ -241,9 +241,9 @@ class Life:
         due = now + ASKED_AFTER_S.get(why, ASKED_AFTER_GOOD_ORDER_S)
         self.look_after(Rescue(call_sid, short_id, epoch, now, due, is_told=False))
 
-    def promised(self, call: CallSession) -> None:
-        """Twilio was told to open a further stream of this call."""
-        now, said_s = self.clock(), SAID_WITHIN_S if resuming.is_told_to_wait(call) else 0.0
+    def promised(self, call: CallSession, *, was_kept: bool = False) -> None:
+        """Twilio was told to open a further stream of this call; a caller who `was_kept` waiting for that hears a word first."""
+        now, said_s = self.clock(), SAID_WITHIN_S if was_kept or resuming.is_told_to_wait(call) else 0.0
         due = now + said_s + resuming.OPENS_WITHIN.total_seconds()
         self.look_after(Rescue(call.call_sid, call.short_id, call.epoch, now, due, to_come=True, is_told=False))
 

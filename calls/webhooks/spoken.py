@@ -31,15 +31,16 @@ SORRY = "I'm sorry, something went wrong on our side. Please call again in a few
 THANK_YOU = "Thank you. Goodbye."
 
 
-def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = False) -> str:
+def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = False, was_kept: bool = False) -> str:
     """The disclosure and, where the line asks for it, whether the caller agrees to being recorded; then the agent.
 
     `is_greeted`: the caller has heard all that, and answered. Before a further stream nothing of it is said again, only a word if
-    the one before was dead, and a recording goes on by itself. `is_first`: this is the answer to the first question about the call,
-    so the agent was asked for now.
+    the one before was dead, or if Twilio `was_kept` waiting for this document; and a recording goes on by itself. `is_first`: this is
+    the answer to the first question about the call, so the agent was asked for now.
     """
     again, line = call.epoch > 0, call.line
-    first_words = ONE_MOMENT if resuming.is_told_to_wait(call) else line.disclosure if line and not is_greeted and not again else ""
+    says_a_word = was_kept or resuming.is_told_to_wait(call)
+    first_words = ONE_MOMENT if says_a_word else line.disclosure if line and not is_greeted and not again else ""
     asks = not is_greeted and not again and consent.is_to_be_asked(call)
     since = call.started_at if is_first and not again else parked.asked_at(call) or call.vapi_sessions.latest("n").asked_at
     expires = int(since.timestamp()) + stream_token.LIFE_S

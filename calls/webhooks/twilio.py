@@ -8,6 +8,7 @@ and Twilio turns to the number's fallback: that of another house, or the fallbac
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from django.db import Error as DatabaseError
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import Resolver404, resolve
+from django.utils import timezone
 
 from bridge import live, twilio_http
 from calls import by_heart, callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
@@ -29,6 +31,7 @@ ERROR_CODE = re.compile(r"[0-9]{5}", re.ASCII)
 NOT_HAD = "112"  # the first digits of Twilio's codes for a document that could not be had; all others blame the document
 NOT_RUNG = "132"  # of its codes for a <Dial> it could not carry out, an invalid number among them
 I_AGREE = "1"
+KEPT_TOO_LONG = timedelta(seconds=1)  # for a caller who hears nothing meanwhile, and whose next stream is still to open
 
 
 # -- the caller's way --------------------------------------------------------------------------------------------------
@@ -257,26 +260,28 @@ def _has_agent(call: CallSession) -> bool:
     return call.version_id is not None and (call.rung < Rung.HUMAN or call.vapi_sessions.exists())
 
 
-def _to_the_agent(call: CallSession, *, is_greeted: bool = False, is_first: bool = False) -> str:
+def _to_the_agent(call: CallSession, *, is_greeted: bool = False, is_first: bool = False, was_kept: bool = False) -> str:
     session = call.session_to_start
     if session is not None:  # a state, not "is it new": a repeat repairs a lost enqueue
         transaction.on_commit(partial(publisher.task, tasks.start_conversation, session))
     if call.epoch > 0:
-        the_life().promised(call)
-    return spoken.connect(call, is_greeted=is_greeted, is_first=is_first)
+        the_life().promised(call, was_kept=was_kept)
+    return spoken.connect(call, is_greeted=is_greeted, is_first=is_first, was_kept=was_kept)
 
 
 def _next(knock: Knock, epoch: int, *, turn: int | None = None, **more: bool) -> HttpResponse:
     step = handover.next_step(call_sid=knock.call_sid, epoch=epoch, at=knock.at, turn=turn, **more)
     if isinstance(step, ladder.Resume | ladder.TakeBack):
-        return twiml(_to_the_agent(CallSession.objects.select_related("line").get(call_sid=knock.call_sid)))
+        call = CallSession.objects.select_related("line").get(call_sid=knock.call_sid)
+        was_kept = call.epoch > 0 and timezone.now() - knock.at >= KEPT_TOO_LONG
+        return twiml(_to_the_agent(call, was_kept=was_kept))
     if isinstance(step, handover.AskAnew):
         return twiml(spoken.ask_anew(step.epoch))
-    call = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
-    if isinstance(step, ladder.Wait) and call is not None:
-        place = queueing.place_to_say(call, turn=turn or 0, at=knock.at)
-        return twiml(spoken.queued(call, turn=turn or 0, place=place))
-    return twiml(spoken.step(step, call))
+    here = CallSession.objects.select_related("line").filter(call_sid=knock.call_sid, epoch=epoch).first()
+    if isinstance(step, ladder.Wait) and here is not None:
+        place = queueing.place_to_say(here, turn=turn or 0, at=knock.at)
+        return twiml(spoken.queued(here, turn=turn or 0, place=place))
+    return twiml(spoken.step(step, here))
 
 
 def _end_if_over(knock: Knock) -> bool:

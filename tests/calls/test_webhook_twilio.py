@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -22,7 +23,7 @@ from agents import lines
 from agents.models import HandoffTarget
 from bridge import stream_token
 from bridge.ports import Closing
-from calls import services
+from calls import rescue, services
 from calls.models import CallbackRequest, CallSession, Outcome, Recording, Status, VapiSession
 from calls.webhooks import spoken
 from tests.calls import doors
@@ -228,6 +229,19 @@ def test_a_caller_who_is_still_there_gets_the_agent_back_on_a_new_stream(client:
     assert (call.status, call.epoch, call.rung) == (Status.CONNECTING, 1, "R1")
     assert ("start_conversation", (VapiSession.objects.get(n=1).pk,)) in published.tasks
     assert ("end_sessions", (CALL_SID,)) in published.tasks
+
+
+def test_who_is_kept_waiting_by_a_busy_door_hears_a_word_and_has_time_to(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_after: list[rescue.Rescue] = []
+    monkeypatch.setattr(rescue.the_life(), "look_after", looked_after.append)
+    monkeypatch.setattr(rescue.the_life(), "clock", lambda: 10.0)
+    answered_call(client)
+    stream_opened()
+    stream_over("stream-lost")
+    for too_long, said in ((timedelta(seconds=1), []), (timedelta(0), ["Say"])):
+        monkeypatch.setattr("calls.webhooks.twilio.KEPT_TOO_LONG", too_long)
+        assert verbs(knock(client, f"{DOOR}/resume/0", about())) == [*said, "Connect", "Redirect"]
+    assert [job.due for job in looked_after] == [13.0, 13.0 + rescue.SAID_WITHIN_S]
 
 
 @pytest.mark.parametrize("why", ["no-agent", "handed-over"])
