@@ -100,10 +100,9 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime, n: int | None = N
             return None
         parked.decided(call_sid=call_sid, epoch=epoch - 1)
         newest = call.newest_session
-        if n is not None and newest is not None and newest.n > n and newest.ended_at is None:
+        if newest is not None and n is not None and newest.n > n and newest.ended_at is None:
             return newest.pk
-        if raw == ROLLED_OVER:
-            newest = call.vapi_sessions.latest("n")
+        if newest is not None and raw == ROLLED_OVER:
             return _roll_over(call, newest.n + 1, account=newest.account, at=at)
         left = accounts.left(call, at=at)
         again = ladder.next_agent(losses=losses(call, at), main=left.main, backup=left.backup)
