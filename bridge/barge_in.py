@@ -117,7 +117,7 @@ class BargeIn:
         return self._silence_pending is not None
 
     def silent(self, now: float) -> list[Action]:
-        """The first mark back after a clear says that it was carried out."""
+        """The mark behind the clear is back: it was carried out. One that was on its way before says nothing of it."""
         since, self._silence_pending, self._evidence_at = self._silence_pending, None, None
         silence_ms = int((now - since) * 1000) if since is not None else 0
         self._figures.time_to_silence_ms.append(silence_ms)

@@ -37,7 +37,7 @@ from bridge.voice import FlushCaller, MarkCaller, ToCaller
 log = logging.getLogger(__name__)
 
 START_WITHIN_S = 5.0
-ADMITTED_SOON_S = 1.0
+ADMITTED_SOON_S = 0.6  # with the way to the ear, a caller hears something within a second
 SAID_S = 0.2  # on the way to the ear
 HEARTBEAT_EVERY_S = 5.0
 POLICY_VIOLATION = 1008
@@ -77,6 +77,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._parking = parking
         self._told_parked = False
         self._asked_to_wait: Noted | None = None
+        self._said_until = 0.0  # then the caller has heard that
         self._clock = clock
         self._wall = wall
         self._outbox = Outbox()
@@ -113,7 +114,8 @@ class MediaStreamConsumer(AsyncConsumer):
             goes_on=admission.goes_on,
             time_is_up=admission.time_is_up,
         )
-        self._core = BridgeCore(rules, clips=self._clips, now=self._clock())
+        since = {"opened_at": self._started_at, "said_until": self._said_until}
+        self._core = BridgeCore(rules, clips=self._clips, now=self._clock(), **since)
         self._relays_caller = self._core.relays_caller
         self._sleeper = wakeups.Sleeper(self._core.gap, self._tick)
         self._agent = AgentLeg(
@@ -155,25 +157,24 @@ class MediaStreamConsumer(AsyncConsumer):
 
     async def _admitted(self, start: twilio_media.Start, send: Send) -> Admission | None:
         """As the history says, which may take seconds when it is busy: then the caller hears a word meanwhile. Raises LedgerAway."""
+        self._started_at = self._clock()
         stream = {"call_sid": start.call_sid, "account_sid": start.account_sid, "stream_sid": start.stream_sid, "token": start.token}
         admitting = asyncio.create_task(self._ledger.admit(**stream))
         try:
             await asyncio.wait({admitting}, timeout=ADMITTED_SOON_S)
             if not admitting.done():
-                await self._ask_to_wait(start.stream_sid, admitting, send)
+                await self._ask_to_wait(start.stream_sid, send)
             return await admitting
         finally:
             admitting.cancel()
 
-    async def _ask_to_wait(self, stream_sid: str, admitting: asyncio.Task[Admission | None], send: Send) -> None:
-        """Nothing of it is left at Twilio when the call begins: the core counts what it sends itself."""
+    async def _ask_to_wait(self, stream_sid: str, send: Send) -> None:
+        """The agent's sound follows it at Twilio: whoever is let in meanwhile hears it to its end."""
         clip = self._clips["one_moment"]
         self._asked_to_wait = Noted("clip-played", detail={"clip": "one_moment", "text": clip.text})
         with suppress(Exception):  # the peer may be gone: whoever carries the call finds out, once it is let in
             await send({"type": "websocket.send", "text": twilio_media.media(stream_sid, clip.ulaw)})
-            await asyncio.wait({admitting}, timeout=seconds(len(clip.ulaw)) + SAID_S)
-            if admitting.done():
-                await send({"type": "websocket.send", "text": twilio_media.clear(stream_sid)})
+            self._said_until = self._clock() + SAID_S + seconds(len(clip.ulaw))
 
     async def _read_start(self) -> twilio_media.Start:
         while True:

@@ -40,12 +40,15 @@ SAME_NEWS_S = 1.0  # a webhook comes later than the socket's word; a hint is lef
 class BridgeCore:
     """One phone call, seen as a state machine."""
 
-    def __init__(self, rules: Rules, *, clips: Mapping[str, Clip], now: float) -> None:
+    def __init__(
+        self, rules: Rules, *, clips: Mapping[str, Clip], now: float, opened_at: float | None = None, said_until: float = 0.0
+    ) -> None:
+        """`opened_at`: when the stream began, if not now; `said_until`: when what was said on it before will have been heard."""
         self._rules = rules
         self._clips = {**clips, "tone": TONE}
         self._figures = Figures()
         lateness = Lateness()
-        self._voice = AgentVoice(lateness)
+        self._voice = AgentVoice(lateness, ear_at=said_until)
         self._caller = CallerVoice(rules, self._figures, lateness, now)
         self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
@@ -53,8 +56,9 @@ class BridgeCore:
         self._not_heard = NotHeard(rules)
         self._longest = LongestTime(rules)
         self._said = AgentTurn(rules)
-        self._opened_at = now
-        self._agenda = Agenda(filler=now + rules.filler_after, agent=now + rules.agent_within)
+        self._opened_at = now if opened_at is None else opened_at
+        self._silent_since = max(self._opened_at, said_until)
+        self._agenda = Agenda(filler=self._silent_since + rules.filler_after, agent=now + rules.agent_within)
         self._barge_in = BargeIn(rules, self._figures, self._voice, self._said, self._agenda)
         self._way_out = WayOut(rules, self._voice, self._agenda)
         self._agent_speaking = False
@@ -136,7 +140,7 @@ class BridgeCore:
     def agent_connected(self, now: float) -> list[Action]:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
         if not self._voice.sent_bytes:
-            self._agenda.put("sign", self._opened_at + self._rules.filler_after)
+            self._agenda.put("sign", self._silent_since + self._rules.filler_after)
         self._longest.connected(now)
         if self._agent_opens:
             self._agenda.put("agent", now + self._rules.agent_within)
@@ -205,7 +209,7 @@ class BridgeCore:
             return []
         out: list[Action] = []
         current = self._voice.mark_returned(name, now)
-        if self._barge_in.awaits_silence:
+        if current and self._barge_in.awaits_silence:
             out += self._barge_in.silent(now)
         elif current and not self._greeted and self._figures.first_audio_ms is not None:
             self._greeted = True

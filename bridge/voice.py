@@ -60,7 +60,9 @@ class AgentVoice:
         cushion_s: float = 0.12,
         mark_every_ms: int = 200,
         held_limit_s: float = 60.0,
+        ear_at: float = 0.0,
     ) -> None:
+        """`ear_at`: when the ear will have heard what somebody else sent it."""
         self._lateness = lateness or Lateness()
         self._usual_lead = self._lead = lead_s
         self._usual_cushion = self._cushion = cushion_s
@@ -78,7 +80,7 @@ class AgentVoice:
         self._due: deque[float] = deque()  # when each of them should be back
         self._clear_due: float | None = None  # when the mark behind a clear should
         self._probe_due: float | None = None
-        self._ear_at = 0.0  # when the ear will have heard everything sent
+        self._ear_at = ear_at  # when it will have heard everything sent
         self._turn_over = False
         self._paused = False
         self.generation = 0

@@ -230,6 +230,8 @@ def test_time_to_silence_runs_from_the_callers_speech_to_the_mark_behind_the_cle
     core = a_call()
     agent_is_speaking(core, ms=1000)
     core.vapi_said(vapi.CallerSpoke(), 0.100)
+    core.mark_returned("0:200", 0.110)  # it was on its way when the clear was sent
+    assert core.figures()["time_to_silence_ms"] == []
     core.mark_returned("1:0", 0.130)
     assert core.figures()["time_to_silence_ms"] == [pytest.approx(30, abs=1)]
 

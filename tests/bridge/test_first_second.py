@@ -199,6 +199,14 @@ def test_something_is_heard_within_a_second_however_long_a_create_takes(delay_s:
     assert "greeting" in [final.clip_name for final in call.phone.heard]
 
 
+@pytest.mark.parametrize("delay_s", [0.5, 2.95])
+@pytest.mark.parametrize("admits_after_s", [0.1, 0.3, 0.5, 0.59, 0.61, 0.7, 0.9, 1.5, 2.5])
+def test_something_is_heard_within_a_second_however_long_a_stream_waits_to_be_let_in(admits_after_s: float, delay_s: float) -> None:
+    call = carry_a_call(SILENT, faults=ENDS, notebook=Created(faults=Faults(create_delay_s=delay_s), admits_after_s=admits_after_s))
+    assert first_heard_s(call) < 1.0
+    assert "greeting" in [final.clip_name for final in call.phone.heard]
+
+
 @pytest.mark.parametrize("delay_s", [0.3, 1.0, 2.0, 2.95])
 @pytest.mark.parametrize("wideband", [False, True])
 def test_what_the_caller_said_before_the_agent_was_there_is_understood(delay_s: float, wideband: bool) -> None:
