@@ -1,4 +1,4 @@
-"""PostgreSQL or Valkey answers, but late: calls that are on and calls that come have everything; with Valkey, in time."""
+"""PostgreSQL or Valkey answers, but late: calls that are on and calls that come have everything, in time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_valkey_that_takes_a_third_of_a_second_for_everything(tmp_path: Path, dj
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("late_s", [0.2, 0.4])
-def test_nothing_is_lost_of_calls_while_postgresql_takes_so_much_longer_for_every_statement(
+def test_nothing_is_lost_or_late_of_calls_while_postgresql_takes_so_much_longer_for_every_statement(
     tmp_path: Path, database: str, django_db_blocker: DjangoDbBlocker, late_s: float
 ) -> None:
     with wired(database) as wire, lived_in(House(tmp_path, django_db_blocker, database_url=wire.url)) as house:
@@ -70,3 +70,4 @@ def test_nothing_is_lost_of_calls_while_postgresql_takes_so_much_longer_for_ever
         house.eventually(lambda: not spooled(house), within=BACK_WITHIN_S)
         for phone in phones:
             whole_and_once(house, phone)
+            in_time(house, phone)
