@@ -1,11 +1,14 @@
 """Our serving process, exactly as `serve` starts it, with a watch beside its loop.
 
-`GET /bench` tells what the watch has seen since it was asked last, and how many tasks there are. Nothing of this is in production.
+`GET /bench` tells what the watch has seen since it was asked last, and how many tasks and threads of pools there are.
+Nothing of this is in production.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
+import threading
 from typing import Any
 
 import django
@@ -19,6 +22,8 @@ from calls.writer import BoundedWriter  # noqa: E402
 from supportvoice import child  # noqa: E402
 from supportvoice.asgi import application, duty  # noqa: E402
 from supportvoice.bench.stalls import StallWatch  # noqa: E402
+
+OF_A_POOL = re.compile(r"_[0-9]+\Z")  # how an executor names its threads, which it keeps
 
 
 class Watched:
@@ -34,7 +39,8 @@ class Watched:
             return
         if self._watching is None and scope["query_string"] == b"watch":
             self._watching = asyncio.create_task(self._watch.run())
-        told = orjson.dumps({**self._watch.take(), "tasks": len(asyncio.all_tasks())})
+        pooled = sum(OF_A_POOL.search(thread.name) is not None for thread in threading.enumerate())
+        told = orjson.dumps({**self._watch.take(), "tasks": len(asyncio.all_tasks()), "pool_threads": pooled})
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(told))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": told})

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha1
 from hmac import digest
 from typing import Any
+from urllib.parse import urlsplit
 
 import picows
 import uvloop
@@ -27,6 +28,7 @@ import uvloop
 from supportvoice.bench import processes
 from supportvoice.bench.callers import Call, Tally
 from supportvoice.bench.figures import spread
+from supportvoice.bench.goodbye import LastWords
 from supportvoice.bench.pattern import Counts
 from supportvoice.bench.wheel import Wheel
 
@@ -51,6 +53,7 @@ class Order:
     begin_within_s: float = 15.0
     wide: bool = False  # Vapi's leg in PCM16 at 16 kHz: converted sound is counted, it cannot be compared
     at_once: int = 0  # a soak: so many at a time, each `seconds` long; 0: all together
+    vapi_secret: str = ""  # with what Vapi tells of the end of a soak's call
 
 
 @dataclass(slots=True)
@@ -112,13 +115,14 @@ async def measure(order: Order, vendors: Vendors) -> dict[str, Any]:
 
 
 async def soak(order: Order, vendors: Vendors) -> dict[str, Any]:
-    """Short calls one after the other, `at_once` at a time."""
+    """Short calls one after the other, `at_once` at a time, each with both vendors' last words about it."""
+    last = LastWords(urlsplit(order.url).port or 80, order.auth_token, order.account_sid, order.vapi_secret)
     waiting = iter(enumerate(order.calls))
     total = {way: Counts() for way in ("up", "down")}
-    failed = 0
+    failed = untold = 0
 
     async def place() -> None:
-        nonlocal failed
+        nonlocal failed, untold
         for number, (sid, token) in waiting:
             call = await vendors.open(number % 100, sid, token)
             failed += 1 - await _all([call.begun], order.begin_within_s)
@@ -127,13 +131,15 @@ async def soak(order: Order, vendors: Vendors) -> dict[str, Any]:
             await asyncio.sleep(SETTLE_S)
             call.twilio.stop()
             await _all([call.over], END_WITHIN_S)
+            untold += not await last.told_of(sid)
             total["up"].add(call.up.settle())
             total["down"].add(call.down.settle())
             del vendors.calls[sid]
 
     await asyncio.gather(*(place() for _ in range(order.at_once)))
     frames = {way: asdict(counts) for way, counts in total.items()}
-    return {"calls": len(order.calls), "failed": failed, "frames": frames, "right": all(counts.right for counts in total.values())}
+    right = all(counts.right for counts in total.values())
+    return {"calls": len(order.calls), "failed": failed, "untold": untold, "frames": frames, "right": right}
 
 
 class _Window:

@@ -47,12 +47,21 @@ def threads(pid: int) -> int:
     return sum(int(fields[17]) for each in tree(pid) if (fields := _fields(each)))
 
 
-def descriptors(pid: int) -> tuple[int, int]:
-    """Open descriptors of the process itself, and how many of them are sockets."""
+def descriptors(pid: int) -> dict[str, int]:
+    """Open descriptors of the process itself; of them sockets, files of a database on SQLite, and connections to it.
+
+    Each connection has the log of writes open. The database itself may be open more often: SQLite closes it only when nobody of
+    the process has a lock, and gives what is left to the next connection.
+    """
     targets = []
     for fd in (PROC / str(pid) / "fd").iterdir():
         try:
             targets.append(os.readlink(fd))
         except OSError:  # closed meanwhile
             continue
-    return len(targets), sum(target.startswith("socket:") for target in targets)
+    return {
+        "descriptors": len(targets),
+        "sockets": sum(target.startswith("socket:") for target in targets),
+        "database_files": sum(".sqlite3" in target for target in targets),
+        "database_connections": sum(target.endswith(".sqlite3-wal") for target in targets),
+    }

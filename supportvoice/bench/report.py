@@ -16,7 +16,10 @@ PACKAGES = ("django", "channels", "daphne", "uvicorn", "uvloop", "picows", "webs
 UP_DOWN_P50_MS, UP_DOWN_P99_MS, CLEAR_P99_MS, RSS_KIB, STALL_MS = 1.0, 5.0, 10.0, 300.0, 10.0
 WS_VERSION = "require('ws/package.json').version"
 OUR_CAUSES = ("gc", "database", "redis")
-BACK_AT_START = ("tasks", "descriptors", "sockets", "threads", "open_streams")
+ROWS = ("open_streams", "live_calls", "live_sessions", "agent_places", "waiting", "commands")
+GONE_WITH_A_CALL = ("tasks", "sockets", *ROWS)
+OF_POOLS = {"descriptors": "database_files", "threads": "pool_threads"}  # threads are kept, each with its connection
+BOUNDED = ("database_connections", "pool_threads")  # a pool has as many after its first calls as ever
 
 
 def machine() -> dict[str, Any]:
@@ -43,6 +46,7 @@ def document(
     left_out: Mapping[str, str],
     stalls: Mapping[str, Mapping[str, Any]],
     soak: Mapping[str, Any] | None,
+    presets: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Any]:
     """Everything, ready to be kept. `about`: when, what and where."""
     found: dict[str, Any] = {
@@ -50,6 +54,7 @@ def document(
         "subjects": {name: combined(of_subject) for name, of_subject in runs.items()},
         "left_out": dict(left_out),
         "ratios": ratios(runs),
+        "presets": dict(presets),
         "stalls": {name: _stalls(seen) for name, seen in stalls.items()},
         "soak": soaked(soak) if soak is not None else None,
         "runs": {name: list(of_subject) for name, of_subject in runs.items()},
@@ -60,10 +65,25 @@ def document(
 
 def soaked(soak: Mapping[str, Any]) -> dict[str, Any]:
     """Whether anything is left behind by calls that are over."""
-    early, late = soak["after_first"], soak["at_end"]
-    grown = late["rss_kib"] / early["rss_kib"] - 1
-    back = all(late[name] <= early[name] for name in BACK_AT_START)
-    return {**soak, "rss_grown": grown, "flat": flat(early["rss_kib"], late["rss_kib"]), "back_at_start": back}
+    born, early, late = soak["at_start"], soak["states"][0], soak["states"][-1]
+    left = left_behind(born, early, late)
+    return {
+        **soak,
+        "after_first": early,
+        "at_end": late,
+        "rss_grown": late["rss_kib"] / early["rss_kib"] - 1,
+        "flat": flat(early["rss_kib"], late["rss_kib"]),
+        "kept_by_pools": {name: late[name] - born[name] for name in OF_POOLS.values()},
+        "left_behind": left,
+        "back_at_start": not left,
+    }
+
+
+def left_behind(born: Mapping[str, int], early: Mapping[str, int], late: Mapping[str, int]) -> list[str]:
+    """Of what there is more at the end than at the start; of what pools keep, more than after the first calls."""
+    more = [name for name in GONE_WITH_A_CALL if late[name] > born[name]]
+    more += [name for name, pooled in OF_POOLS.items() if late[name] - late[pooled] > born[name] - born[pooled]]
+    return more + [name for name in BOUNDED if late[name] > early[name]]
 
 
 def goals(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -72,19 +92,26 @@ def goals(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield _goal(f"CPU at most {ratio['goal']} x {name}", ratio["ours_over_it"], ratio["goal"])
     ours = found["subjects"].get("ours", {})
     if ours.get("kept_up"):
-        for way in ("up_ms", "down_ms"):
-            yield _goal(f"added delay {way[:-3]}, p50 ms", ours[way]["p50"], UP_DOWN_P50_MS)
-            yield _goal(f"added delay {way[:-3]}, p99 ms", ours[way]["p99"], UP_DOWN_P99_MS)
+        for way, which in (("up_ms", "up"), ("down_ms", "down after a turn's cushion")):
+            yield _goal(f"added delay {which}, p50 ms", ours[way]["p50"], UP_DOWN_P50_MS)
+            yield _goal(f"added delay {which}, p99 ms", ours[way]["p99"], UP_DOWN_P99_MS)
         yield _goal("interruption to clear, p99 ms", ours["clear_ms"]["p99"], CLEAR_P99_MS)
         yield _goal("memory of a live call, KiB", ours["rss_per_call_kib"], RSS_KIB)
         wrong = sum(ours["frames"][way][what] for way in ("up", "down") for what in ("lost", "doubled", "reordered", "garbled", "stale"))
         yield _goal("frames lost, doubled, reordered, garbled or stale", wrong, 0)
-        beside = found["stalls"]["ours"]["by_cause"].items()
-        ours_ms = max((cause["max_ms"] for name, cause in beside if any(each in name for each in OUR_CAUSES)), default=0.0)
-        yield _goal("longest stall beside gc, database or Redis, ms", ours_ms, STALL_MS)
+    if found["stalls"]:
+        yield from _stall_goal(found["stalls"]["ours"])
     if found["soak"] is not None:
         yield _goal("memory grown over the soak", found["soak"]["rss_grown"], 0.02)
-        yield _goal("left behind by the soak's calls", 0 if found["soak"]["back_at_start"] else 1, 0)
+        yield _goal("kinds of things left behind by the soak's calls", len(found["soak"]["left_behind"]), 0)
+
+
+def _stall_goal(seen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of the causes that were there while somebody looked; an overloaded run says nothing of any."""
+    there = [cause for cause in OUR_CAUSES if cause in seen["spans"]]
+    if there and not seen["why_not"]:
+        stalls = [stall["max_ms"] for name, stall in seen["by_cause"].items() if any(cause in name for cause in there)]
+        yield _goal(f"longest stall beside {', '.join(there)}, ms", max(stalls, default=0.0), STALL_MS)
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -112,11 +139,32 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
             generator = figures["generator"]
             yield f"generator beside {name}: {generator['cores']:.2f} cores, late by {_pair(generator['late_ms'])} ms"
     for name, seen in found["stalls"].items():
-        causes = ", ".join(f"{each['count']} beside {cause} (max {each['max_ms']:.0f})" for cause, each in seen["by_cause"].items())
-        counted = f"{seen['count']}, longest {seen['longest_ms']:.1f} ms"
-        yield f"stalls over {STALL_MS:.0f} ms, {name}: {counted}{': ' + causes if causes else ''}"
+        yield from _stalls_told(name, seen)
+    if found["presets"]:
+        told = ", ".join(f"{name} {preset['silence_ms']} ms" for name, preset in found["presets"].items())
+        yield f"time to silence by preset, virtual time: {told}"
+    if found["soak"] is not None:
+        yield from _soak_told(found["soak"])
     for goal in found["goals"]:
         yield f"{'ok    ' if goal['reached'] else 'MISSED'} {goal['goal']}: {goal['measured']:.4g} (goal {goal['limit']:g})"
+
+
+def _stalls_told(name: str, seen: Mapping[str, Any]) -> Iterator[str]:
+    causes = ", ".join(f"{each['count']} beside {cause} (max {each['max_ms']:.0f})" for cause, each in seen["by_cause"].items())
+    counted = f"{seen['count']} in {seen['seconds']:g} s, longest {seen['longest_ms']:.1f} ms"
+    yield f"stalls over {STALL_MS:.0f} ms, {name}: {counted}{': ' + causes if causes else ''}"
+    if name == "ours":
+        spans = {cause: seen["spans"].get(cause, {"count": 0, "longest_ms": 0.0}) for cause in OUR_CAUSES}
+        there = (f"{each['count']} of {cause} (max {each['longest_ms']:.1f} ms)" for cause, each in spans.items())
+        yield f"what there was beside our loop: {', '.join(there)}"
+        if seen["why_not"]:
+            yield f"stalls do not count: {seen['why_not']}"
+
+
+def _soak_told(soak: Mapping[str, Any]) -> Iterator[str]:
+    yield f"soak: {soak['calls']} calls, {soak['failed']} did not begin, of {soak['untold']} the end was not taken"
+    kept = ", ".join(f"{count} {name}" for name, count in soak["kept_by_pools"].items())
+    yield f"more than at the start: kept by pools {kept}; left behind {', '.join(soak['left_behind']) or 'nothing'}"
 
 
 def _row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
@@ -137,7 +185,8 @@ def _goal(goal: str, measured: float, limit: float) -> dict[str, Any]:
 
 
 def _stalls(seen: Mapping[str, Any]) -> dict[str, Any]:
-    return {"count": len(seen["stalls"]), "longest_ms": seen["longest_ms"], "by_cause": stalls_by_cause(seen["stalls"])}
+    told = {key: seen[key] for key in ("seconds", "why_not", "longest_ms", "spans")}
+    return {"count": len(seen["stalls"]), **told, "by_cause": stalls_by_cause(seen["stalls"])}
 
 
 def _cpu_model() -> str:

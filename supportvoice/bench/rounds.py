@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from supportvoice.bench import processes
+from supportvoice.bench.figures import beside
 from supportvoice.bench.load import Order
 from supportvoice.bench.subjects import Ground, Running, Subject, asked, missing, run_rows
 from supportvoice.stack import HOME, StackFailed
 
 WARM_CALLS, WARM_S = 3, 1.0  # once a process: what it loads and allocates for its first calls
 SOAK_WARM_CALLS = 500
+SOAK_LOOK_CALLS = 1000  # at most, between two looks at what they left
 SOAK_AT_ONCE = 30
 SOAK_CALL_S = 1.0
 SOAK_SETTLE_S = 3.0
@@ -57,7 +59,8 @@ async def idle_loop() -> AsyncIterator[Idle]:
 async def generate(ground: Ground, running: Running, **order: Any) -> dict[str, Any]:
     """One order to a generator of its own. Raises StackFailed when it does not come back with figures."""
     account = ground.account
-    whole = Order(url=running.url, auth_token=account.token, account_sid=account.sid, pid=running.pid, wide=ground.wide, **order)
+    ours: dict[str, Any] = {"auth_token": account.token, "account_sid": account.sid, "vapi_secret": account.vapi_secret}
+    whole = Order(url=running.url, pid=running.pid, wide=ground.wide, **ours, **order)
     command = [sys.executable, "-m", "supportvoice.bench.load", "--vapi", str(ground.vapi.fileno())]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
@@ -77,7 +80,10 @@ async def generate(ground: Ground, running: Running, **order: Any) -> dict[str, 
 async def measure(
     ground: Ground, plan: Plan, subjects: Mapping[str, Subject]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
-    """All runs by subject, in the order of the rounds, and the stalls of our loop and of the idle one beside it."""
+    """All runs by subject, in the order of the rounds, and the stalls of our loop and of the idle one beside it.
+
+    Beside a reference that cannot carry them all ours is measured once more, with as many calls as that one.
+    """
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in subjects}
     stalls: dict[str, dict[str, Any]] = {}
     async with AsyncExitStack() as open_now:
@@ -89,45 +95,59 @@ async def measure(
             started[name] = running
             await generate(ground, running, calls=running.rows(WARM_CALLS), seconds=WARM_S, warm_s=0.5)
         for number in range(1, plan.rounds + 1):
-            for name, running in started.items():
-                calls = min(plan.calls, running.most_calls)
+            for name, running, calls in _turns(plan, started):
                 ground.say(f"round {number} of {plan.rounds}: {name}, {calls} calls for {plan.seconds:g} s")
                 run = await generate(ground, running, calls=running.rows(calls), seconds=plan.seconds)
-                runs[name].append(run)
-                if run["why_not"]:
-                    ground.say(f"that run does not count: {run['why_not']}{ground.complaints(name)}")
+                runs.setdefault(name, []).append(run)
+                _complain(ground, running, run)
         if "ours" in started:
-            ground.say(f"once more, watched: ours, {plan.calls} calls for {plan.seconds:g} s")
             stalls = await _watched(ground, started["ours"], idle, plan)
     return runs, stalls
 
 
+def _turns(plan: Plan, started: Mapping[str, Running]) -> Iterator[tuple[str, Running, int]]:
+    """What is measured in a round, one after the other: under which name, who, and with how many calls."""
+    for name, running in started.items():
+        calls = min(plan.calls, running.most_calls)
+        yield name, running, calls
+        if calls < plan.calls and "ours" in started:
+            yield beside(name), started["ours"], calls
+
+
+def _complain(ground: Ground, running: Running, run: Mapping[str, Any]) -> None:
+    if run["why_not"]:
+        ground.say(f"that run does not count: {run['why_not']}{ground.complaints(running.name)}")
+
+
 async def _watched(ground: Ground, running: Running, idle: Idle, plan: Plan) -> dict[str, dict[str, Any]]:
-    """A run for the stalls alone: looking for them costs something too."""
+    """A run for the stalls alone, as long as all rounds of ours together: looking for them costs something too."""
+    seconds = plan.rounds * plan.seconds
+    ground.say(f"once more, watched: ours, {plan.calls} calls for {seconds:g} s")
     rows = running.rows(plan.calls)
     await asyncio.to_thread(asked, running, watch=True)
     await idle.take()
-    await generate(ground, running, calls=rows, seconds=plan.seconds)
-    return {"ours": await asyncio.to_thread(asked, running), "idle": await idle.take()}
+    run = await generate(ground, running, calls=rows, seconds=seconds)
+    _complain(ground, running, run)
+    seen = {"ours": await asyncio.to_thread(asked, running), "idle": await idle.take()}
+    return {name: {**told, "seconds": seconds, "why_not": run["why_not"]} for name, told in seen.items()}
 
 
 async def soak(ground: Ground, ours: Subject, calls: int) -> dict[str, Any]:
-    """Many short calls: what is there after the first 500, and what after the last."""
+    """Many short calls: what is there before them, after the first 500, on the way, and after the last."""
     async with ours(ground) as running:
-        await generate(ground, running, calls=running.rows(WARM_CALLS), seconds=WARM_S, warm_s=0.5)
+        await _soaked(ground, running, WARM_CALLS, "soak: a few calls before it begins")
         born = await _state(running)
-        first = min(SOAK_WARM_CALLS, calls // 2)
-        runs = [await _soaked(ground, running, first, f"soak: the first {first} calls")]
-        early = await _state(running)
-        done = first
+        done = min(SOAK_WARM_CALLS, calls // 2)
+        runs = [await _soaked(ground, running, done, f"soak: the first {done} calls")]
+        states = [{"calls": done, **await _state(running)}]
         while done < calls:
-            some = min(1000, calls - done)
-            runs.append(await _soaked(ground, running, some, f"soak: {done + some} of {calls} calls"))
+            some = min(SOAK_LOOK_CALLS, max(calls // 10, SOAK_AT_ONCE), calls - done)
             done += some
-        late = await _state(running)
-    counts = {key: sum(run[key] for run in runs) for key in ("calls", "failed")}
+            runs.append(await _soaked(ground, running, some, f"soak: {done} of {calls} calls"))
+            states.append({"calls": done, **await _state(running)})
+    counts = {key: sum(run[key] for run in runs) for key in ("calls", "failed", "untold")}
     frames = {way: {key: sum(run["frames"][way][key] for run in runs) for key in runs[0]["frames"][way]} for way in ("up", "down")}
-    return {**counts, "frames": frames, "right": all(run["right"] for run in runs), "at_start": born, "after_first": early, "at_end": late}
+    return {**counts, "frames": frames, "right": all(run["right"] for run in runs), "at_start": born, "states": states}
 
 
 async def _soaked(ground: Ground, running: Running, count: int, what: str) -> dict[str, Any]:
@@ -140,14 +160,13 @@ async def _state(running: Running) -> dict[str, Any]:
     """With no call there: memory, and what a call may leave behind."""
     await asyncio.sleep(SOAK_SETTLE_S)
     told = await asyncio.to_thread(asked, running)
-    descriptors, sockets = processes.descriptors(running.pid)
     return {
         "rss_kib": processes.resident_bytes(running.pid) // 1024,
         "tasks": told["tasks"],
-        "descriptors": descriptors,
-        "sockets": sockets,
+        **processes.descriptors(running.pid),
         "threads": processes.threads(running.pid),
-        "open_streams": await asyncio.to_thread(run_rows, running.env, "--open"),
+        "pool_threads": told["pool_threads"],
+        **await asyncio.to_thread(run_rows, running.env, "--left"),
     }
 
 

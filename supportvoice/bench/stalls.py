@@ -25,7 +25,10 @@ NOTHING = "nothing of ours"
 
 
 class StallWatch:
-    """`run` in the loop that is watched; `stalls` are (ms, cause) since the last `take`. Nobody minds one while it is not `busy`."""
+    """`run` in the loop that is watched; `stalls` are (ms, cause) since the last `take`, `spans` all that fell into that time.
+
+    Nobody minds a stall, or counts a span, while it is not `busy`.
+    """
 
     def __init__(self, busy: Callable[[], bool] = lambda: True) -> None:
         self._busy = busy
@@ -34,8 +37,11 @@ class StallWatch:
         self._numbers = itertools.count()
         self._stalls: list[tuple[float, str]] = []
         self._longest_ms = 0.0
+        self._runs = False
+        self._counted: deque[tuple[str, float]] = deque()  # no lock: a collection may begin wherever one is held
 
     async def run(self) -> None:
+        self._runs = True
         while True:
             slept_from = time.monotonic()
             await asyncio.sleep(LOOK_S)
@@ -50,7 +56,7 @@ class StallWatch:
     def take(self) -> dict[str, Any]:
         stalls, self._stalls = self._stalls, []
         longest, self._longest_ms = self._longest_ms, 0.0
-        return {"longest_ms": longest, "stalls": stalls}
+        return {"longest_ms": longest, "stalls": stalls, "spans": self._spans_counted()}
 
     def follow_gc(self) -> None:
         began = 0.0
@@ -60,7 +66,7 @@ class StallWatch:
             if phase == "start":
                 began = time.monotonic()
             else:
-                self._spans.append((began, time.monotonic(), "gc"))
+                self._ended(began, "gc")
 
         gc.callbacks.append(collecting)
 
@@ -73,7 +79,7 @@ class StallWatch:
             yield
         finally:
             del self._open[mine]
-            self._spans.append((began, time.monotonic(), what))
+            self._ended(began, what)
 
     def timed(self, what: str, work: Callable[P, R]) -> Callable[P, R]:
         """`work`, with its time left as a span."""
@@ -84,6 +90,22 @@ class StallWatch:
                 return work(*args, **kwargs)
 
         return timed
+
+    def _ended(self, began: float, what: str) -> None:
+        now = time.monotonic()
+        self._spans.append((began, now, what))
+        if self._runs and self._busy():
+            self._counted.append((what, (now - began) * 1000))
+
+    def _spans_counted(self) -> dict[str, dict[str, float]]:
+        """How many of each since they were asked for last, and the longest."""
+        spans: dict[str, dict[str, float]] = {}
+        while self._counted:
+            what, ms = self._counted.popleft()
+            of_kind = spans.setdefault(what, {"count": 0, "longest_ms": 0.0})
+            of_kind["count"] += 1
+            of_kind["longest_ms"] = max(of_kind["longest_ms"], ms)
+        return spans
 
     def _cause(self, since: float, until: float) -> str:
         open_now = {what for (what, _), began in tuple(self._open.items()) if began < until}

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from supportvoice.bench import report, rounds
+from supportvoice.bench import report, rounds, silence
 from supportvoice.bench.subjects import SUBJECTS, Ground
 from supportvoice.embedded import EmbeddedAway
 from supportvoice.server import listen
@@ -37,7 +37,8 @@ class Command(BaseCommand):
         if min(options["calls"], options["seconds"], options["rounds"]) <= 0 or options["soak"] < 0:
             raise CommandError("--calls, --seconds and --rounds must be more than 0.", returncode=2)
         try:
-            found = asyncio.run(self._measured(options))
+            presets = {} if options["soak"] else silence.by_preset(self._say)
+            found = asyncio.run(self._measured(options, presets))
         except (EmbeddedAway, StackFailed) as problem:
             raise CommandError(str(problem), returncode=1) from None
         for line in report.table(found):
@@ -46,7 +47,7 @@ class Command(BaseCommand):
             options["json"].parent.mkdir(parents=True, exist_ok=True)
             options["json"].write_text(json.dumps(found, indent=1) + "\n")
 
-    async def _measured(self, options: dict[str, Any]) -> dict[str, Any]:
+    async def _measured(self, options: dict[str, Any], presets: dict[str, dict[str, int]]) -> dict[str, Any]:
         plan = rounds.Plan(calls=options["calls"], seconds=options["seconds"], rounds=options["rounds"])
         about = {
             "date": timezone.now().isoformat(timespec="seconds"),
@@ -72,7 +73,7 @@ class Command(BaseCommand):
             else:
                 subjects, left_out = rounds.choose(SUBJECTS, ["ours"] if options["pcm"] else options["only"])
                 runs, stalls = await rounds.measure(ground, plan, subjects)
-        return report.document(about=about, runs=runs, left_out=left_out, stalls=stalls, soak=soak)
+        return report.document(about=about, runs=runs, left_out=left_out, stalls=stalls, soak=soak, presets=presets)
 
     def _say(self, sentence: str) -> None:
         self.stderr.write(f"... {sentence}")
