@@ -15,6 +15,7 @@ from typing import Any
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from django.core.handlers.asgi import ASGIHandler
+from django.db import connections
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
@@ -51,6 +52,7 @@ def lent_threads(app: ASGI3Application, *, kept: int = KEPT) -> ASGI3Application
         if len(idle) < kept:
             idle.append(thread)
         else:
+            thread.submit(connections.close_all)  # it is kept by the thread, and would stay open until garbage is collected
             thread.shutdown(wait=False)
 
     async def lending(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

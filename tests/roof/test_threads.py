@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection
+from django.db import connection, connections
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory
 from django.urls import path
+from pytest_django import DjangoDbBlocker
 
 from supportvoice.threads import OneHop, lent_threads
 
@@ -63,6 +65,28 @@ async def test_requests_at_the_same_time_have_threads_of_their_own_and_few_of_th
     async with asyncio.timeout(5):
         while lent() > before + 2:
             await asyncio.sleep(0.01)
+
+
+async def test_a_thread_that_is_not_kept_closes_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, django_db_blocker: DjangoDbBlocker
+) -> None:
+    monkeypatch.setitem(connections.settings, "file", {**connections.settings["default"], "NAME": str(tmp_path / "db")})
+    together = threading.Barrier(5)
+    opened: list[Any] = []
+
+    def asking() -> None:
+        with django_db_blocker.unblock():
+            connections["file"].ensure_connection()
+        opened.append(connections["file"])
+        together.wait(5)
+
+    before = lent()
+    app = lent_threads(lambda scope, receive, send: sync_to_async(asking)(), kept=2)
+    await asyncio.gather(*(ask(app) for _ in range(5)))
+    async with asyncio.timeout(5):
+        while lent() > before + 2:
+            await asyncio.sleep(0.01)
+    assert sum(each.connection is not None for each in opened) == 2
 
 
 async def test_a_thread_whose_request_was_given_up_is_lent_again_only_when_it_is_idle() -> None:
