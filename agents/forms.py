@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import available_timezones
 
@@ -12,7 +13,7 @@ from django import forms
 from django.conf import settings
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -264,18 +265,32 @@ class AgentForm(OwnForm):
 
     def _stored(self) -> str:
         """The draft's last change, as it is stored now: a moment or nothing."""
-        row = AssistantTemplate.objects.filter(pk=self.instance.pk).values_list("changed_at", flat=True).first()
-        return row.isoformat() if row else ""
+        changed_at = self._changed_at()
+        return changed_at.isoformat() if changed_at else ""
+
+    def _changed_at(self) -> datetime | None:
+        return AssistantTemplate.objects.filter(pk=self.instance.pk).values_list("changed_at", flat=True).first()
 
     def clean_as_read(self) -> str:
         """Asked again with the newer moment, this passes: the second person has been told."""
-        read, stored = self.cleaned_data["as_read"], self._stored()
-        if read and stored and read != stored:
+        read: str = self.cleaned_data["as_read"]
+        if read and self.instance.pk and not self._is_as(read):
             sent: Any = self.data  # of a request: no plain mapping, but one that copies its lists
             self.data = sent = sent.copy()
-            sent[self.add_prefix("as_read")] = stored
+            sent[self.add_prefix("as_read")] = self._stored()
             raise forms.ValidationError(CHANGED_MEANWHILE, code="changed-meanwhile")
-        return stored
+        return read
+
+    def _is_as(self, read: str) -> bool:
+        """Whether the draft is as it was read; if so, nobody else changes it before the transaction that saves this form is over.
+
+        To look alone would not do: of two who save at one moment both would find what they read. The second one's UPDATE waits for the
+        first one's transaction, and then counts no row.
+        """
+        stored = self._changed_at()
+        if stored is None or stored.isoformat() != read:
+            return False
+        return AssistantTemplate.objects.filter(pk=self.instance.pk, changed_at=stored).update(changed_at=F("changed_at")) == 1
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data

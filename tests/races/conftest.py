@@ -1,12 +1,16 @@
-"""The pair of processes is started once for all races."""
+"""The pair of processes is started once for all races; one on PostgreSQL, whose locks are other than SQLite's, for those that ask."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.races.pair import Pair
+from tests.journeys.test_demo import database as database
+from tests.races.pair import ROOT, Pair
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +23,13 @@ def started(django_db_setup: None) -> Iterator[Pair]:
 @pytest.fixture
 def pair(started: Pair, transactional_db: None) -> Pair:
     return started
+
+
+@pytest.fixture
+def pair_on_postgresql(database: str) -> Iterator[Pair]:
+    """On a database of its own, which only the two processes know."""
+    env = os.environ | {"DATABASE_URL": database, "DJANGO_SETTINGS_MODULE": "supportvoice.settings"}
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0"], cwd=ROOT, env=env, check=True)
+    pair = Pair(database)
+    yield pair
+    pair.end()

@@ -5,23 +5,28 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from html import unescape
 from random import Random
 from typing import Any
 
 from django.conf import settings
-from django.db import OperationalError
+from django.contrib.auth.models import User
+from django.db import IntegrityError, OperationalError
 from django.test import Client
 from django.test.utils import override_settings
 from django.utils import timezone
 
 from agents import lines
 from agents import services as agent_services
+from agents.forms import CHANGED_MEANWHILE
 from agents.models import AssistantTemplate, TemplateVersion
 from bridge.ports import Closing
 from calls import admission, endings, handover, inbox, ladder, person, rescue, services, sessions
 from calls.models import CallSession, EndReason
 from calls.sweep import end_silent_calls
+from tests.agents.test_admin import filled
 from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
 from tests.calls import doors
 
@@ -189,6 +194,25 @@ def give_sign(boot: str) -> bool:
     return rescue.renew(boot=uuid.UUID(boot))
 
 
+def open_draft(by: str) -> dict[str, Any]:
+    """What the desk's form holds when a manager opens the one agent there is; whoever comes first makes it."""
+    with suppress(IntegrityError):
+        User.objects.create_superuser(by, f"{by}@example.com", "long-enough-1")
+    template, _ = AssistantTemplate.objects.get_or_create(slug="support", defaults={"name": "Support"})
+    return {"pk": template.pk, "form": filled(template, prompt="Help.", first_message="Hello.", voice_id="sam")}
+
+
+def save_draft(by: str, pk: int, form: dict[str, Any]) -> str:
+    browser = Client()
+    browser.force_login(User.objects.get(username=by))
+    answer = browser.post(f"/admin/agents/assistanttemplate/{pk}/change/", form)
+    return "told" if CHANGED_MEANWHILE in unescape(answer.content.decode()) else str(answer.status_code)
+
+
+def draft(pk: int) -> str:
+    return AssistantTemplate.objects.get(pk=pk).prompt
+
+
 JOBS: dict[str, Callable[..., Any]] = {
     job.__name__: job
     for job in (
@@ -212,5 +236,8 @@ JOBS: dict[str, Callable[..., Any]] = {
         hear,
         look_after,
         give_sign,
+        open_draft,
+        save_draft,
+        draft,
     )
 }

@@ -1,8 +1,8 @@
 """Two processes, one database, let go at once.
 
-Each child is a Django of its own on the file of the test's database. A job is named, prepared in both, and begun by both at the
-same moment of the machine's monotonic clock, many times over; what each time gave comes back as JSON. A pipe closed by a parent
-that is gone ends them.
+Each child is a Django of its own on the file of the test's database, or on a server's. A job is named, prepared in both, and begun
+by both at the same moment of the machine's monotonic clock, many times over; what each time gave comes back as JSON. A pipe closed
+by a parent that is gone ends them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ PREPARES_S, GAP_S = 0.03, 0.015
 
 
 class Child:
-    def __init__(self) -> None:
-        name = settings.DATABASES["default"]["NAME"]
-        env = os.environ | {"DATABASE_URL": f"sqlite:///{name}", "DJANGO_SETTINGS_MODULE": "supportvoice.settings"}
+    def __init__(self, database_url: str) -> None:
+        env = os.environ | {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "supportvoice.settings"}
         command = [sys.executable, "-m", "tests.races.child"]
         self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None
@@ -52,8 +51,9 @@ class Child:
 
 
 class Pair:
-    def __init__(self) -> None:
-        self._children = (Child(), Child())
+    def __init__(self, database_url: str = "") -> None:
+        url = database_url or f"sqlite:///{settings.DATABASES['default']['NAME']}"
+        self._children = (Child(url), Child(url))
         for child in self._children:
             child.ready()
 
