@@ -21,8 +21,9 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from bridge.twilio_http import TwilioProof
+from bridge.twilio_http import SIGNATURE, TwilioProof
 from calls.webhooks.refusal import refusal
+from calls.webhooks.unproven import refused
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def twilio_door(view: Callable[Concatenate[Knock, P], HttpResponse]) -> Callable
         if not _proof(settings.PUBLIC_URL, tuple(settings.TWILIO_AUTH_TOKENS)).form(
             path=request.get_full_path(), fields=fields, headers=request.headers
         ):
+            refused(view.__name__, "Twilio", looks_genuine=_looks_like_twilio(request, fields))
             return refusal("This request was not signed by Twilio.", 403)
         if not CALL_SID.fullmatch(fields.get("CallSid", "")):
             return refusal("The form names no call.", 400)
@@ -94,6 +96,10 @@ def twilio_door(view: Callable[Concatenate[Knock, P], HttpResponse]) -> Callable
             return refusal("The call could not be looked up.", 503)
 
     return door
+
+
+def _looks_like_twilio(request: HttpRequest, fields: QueryDict) -> bool:
+    return SIGNATURE in request.headers and CALL_SID.fullmatch(fields.get("CallSid", "")) is not None
 
 
 def _sane(fields: QueryDict) -> bool:

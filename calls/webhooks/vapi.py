@@ -30,6 +30,7 @@ from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
 from calls.webhooks import intake
 from calls.webhooks.refusal import refusal
+from calls.webhooks.unproven import refused
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ BY_HEART = {
     TRANSFER: ("hand-over", "Somebody takes over when you stop speaking. Say in one short sentence that you are connecting the caller."),
     END_CALL: ("end-call", "The call ends when you stop speaking. Say goodbye now."),
 }
+
+PROOFS = ("X-Vapi-Secret", "Authorization", "X-Signature")  # one of them is in each message of Vapi's
 
 told: Counter[str] = Counter()  # what came in at this process's door, by kind; refusals among it
 
@@ -59,6 +62,7 @@ def _answered(request: HttpRequest, raw: bytes) -> tuple[str, HttpResponse]:
     if len(raw) > REPORT_LIMIT:
         return "too-long", refusal("The body is too long.", 413)
     if not _proof(tuple(settings.VAPI_WEBHOOK_SECRETS))(headers=request.headers, body=raw, now=time.time()):
+        refused("message", "Vapi", looks_genuine=any(name in request.headers for name in PROOFS))
         return "unproven", refusal("This request was not proven to come from Vapi.", 403)
     try:
         said = vapi_events.read(raw)
