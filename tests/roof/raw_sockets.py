@@ -1,4 +1,4 @@
-"""A server of ours in the test's own process, and sockets of bytes to it."""
+"""A server of ours in the test's own process, sockets of bytes to it, and where its two framings are."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import pytest
+
 from supportvoice.duty import Duty
 from supportvoice.server import CallServer, configured, listen
+
+WHATEVER_FRAMES_IT = pytest.mark.parametrize("under", ["", "/webhook"], ids=["uvicorn", "picows"])
 
 
 class Quiet(CallServer):

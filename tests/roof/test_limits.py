@@ -12,10 +12,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from bridge.ports import WIRE
 from supportvoice import guards
 from supportvoice.duty import Duty
 from supportvoice.limits import BODY_LIMIT, BodyLimits, no_browsers
-from tests.roof.raw_sockets import serving, upgraded
+from tests.roof.raw_sockets import WHATEVER_FRAMES_IT, serving, upgraded
 from tests.roof.toy_child import house, toy
 
 WEBHOOK = b"POST /webhook/twilio HTTP/1.1\r\nHost: x\r\n"
@@ -102,8 +103,22 @@ async def test_a_body_that_drips_is_answered_408() -> None:
     assert b" 408 " in said
 
 
-async def test_a_message_of_64_kib_passes_and_one_byte_more_closes_with_1009() -> None:
-    async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}/live", proxy=None) as socket:
+@pytest.mark.parametrize(("under", "by_picows"), [("", False), ("/webhook", True)])
+async def test_a_vendors_socket_is_framed_by_picows_and_any_other_by_uvicorn(under: str, by_picows: bool) -> None:
+    seen = asyncio.get_running_loop().create_future()
+
+    async def looks(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        seen.set_result("wire" in (scope["extensions"] or {}).get(WIRE, {}))
+
+    async with serving(looks) as port, connect(f"ws://127.0.0.1:{port}{under}/live", proxy=None):
+        assert await asyncio.wait_for(seen, 10) is by_picows
+
+
+@WHATEVER_FRAMES_IT
+async def test_a_message_of_64_kib_passes_and_one_byte_more_closes_with_1009(under: str) -> None:
+    async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}{under}/live", proxy=None) as socket:
         await socket.send("a" * 65_536)
         assert await socket.recv() == "65536"
         await socket.send("a" * 65_537)
@@ -113,12 +128,13 @@ async def test_a_message_of_64_kib_passes_and_one_byte_more_closes_with_1009() -
     assert closed.value.rcvd.code == 1009
 
 
-async def test_more_than_64_fragments_close_with_1009() -> None:
+@WHATEVER_FRAMES_IT
+async def test_more_than_64_fragments_close_with_1009(under: str) -> None:
     async def crumbs() -> AsyncIterator[str]:
         for _ in range(200):
             yield ""
 
-    async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}/live", proxy=None) as socket:
+    async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}{under}/live", proxy=None) as socket:
         with contextlib.suppress(ConnectionClosed):
             await socket.send(crumbs())
         with pytest.raises(ConnectionClosed) as closed:
@@ -127,24 +143,32 @@ async def test_more_than_64_fragments_close_with_1009() -> None:
     assert closed.value.rcvd.code == 1009
 
 
-async def test_a_message_that_is_never_finished_closes_with_1008(monkeypatch: pytest.MonkeyPatch) -> None:
+HALF_A_FRAME = b"\x81\xfe\x01\x00aaaa" + b"x" * 10  # 256 bytes announced, 10 sent
+FIRST_FRAGMENT = b"\x01\x81aaaa" + b"x"
+
+
+@WHATEVER_FRAMES_IT
+@pytest.mark.parametrize("begun", [HALF_A_FRAME, FIRST_FRAGMENT], ids=["half a frame", "a fragment"])
+async def test_a_message_that_is_never_finished_closes_with_1008(monkeypatch: pytest.MonkeyPatch, begun: bytes, under: str) -> None:
     monkeypatch.setattr(guards, "MESSAGE_SECONDS", 0.2)
-    async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}/live", proxy=None) as socket:
-        socket.transport.write(b"\x81\xfe\x01\x00aaaa" + b"x" * 10)  # 256 bytes announced, 10 sent
+    async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}{under}/live", proxy=None) as socket:
+        socket.transport.write(begun)
         with pytest.raises(ConnectionClosed) as closed:
-            await socket.recv()
+            await asyncio.wait_for(socket.recv(), 10)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
 
 
-async def test_compression_is_not_agreed_to() -> None:
-    async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}/live", compression="deflate", proxy=None) as socket:
+@WHATEVER_FRAMES_IT
+async def test_compression_is_not_agreed_to(under: str) -> None:
+    async with serving(toy) as port, connect(f"ws://127.0.0.1:{port}{under}/live", compression="deflate", proxy=None) as socket:
         assert socket.response is not None
         assert "Sec-WebSocket-Extensions" not in socket.response.headers
         assert "server" not in socket.response.headers
 
 
-async def test_a_peer_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+@WHATEVER_FRAMES_IT
+async def test_a_peer_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch, under: str) -> None:
     monkeypatch.setattr(guards, "UNREAD_SECONDS", 0.3)
     gone = asyncio.Event()
 
@@ -155,9 +179,11 @@ async def test_a_peer_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPa
             gone.set()
             raise
 
-    async with serving(watched) as port, connect(f"ws://127.0.0.1:{port}/flood", proxy=None, max_queue=1) as socket:
-        await asyncio.wait_for(gone.wait(), 10)
-        socket.transport.abort()
+    async with serving(watched) as port, connect(f"ws://127.0.0.1:{port}{under}/flood", proxy=None, max_queue=1) as socket:
+        try:
+            await asyncio.wait_for(gone.wait(), 10)
+        finally:
+            socket.transport.abort()
 
 
 # -- a close that gets no answer ---------------------------------------------------------------------------------------------

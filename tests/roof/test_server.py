@@ -22,6 +22,7 @@ from supportvoice.laboratory.ground import children, connected_to, descriptors
 from supportvoice.presence import ASK_S, ENDED_AFTER_S
 from supportvoice.spare import LONGEST_S
 from supportvoice.watchdog import STUCK_S, TICK_S
+from tests.roof.raw_sockets import WHATEVER_FRAMES_IT
 
 HOME = Path(__file__).resolve().parents[2]
 LISTENING = "0A"
@@ -104,8 +105,9 @@ async def test_two_children_serve_one_port_and_stop_without_a_trace() -> None:
         assert not any(alive(pid) for pid in serving.children)
 
 
-async def test_a_stop_waits_for_the_live_stream_and_its_webhooks_but_takes_no_new_one() -> None:
-    async with serve(1) as serving, serving.live() as call:
+@WHATEVER_FRAMES_IT
+async def test_a_stop_waits_for_the_live_stream_and_its_webhooks_but_takes_no_new_one(under: str) -> None:
+    async with serve(1) as serving, serving.live(f"{under}/live") as call:
         assert await says(call, "hello") == "5"
         serving.parent.terminate()
         while b" 503 " not in await serving.get("/readyz"):
@@ -113,13 +115,14 @@ async def test_a_stop_waits_for_the_live_stream_and_its_webhooks_but_takes_no_ne
         assert await says(call, "still here") == "10"
         assert (await serving.get("/tool")).endswith(b"/tool 0")
         with pytest.raises(InvalidStatus):
-            await serving.live()
+            await serving.live(f"{under}/live")
         await call.close()
         assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
 
 
-async def test_a_second_signal_ends_the_wait() -> None:
-    async with serve(1) as serving, serving.live() as call:
+@WHATEVER_FRAMES_IT
+async def test_a_second_signal_ends_the_wait(under: str) -> None:
+    async with serve(1) as serving, serving.live(f"{under}/live") as call:
         assert await says(call, "hello") == "5"
         serving.parent.terminate()
         while b" 503 " not in await serving.get("/readyz"):
@@ -132,8 +135,9 @@ async def test_a_second_signal_ends_the_wait() -> None:
         assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
 
 
-async def test_when_the_wait_is_over_streams_are_handed_on_and_not_cut() -> None:
-    async with serve(1) as serving, serving.live("/leaves") as first, serving.live("/leaves") as second:
+@WHATEVER_FRAMES_IT
+async def test_when_the_wait_is_over_streams_are_handed_on_and_not_cut(under: str) -> None:
+    async with serve(1) as serving, serving.live(f"{under}/leaves") as first, serving.live(f"{under}/leaves") as second:
         serving.parent.terminate()
         while b" 503 " not in await serving.get("/readyz"):
             await asyncio.sleep(0.02)
@@ -147,15 +151,16 @@ async def test_when_the_wait_is_over_streams_are_handed_on_and_not_cut() -> None
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_child_that_is_told_to_leave_keeps_its_streams_while_others_serve_whoever_is_new(workers: int) -> None:
-    async with serve(workers) as serving, serving.live() as call:
+@WHATEVER_FRAMES_IT
+async def test_a_child_that_is_told_to_leave_keeps_its_streams_while_others_serve_whoever_is_new(workers: int, under: str) -> None:
+    async with serve(workers) as serving, serving.live(f"{under}/live") as call:
         assert await says(call, "hello") == "5"
         (carrier,) = connected_to(call.local_address[1], serving.children)
         os.kill(carrier, signal.SIGTERM)
         await until(lambda: len(children(serving.parent.pid)) == workers + 1)
         await until(lambda: not listens(carrier, serving.port))
         for _ in range(6):
-            async with serving.live() as another:
+            async with serving.live(f"{under}/live") as another:
                 assert await says(another, "new") == "3"
         assert await says(call, "still here") == "10"
         await call.close()
@@ -236,8 +241,9 @@ async def test_a_child_that_stands_still_is_ended_and_replaced_where_nobody_can_
         assert (await serving.get("/again")).endswith(b"/again 0")
 
 
-async def test_kill_9_of_the_parent_leaves_no_child() -> None:
-    async with serve(2) as serving, serving.live() as call:
+@WHATEVER_FRAMES_IT
+async def test_kill_9_of_the_parent_leaves_no_child(under: str) -> None:
+    async with serve(2) as serving, serving.live(f"{under}/live") as call:
         assert await says(call, "hello") == "5"
         serving.parent.kill()
         await serving.parent.wait()

@@ -1,5 +1,7 @@
 """A serving process around a toy application: `/live` is a stream that stays until its peer leaves, `/leaves` one that can be handed on.
 
+Both are there as a vendor's too (`/webhook/live`): then picows cuts the frames.
+
 Whoever asks for `/stuck` has the event loop turn no more, and for `/late` not for two seconds after the answer.
 """
 
@@ -34,10 +36,10 @@ async def toy(scope: Any, receive: Any, send: Any) -> None:
         return
     await receive()
     await send({"type": "websocket.accept"})
-    if scope["path"] == "/flood":
+    if scope["path"].endswith("/flood"):
         while True:
             await send({"type": "websocket.send", "bytes": FLOOD})
-    if scope["path"] == "/leaves":
+    if scope["path"].endswith("/leaves"):
         await handed_on()
         await send({"type": "websocket.close", "code": 4000})
         return
