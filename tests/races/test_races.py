@@ -218,6 +218,29 @@ def test_r11_two_who_lead_a_caller_back_to_the_agent_do_it_once(pair: Pair) -> N
         assert (call.epoch, list(call.vapi_sessions.values_list("n", flat=True))) == (1, [0, 1])
 
 
+def test_r11_a_rescuer_and_twilios_own_question_hand_a_caller_over_once_whoever_comes_first(pair: Pair, settings: Settings) -> None:
+    """Twilio, redirected, asks at the very door where it asks by itself at that moment."""
+    settings.MAX_CALLS = 2 * TIMES
+    boots = [a_process_with_calls(1) for _ in range(2 * TIMES)]
+    calls = [CallSession.objects.get(held_by=boot) for boot in boots]
+    rescuer = str(uuid.uuid4())
+    gaps = [0.01 * (number - TIMES) / TIMES for number in range(2 * TIMES)]  # ten milliseconds, either way
+    rescues = [{"boot": boot, "by": rescuer, "after_s": max(0.0, gap)} for boot, gap in zip(boots, gaps, strict=True)]
+    asks = [{"sid": call.call_sid, "epoch": 0, "after_s": max(0.0, -gap)} for call, gap in zip(calls, gaps, strict=True)]
+    done = pair.at_once("rescue_all", rescues, "knock_at_resume", asks, gap_s=0.1)
+    for call, (led, asked) in zip(calls, done, strict=True):
+        call.refresh_from_db()
+        assert (call.epoch, list(call.vapi_sessions.values_list("n", flat=True))) == (1, [0, 1])
+        assert asked.startswith("200 ")
+        assert "<Stream" in asked
+        assert set(led) <= {asked}, "the two were led to different places"
+        kinds = Counter(call.events.values_list("kind", flat=True))
+        assert kinds["conversation-lost"] == 1
+        assert len(led) <= kinds["call-rescued"] <= 1
+        assert str(call.held_by) == rescuer
+    assert {len(led) for led, _ in done} == {0, 1}, "one of them always came first: there was no race"
+
+
 def test_r12_a_caller_who_leaves_while_the_agent_is_made_leaves_no_agent_behind(pair: Pair, settings: Settings) -> None:
     settings.MAX_CALLS = 10 * TIMES
     calls = [a_call() for _ in range(2 * TIMES)]
