@@ -20,6 +20,7 @@ from bridge.sandbox.proxy import Proxy
 from bridge.sandbox.twilio_rest import TwilioRestSandbox
 from bridge.sandbox.vapi import VapiSandbox
 from supportvoice.demo import COLLEAGUE, LINE, Secrets, crm_running, household
+from supportvoice.laboratory import inside
 from supportvoice.stack import Stack, StackFailed, free_port
 
 ESTABLISHED = "01"
@@ -87,6 +88,11 @@ class Ground:
         return next((pid for pid, words in processes() if "keep" in words[:6] and socket in words and VALKEY not in words[0]), 0)
 
     @property
+    def blocked_while(self) -> Path:
+        """While this file is there, whoever got a SIGUSR2 stands still (`inside`)."""
+        return blocked_while(self.stack.directory)
+
+    @property
     def database(self) -> Path:
         return self.stack.directory / "db.sqlite3"
 
@@ -142,7 +148,8 @@ async def open_ground(
 ) -> AsyncIterator[Ground]:
     """A house of its own with an empty database, its vendors, and nothing left of it afterwards. Raises StackFailed, EmbeddedAway.
 
-    `env` comes on top of the house's environment. `is_doubled`: two `serve` with a balancer in front.
+    `env` comes on top of the house's environment; with a PYTHONPATH in it no loop can be blocked. `is_doubled`: two `serve`, and a
+    balancer in front.
     """
     shared = Secrets()
     vapi = BehindWire(api_key=shared.vapi_key, concurrency_limit=CALLS_AT_ONCE)
@@ -154,7 +161,7 @@ async def open_ground(
         to_twilio = await left.enter_async_context(Proxy(_place(twilio.base_url)))
         urls = {"vapi_url": vapi.base_url, "twilio_url": f"http://127.0.0.1:{to_twilio.port}", "tool_host": tool_host}
         stack = household(directory=directory, port=0, shared=shared, say=say, **urls)
-        stack.env = {**stack.env, "DATABASE_URL": f"sqlite:///{stack.directory / 'db.sqlite3'}", **(env or {})}
+        stack.env = {**stack.env, **_surroundings(stack), **(env or {})}
         front = await left.enter_async_context(doubled(stack)) if is_doubled else None
         left.push_async_callback(stack.stop)
         await stack.prepare()
@@ -164,6 +171,20 @@ async def open_ground(
         fallback_url = await left.enter_async_context(somebody_elses_host(await _static_twiml(stack)))
         ours = f"{stack.url}/webhook/twilio/fallback"
         yield Ground(stack, vapi, twilio, to_vapi, to_twilio, shared, fallback_url or ours, bool(fallback_url), say, front)
+
+
+def _surroundings(stack: Stack) -> dict[str, str]:
+    """What a house of ours is told beyond what every household is."""
+    paths = [str(Path(inside.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return {
+        "DATABASE_URL": f"sqlite:///{stack.directory / 'db.sqlite3'}",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "BLOCKED_WHILE": str(blocked_while(stack.directory)),
+    }
+
+
+def blocked_while(directory: Path) -> Path:
+    return directory / "blocked"
 
 
 def doubled(stack: Stack) -> Balancer:

@@ -70,6 +70,15 @@ def _carried(ground: Ground, lines: Sequence[Line]) -> dict[int, list[Line]]:
     return found
 
 
+def _chosen(ground: Ground, lines: Sequence[Line], *, everyone: bool = False) -> list[int]:
+    """The child that carries the most calls, or all that carry one; their calls are hit."""
+    carried = _carried(ground, lines)
+    chosen = sorted(carried, key=lambda pid: -len(carried[pid]))[: None if everyone else 1]
+    for pid in chosen:
+        _hit(carried[pid])
+    return chosen
+
+
 # ---- the serving processes
 
 
@@ -78,10 +87,7 @@ def to_carriers(sig: signal.Signals, *, everyone: bool = False) -> Strike:
 
     @asynccontextmanager
     async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
-        carried = _carried(ground, lines)
-        chosen = sorted(carried, key=lambda pid: -len(carried[pid]))[: None if everyone else 1]
-        for pid in chosen:
-            _hit(carried[pid])
+        chosen = _chosen(ground, lines, everyone=everyone)
         _signal(chosen, sig)
         try:
             yield
@@ -90,6 +96,17 @@ def to_carriers(sig: signal.Signals, *, everyone: bool = False) -> Strike:
                 _signal(chosen, signal.SIGCONT)
 
     return strike
+
+
+@asynccontextmanager
+async def block_loop(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """The event loop of the child that carries the most calls stands still; its other threads go on, its own watchdog among them."""
+    ground.blocked_while.touch()
+    try:
+        _signal(_chosen(ground, lines), signal.SIGUSR2)
+        yield
+    finally:
+        ground.blocked_while.unlink()
 
 
 @asynccontextmanager
@@ -280,6 +297,17 @@ def vapi_weather(weather: Weather, *, reset: bool = False) -> Strike:
             ground.to_vapi.weather = CLEAR
 
     return strike
+
+
+@asynccontextmanager
+async def refuse_rest(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """Nobody reaches Twilio's REST. By itself that hits no call: only who is to be fetched from a dead stream needs it."""
+    ground.to_twilio.weather = Weather(refuse=True)
+    ground.to_twilio.reset()
+    try:
+        yield
+    finally:
+        ground.to_twilio.weather = CLEAR
 
 
 @asynccontextmanager

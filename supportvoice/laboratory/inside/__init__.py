@@ -1,0 +1,1 @@
+"""What a house of the laboratory has on its PYTHONPATH, and no other."""

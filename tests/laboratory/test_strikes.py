@@ -1,0 +1,145 @@
+"""Strikes on a real process: what is said of them is what they do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bridge.sandbox.proxy import Proxy
+from supportvoice.laboratory import inside, strikes
+from supportvoice.watchdog import STUCK_S
+
+# As a serving child: uvloop, its watchdog, and a thread beside the loop. Each says every 20 ms that it is there.
+CHILD = """
+import asyncio, threading, time, uvloop
+from supportvoice.watchdog import Watchdog
+
+def beside():
+    while True:
+        print("thread", flush=True)
+        time.sleep(0.02)
+
+async def main():
+    Watchdog().start()
+    threading.Thread(target=beside, daemon=True).start()
+    while True:
+        print("loop", flush=True)
+        await asyncio.sleep(0.02)
+
+uvloop.run(main())
+"""
+
+
+@dataclass(slots=True)
+class Carrier:
+    """A ground with one process that carries every call."""
+
+    process: asyncio.subprocess.Process
+    blocked_while: Path
+    hits: int = 0
+    port: int = 1
+    call_sid: str = "CA1"
+
+    def carriers(self, port: int) -> list[int]:
+        return [self.process.pid]
+
+    def hit(self) -> None:
+        self.hits += 1
+
+    async def says(self, what: str) -> None:
+        """Read on until it does, 5 s at most."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(5):
+            while (await self.process.stdout.readline()).strip() != what.encode():
+                pass
+
+    async def said_within(self, seconds: float) -> set[bytes]:
+        """Everything it says in the next so many seconds."""
+        assert self.process.stdout is not None
+        said, until = set[bytes](), asyncio.get_running_loop().time() + seconds
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            try:
+                said.add(await asyncio.wait_for(self.process.stdout.readline(), left))
+            except TimeoutError:
+                break
+        return said
+
+
+@pytest.fixture
+async def carrier(tmp_path: Path) -> AsyncIterator[Carrier]:
+    env = {**os.environ, "PYTHONPATH": str(Path(inside.__file__).parent), "BLOCKED_WHILE": str(tmp_path / "blocked")}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, env=env, stdout=pipe, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        carrier = Carrier(process, tmp_path / "blocked")
+        await carrier.says("loop")
+        await carrier.says("thread")
+        yield carrier
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def blocked(carrier: Carrier) -> AsyncIterator[None]:
+    ground: Any = carrier
+    async with strikes.block_loop(ground, [cast(strikes.Line, carrier)]):
+        yield
+
+
+async def test_a_blocked_loop_stands_still_while_threads_go_on_and_then_goes_on_itself(carrier: Carrier) -> None:
+    async with blocked(carrier):
+        assert carrier.hits == 1
+        async with asyncio.timeout(2):
+            while await carrier.said_within(0.2) != {b"thread\n"}:  # what was said before is still in the pipe
+                pass
+    await carrier.says("loop")
+    assert carrier.process.returncode is None
+
+
+async def test_a_loop_that_is_blocked_for_long_is_ended_by_its_own_watchdog(carrier: Carrier) -> None:
+    async with blocked(carrier):
+        reading = asyncio.create_task(carrier.said_within(3 * STUCK_S))
+        assert await asyncio.wait_for(carrier.process.wait(), 3 * STUCK_S) == 1
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def test_a_rest_that_is_refused_is_so_for_connections_that_are_open_too_and_hits_no_call_by_itself() -> None:
+    async def twilio(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionResetError):
+            writer.write(await reader.read(1))
+        writer.close()
+
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"?")
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(twilio, "127.0.0.1", 0)
+    async with listening, Proxy(listening.sockets[0].getsockname()) as wire:
+        is_open = await asyncio.open_connection("127.0.0.1", wire.port)
+        async with asyncio.timeout(5):
+            while not wire.connections:
+                await asyncio.sleep(0.01)
+        ground: Any = SimpleNamespace(to_twilio=wire)
+        line: Any = None  # nobody asks it anything
+        async with strikes.refuse_rest(ground, [line]):
+            with pytest.raises(ConnectionResetError):
+                await ask(*is_open)
+            comes_new = await asyncio.open_connection("127.0.0.1", wire.port)
+            with pytest.raises(ConnectionResetError):
+                await ask(*comes_new)
+        assert await ask(*await asyncio.open_connection("127.0.0.1", wire.port)) == b"?"
