@@ -110,7 +110,9 @@ KILLED_UNREACHED = strikes.together(strikes.refuse_rest, strikes.to_carriers(sig
 VALKEY, DATABASE = "Valkey in the middle of calls", "the database in the middle of calls"
 
 BEFORE: tuple[Row, ...] = (
-    _house("P3", "the database file cannot be opened", "", strikes.unreadable_database, mid=False, not_here=_not_as_root),
+    _house(  # R1: who rang a moment before has a row that says the stream may come, and nobody can read it
+        "P3", "the database file cannot be opened", "", strikes.unreadable_database, healthy="R1", mid=False, not_here=_not_as_root
+    ),
     _house("P4", "the database hangs", "locked", strikes.lock_database, mid=False),
     _house("P5", "the disk is full", "", strikes.full_disk, mid=False),
     _house("P6", "Valkey is gone", "", strikes.kill_valkey, mid=False),
