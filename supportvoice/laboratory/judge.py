@@ -3,7 +3,8 @@
 A call is lost if, while the caller's leg is up, more than 5 s pass with neither speech, prompt, ringing nor a turn for the caller; or
 Twilio ends the leg for a reason that is not caller, agent, human or voicemail done or maximum duration; or a lower rung was used than
 the highest healthy one; or no row with a terminal state and reason exists 120 s later; or a final line the vendor got 200 for is missing.
-Two things more are held against the house: a Vapi call alive 60 s after the caller left, and anything that was created twice.
+Three things more are held against the house: a conversation that did not go on where the ladder says it does (R0, R1), a Vapi call
+alive 60 s after the caller left, and anything that was created twice.
 
 Times are seconds since the caller dialled.
 """
@@ -23,6 +24,10 @@ ROW_WITHIN_S = 120.0
 ORPHAN_AFTER_S = 60.0
 TOGETHER_S = 10.0  # two agents for one caller: longer than the old one may wait to be taken up again, and to say goodbye
 RUNGS = ("R0", "R1", "R2", "R3", "R4", "R5")
+KEEPS_CONTEXT = "R1"  # the lowest rung on which the agent knows the caller; a lower one that is healthy promises none
+GREETED = 0.9  # of the greeting: who has heard so much was greeted
+ANEW = 0.5  # a greeting that is heard from before here is no rest of one that was cut
+KNOWN_AFTER_S = 1.0  # what was accepted so long before an agent was made, it must be told
 GOOD_ENDINGS = frozenset({"caller", "agent", "human", "voicemail", "callback", "max-duration"})
 
 Span = tuple[float, float]
@@ -30,13 +35,26 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class AtVapi:
-    """One call at Vapi. `connected_at`: its socket opened; `over_at`: None while it is open. `finals`: (role, words) it got 200 for."""
+    """One call at Vapi. `connected_at`: its socket opened; `over_at`: None while it is open. `finals`: (role, words) it got 200 for.
+
+    `told_at`: when it got the 200 for what the caller wants.
+    """
 
     name: str
     made_at: float
     connected_at: float | None = None
     over_at: float | None = None
     finals: tuple[tuple[str, str], ...] = ()
+    told_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The caller heard it, or a piece of it: from and to which share of its length."""
+
+    at: float
+    begins: float = 0.0
+    ends: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +63,7 @@ class Witnessed:
 
     `audible`: when the caller heard something; `excused`: when ringing, a colleague, the tone or a turn of the caller's filled the time.
     `ended_by`: one of GOOD_ENDINGS, else what happened. `lowest`: the lowest rung that was seen. `rows`: the export's objects for it, as
-    they were `looked_at`. `healthy`: the highest rung that the fault left standing.
+    they were `looked_at`. `healthy`: the highest rung that the fault left standing. `forgot`: when an agent said it does not remember.
     """
 
     up_at: float
@@ -58,6 +76,8 @@ class Witnessed:
     excused: Sequence[Span] = ()
     vapi: Sequence[AtVapi] = ()
     rows: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    greetings: Sequence[Greeting] = ()
+    forgot: Sequence[float] = ()
     may_repeat_a_create: bool = False  # the fault swallowed the answer to one, so that nobody could know of it
 
 
@@ -72,7 +92,7 @@ class Verdict:
 
 def judge(call: Witnessed) -> list[Verdict]:
     """Why the call counts as lost; empty when it was looked after."""
-    rules = (_silence, _ending, _rung, _row, _lines, _orphans, _twice)
+    rules = (_silence, _ending, _rung, _memory, _row, _lines, _orphans, _twice)
     return [verdict for rule in rules for verdict in rule(call)]
 
 
@@ -95,6 +115,26 @@ def _rung(call: Witnessed) -> Iterator[Verdict]:
     used = max((call.lowest, *told), key=_depth)
     if _depth(used) > _depth(call.healthy):
         yield Verdict("rung", call.over_at, f"{used} was used although {call.healthy} was healthy")
+
+
+def _memory(call: Witnessed) -> Iterator[Verdict]:
+    """Who was greeted is no new caller, and what one agent had heard the next one knows. A greeting that broke off may be said anew."""
+    if _depth(call.healthy) > _depth(KEEPS_CONTEXT):
+        return
+    is_greeted = False
+    for greeting in call.greetings:
+        if is_greeted and greeting.begins < ANEW:
+            yield Verdict("memory", greeting.at, "greeted as a new caller, once more")
+        is_greeted |= greeting.ends >= GREETED
+    carried = [(each.connected_at, each) for each in call.vapi if each.connected_at is not None]
+    for at in call.forgot:
+        speaks = max((one for one in carried if one[0] <= at), key=lambda one: one[0], default=None)
+        if speaks is not None and any(_told_before(each, speaks[1]) for each in call.vapi):
+            yield Verdict("memory", at, f"{speaks[1].name} did not know what the caller had said before it was made")
+
+
+def _told_before(one: AtVapi, next_one: AtVapi) -> bool:
+    return one.told_at is not None and one.told_at < next_one.made_at - KNOWN_AFTER_S
 
 
 def _depth(rung: str) -> int:

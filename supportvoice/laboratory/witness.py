@@ -6,17 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.playout import sound_samples
+from bridge.sandbox.script import ANSWERS, Recall
 from bridge.sandbox.sound import FRAME, FRAME_S, RATE
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.vapi import SandboxCall
-from supportvoice.laboratory.judge import AtVapi, Span, Witnessed
+from supportvoice.laboratory.judge import AtVapi, Greeting, Span, Witnessed, plain
 
 BREATH_S = 0.3  # a pause between two words is no silence
 ENDED_BY_AGENT = "assistant-"
 MAX_DURATION = "exceeded-max-duration"
 GAVE_UP = "the caller gave up"
 CONVERSATION = ("one_moment", "trouble", "connecting_colleague")  # fillers: a sound, but nobody to talk to
+GREETING, FORGOT = "greeting", "not_remembered"
+WANTED = plain(next(act.words for turn in ANSWERS["what_did_i_say"] for act in turn if isinstance(act, Recall)))
 ONSET_S = 0.5  # within which a sentence that was named, and the moment speech was noticed, are one
 REACTIONS = ("asks", "stream-connecting", "dialling", "record", "turned")
 
@@ -45,8 +49,10 @@ def witnessed(
         looked_at=looked_at_wall - call.dialled_wall,
         audible=list(_audible(call)),
         excused=[*_between(call, ("dialling", "record"), ("asks", "ended")), *_between(call, ("say",), ("said", "ended", "turned"))],
-        vapi=[_at_vapi(each, call.dialled_wall) for each in at_vapi],
+        vapi=[_at_vapi(each, call) for each in at_vapi],
         rows=rows,
+        greetings=list(_greetings(call)),
+        forgot=[final.started_at - origin for final in call.heard if final.clip_name == FORGOT],
         may_repeat_a_create=may_repeat_a_create,
     )
 
@@ -110,10 +116,18 @@ def _between(call: TwilioCall, first: Sequence[str], until: Sequence[str]) -> It
             since = None
 
 
-def _at_vapi(call: SandboxCall, dialled_wall: float) -> AtVapi:
+def _greetings(call: TwilioCall) -> Iterator[Greeting]:
+    ms = CLIPS[GREETING].ms
+    for final in call.heard:
+        if final.clip_name == GREETING:
+            at = final.started_at + final.heard_from_ms / 1000 - call.phone.origin
+            yield Greeting(at, final.heard_from_ms / ms, final.heard_to_ms / ms)
+
+
+def _at_vapi(call: SandboxCall, phone: TwilioCall) -> AtVapi:
     def at(name: str) -> float | None:
         told = call.public.get(name)
-        return datetime.fromisoformat(told).timestamp() - dialled_wall if told else None
+        return datetime.fromisoformat(told).timestamp() - phone.dialled_wall if told else None
 
     finals = [each for each in call.webhooks("transcript") if each.get("transcriptType") == "final"]
     return AtVapi(
@@ -122,7 +136,17 @@ def _at_vapi(call: SandboxCall, dialled_wall: float) -> AtVapi:
         connected_at=at("startedAt") if call.turns is not None else None,
         over_at=at("endedAt"),
         finals=tuple((str(each["role"]), str(each["transcript"])) for each in finals),
+        told_at=min(_told(call, phone), default=None),
     )
+
+
+def _told(call: SandboxCall, phone: TwilioCall) -> Iterator[float]:
+    """When it was answered with a 200 that the caller had said what they want."""
+    for each in call.posted:
+        said = each.body["message"]
+        is_theirs = each.kind == "transcript" and said.get("transcriptType") == "final" and said.get("role") == "user"
+        if is_theirs and each.status is not None and each.status < 300 and WANTED in plain(str(said["transcript"])):
+            yield each.at + each.took_s - phone.phone.origin
 
 
 def first_sound_s(call: TwilioCall) -> float | None:

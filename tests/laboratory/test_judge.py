@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from supportvoice.laboratory.judge import AtVapi, Verdict, Witnessed, judge
+from supportvoice.laboratory.judge import AtVapi, Greeting, Verdict, Witnessed, judge
 
 LINES = [{"role": "assistant", "text": "Thanks for calling."}, {"role": "user", "text": "Hi, I can't log in."}]
 ROW: dict[str, Any] = {"status": "ended", "end_reason": "agent_ended", "rung": "R0", "lines": LINES}
@@ -72,6 +72,45 @@ def test_a_lower_rung_than_the_highest_healthy_one_is_a_loss(healthy: str, used:
 
 def test_the_rung_of_the_export_counts_when_nobody_saw_a_lower_one() -> None:
     assert rules(rows=[{**ROW, "rung": "R4"}]) == ["rung"]
+
+
+WHOLE, AGAIN, BROKEN_OFF = Greeting(1.6), Greeting(9.0, 0.0, 0.3), Greeting(1.6, 0.0, 0.7)
+
+
+def test_who_was_greeted_and_is_greeted_again_is_lost() -> None:
+    assert rules(greetings=[WHOLE]) == []
+    assert verdicts(greetings=[WHOLE, AGAIN], healthy="R1") == [Verdict("memory", 9.0, "greeted as a new caller, once more")]
+    assert rules(greetings=[WHOLE, AGAIN]) == ["memory"]
+
+
+def test_a_greeting_that_broke_off_may_be_said_anew_or_go_on() -> None:
+    assert rules(greetings=[BROKEN_OFF, WHOLE]) == []
+    assert rules(greetings=[BROKEN_OFF, Greeting(4.0, 0.6, 1.0)]) == []
+    assert rules(greetings=[Greeting(1.6, 0.0, 0.95), Greeting(5.0, 0.9, 1.0)]) == []
+
+
+def resumed(*, told_at: float | None) -> dict[str, Any]:
+    """An agent that was lost, told so much before, and the next one, which remembers nothing."""
+    first = replace(SESSION, over_at=9.0, told_at=told_at)
+    return {"vapi": [first, AtVapi("CA1.1", made_at=9.0, connected_at=9.5, over_at=20.0)], "forgot": [14.0], "healthy": "R1"}
+
+
+def test_an_agent_that_does_not_know_what_the_one_before_was_told_is_a_loss() -> None:
+    assert verdicts(**resumed(told_at=6.0)) == [Verdict("memory", 14.0, "CA1.1 did not know what the caller had said before it was made")]
+
+
+@pytest.mark.parametrize("told_at", [None, 8.5, 15.0])
+def test_nobody_need_remember_what_the_house_was_not_told_in_time(told_at: float | None) -> None:
+    assert rules(**resumed(told_at=told_at)) == []
+
+
+def test_an_agent_need_not_have_been_given_what_it_heard_itself() -> None:
+    assert rules(vapi=[replace(SESSION, told_at=5.0)], forgot=[14.0]) == []
+
+
+@pytest.mark.parametrize("healthy", ["R2", "R3", "R4", "R5"])
+def test_a_rung_below_the_resumed_agent_promises_no_memory(healthy: str) -> None:
+    assert rules(**{**resumed(told_at=6.0), "healthy": healthy}, greetings=[WHOLE, AGAIN]) == []
 
 
 @pytest.mark.parametrize("row", [{**ROW, "status": "streaming"}, {**ROW, "end_reason": None}])

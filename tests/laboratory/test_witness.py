@@ -9,8 +9,14 @@ import pytest
 
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.ear import Final
+from bridge.sandbox.evidence import Posted
+from bridge.sandbox.faults import Faults
 from bridge.sandbox.phone import Moment
-from supportvoice.laboratory.witness import documents_s, first_sound_s, served_again_s
+from bridge.sandbox.script import TECHFLOW
+from bridge.sandbox.twilio import TwilioCall
+from bridge.sandbox.vapi_call import SandboxCall
+from supportvoice.laboratory.person import Person
+from supportvoice.laboratory.witness import documents_s, first_sound_s, served_again_s, witnessed
 
 CUT = Final("greeting", CLIPS["greeting"].text, 10.8, 8.0, 10.0, 1.0, 0, 2000)
 REST = Final("greeting", CLIPS["greeting"].text, 13.5, 9.0, 13.0, 1.0, 2200, 4000)
@@ -65,6 +71,25 @@ def test_the_first_sound_counts_from_the_answer_and_what_is_read_out_is_one() ->
     assert after(heard, ("say", 5.5)) == pytest.approx(0.1)
     assert after(heard[:8000]) is None
     assert after(heard, answered_at=None) is None
+
+
+async def test_the_judge_is_told_what_was_heard_of_the_greeting_and_by_when_the_house_knew_what_the_caller_wants() -> None:
+    call = TwilioCall(webhook_url="http://house/", auth_token="key", caller=Person(), web=cast(Any, None))
+    origin = call.phone.origin
+    half = CLIPS["greeting"].ms // 2
+    call.phone.heard += [
+        Final("greeting", "", origin + 4, origin + 1, origin + 3, 1.0, half, 2 * half),
+        Final("not_remembered", "", origin + 9, origin + 7, origin + 8, 1.0, 0, 2000),
+    ]
+    session = SandboxCall("one", {"name": "CA1.0"}, {}, {}, TECHFLOW, Faults())
+    said = {"type": "transcript", "transcriptType": "final", "role": "user"}
+    for at, words, status in ((1.0, CLIPS["cannot_log_in"].text, 503), (2.0, CLIPS["cannot_log_in"].text, 200), (3.0, "log in", 200)):
+        session.posted.append(Posted(origin + at, "transcript", {"message": {**said, "transcript": words}}, status, 1, 0.25))
+    seen = witnessed(call, [session], [], healthy="R1", looked_at_wall=call.dialled_wall)
+    (greeting,) = seen.greetings
+    assert (greeting.at, greeting.begins, greeting.ends) == pytest.approx((1 + half / 1000, 0.5, 1.0))
+    assert seen.forgot == pytest.approx([7.0])
+    assert seen.vapi[0].told_at == pytest.approx(2.25)
 
 
 def test_each_document_was_waited_for_since_it_was_asked_for() -> None:

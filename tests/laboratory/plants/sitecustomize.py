@@ -22,6 +22,11 @@ def no_resume_door(ladder: ModuleType) -> None:
     ladder.decide = lambda facts: ladder.HangUp()  # type: ignore[attr-defined]
 
 
+def no_rescuer(rescue: ModuleType) -> None:
+    """M2: nobody takes over the calls of a process that is gone."""
+    rescue.claim = lambda sign, **how: None  # type: ignore[attr-defined]
+
+
 def no_claim(ledger: ModuleType) -> None:
     """M6: a stream whose session nobody starts does not start it either."""
 
@@ -36,9 +41,16 @@ def no_epoch(services: ModuleType) -> None:
     services.next_epoch = lambda *, call_sid, epoch: True  # type: ignore[attr-defined]
 
 
+def no_memory(payload: ModuleType) -> None:
+    """The next agent of a call is told nothing of the one before, and begins as every agent does."""
+    payload.resumed = lambda body, taken_up: dict(body)  # type: ignore[attr-defined]
+
+
 PLANTS: dict[str, tuple[str, Spoil]] = {
     "no-resume-door": ("calls.ladder", no_resume_door),
+    "no-rescuer": ("calls.rescue", no_rescuer),
     "no-claim": ("calls.ledger", no_claim),
+    "no-memory": ("agents.payload", no_memory),
     "no-epoch": ("calls.services", no_epoch),
 }
 
