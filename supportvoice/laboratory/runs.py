@@ -88,8 +88,9 @@ class Placed:
     verdicts: list[judge.Verdict] = field(default_factory=list)
     noticed_s: float | None = None
     served_s: float | None = None
-    first_sound_s: float | None = None
+    first_sounds_s: tuple[float, ...] = ()
     documents_s: tuple[float, ...] = ()
+    rung_again: int = 0  # so many calls before this one would count as lost, had this machine not stood still
 
     @property
     def port(self) -> int:
@@ -156,10 +157,11 @@ class Laboratory:
         await asyncio.gather(*(caller() for _ in range(min(self.at_once, len(rows)))))
 
     async def _until_kept_time(self, row: Row) -> None:
-        for tries_left in reversed(range(TRIES)):
+        for rung_again in range(TRIES):
             placed = await self._call(row)
+            placed.rung_again = rung_again
             await self._judge([placed])
-            if not (placed.verdicts and placed.stalled and tries_left):
+            if not (placed.verdicts and placed.stalled) or rung_again == TRIES - 1:
                 break
             self.tell(f"{row.name}: this machine stood still for {placed.phone.late_ms} ms; the phone rings again")
         self._finish(placed)
@@ -331,7 +333,7 @@ class Laboratory:
             may_repeat_a_create=placed.may_repeat_a_create,
         )
         placed.verdicts = judge.judge(seen)
-        placed.first_sound_s = witness.first_sound_s(placed.phone)
+        placed.first_sounds_s = tuple(witness.first_sounds_s(placed.phone))
         placed.documents_s = tuple(witness.documents_s(placed.phone))
         if placed.struck_at is not None:
             placed.noticed_s = witness.noticed_s(placed.phone, at_vapi, placed.struck_at)

@@ -149,17 +149,14 @@ def _told(call: SandboxCall, phone: TwilioCall) -> Iterator[float]:
             yield each.at + each.took_s - phone.phone.origin
 
 
-def first_sound_s(call: TwilioCall) -> float | None:
-    """From the answer to the first sound of ours, or to Twilio's reading something out; None if nobody answered, or nothing was heard."""
-    if call.answered_at is None:
-        return None
-    answered = call.answered_at - call.phone.origin
-    heard = call.heard_audio()
-    places = range(int(answered * RATE) // FRAME * FRAME, len(heard), FRAME)
-    sounds = next((place / RATE for place in places if sound_samples(heard[place : place + FRAME])), None)
-    read_out = next((moment.at - call.phone.origin for moment in call.timeline if moment.what == "say"), None)
-    first = min((at for at in (sounds, read_out) if at is not None), default=None)
-    return None if first is None else max(0.0, first - answered)
+def first_sounds_s(call: TwilioCall) -> Iterator[float]:
+    """Of each media stream: from its start to the first sound of ours that the caller heard on it. A silent one has none."""
+    for stream in call.streams:
+        until = call.phone.now() if stream.ended_at is None else stream.ended_at
+        is_open = stream.started_at > 0 and stream.end != "refused"
+        first = call.phone.playout.first_sound(stream.started_at) if is_open else None
+        if first is not None and first < until:
+            yield first - stream.started_at
 
 
 def documents_s(call: TwilioCall) -> Iterator[float]:

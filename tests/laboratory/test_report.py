@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from bridge.sandbox.twilio import TwilioCall
 from supportvoice.laboratory import matrix, report
+from supportvoice.laboratory.judge import Verdict
+from supportvoice.laboratory.person import Person
+from supportvoice.laboratory.runs import Placed
 
 FOUND: dict[str, Any] = {
     "date": "2026-11-29T08:00:00+00:00",
@@ -20,7 +24,8 @@ FOUND: dict[str, Any] = {
     "injected": 3000,
     "lost": 0,
     "bound_95": 0.001,
-    "first_sound_s": {"p50": 0.1, "p95": 0.2, "p99": 0.3, "max": 0.4, "n": 3000},
+    "rung_again": 0,
+    "stream_sound_s": {"p50": 0.1, "p95": 0.2, "p99": 0.3, "max": 0.4, "n": 3000},
     "documents_s": None,
     "not_covered": {"P1": "no <call>"},
     "rows": [
@@ -32,6 +37,7 @@ FOUND: dict[str, Any] = {
             "calls": 3,
             "injected": 3,
             "lost": 1,
+            "rung_again": 2,
             "noticed_s": {"p50": 1.0, "p95": 2.0, "max": 2.5},
             "served_again_s": None,
             "losses": [{"rule": "silence", "at_s": 3.2, "what": "nothing <for> the caller"}],
@@ -52,15 +58,17 @@ def test_the_bound_is_told_only_when_nobody_was_lost_and_enough_were_tried() -> 
         == "3000 calls, 3000 of them with a fault, 0 lost: with 95 % certainty at most 0.10% of calls with such a fault are."
     )
     assert report.summary({**FOUND, "lost": 1, "bound_95": None}) == "3000 calls, 3000 of them with a fault, 1 lost."
+    assert "0 lost (2 more would count as lost, but this machine stood still" in report.summary({**FOUND, "rung_again": 2})
     assert report.summary({**FOUND, "bound_95": 1.5}).endswith("0 lost.")
 
 
 def test_the_terminal_tells_each_fault_each_loss_and_what_was_not_tried() -> None:
     lines = list(report.table(FOUND))
-    assert re.fullmatch(r"C9 one stay +3  1 +1\.00 / 2\.00 / 2\.50 +- +kill -9", lines[1])
+    assert re.fullmatch(r"C9 one stay +3  1 +2 +1\.00 / 2\.00 / 2\.50 +- +kill -9", lines[1])
     assert "LOST C9 one stay: silence: nothing <for> the caller" in lines
     assert "not covered: P1, no <call>" in lines
-    assert lines[-2] == "First sound after the answer p50/p99/max 0.10 / 0.30 / 0.40 s of 3000; what Twilio waited for a document -."
+    waited = "p50/p99/max 0.10 / 0.30 / 0.40 s of 3000; what Twilio waited for a document -."
+    assert lines[-2] == f"First sound on a media stream, from its start, {waited}"
     assert lines[-1] == "seed 7, commit abc, 2 cores, x<y, 2026-11-29T08:00:00+00:00"
 
 
@@ -69,7 +77,7 @@ def test_the_page_is_one_file_escaped_and_reached_by_keyboard() -> None:
     assert "<script" not in page
     assert "://" not in page
     assert "no &lt;call&gt;" in page
-    assert "<p>First sound after the answer" in page
+    assert "<p>First sound on a media stream" in page
     assert "nothing &lt;for&gt; the caller" in page
     assert 'tabindex="0" role="region" aria-label="Faults"' in page
     assert "prefers-color-scheme: dark" in page
@@ -78,6 +86,23 @@ def test_the_page_is_one_file_escaped_and_reached_by_keyboard() -> None:
 def test_a_document_of_no_calls_is_json_and_promises_nothing() -> None:
     found = json.loads(json.dumps(report.document(about={"seed": 1}, calls=[], not_covered={})))
     assert (found["calls"], found["bound_95"], found["rows"]) == (0, None, [])
+
+
+async def test_rows_of_one_id_are_added_up_and_discarded_calls_are_counted() -> None:
+    lost = [Verdict("silence", 1.0, "nothing")]
+    first, other = matrix.chosen(["C2 1001", "C2 1011"])
+    unhurt = placed(matrix.chosen(["P6"])[0], struck_at=None, first_sounds_s=(0.4, 0.2))
+    calls = [placed(other, rung_again=2), placed(first, verdicts=lost), unhurt]
+    found = report.document(about={}, calls=calls, not_covered={})
+    counted = [(each["id"], each["calls"], each["injected"], each["lost"], each["rung_again"]) for each in found["ids"]]
+    assert counted == [("P6", 1, 0, 0, 0), ("C2", 2, 2, 1, 2)]
+    assert (found["rung_again"], [row["rung_again"] for row in found["rows"]]) == (2, [2, 0, 0])
+    assert found["stream_sound_s"]["n"] == 2
+
+
+def placed(row: matrix.Row, **changed: Any) -> Placed:
+    phone = TwilioCall(webhook_url="http://house/", auth_token="key", caller=Person(), web=cast(Any, None))
+    return Placed(row, phone, cast(Any, None), "R1", **{"struck_at": 1.0, **changed})
 
 
 def test_every_row_of_the_table_has_a_name_of_its_own() -> None:

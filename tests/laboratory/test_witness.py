@@ -11,12 +11,14 @@ from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.ear import Final
 from bridge.sandbox.evidence import Posted
 from bridge.sandbox.faults import Faults
+from bridge.sandbox.media import StreamFacts
 from bridge.sandbox.phone import Moment
+from bridge.sandbox.playout import Playout
 from bridge.sandbox.script import TECHFLOW
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.vapi_call import SandboxCall
 from supportvoice.laboratory.person import Person
-from supportvoice.laboratory.witness import documents_s, first_sound_s, served_again_s, witnessed
+from supportvoice.laboratory.witness import documents_s, first_sounds_s, served_again_s, witnessed
 
 CUT = Final("greeting", CLIPS["greeting"].text, 10.8, 8.0, 10.0, 1.0, 0, 2000)
 REST = Final("greeting", CLIPS["greeting"].text, 13.5, 9.0, 13.0, 1.0, 2200, 4000)
@@ -59,18 +61,20 @@ def test_who_was_never_left_is_not_served_again() -> None:
     assert served_again_s(a_call([NEXT]), 10.0, None) is None
 
 
-def test_the_first_sound_counts_from_the_answer_and_what_is_read_out_is_one() -> None:
-    heard = b"\xff" * 8000 + b"\x10" * 160 + b"\xff" * 160
-
-    def after(sound: bytes, *told: tuple[str, float], answered_at: float | None = 5.4) -> float | None:
-        call = a_call([], *told)
-        call.answered_at, call.heard_audio = answered_at, lambda: sound
-        return first_sound_s(call)
-
-    assert after(heard) == pytest.approx(0.6)
-    assert after(heard, ("say", 5.5)) == pytest.approx(0.1)
-    assert after(heard[:8000]) is None
-    assert after(heard, answered_at=None) is None
+def test_the_first_sound_counts_from_the_start_of_each_stream_that_the_caller_heard_something_on() -> None:
+    playout = Playout(5.0)
+    for at in (6.4, 9.2, 13.0):
+        playout.play(b"\xff" * 800 + b"\x10" * 160, at)  # a tenth of a second of silence goes before
+    streams = [
+        StreamFacts("MZ1", started_at=6.0, ended_at=8.0, end="vanished"),
+        StreamFacts("MZ2", started_at=8.5, end="refused"),
+        StreamFacts("MZ3", started_at=9.0, ended_at=11.0, end="server-closed"),
+        StreamFacts("MZ4", started_at=11.5, ended_at=12.0, end="broken"),
+        StreamFacts("MZ5", end="broken"),
+    ]
+    call = a_call([], ("say", 5.5))
+    call.streams, call.phone.playout, call.phone.now = streams, playout, lambda: 14.0
+    assert list(first_sounds_s(call)) == pytest.approx([0.5, 0.3])
 
 
 async def test_the_judge_is_told_what_was_heard_of_the_greeting_and_by_when_the_house_knew_what_the_caller_wants() -> None:

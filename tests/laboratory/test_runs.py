@@ -1,0 +1,55 @@
+"""Which calls are placed again, and that whoever reads the result is told of it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, cast
+
+import pytest
+
+from bridge.sandbox.twilio import STALLED_MS, TwilioCall
+from supportvoice.laboratory.judge import Verdict
+from supportvoice.laboratory.matrix import Row
+from supportvoice.laboratory.person import Person
+from supportvoice.laboratory.runs import TRIES, Laboratory, Placed
+
+ROW = Row("C2", "dies")
+LATE = STALLED_MS + 1
+
+
+class Staged(Laboratory):
+    """Each call goes as the next of `goes` says: (ms that the machine stood still, whether it counts as lost)."""
+
+    goes: list[tuple[int, bool]]
+
+    async def _call(self, row: Row) -> Placed:
+        phone = TwilioCall(webhook_url="http://house/", auth_token="key", caller=Person(), web=cast(Any, None))
+        phone.phone.late_s = self.goes[0][0] / 1000
+        return Placed(row, phone, cast(Any, None), "R1")
+
+    async def _judge(self, placed: Any) -> None:
+        if self.goes.pop(0)[1]:
+            placed[0].verdicts = [Verdict("silence", 3.0, "nothing")]
+
+
+@pytest.mark.parametrize(
+    ("goes", "again", "is_lost"),
+    [
+        ([(0, False)], 0, False),
+        ([(LATE, False)], 0, False),
+        ([(0, True)], 0, True),
+        ([(LATE, True), (0, False)], 1, False),
+        ([(LATE, True), (LATE, True), (0, True)], 2, True),
+        ([(LATE, True)] * TRIES, TRIES - 1, True),
+    ],
+    ids=["good", "late and good", "lost in time", "late and lost, then good", "twice late, then lost in time", "always late and lost"],
+)
+async def test_a_loss_that_is_put_down_to_the_machine_is_counted(goes: list[tuple[int, bool]], again: int, *, is_lost: bool) -> None:
+    told: list[str] = []
+    laboratory = Staged(cast(Any, None), random.Random(1), told.append)
+    laboratory.goes = list(goes)
+    await laboratory._until_kept_time(ROW)
+    (placed,) = laboratory.done
+    assert laboratory.goes == []
+    assert (placed.rung_again, bool(placed.verdicts)) == (again, is_lost)
+    assert sum("rings again" in said for said in told) == again
