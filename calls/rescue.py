@@ -11,6 +11,8 @@ Two more kinds of calls are looked after in this way, by the process that knows 
 its close gets through to Twilio (`Life.left`). And a further stream that was asked for may go the same dead way as the one before
 (`Life.promised`): Twilio would wait ten seconds for it, in silence, so it is sent to the resume door after three, which leads down.
 
+A process whose event loop stands still, while its threads go on, says so itself, as its parent does of one that answers nothing at all.
+
 A process that could not raise its own counter has no right to judge others by theirs: it starts to time them anew. So an
 outage of the database kills nobody.
 """
@@ -75,7 +77,7 @@ class Beat(NamedTuple):
     boot: uuid.UUID
     counter: int
     is_dead: bool = False  # somebody saw it die, or sees that it is not there
-    is_frozen: bool = False  # it is there, and whoever started it hears nothing of it
+    is_frozen: bool = False  # it is there, and somebody who would know sees that it does not go on
 
 
 class Sign(NamedTuple):
@@ -127,7 +129,7 @@ def died(*, boot: uuid.UUID, at: datetime) -> None:
 
 
 def frozen(*, boot: uuid.UUID, at: datetime) -> None:
-    """Whoever started this process hears nothing of it any more. It takes that back itself if it can."""
+    """Nothing of it goes on, as whoever started it, or a thread of its own, sees. It takes that back itself if it can."""
     ProcessLease.objects.filter(boot=boot, dead_at=None).update(frozen_at=at)
 
 
@@ -278,7 +280,7 @@ class Lifeguard:
         self._life.look_after, self._life.clock = lambda job: self._add([job]), clock
         self._begun = False
         self._asked_within_s = 0.0  # who is dead when this process begins died before it was started: Twilio has had its time
-        self._renewed_at = float("-inf")
+        self._renewed_at = self._turned_at = float("-inf")
         self._observer = Observer()
         self._rescues: list[Rescue] = []
         self._lock = threading.Lock()
@@ -341,10 +343,13 @@ class Lifeguard:
     def _renewed(self) -> bool:
         """Renew when it is time. False while this process may judge nobody."""
         now = self._clock()
+        was_late, self._turned_at = now - self._turned_at > LATE_S, now
         if self._begun and now - self._renewed_at < RENEW_EVERY_S:
             return True
         if not self._is_well():
             self._observer.forget()
+            if self._begun and not was_late:  # where all of us stood still, the loop has not had its turn yet
+                frozen(boot=self._boot, at=timezone.now())
             return False
         if not self._begun or not renew(boot=self._boot):
             if self._begun:

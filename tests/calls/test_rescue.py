@@ -384,6 +384,32 @@ def test_a_process_whose_loop_was_stuck_waits_a_whole_lease_before_it_claims_ano
 
 
 @pytest.mark.django_db
+def test_a_process_whose_loop_stands_still_says_so_and_takes_it_back_when_it_goes_on() -> None:
+    clock, well = [100.0], [True]
+    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
+    turns(guard, clock, 0.75)
+    well[0] = False
+    turns(guard, clock, rescue.RENEW_EVERY_S)
+    assert [beat.is_frozen for beat in rescue.beats(but=A)] == [True]
+    well[0] = True
+    turns(guard, clock, rescue.RENEW_EVERY_S)
+    assert [beat.is_frozen for beat in rescue.beats(but=A)] == [False]
+
+
+@pytest.mark.django_db
+def test_a_process_all_of_which_stood_still_lets_its_loop_have_a_turn_before_it_says_so() -> None:
+    clock, well = [100.0], [True]
+    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
+    turns(guard, clock, 0.75)
+    well[0] = False
+    clock[0] += rescue.LATE_S + 0.1
+    turns(guard, clock, 0.25)
+    assert [beat.is_frozen for beat in rescue.beats(but=A)] == [False]
+    turns(guard, clock, 0.25)
+    assert [beat.is_frozen for beat in rescue.beats(but=A)] == [True]
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("slow", ["renew", "beats"])
 def test_a_process_that_waited_long_for_the_database_waits_a_whole_lease_before_it_claims_another(
     monkeypatch: pytest.MonkeyPatch, slow: str
