@@ -1,7 +1,8 @@
-"""The core between a telephone and a vendor that do whatever they like, in any order, and a process that sleeps too long.
+"""The core between a telephone and a vendor that do whatever they like, in any order, and a process that sleeps too long or is to leave.
 
 The telephone is the sandbox's playout model: it keeps what it is sent, plays it by the clock, and returns marks, or loses them.
-Sound of the agent's carries the number of its turn in every byte, so what is played can be told from what was cut.
+Sound of the agent's carries the number of its turn in every byte, so what is played can be told from what was cut, also on the
+stream that comes after one that broke.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, Leave, Noted, ToAgent
+from bridge.actions import Action, AskForAgent, Leave, Noted, ToAgent
 from bridge.audio import BYTES_PER_S, FRAME_BYTES
 from bridge.core import BridgeCore
 from bridge.lateness import HELD_BACK_MOST_S
@@ -22,6 +23,7 @@ from bridge.voice import FlushCaller, MarkCaller, ToCaller
 from tests.bridge.test_core import CLIPS
 
 LEAD_S, FRAME_S = HELD_BACK_MOST_S, 0.02  # a network that is even allows less
+SILENT_S = 2.0  # three looks at nothing
 HELD_MOST = 62 * BYTES_PER_S  # a minute, and what a clear takes back
 OURS = {clip.ulaw[0] for clip in CLIPS.values()}
 TURNS = [number for number in range(64, 250) if number not in OURS]
@@ -49,21 +51,32 @@ class AnyCall(RuleBasedStateMachine):
         tell=st.booleans(),
         longest=st.sampled_from([0, 20]),
         on=st.booleans(),
+        digits=st.sampled_from([0, 1, 4]),
     )
-    def begins(self, instant: bool, greeting: bool, first: bool, tell: bool, longest: float, on: bool) -> None:
-        rules = Rules(
-            instant=instant, greeting_interruptible=greeting, agent_speaks_first=first, tell_heard=tell, longest=longest, goes_on=on
+    def begins(self, instant: bool, greeting: bool, first: bool, tell: bool, longest: float, on: bool, digits: int) -> None:
+        self.times = Rules(
+            instant=instant,
+            greeting_interruptible=greeting,
+            agent_speaks_first=first,
+            tell_heard=tell,
+            longest=longest,
+            goes_on=on,
+            keypad_digits=digits,
         )
         self.now = 100.0
-        self.core = BridgeCore(rules, clips=CLIPS, now=self.now)
-        self.phone = Playout(self.now)
         self.turn = 0
         self.cut: set[int] = set()
-        self.sounded = False
+        self.sounded = self.has_stopped = False
         self.sound_at = self.now
-        self.left: Leave | None = None
         self.loses_marks = False
-        self.kept_waiting = 0.0
+        self.stream_opens()
+
+    def stream_opens(self) -> None:
+        self.core = BridgeCore(self.times, clips=CLIPS, now=self.now)
+        self.phone = Playout(self.now)
+        self.at_twilio: set[int] = set()  # turns of which something went there since the last clear
+        self.left: Leave | None = None
+        self.on_its_way: dict[bool, float] = {}  # since when, elsewhere or (True) for good
 
     # -- what the core asks for
 
@@ -72,18 +85,33 @@ class AnyCall(RuleBasedStateMachine):
             match action:
                 case ToCaller(ulaw):
                     assert not self.cut & set(ulaw), "sound of a turn that was cut"
+                    self.at_twilio |= set(ulaw)
                     self.phone.play(ulaw, self.now)
                 case MarkCaller(name):
                     self.phone.mark(name, self.now)
                 case FlushCaller():
+                    self.taken_back()
                     self.marks_back(list(self.phone.clear(self.now).marks))
                 case Noted("tts-buffer-flushed") if self.sounded:
                     self.cut.add(TURNS[self.turn])
+                    if self.has_stopped:
+                        self.next_turn()
+                case AskForAgent():
+                    self.next_turn()
                 case ToAgent(ulaw):
                     assert len(ulaw) <= Rules().backlog_limit
                 case Leave() as left:
                     assert self.left is None, "a call is left once"
                     self.left = left
+
+    def next_turn(self) -> None:
+        """What sounds from now on is no part of what was."""
+        self.turn, self.sounded, self.has_stopped = min(self.turn + 1, len(TURNS) - 1), False, False
+
+    def taken_back(self) -> None:
+        """A turn that was cut less than 500 ms after a clear is not cleared at Twilio: what went there is heard, and may be again."""
+        self.cut -= self.at_twilio
+        self.at_twilio.clear()
 
     def marks_back(self, names: list[str]) -> None:
         for name in names:
@@ -125,27 +153,49 @@ class AnyCall(RuleBasedStateMachine):
     def vapi_says(self, says: str) -> None:
         self.do(self.core.vapi_said(SAYS[says], self.now))
 
+    @rule()
+    def the_webhook_tells_that_the_caller_speaks(self) -> None:
+        self.do(self.core.speech_hinted(self.now))
+
+    @precondition(lambda self: self.now - self.sound_at >= SILENT_S)
+    @rule()
+    def nothing_comes_of_vapi(self) -> None:
+        self.do(self.core.agent_unreachable(self.now))
+
     @precondition(lambda self: self.turn < len(TURNS) - 1)
     @rule()
     def a_turn_starts(self) -> None:
-        self.turn, self.sounded = self.turn + 1, False
+        self.next_turn()
         self.do(self.core.vapi_said(vapi.AgentStarted(), self.now))
 
     @precondition(lambda self: self.turn < len(TURNS) - 1)
     @rule()
     def a_turn_stops(self) -> None:
+        self.has_stopped = True
         self.do(self.core.vapi_said(vapi.AgentStopped(), self.now))
         if TURNS[self.turn] in self.cut:
-            self.turn, self.sounded = self.turn + 1, False  # sound that follows all the same is nobody's we know
+            self.next_turn()  # sound that follows all the same is nobody's we know
 
     @precondition(lambda self: self.turn < len(TURNS) - 1)
     @rule(size=st.sampled_from([1, 170, 371, 743, 8000, 48_000]))
     def sound(self, size: int) -> None:
-        if self.now - self.sound_at >= Rules().new_turn_after_gap and TURNS[self.turn] in self.cut:
-            self.turn += 1  # a turn nobody announced
-        self.sound_at, self.sounded = self.now, True
+        self.looks_for_a_gap()
+        self.sound_at, self.sounded, self.has_stopped = self.now, True, False
         self.do(self.core.agent_audio(bytes([TURNS[self.turn]]) * size, self.now))
 
+    @precondition(lambda self: self.turn < len(TURNS) - 2)
+    @rule()
+    def a_turn_is_cut(self) -> None:
+        self.a_turn_starts()
+        self.sound(8000)
+        self.vapi_says("caller spoke")
+        self.vapi_says("interrupted")
+
+    def looks_for_a_gap(self) -> None:
+        if self.now - self.sound_at >= Rules().new_turn_after_gap and TURNS[self.turn] in self.cut:
+            self.next_turn()  # one that nobody announced
+
+    @precondition(lambda self: not (self.times.longest and self.core._way_out.is_moving))  # its own end would come before the bound
     @rule()
     def agent_connects(self) -> None:
         self.do(self.core.agent_connected(self.now))
@@ -161,6 +211,13 @@ class AnyCall(RuleBasedStateMachine):
                 self.do(self.core.no_other_agent(self.now))
             case _:
                 self.do(self.core.no_agent(self.now))
+        self.next_turn()  # it is another one's
+
+    @rule()
+    def the_agent_is_asked_for_anew(self) -> None:
+        if not self.core._caller.has_agent:
+            self.next_turn()  # what comes is another one's
+        self.do(self.core.agent_asked_anew(self.now))
 
     # -- the caller and the house
 
@@ -181,8 +238,54 @@ class AnyCall(RuleBasedStateMachine):
         self.do(self.core.hand_over_now(self.now) if how == "at once" else self.core.flush(self.now))
 
     @rule()
+    def the_process_is_to_leave(self) -> None:
+        self.do(self.core.hand_on(self.now))
+
+    @rule()
     def marks_get_lost(self) -> None:
         self.loses_marks = True
+
+    # -- streams end, and others come
+
+    @rule(agent_is_there=st.booleans())
+    def the_caller_hangs_up(self, agent_is_there: bool) -> None:
+        """And somebody else calls."""
+        self.do(self.core.caller_left(self.now))
+        self.is_over()
+        self.next_turn()
+        self.stream_opens()
+        if agent_is_there:
+            self.agent_connects()
+
+    @precondition(lambda self: self.left is None and self.turn < len(TURNS) - 6)
+    @rule(
+        after_a_cut=st.booleans(),
+        gap_s=st.sampled_from([0.0, 0.2, 4.0]),
+        meanwhile=st.lists(st.sampled_from(["sound", "stops", "starts"]), max_size=3),
+    )
+    def the_stream_breaks(self, after_a_cut: bool, gap_s: float, meanwhile: list[str]) -> None:
+        """Its agent, if there is one to stay, goes on with the next stream. What it says meanwhile is heard there."""
+        if after_a_cut:
+            self.a_turn_is_cut()
+        self.looks_for_a_gap()
+        self.do(self.core.stream_lost("stream-lost", self.now))
+        self.is_over()
+        left_off = self.core.left_off
+        self.taken_back()
+        self.stream_opens()
+        if left_off is None:
+            self.next_turn()
+            return
+        self.now += gap_s
+        self.sound_at = self.now  # what follows without a pause is of the same turn
+        self.do(self.core.take_up(left_off, self.now))
+        for what in meanwhile:
+            {"sound": lambda: self.sound(1600), "stops": self.a_turn_stops, "starts": self.a_turn_starts}[what]()
+
+    def is_over(self) -> None:
+        assert self.left is not None
+        assert self.core.next_deadline() is None
+        assert self.core.tick(self.now + 100) == []
 
     # -- what holds whatever happens
 
@@ -193,6 +296,12 @@ class AnyCall(RuleBasedStateMachine):
             assert len(self.core._caller._backlog) <= Rules().backlog_limit
             at_twilio = self.phone.play(b"", self.now) - self.now
             assert at_twilio <= LEAD_S + FRAME_S + 1e-6
+
+    @invariant()
+    def is_out_within_the_bound_of_a_last_word(self) -> None:
+        if hasattr(self, "core") and self.left is None and (self.core._way_out.is_moving or self.core._is_leaving):
+            since = self.on_its_way.setdefault(self.core._is_leaving, self.now)
+            assert self.now < since + self.times.drain_within
 
     def teardown(self) -> None:
         """Whatever went before, a call that is being left ends, within its bounds; and one that is over asks for nothing."""
@@ -205,9 +314,7 @@ class AnyCall(RuleBasedStateMachine):
             assert at <= deadline, "nobody is kept longer than that"
             self.now = max(self.now, at)
             self.wakes()
-        assert self.left is not None
-        assert self.core.next_deadline() is None
-        assert self.core.tick(self.now + 100) == []
+        self.is_over()
 
 
 TestAnyCall = AnyCall.TestCase
