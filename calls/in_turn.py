@@ -4,8 +4,9 @@ Each sweep writes down when it began. A serving process that finds the next one 
 several that see it at once one has the turn. So a call whose end nobody told has its row in two minutes all the same.
 
 When the last sweep was much too long ago, or is still to come, the clock has jumped, or the whole house was away. Live calls
-have had no time to give a sign of life since, so that one sweep holds no silence against them. Nor does any while signs of life
-wait in a spool of this machine: the database has just come back, and how those calls ended is not written down yet.
+have had no time to give a sign of life since, so that one sweep holds no silence against them, and takes neither a stream nor an
+agent that is to come for late. Nor does any while signs of life wait in a spool of this machine: the database has just come back,
+and how those calls ended is not written down yet.
 """
 
 from __future__ import annotations
@@ -43,15 +44,22 @@ def sweep_if_nobody_does(*, now: datetime) -> bool:
     if is_first or abs(now - last.at) < late or not LastRun.objects.filter(pk=last.pk, at=last.at).update(at=now):
         return False
     log.error("Nobody sweeps: are celery beat and a worker running? This process does it", extra={"last": last.at.isoformat()})
-    _sweep(now, judges=not _has_jumped(last.at, now) and not by_heart.is_to_be_told(now=now))
+    jumped = _has_jumped(last.at, now)
+    _sweep(now, judges=not jumped and not by_heart.is_to_be_told(now=now), jumped=jumped)
     return True
+
+
+def clock_has_jumped(*, now: datetime) -> bool:
+    """Since the last sweep began; the next one takes the new time for granted."""
+    last = LastRun.objects.filter(name=SWEEP).first()
+    return last is not None and _has_jumped(last.at, now)
 
 
 def _has_jumped(last: datetime, now: datetime) -> bool:
     return abs(now - last) > MOST_MISSED * timedelta(seconds=settings.SWEEP_SECONDS)
 
 
-def _sweep(now: datetime, *, judges: bool) -> None:
+def _sweep(now: datetime, *, judges: bool, jumped: bool) -> None:
     if judges:
         end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
     consent.stop_recordings(twilio=twilio_account.client(), now=now)
@@ -60,10 +68,10 @@ def _sweep(now: datetime, *, judges: bool) -> None:
     for pk in lost_reports.due(now=now):
         with suppress(VapiError):
             lost_reports.fetch(vapi_session_pk=pk, client=account.client(sessions.account_of(pk=pk)), at=now)
-    for pk in sessions.left_over(now=now):
+    for pk in sessions.left_over(now=now, judges=judges):
         with suppress(VapiError):
             sessions.end_session(pk=pk, client=account.client(sessions.account_of(pk=pk)), at=now)
-    for each in VapiAccount.values:
+    for each in () if jumped else VapiAccount.values:
         with suppress(VapiError):
             orphans.end_orphans(client=account.client(each), now=now, account=each)
     for pk in inbox.inbox_to_do(now=now):

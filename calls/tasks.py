@@ -89,20 +89,23 @@ def process_message(pk: int) -> None:
 def sweep() -> None:
     """Scheduled: end silent calls and forgotten sessions, ask for reports that did not come, and end the wait for them."""
     now = timezone.now()
-    if in_turn.began(now=now):
+    judges = in_turn.began(now=now)
+    if judges:
         end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
     consent.stop_recordings(twilio=twilio_account.client(), now=now)
     returning.keep_missed_calls(twilio=twilio_account.client(), now=now)
     sessions.give_up_reports(now=now)
     for pk in lost_reports.due(now=now):
         fetch_report.delay(pk)
-    for pk in sessions.left_over(now=now):
+    for pk in sessions.left_over(now=now, judges=judges):
         end_session.delay(pk)
 
 
 @shared_task(soft_time_limit=60)
 def end_orphans() -> None:
     """Scheduled: Vapi calls of our names that no session holds. Asks Vapi only when there may be one."""
+    if in_turn.clock_has_jumped(now=timezone.now()):
+        return  # whoever makes an agent now seems to have been at it for hours
     for each in VapiAccount.values:
         orphans.end_orphans(client=account.client(each), now=timezone.now(), account=each)
 
