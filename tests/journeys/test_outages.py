@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from bridge.sandbox.twilio import TwilioCall
 from supportvoice.laboratory.ground import connected_to, valkey_at
 from supportvoice.laboratory.runs import Ways
 from tests.journeys.conftest import lived_in
-from tests.journeys.house import LONGEST_S, House
+from tests.journeys.house import LONGEST_S, OF_CALL, House
 from tests.journeys.outage import Wire, nobody_can_write
 from tests.journeys.test_calls import heard, nothing_to_complain_of
 from tests.journeys.test_demo import database as database
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.journey
 
 AWAY_S = 20.0
 BACK_WITHIN_S = 10.0
+FIRST_SOUND_MS = 1000
+MADE_BY = f"SELECT r.claimed_by FROM calls_vapisession r {OF_CALL}"
 PRESSES_0 = replace(PLAIN, name="presses_0", caller=(Step(Heard("greeting"), Press("0")),))
 TALK = ["disclosure", "greeting", "opening_hours", "goodbye"]
 SAID = [CLIPS[name].text for name in ("disclosure", "greeting", "ask_hours", "opening_hours", "no_thanks", "goodbye")]
@@ -168,12 +171,48 @@ def test_calls_without_valkey_worker_and_beat(lonely: House) -> None:
     flushed = lonely.place(PLAIN)
     lonely.eventually(lambda: len(lonely.phones) > known + 2)
     lonely.wait(lonely.phones[known + 2].wait_for("caller-says", within=LONGEST_S))
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.connect(str(lonely.stack.valkey_socket))
-        asking.sendall(b"FLUSHALL\r\n")
-        assert asking.recv(16).startswith(b"+OK")
+    assert told_valkey(lonely, "FLUSHALL") == "+OK"
     for phone in [*phones, flushed.result(LONGEST_S)]:
         whole_and_once(lonely, phone)
+
+
+def told_valkey(house: House, *commands: str) -> str:
+    """What it answered to the last of these."""
+    answer = ""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(house.stack.valkey_socket))
+        for command in commands:
+            asking.sendall(f"{command}\r\n".encode())
+            answer = asking.recv(200).decode().rstrip()
+    return answer
+
+
+@contextmanager
+def full_valkey(house: House) -> Iterator[None]:
+    """It answers, lets itself be read, and takes nothing."""
+    refused = told_valkey(house, "CONFIG SET maxmemory-policy noeviction", "CONFIG SET maxmemory 1", "SET anything 1")
+    assert refused.startswith("-OOM")
+    try:
+        yield
+    finally:
+        assert told_valkey(house, "CONFIG SET maxmemory 256mb") == "+OK"
+
+
+@pytest.mark.load
+def test_calls_while_valkey_is_full(lonely: House) -> None:
+    """One is on when Valkey begins to refuse every write, two come meanwhile; when it takes some again the worker works again."""
+    known = len(lonely.phones)
+    on = lonely.place(PLAIN)
+    lonely.eventually(lambda: len(lonely.phones) > known)
+    lonely.wait(lonely.phones[known].wait_for("caller-says", within=LONGEST_S))
+    with full_valkey(lonely):
+        phones = [lonely.place(PLAIN).result(LONGEST_S), lonely.place(PLAIN).result(LONGEST_S), on.result(LONGEST_S)]
+    last = lonely.place(PLAIN).result(LONGEST_S)
+    for phone in (*phones, last):
+        whole_and_once(lonely, phone)
+        assert phone.first_sound_ms is not None
+        assert phone.first_sound_ms <= FIRST_SOUND_MS
+    assert [lonely.one(MADE_BY, phone.call_sid) for phone in (*phones[:2], last)] == ["consumer", "consumer", "worker"]
 
 
 @pytest.mark.load
