@@ -66,7 +66,7 @@ class AnyCall(RuleBasedStateMachine):
         self.now = 100.0
         self.turn = 0
         self.cut: set[int] = set()
-        self.sounded = self.has_stopped = False
+        self.sounded = False
         self.sound_at = self.now
         self.loses_marks = False
         self.stream_opens()
@@ -94,7 +94,7 @@ class AnyCall(RuleBasedStateMachine):
                     self.marks_back(list(self.phone.clear(self.now).marks))
                 case Noted("tts-buffer-flushed") if self.sounded:
                     self.cut.add(TURNS[self.turn])
-                    if self.has_stopped:
+                    if self.core._said.is_over:
                         self.next_turn()
                 case AskForAgent():
                     self.next_turn()
@@ -106,7 +106,7 @@ class AnyCall(RuleBasedStateMachine):
 
     def next_turn(self) -> None:
         """What sounds from now on is no part of what was."""
-        self.turn, self.sounded, self.has_stopped = min(self.turn + 1, len(TURNS) - 1), False, False
+        self.turn, self.sounded = min(self.turn + 1, len(TURNS) - 1), False
 
     def taken_back(self) -> None:
         """A turn that was cut less than 500 ms after a clear is not cleared at Twilio: what went there is heard, and may be again."""
@@ -171,7 +171,6 @@ class AnyCall(RuleBasedStateMachine):
     @precondition(lambda self: self.turn < len(TURNS) - 1)
     @rule()
     def a_turn_stops(self) -> None:
-        self.has_stopped = True
         self.do(self.core.vapi_said(vapi.AgentStopped(), self.now))
         if TURNS[self.turn] in self.cut:
             self.next_turn()  # sound that follows all the same is nobody's we know
@@ -180,7 +179,7 @@ class AnyCall(RuleBasedStateMachine):
     @rule(size=st.sampled_from([1, 170, 371, 743, 8000, 48_000]))
     def sound(self, size: int) -> None:
         self.looks_for_a_gap()
-        self.sound_at, self.sounded, self.has_stopped = self.now, True, False
+        self.sound_at, self.sounded = self.now, True
         self.do(self.core.agent_audio(bytes([TURNS[self.turn]]) * size, self.now))
 
     @precondition(lambda self: self.turn < len(TURNS) - 2)
@@ -237,9 +236,15 @@ class AnyCall(RuleBasedStateMachine):
     def somebody_above(self, how: str) -> None:
         self.do(self.core.hand_over_now(self.now) if how == "at once" else self.core.flush(self.now))
 
-    @rule()
-    def the_process_is_to_leave(self) -> None:
+    @precondition(lambda self: self.turn < len(TURNS) - 2)
+    @rule(in_a_sentence=st.booleans(), later=st.sampled_from([0.0, 25.0]))
+    def the_process_is_to_leave(self, in_a_sentence: bool, later: float) -> None:
+        if in_a_sentence:
+            self.a_turn_starts()
+            self.sound(8000)
         self.do(self.core.hand_on(self.now))
+        self.is_out_within_the_bound_of_a_last_word()
+        self.passes(later)
 
     @rule()
     def marks_get_lost(self) -> None:
@@ -266,6 +271,8 @@ class AnyCall(RuleBasedStateMachine):
     def the_stream_breaks(self, after_a_cut: bool, gap_s: float, meanwhile: list[str]) -> None:
         """Its agent, if there is one to stay, goes on with the next stream. What it says meanwhile is heard there."""
         if after_a_cut:
+            if not self.core._way_out.is_moving:
+                self.agent_connects()
             self.a_turn_is_cut()
         self.looks_for_a_gap()
         self.do(self.core.stream_lost("stream-lost", self.now))
@@ -276,11 +283,12 @@ class AnyCall(RuleBasedStateMachine):
         if left_off is None:
             self.next_turn()
             return
+        sound_at, self.sound_at = self.sound_at, self.now + gap_s  # all it said meanwhile may be of the same turn
         self.now += gap_s
-        self.sound_at = self.now  # what follows without a pause is of the same turn
         self.do(self.core.take_up(left_off, self.now))
         for what in meanwhile:
             {"sound": lambda: self.sound(1600), "stops": self.a_turn_stops, "starts": self.a_turn_starts}[what]()
+        self.sound_at = sound_at
 
     def is_over(self) -> None:
         assert self.left is not None

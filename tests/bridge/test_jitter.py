@@ -278,6 +278,24 @@ def test_ten_minutes_drift_by_20_ms_at_most_when_the_callers_clock_is_another(sk
     assert max(late) - min(late) <= MOST_DRIFT_S
 
 
+@pytest.mark.parametrize("skew", [-100e-6, 100e-6])
+def test_one_turn_of_ten_minutes_drifts_as_the_clocks_do_and_the_pause_after_it_ends_that(skew: float) -> None:
+    """Nothing is stretched or left out in the middle of a turn, so there 100 ppm are 60 ms."""
+    call, late = Call(skew=skew), list[float]()
+    for began, frames in ((2.0, 30_000), (604.0, 100)):
+        call.run_to(began)
+        call.take(call.core.vapi_said(vapi.AgentStarted(), began))
+        for n in range(frames):
+            call.run_to(began + n * FRAME_S)
+            call.take(call.core.agent_audio(b"\x55" * 160, call.now))
+            if n in (50, frames - 1):
+                late.append(call.ear_at - call.now)
+        call.take(call.core.vapi_said(vapi.AgentStopped(), call.now))
+    at_first, at_last, after_pause, _ = late
+    assert at_last - at_first == pytest.approx(-600 * skew, abs=0.001)
+    assert after_pause == pytest.approx(at_first, abs=0.001)
+
+
 @pytest.mark.parametrize("skew", [-100e-6, 0.0, 100e-6])
 def test_ten_minutes_of_the_caller_are_ten_minutes_at_vapi(skew: float) -> None:
     call, frames = Call(), 30_000
