@@ -141,7 +141,8 @@ class BridgeCore:
         """Vapi's socket is open: give it what the caller said so far, then a frame every 20 ms for ever."""
         if not self._voice.sent_bytes:
             self._agenda.put("sign", self._silent_since + self._rules.filler_after)
-        self._longest.connected(now)
+        if not self._way_out.is_moving:  # else this session is not the one that grows old here
+            self._longest.connected(now)
         if self._agent_opens:
             self._agenda.put("agent", now + self._rules.agent_within)
             self._agenda.put_off("filler", now + self._rules.first_sound_after)
@@ -284,15 +285,16 @@ class BridgeCore:
         return self._way_out.go(Leave(why, raw))
 
     def _where_the_agent_is(self, now: float) -> LeftOff:
+        flushed = self._barge_in.turn is Turn.FLUSHED
         return LeftOff(
-            rest=self._voice.rest(now),
+            rest=b"" if flushed else self._voice.rest(now),  # what no clear has taken from Twilio is not played again
             said=self._said,
             dead_air=self._dead_air,
             not_heard=self._not_heard,
             longest=self._longest,
             agent_speaking=self._agent_speaking,
             caller_speaking=self._barge_in.caller_speaks,
-            flushed=self._barge_in.turn is Turn.FLUSHED,
+            flushed=flushed,
         )
 
     def take_up(self, left_off: LeftOff, now: float) -> list[Action]:

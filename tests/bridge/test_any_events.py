@@ -194,7 +194,6 @@ class AnyCall(RuleBasedStateMachine):
         if self.now - self.sound_at >= Rules().new_turn_after_gap and TURNS[self.turn] in self.cut:
             self.next_turn()  # one that nobody announced
 
-    @precondition(lambda self: not (self.times.longest and self.core._way_out.is_moving))  # its own end would come before the bound
     @rule()
     def agent_connects(self) -> None:
         self.do(self.core.agent_connected(self.now))
@@ -278,7 +277,7 @@ class AnyCall(RuleBasedStateMachine):
         self.do(self.core.stream_lost("stream-lost", self.now))
         self.is_over()
         left_off = self.core.left_off
-        self.taken_back()
+        self.at_twilio.clear()
         self.stream_opens()
         if left_off is None:
             self.next_turn()
