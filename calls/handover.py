@@ -69,27 +69,30 @@ def next_step(
             step = ladder.decide(replace(facts, has_room=False))  # the place went to somebody else in this moment
         if facts.targets and not facts.is_open and isinstance(step, ladder.TakeBack | ladder.Voicemail):
             note_closed(call, at)
-        match step:
-            case ladder.Wait():
-                return step
-            case ladder.TakeBack():
-                why = "nobody-answered" if facts.is_open else CLOSED
-                return step if resuming.taken_back(call, why=why, at=at) else ladder.HangUp()
-            case ladder.Resume():
-                return step if resuming.elsewhere(call, step, at=at) else ladder.HangUp()
-            case ladder.DialHuman(target):
-                queueing.left(call, "person", at=at)
-                _ask_to_dial(call, target.slug, at)
-                _move(call, Status.TRANSFERRING, call.closed_why, at)
-            case ladder.Voicemail():
-                queueing.left(call, "voicemail", at=at)
-                services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
-                _move(call, Status.VOICEMAIL, "nobody could talk", at)
-            case ladder.HangUp(sorry=True):
-                services.end_call(call_sid=call_sid, at=at, reason=EndReason.FAILED, raw="nobody could talk")
-            case ladder.HangUp():
-                reason = EndReason.HUMAN_ENDED if facts.talked else lifecycle.STREAM_ENDS.get(facts.closed_why, EndReason.AGENT_ENDED)
-                services.end_call(call_sid=call_sid, at=at, reason=reason)
+        return _taken(call, step, facts, at)
+
+
+def _taken(call: CallSession, step: ladder.Step, facts: ladder.Facts, at: datetime) -> ladder.Step:
+    """The rows say that this is the step; what is done of it, when somebody else was first."""
+    match step:
+        case ladder.TakeBack():
+            why = "nobody-answered" if facts.is_open else CLOSED
+            return step if resuming.taken_back(call, why=why, at=at) else ladder.HangUp()
+        case ladder.Resume():
+            return step if resuming.elsewhere(call, step, at=at) else ladder.HangUp()
+        case ladder.DialHuman(target):
+            queueing.left(call, "person", at=at)
+            _ask_to_dial(call, target.slug, at)
+            _move(call, Status.TRANSFERRING, call.closed_why, at)
+        case ladder.Voicemail():
+            queueing.left(call, "voicemail", at=at)
+            services.lower_rung(call_sid=call.call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
+            _move(call, Status.VOICEMAIL, "nobody could talk", at)
+        case ladder.HangUp(sorry=True):
+            services.end_call(call_sid=call.call_sid, at=at, reason=EndReason.FAILED, raw="nobody could talk")
+        case ladder.HangUp():
+            reason = EndReason.HUMAN_ENDED if facts.talked else lifecycle.STREAM_ENDS.get(facts.closed_why, EndReason.AGENT_ENDED)
+            services.end_call(call_sid=call.call_sid, at=at, reason=reason)
     return step
 
 

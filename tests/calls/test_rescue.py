@@ -318,6 +318,14 @@ def a_lifeguard(clock: list[float], twilio: Redirects | None = None, *, well: bo
     return life, Lifeguard(life, boot=B, is_well=lambda: well, twilio=lambda: twilio, clock=lambda: clock[0])
 
 
+def one_whose_loop_stops(clock: list[float], well: list[bool]) -> Lifeguard:
+    """It has renewed its lease, and its loop stands still from now on."""
+    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
+    turns(guard, clock, 0.75)
+    well[0] = False
+    return guard
+
+
 def turns(guard: Lifeguard, clock: list[float], seconds: float) -> None:
     for _ in range(round(seconds / 0.25)):
         guard.turn()
@@ -372,9 +380,7 @@ def test_a_process_whose_loop_is_stuck_renews_nothing_and_claims_nobody() -> Non
 def test_a_process_whose_loop_was_stuck_waits_a_whole_lease_before_it_claims_another() -> None:
     carried()
     clock, well = [100.0], [True]
-    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
-    turns(guard, clock, 0.75)
-    well[0] = False
+    guard = one_whose_loop_stops(clock, well)
     turns(guard, clock, 0.5)
     well[0] = True
     turns(guard, clock, LEASE_S)
@@ -386,9 +392,7 @@ def test_a_process_whose_loop_was_stuck_waits_a_whole_lease_before_it_claims_ano
 @pytest.mark.django_db
 def test_a_process_whose_loop_stands_still_says_so_and_takes_it_back_when_it_goes_on() -> None:
     clock, well = [100.0], [True]
-    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
-    turns(guard, clock, 0.75)
-    well[0] = False
+    guard = one_whose_loop_stops(clock, well)
     turns(guard, clock, rescue.RENEW_EVERY_S)
     assert [beat.is_frozen for beat in rescue.beats(but=A)] == [True]
     well[0] = True
@@ -399,9 +403,7 @@ def test_a_process_whose_loop_stands_still_says_so_and_takes_it_back_when_it_goe
 @pytest.mark.django_db
 def test_a_process_all_of_which_stood_still_lets_its_loop_have_a_turn_before_it_says_so() -> None:
     clock, well = [100.0], [True]
-    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
-    turns(guard, clock, 0.75)
-    well[0] = False
+    guard = one_whose_loop_stops(clock, well)
     clock[0] += rescue.LATE_S + 0.1
     turns(guard, clock, 0.25)
     assert [beat.is_frozen for beat in rescue.beats(but=A)] == [False]
