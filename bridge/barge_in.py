@@ -100,7 +100,7 @@ class BargeIn:
         ]
         self._agenda.strike("confirm")
         self._spoke_over = self._said_over = False
-        self.turn = Turn.SPEAKING if self._said.is_over else Turn.FLUSHED
+        self.turn = Turn.FLUSHED
         return out
 
     def play_on(self, now: float) -> list[Action]:

@@ -34,7 +34,7 @@ from bridge.voice import AgentVoice, Relayed
 from bridge.way_out import WayOut
 
 SPEAKING = Turn.SPEAKING
-SAME_NEWS_S = 1.0  # a webhook comes later than the socket's word; a hint is left out when it is older than this (`bridge.live`)
+SAME_NEWS_S = 1.0  # a webhook comes later than the socket's word; an older hint is left out before (`bridge.live`)
 
 
 class BridgeCore:
@@ -64,7 +64,7 @@ class BridgeCore:
         self._agent_speaking = False
         self._agent_audio_at: float | None = None
         self._caller_paused_at: float | None = None
-        self._speech_told_at = -NEVER  # of the caller's: that it began or stopped
+        self._fell_silent_at = -NEVER  # the caller, last
         self._response = ""
         self._greeted = False
         self._greeting_said = False
@@ -161,14 +161,14 @@ class BridgeCore:
             case vapi.AgentStopped():
                 return self._agent_stopped(now)
             case vapi.CallerSpoke():
-                self._caller_paused_at, self._speech_told_at = None, now
+                self._caller_paused_at = None
                 self._dead_air.caller_spoke(now)
                 self._not_heard.caller_spoke(now, heard_until=self._voice.heard_at(now))
                 self._unprotect_greeting(now)
                 return self._barge_in.caller_spoke(now)
             case vapi.CallerPaused():
                 self._barge_in.caller_speaks = False
-                self._caller_paused_at = self._speech_told_at = now
+                self._caller_paused_at = self._fell_silent_at = now
                 self._dead_air.caller_paused(now)
                 self._not_heard.caller_paused(now)
                 return [Noted("user-speech-stopped", "vapi")]
@@ -199,8 +199,9 @@ class BridgeCore:
         return []
 
     def speech_hinted(self, now: float) -> list[Action]:
-        """The same as `CallerSpoke`, by Vapi's webhook. After the socket's word it is old news, and the caller may have stopped since."""
-        return [] if now < self._speech_told_at + SAME_NEWS_S else self.vapi_said(vapi.CallerSpoke(), now)
+        """The same as `CallerSpoke`, by Vapi's webhook. It may tell of speech whose end the socket has told since: that is old news."""
+        is_old = not self._barge_in.caller_speaks and now < self._fell_silent_at + SAME_NEWS_S
+        return [] if is_old else self.vapi_said(vapi.CallerSpoke(), now)
 
     def mark_returned(self, name: str, now: float) -> list[Action]:
         """Twilio played, or cleared, everything before this mark."""

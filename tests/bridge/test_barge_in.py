@@ -164,6 +164,23 @@ def test_an_interruption_told_after_the_end_of_the_turn_is_one() -> None:
 # -- what was heard ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("order", ["spoke stopped", "stopped interrupted", "spoke stopped interrupted"])
+def test_sound_on_its_way_from_a_turn_that_was_over_when_it_was_cut_is_dropped(order: str) -> None:
+    says: dict[str, vapi.Message] = {"spoke": vapi.CallerSpoke(), "stopped": vapi.AgentStopped(), "interrupted": vapi.CallerInterrupted()}
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    for what in order.split():
+        core.vapi_said(says[what], 0.2)
+    late: list[Action] = []
+    for n in range(10):
+        late += core.agent_audio(b"\x44" * 160, 0.22 + n * 0.02)
+    run_until(core, 0.5, late)
+    assert b"\x44" not in played(late)
+    answer = core.vapi_said(vapi.AgentStarted(), 0.5)
+    answer += core.agent_audio(b"\x33" * 1600, 0.5)
+    assert b"\x33" in played(answer)
+
+
 def test_with_word_times_the_model_is_told_at_once_which_words_were_heard() -> None:
     core = a_call()
     core.vapi_said(vapi.WordsSpoken("model", even_times(TEN, 200)), 0.0)

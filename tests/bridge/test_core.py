@@ -134,9 +134,9 @@ def test_marks_come_every_200_ms_and_at_the_end_of_a_turn() -> None:
     assert [a.name for a in out if isinstance(a, MarkCaller)] == ["0:200", "0:400", "0:450"]
 
 
-@pytest.mark.parametrize("sources", list(product("si", repeat=6)))
-def test_one_clear_per_interruption_whatever_the_source(sources: tuple[str, ...]) -> None:
-    """Evidence at 0, 0, 100, 430, 570, 1150 ms while the agent talks on: clears at 0, 570 and 1150."""
+@pytest.mark.parametrize("sources", ["".join(each) for each in product("siw", repeat=6)])
+def test_one_clear_per_interruption_whatever_the_source(sources: str) -> None:
+    """Evidence at 0, 0, 100, 430, 570, 1150 ms while the agent talks on: clears at 0, 570 and 1150. `w`: the webhook's word of speech."""
     core = a_call()
     agent_is_speaking(core, ms=10_000)
     at_ms, cleared = (0, 0, 100, 430, 570, 1150), []
@@ -146,7 +146,10 @@ def test_one_clear_per_interruption_whatever_the_source(sources: tuple[str, ...]
         run_until(core, now, out)
         out += core.vapi_said(vapi.AgentStarted(), now)
         out += core.agent_audio(b"\x55" * 8000, now)
-        out += core.vapi_said(vapi.CallerSpoke() if source == "s" else vapi.CallerInterrupted(), now)
+        if source == "w":
+            out += core.speech_hinted(now)
+        else:
+            out += core.vapi_said(vapi.CallerSpoke() if source == "s" else vapi.CallerInterrupted(), now)
         cleared += [at] * clears(out)
     assert cleared == [0, 570, 1150]
 
