@@ -10,7 +10,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from calls import callbacks, evidence, recordings, services
+from calls import callbacks, evidence, handover, recordings, services
 from calls.models import CallSession, EndReason, RecordingKind, RecordingState, Rung
 
 LEG_ENDS = {
@@ -45,7 +45,7 @@ def message_left(*, call_sid: str, epoch: int, recording: str, seconds: int, at:
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None:
             return False
-        services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
+        services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why=handover.NOBODY, at=at)
         if recording and seconds > 0:
             _keep_message(call, recording, RecordingState.COMPLETED, seconds, at)
         return services.end_call(call_sid=call_sid, at=at, reason=EndReason.CALLER_HUNG_UP) or evidence.correct(call_sid=call_sid)
@@ -57,7 +57,7 @@ def callback_asked(*, call_sid: str, epoch: int, at: datetime) -> bool:
         call = evidence.hold(call_sid=call_sid, at=at, epoch=epoch)
         if call is None:
             return False
-        services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
+        services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why=handover.NOBODY, at=at)
         callbacks.promise(call=call, at=at)
         return services.end_call(call_sid=call_sid, at=at, reason=EndReason.CALLBACK_PROMISED) or evidence.correct(call_sid=call_sid)
 
@@ -74,7 +74,7 @@ def recording_told(*, call_sid: str, sid: str, kind: RecordingKind, status: str,
         if state is None:
             return False
         if kind == RecordingKind.VOICEMAIL and state == RecordingState.COMPLETED and seconds > 0:
-            services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
+            services.lower_rung(call_sid=call_sid, rung=Rung.VOICEMAIL, why=handover.NOBODY, at=at)
             is_news = _keep_message(call, sid, state, seconds, at)
         else:
             is_news = recordings.ready(call=call, sid=sid, kind=kind, state=state, seconds=seconds, at=at)

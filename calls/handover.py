@@ -30,6 +30,7 @@ NOT_PUT_THROUGH = "hung up before the caller was put through"
 UNKNOWN = "unknown"  # nobody told us how it went
 CLOSED = "closed-hours"
 ALL_TALK = "all agents talk"
+NOBODY = "nobody could talk"
 WHISPER = "A caller from the support line."
 
 
@@ -86,14 +87,20 @@ def _taken(call: CallSession, step: ladder.Step, facts: ladder.Facts, at: dateti
             _move(call, Status.TRANSFERRING, call.closed_why, at)
         case ladder.Voicemail():
             queueing.left(call, "voicemail", at=at)
-            services.lower_rung(call_sid=call.call_sid, rung=Rung.VOICEMAIL, why="nobody could talk", at=at)
-            _move(call, Status.VOICEMAIL, "nobody could talk", at)
+            services.lower_rung(call_sid=call.call_sid, rung=Rung.VOICEMAIL, why=NOBODY, at=at)
+            _move(call, Status.VOICEMAIL, NOBODY, at)
         case ladder.HangUp(sorry=True):
-            services.end_call(call_sid=call.call_sid, at=at, reason=EndReason.FAILED, raw="nobody could talk")
+            services.end_call(call_sid=call.call_sid, at=at, reason=EndReason.FAILED, raw=_why_no_agent(call) or NOBODY)
         case ladder.HangUp():
             reason = EndReason.HUMAN_ENDED if facts.talked else lifecycle.STREAM_ENDS.get(facts.closed_why, EndReason.AGENT_ENDED)
             services.end_call(call_sid=call.call_sid, at=at, reason=reason)
     return step
+
+
+def _why_no_agent(call: CallSession) -> str:
+    """The vendor's own word of how the newest agent ended, or ours of why there was none; nothing when it is not known."""
+    newest = max(call.vapi_sessions.all(), key=lambda session: session.n, default=None)
+    return (newest.ended_reason or newest.failure) if newest else ""
 
 
 def _asked_late(call_sid: str, epoch: int) -> ladder.Step | AskAnew:

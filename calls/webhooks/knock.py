@@ -19,10 +19,9 @@ from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, QueryDict, UnreadablePostError
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
 
 from bridge.twilio_http import SIGNATURE, TwilioProof
-from calls.webhooks.refusal import refusal
+from calls.webhooks.refusal import only_posted, refusal
 from calls.webhooks.unproven import refused
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def twilio_door(view: Callable[Concatenate[Knock, P], HttpResponse]) -> Callable
     """Only signed forms about a call come through: 400 malformed, 403 unproven, 413 too long, 503 without a database."""
 
     @csrf_exempt
-    @require_POST
+    @only_posted
     @wraps(view)
     def door(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         if request.content_type != FORM:

@@ -18,7 +18,6 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
 
 from agents.limits import DO_NOT_RECORD, END_CALL, TRANSFER
 from bridge import live
@@ -29,7 +28,7 @@ from calls.storing import the_keeper
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
 from calls.webhooks import intake
-from calls.webhooks.refusal import refusal
+from calls.webhooks.refusal import only_posted, refusal
 from calls.webhooks.unproven import refused
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ told: Counter[str] = Counter()  # what came in at this process's door, by kind; 
 
 
 @csrf_exempt
-@require_POST
+@only_posted
 def message(request: HttpRequest) -> HttpResponse:
     """One server message. 403 unproven, 400 or 413 unreadable, 503 when it could not be kept, else 200."""
     started = time.monotonic()

@@ -46,6 +46,13 @@ def leg(call: CallSession, target: str, status: str) -> bool:
     return handover.leg_told(call_sid=call.call_sid, target=target, status=status, at=timezone.now())
 
 
+def last_word(call: CallSession) -> dict[str, str]:
+    event = call.events.order_by("seq").last()
+    assert event is not None
+    assert event.kind == "call-ended"
+    return dict(event.detail)
+
+
 def results(call: CallSession) -> list[tuple[str, str]]:
     told = call.events.filter(kind="dial-result").values_list("detail", flat=True)
     return [(detail["target"], detail["status"]) for detail in told]
@@ -192,7 +199,23 @@ def test_nobody_and_no_voicemail_is_an_apology_and_a_failed_call() -> None:
     PhoneLine.objects.update(voicemail=False)
     assert asked(call) == ladder.HangUp(sorry=True)
     assert fresh(call).end_reason == EndReason.FAILED
+    assert last_word(call) == {"reason": "failed", "raw": handover.NOBODY}
     assert asked(call) == ladder.HangUp()
+
+
+@pytest.mark.parametrize(
+    ("session", "raw"),
+    [
+        ({"ended_reason": "call.start.error-vapi-number-outbound-daily-limit"}, "call.start.error-vapi-number-outbound-daily-limit"),
+        ({"failure": "Vapi refused with 402."}, "Vapi refused with 402."),
+    ],
+)
+def test_a_failed_call_ends_with_the_vendors_word_of_why(session: dict[str, str], raw: str) -> None:
+    call = lost_call()
+    call.vapi_sessions.update(**session)
+    PhoneLine.objects.update(voicemail=False)
+    assert asked(call) == ladder.HangUp(sorry=True)
+    assert last_word(call) == {"reason": "failed", "raw": raw}
 
 
 def test_a_colleague_who_is_new_on_the_line_does_not_fetch_a_caller_back_from_the_voicemail() -> None:

@@ -162,7 +162,8 @@ def test_a_field_changed_in_flight_is_refused(client: Client, changed: str) -> N
     assert knock(client, DOOR, {**fields, changed: fields[changed] + "0"}, **{"X-Twilio-Signature": signed}).status_code == 403
 
 
-def test_the_host_header_decides_nothing(client: Client) -> None:
+def test_the_host_header_decides_nothing(client: Client, settings: Settings) -> None:
+    settings.ALLOWED_HOSTS = ["voice.example.com"]
     a_line()
     answer = knock(client, DOOR, incoming(), Host="evil.example.net")
     assert tree(answer)[1][3][1]["url"] == MEDIA
@@ -189,7 +190,12 @@ def test_bodies_that_are_no_form_or_too_long_are_refused(client: Client) -> None
     assert client.post(DOOR, data="a=" + "x" * 300_000, content_type=doors.FORM).status_code == 413
     assert client.post(DOOR, data="&".join(f"a{n}=1" for n in range(300)), content_type=doors.FORM).status_code == 400
     assert client.post(DOOR, data=b"a=1", content_type=doors.FORM + "; charset=latin-1").status_code == 400
-    assert client.get(DOOR).status_code == 405
+
+
+def test_who_only_looks_is_told_that_the_door_takes_post(client: Client) -> None:
+    answer = client.get(DOOR)
+    assert (answer.status_code, answer["Allow"], answer["Content-Type"]) == (405, "POST", "text/plain; charset=utf-8")
+    assert answer.content == b"This door takes POST.\n"
 
 
 def test_without_a_database_twilio_is_sent_to_the_fallback(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

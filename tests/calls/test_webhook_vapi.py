@@ -166,7 +166,11 @@ def test_only_a_report_may_be_long(client: Client, call: CallSession) -> None:
     assert post(client, wire("status-update.ended", padding=padding)).status_code == 413
     assert post(client, wire("end-of-call-report", padding=padding)).status_code == 200
     assert post(client, wire("end-of-call-report", padding="x" * 8_500_000)).status_code == 413
-    assert client.get(DOOR).status_code == 405
+
+
+def test_who_only_looks_is_told_that_the_door_takes_post(client: Client) -> None:
+    answer = client.get(DOOR)
+    assert (answer.status_code, answer.content) == (405, b"This door takes POST.\n")
 
 
 def test_a_message_may_carry_a_long_conversation_and_is_done_all_the_same(
