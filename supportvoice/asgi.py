@@ -40,7 +40,7 @@ from calls.ledger import DatabaseLedger  # noqa: E402
 from calls.rescue import Lifeguard, the_life  # noqa: E402
 from calls.storing import the_keeper  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
-from supportvoice.duty import Duty  # noqa: E402
+from supportvoice.duty import the_duty  # noqa: E402
 from supportvoice.lifeline import is_gone, place  # noqa: E402
 from supportvoice.limits import REPORT_LIMIT, BodyLimits, behind_tls, no_browsers, no_such_socket, only_role  # noqa: E402
 from supportvoice.threads import OneHop, lent_threads  # noqa: E402
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 LOOK_AFTER_S = 10.0
 refuse_unsafe()
 patience.serving()
-duty = Duty()
+duty = the_duty()
 life = the_life()
 
 ledger = DatabaseLedger(

@@ -8,6 +8,7 @@ model's tools and Twilio's "what now?" belong to the calls that are still talkin
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 
@@ -21,7 +22,7 @@ MOST_STREAMS = 100  # at once on one loop, measured: docs/bench, 100 calls
 
 @dataclass(slots=True)
 class Duty:
-    """One per process: `supportvoice.asgi.duty`."""
+    """One per process: `the_duty`."""
 
     draining: bool = False
     streams: int = 0  # media sockets open now, and agents parked since one of them broke
@@ -79,17 +80,30 @@ class Duty:
 
         return guarded
 
+    def healthz(self) -> tuple[int, str]:
+        """Whoever can ask it has been answered by the event loop."""
+        return 200, "ok"
+
+    def readyz(self) -> tuple[int, str]:
+        """Whether a load balancer may send new calls here, as an HTTP status and a word."""
+        return (503, self.why_not) if self.why_not else (200, "ok")
+
     def health(self, app: ASGI3Application) -> ASGI3Application:
         """Answer `/healthz` (the event loop runs) and `/readyz` (new calls are welcome) before anything else is asked."""
 
         async def answering(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-            if scope["type"] != "http" or scope["path"].rstrip("/") not in ("/healthz", "/readyz"):
+            if scope["type"] != "http" or (asked := scope["path"].strip("/")) not in ("healthz", "readyz"):
                 await app(scope, receive, send)
             elif scope["method"] not in ("GET", "HEAD"):
                 await say(send, status=405, sentence="Health is asked with GET.")
-            elif self.why_not and scope["path"].startswith("/readyz"):
-                await say(send, status=503, sentence=self.why_not)
             else:
-                await say(send, status=200, sentence="ok")
+                status, sentence = self.healthz() if asked == "healthz" else self.readyz()
+                await say(send, status=status, sentence=sentence)
 
         return answering
+
+
+@cache
+def the_duty() -> Duty:
+    """This process's."""
+    return Duty()
