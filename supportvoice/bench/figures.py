@@ -92,7 +92,9 @@ def flat(first: float, last: float, *, within: float = 0.02) -> bool:
 
 
 def _middle(spreads: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {key: median(each[key] for each in spreads) for key in spreads[0]}
+    """The median of each figure, over the runs that measured any."""
+    measured = [each for each in spreads if each["n"]] or spreads
+    return {key: median(each[key] for each in measured) for key in spreads[0]}
 
 
 def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -46,6 +46,11 @@ def test_the_middle_run_counts_and_one_that_did_not_keep_up_does_not() -> None:
     assert figures["rss_per_call_kib"] == 9.0
 
 
+def test_a_run_that_measured_nothing_of_a_kind_does_not_make_its_figure_smaller() -> None:
+    figures = combined([a_run(2.0, clear_ms=spread([])), a_run(2.0, clear_ms=spread([])), a_run(2.0, clear_ms=spread([7.0]))])
+    assert (figures["clear_ms"]["p99"], figures["clear_ms"]["n"]) == (7.0, 1)
+
+
 def test_a_subject_that_never_kept_up_has_no_cost() -> None:
     figures = combined([a_run(0.1, why_not="it fell behind")])
     assert not figures["kept_up"]
@@ -131,10 +136,47 @@ def a_look(*, why_not: str = "", **spans: float) -> dict[str, Any]:
     return {"stalls": stalls, "longest_ms": 40.0, "spans": seen, "seconds": 6.0, "why_not": why_not}
 
 
-def what_is_said(*, stalls: dict[str, Any] | None = None, soak: dict[str, Any] | None = None) -> tuple[dict[str, float], str]:
+def what_is_said(
+    *, ours: list[dict[str, Any]] | None = None, stalls: dict[str, Any] | None = None, soak: dict[str, Any] | None = None
+) -> tuple[dict[str, float], str]:
     """The goals that are judged, with what was measured, and the table."""
-    found = document(about={}, runs={}, left_out={}, stalls={"ours": stalls} if stalls else {}, soak=soak, presets={})
+    runs = {"ours": ours} if ours else {}
+    found = document(about={}, runs=runs, left_out={}, stalls={"ours": stalls} if stalls else {}, soak=soak, presets={})
     return {goal["goal"]: goal["measured"] for goal in found["goals"]}, "\n".join(table(found))
+
+
+FRAMES = dict.fromkeys(("lost", "doubled", "reordered", "garbled", "stale"), 0)
+SOUND = {way: {"sent": 5, **FRAMES} for way in ("up", "down")}
+
+
+@pytest.mark.parametrize(
+    ("unmeasured", "goals"),
+    [
+        ({"clear_ms": spread([])}, {"interruption to clear, p99 ms"}),
+        ({"up_ms": spread([])}, {"added delay up, p50 ms", "added delay up, p99 ms"}),
+        (
+            {"down_ms": spread([]), "frames": {**SOUND, "down": {"sent": 0, **FRAMES}}},
+            {
+                "added delay down after a turn's cushion, p50 ms",
+                "added delay down after a turn's cushion, p99 ms",
+                "frames lost, doubled, reordered, garbled or stale",
+            },
+        ),
+    ],
+    ids=["no interruption", "nothing up", "nothing down"],
+)
+def test_a_figure_that_nobody_measured_reaches_no_goal_and_is_no_number_in_the_table(unmeasured: dict[str, Any], goals: set[str]) -> None:
+    whole, told = what_is_said(ours=[a_run(1.0, frames=SOUND)])
+    partly, told_then = what_is_said(ours=[a_run(1.0, **{"frames": SOUND, **unmeasured})])
+    assert set(whole) - set(partly) == goals
+    assert (" -  " in told, " -  " in told_then) == (False, True)
+    assert not any(goal in told_then for goal in goals)
+
+
+def test_a_soak_of_which_no_call_began_reaches_no_goal() -> None:
+    states = [{"calls": 500, **AT_REST}, {"calls": 1000, **AT_REST}]
+    goals, _ = what_is_said(soak={"calls": 1000, "failed": 1000, "untold": 0, "at_start": AT_REST, "states": states})
+    assert goals == {}
 
 
 def test_only_causes_that_were_there_are_judged() -> None:
