@@ -50,17 +50,10 @@ class BargeIn:
         out: list[Action] = [] if self.caller_speaks else [Noted("user-speech-started", "vapi")]
         self._caller_has_words &= self.caller_speaks
         self.caller_speaks = True
-        if self.protected:
+        if self.protected or (self.turn is not Turn.HOLDING and self._voice.unheard(now) <= 0):
             return out
-        if self.turn is Turn.HOLDING:
-            return out + (self._clear(now) if self._rules.instant else [])
-        if self._voice.unheard(now) <= 0:
-            return out
-        self.turn = Turn.HOLDING
-        self._spoke_over = True
-        self._evidence_at = now
-        self._voice.pause()
-        self._agenda.put("confirm", now + self._rules.confirm)
+        if self.turn is Turn.SPEAKING:  # one that was cut stays cut, whatever of it no clear has taken from Twilio yet
+            self._hold(now)
         return out + (self._clear(now) if self._rules.instant else [])
 
     def caller_said(self, text: str) -> None:
@@ -122,6 +115,13 @@ class BargeIn:
         silence_ms = int((now - since) * 1000) if since is not None else 0
         self._figures.time_to_silence_ms.append(silence_ms)
         return [Noted("caller-hears-silence", "twilio", {"ms": silence_ms})]
+
+    def _hold(self, now: float) -> None:
+        self.turn = Turn.HOLDING
+        self._spoke_over = True
+        self._evidence_at = now
+        self._voice.pause()
+        self._agenda.put("confirm", now + self._rules.confirm)
 
     def _clear(self, now: float) -> list[Action]:
         """At most one clear in 500 ms. The sound it takes from Twilio stays first in line until the barge-in is confirmed."""

@@ -286,16 +286,15 @@ class BridgeCore:
         return self._way_out.go(Leave(why, raw))
 
     def _where_the_agent_is(self, now: float) -> LeftOff:
-        flushed = self._barge_in.turn is Turn.FLUSHED
         return LeftOff(
-            rest=b"" if flushed else self._voice.rest(now),  # what no clear has taken from Twilio is not played again
+            rest=self._voice.rest(now),
             said=self._said,
             dead_air=self._dead_air,
             not_heard=self._not_heard,
             longest=self._longest,
             agent_speaking=self._agent_speaking,
             caller_speaking=self._barge_in.caller_speaks,
-            flushed=flushed,
+            flushed=self._barge_in.turn is Turn.FLUSHED,
         )
 
     def take_up(self, left_off: LeftOff, now: float) -> list[Action]:

@@ -71,7 +71,7 @@ class AgentVoice:
         self._mark_every = mark_every_ms * BYTES_PER_S // 1000
         self._held_limit = int(held_limit_s * BYTES_PER_S)
         self._held = bytearray()
-        self._tail = bytearray()  # sent since the last mark that was played: what a resume plays again
+        self._tail = bytearray()  # of this turn, sent since the last mark that was played: what a resume plays again
         self._surplus = 0  # bytes kept for a resume although the ear has probably had them
         self._sent = 0
         self._marked = 0  # position of the last mark sent
@@ -237,7 +237,7 @@ class AgentVoice:
 
         The mark, sent behind the clear, comes back when the caller hears silence.
         """
-        self._surplus += len(self._tail) - (self._sent - self.heard(now))
+        self._surplus += self._heard_of_tail(now)
         self.taken_back_bytes += len(self._tail)
         self._held[:0] = self._tail
         self._begin_generation(now)
@@ -246,10 +246,14 @@ class AgentVoice:
         return MarkCaller(f"{self.generation}:0")
 
     def drop(self) -> int:
-        """What is held is gone and the next turn starts afresh; returns the bytes of it that were unheard."""
+        """What is held is gone and the next turn starts afresh; returns the bytes of it that were unheard.
+
+        What no clear has taken from Twilio is heard there, and by no later barge-in once more.
+        """
         unheard = max(0, len(self._held) - self._surplus)
         self.let_go_bytes += len(self._held)
         self._held.clear()
+        self._tail.clear()
         self._filling_since = None
         self._surplus = 0
         self._turn_over = False
@@ -258,8 +262,7 @@ class AgentVoice:
 
     def rest(self, now: float) -> bytes:
         """The sound that is here or at Twilio, and that the caller has not heard."""
-        heard_of_tail = max(0, len(self._tail) - (self._sent - self.heard(now)))
-        return bytes((self._tail[heard_of_tail:] + self._held)[self._surplus :])
+        return bytes((self._tail[self._heard_of_tail(now) :] + self._held)[self._surplus :])
 
     def resume(self, now: float) -> list[Playing]:
         """It was nothing: play on from the last mark that came back as played."""
@@ -268,6 +271,9 @@ class AgentVoice:
         return self.pace(now)
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _heard_of_tail(self, now: float) -> int:
+        return max(0, len(self._tail) - (self._sent - self.heard(now)))
 
     def _begin_generation(self, now: float) -> None:
         self.generation += 1

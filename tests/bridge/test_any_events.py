@@ -74,7 +74,6 @@ class AnyCall(RuleBasedStateMachine):
     def stream_opens(self) -> None:
         self.core = BridgeCore(self.times, clips=CLIPS, now=self.now)
         self.phone = Playout(self.now)
-        self.at_twilio: set[int] = set()  # turns of which something went there since the last clear
         self.left: Leave | None = None
         self.on_its_way: dict[bool, float] = {}  # since when, elsewhere or (True) for good
 
@@ -85,12 +84,10 @@ class AnyCall(RuleBasedStateMachine):
             match action:
                 case ToCaller(ulaw):
                     assert not self.cut & set(ulaw), "sound of a turn that was cut"
-                    self.at_twilio |= set(ulaw)
                     self.phone.play(ulaw, self.now)
                 case MarkCaller(name):
                     self.phone.mark(name, self.now)
                 case FlushCaller():
-                    self.taken_back()
                     self.marks_back(list(self.phone.clear(self.now).marks))
                 case Noted("tts-buffer-flushed") if self.sounded:
                     self.cut.add(TURNS[self.turn])
@@ -107,11 +104,6 @@ class AnyCall(RuleBasedStateMachine):
     def next_turn(self) -> None:
         """What sounds from now on is no part of what was."""
         self.turn, self.sounded = min(self.turn + 1, len(TURNS) - 1), False
-
-    def taken_back(self) -> None:
-        """A turn that was cut less than 500 ms after a clear is not cleared at Twilio: what went there is heard, and may be again."""
-        self.cut -= self.at_twilio
-        self.at_twilio.clear()
 
     def marks_back(self, names: list[str]) -> None:
         for name in names:
@@ -277,7 +269,6 @@ class AnyCall(RuleBasedStateMachine):
         self.do(self.core.stream_lost("stream-lost", self.now))
         self.is_over()
         left_off = self.core.left_off
-        self.at_twilio.clear()
         self.stream_opens()
         if left_off is None:
             self.next_turn()

@@ -22,7 +22,7 @@ from tests.bridge.test_core import CLIPS
 PATTERNS = 2000
 GAPS_S = (0.0, 0.0, 0.001, 0.1, 0.43, 0.499, 0.5, 0.501, 0.57, 0.9, 1.15)
 DEBOUNCE_S, RESIDUAL_S = 0.5, 0.04
-CUT = b"\x55"
+CUT, SECOND = b"\x55", b"\x66"
 TELLINGS = [*product(("socket", "webhook"), ("speech", "interrupted"))]
 
 
@@ -35,6 +35,7 @@ class Talk:
         self.phone = Playout(self.now)
         self.clears: list[float] = []
         self.after_clear = 0
+        self.sent = b""
         self.do(self.core.agent_connected(self.now))
         self.do(self.core.vapi_said(vapi.AgentStarted(), self.now))
         self.sound(CUT * 8000 * 4)
@@ -44,6 +45,7 @@ class Talk:
             match action:
                 case ToCaller(ulaw):
                     self.after_clear += ulaw.count(CUT) if self.clears else 0
+                    self.sent += ulaw
                     self.phone.play(ulaw, self.now)
                 case MarkCaller(name):
                     self.phone.mark(name, self.now)
@@ -121,3 +123,41 @@ def test_each_interruption_is_one_clear_whoever_tells_of_it_how_often(seed: int,
         assert all(later - earlier >= DEBOUNCE_S - 1e-9 for earlier, later in pairwise(clears))
         assert clears == pytest.approx(expected(times))
         assert talk.after_clear <= RESIDUAL_S * 8000
+
+
+def cut_right_after_a_clear() -> tuple[Talk, int]:
+    """Two turns, both cut: the second one less than 500 ms after the clear for the first, so that what Twilio has of it is heard."""
+    talk = Talk()
+    talk.pass_to(101.0)
+    talk.told("socket", "interrupted")
+    talk.do(talk.core.vapi_said(vapi.AgentStarted(), talk.now))
+    talk.do(talk.core.agent_audio(SECOND * 4000, talk.now))
+    talk.pass_to(101.25)
+    talk.do(talk.core.agent_audio(SECOND * 4000, talk.now))
+    talk.pass_to(101.3)
+    talk.told("socket", "interrupted")
+    assert talk.clears == [101.0]
+    return talk, talk.sent.count(SECOND)
+
+
+@pytest.mark.parametrize("told_at", [101.31, 101.45, 101.55, 102.0])
+@pytest.mark.parametrize("goes_on", [False, True], ids=["and nothing follows", "and another turn follows"])
+def test_a_turn_cut_right_after_a_clear_is_not_played_again_when_a_later_noise_was_nothing(told_at: float, goes_on: bool) -> None:
+    talk, sent = cut_right_after_a_clear()
+    if goes_on:
+        talk.do(talk.core.vapi_said(vapi.AgentStarted(), talk.now))
+        talk.do(talk.core.agent_audio(CUT * 8000, talk.now))
+    talk.pass_to(told_at)
+    talk.told("socket", "speech")
+    talk.pass_to(105.0)
+    assert talk.sent.count(SECOND) == sent
+
+
+def test_sound_on_its_way_of_a_turn_cut_right_after_a_clear_is_dropped_though_the_caller_is_told_to_speak() -> None:
+    """Vapi may tell of the interruption first, and of the speech that made it after that."""
+    talk, sent = cut_right_after_a_clear()
+    talk.told("socket", "speech")
+    talk.pass_to(101.4)
+    talk.do(talk.core.agent_audio(SECOND * 800, talk.now))
+    talk.pass_to(105.0)
+    assert talk.sent.count(SECOND) == sent
