@@ -24,7 +24,8 @@ from agents import services as agent_services
 from agents.forms import CHANGED_MEANWHILE
 from agents.models import AssistantTemplate, TemplateVersion
 from bridge.ports import Closing
-from calls import admission, endings, handover, inbox, ladder, person, rescue, services, sessions
+from calls import admission, breaker, endings, handover, inbox, ladder, person, rescue, services, sessions
+from calls.clock import moment
 from calls.models import CallSession, EndReason
 from calls.sweep import end_silent_calls
 from tests.agents.test_admin import filled
@@ -238,6 +239,20 @@ def draft(pk: int) -> str:
     return AssistantTemplate.objects.get(pk=pk).prompt
 
 
+def may_ask(account: str, at: float) -> bool:
+    """Whether this process makes a call at an account, `at` seconds since 1970."""
+    return breaker.may_ask(account, at=moment(at))
+
+
+def fail(account: str, kind: str, times: int, at: float) -> int:
+    """So many calls that an account does not take: how many of them raised the alarm."""
+    return sum(breaker.failed(account, kind, at=moment(at)) for _ in range(times))
+
+
+def work(account: str, at: float) -> bool:
+    return breaker.worked(account, at=moment(at))
+
+
 JOBS: dict[str, Callable[..., Any]] = {
     job.__name__: job
     for job in (
@@ -266,5 +281,8 @@ JOBS: dict[str, Callable[..., Any]] = {
         open_draft,
         save_draft,
         draft,
+        may_ask,
+        fail,
+        work,
     )
 }
