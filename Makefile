@@ -25,7 +25,7 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-# The rest of the proof that needs no clock: every order of news, every moment to leave, megabytes, what two hundred calls leave behind.
+# The rest of the proof that needs no clock: every order of news, every moment to leave, megabytes, a hundred kills, what two hundred calls leave.
 long: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
 
