@@ -134,7 +134,7 @@ TRANSCRIBERS: Mapping[str, Transcriber] = {
 }
 
 PHONE_NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
-COSTLY_NUMBER = re.compile(  # a call there earns somebody money: TRUST.md S10; a country's permission is Twilio's to give
+COSTLY_NUMBER = re.compile(  # a call there earns somebody money; a country's permission is Twilio's to give
     r"\+(?:"
     r"1(?:900|976|[2-9][0-9]{2}976)|808|87[08]|88[123]|979|"  # premium in North America; shared cost, satellite, "global" networks
     r"3190|3290|3389|348(?:03|06|07)|34905|358[67]00|3989|4190|439[03]|44(?:70|9)|4590|469(?:00|39|44)|4782|4870|49(?:137|900)|61190"

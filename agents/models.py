@@ -16,7 +16,7 @@ from django.db.models import Q
 
 
 class BargeIn(models.TextChoices):
-    """What happens the moment a caller speaks over the agent (CALL.md section 4)."""
+    """What happens the moment a caller speaks over the agent (`bridge.barge_in`)."""
 
     INSTANT = "instant", "Stop at once"
     CONFIRM = "confirm", "Pause, and stop once it is really speech"
@@ -45,7 +45,7 @@ class TurnEnd(models.TextChoices):
 
 
 class Sound(models.TextChoices):
-    """What the caller's and the agent's sound are to each other on Vapi's socket (CALL.md section 3)."""
+    """What the caller's and the agent's sound are to each other on Vapi's socket (`bridge.wideband`)."""
 
     TELEPHONE = "telephone", "Telephone: exactly as the line carries it"
     WIDEBAND = "wideband", "Wideband: 16 kHz, for transcribers and voices that want it"

@@ -90,7 +90,9 @@ class Closing:
 class Ledger(Protocol):
     """The history, seen from a stream. `note`, `heartbeat`, `person_asked` and `done` are called while audio flows; they never block.
 
-    The awaited verbs keep their own deadline (300 ms) and raise LedgerAway past it: the audio path never waits for more.
+    The awaited verbs keep deadlines of their own and raise LedgerAway past them; no frame of sound waits for any of them. It is 0.3 s for
+    most; 1 s for `resume`, `given_up` and the first try of `admit`, whose stream has no sound yet, and which tries once more; and 2 s for
+    the `ended` of a call in good order.
     """
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:

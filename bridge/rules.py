@@ -1,4 +1,4 @@
-"""The times one call is played by, in seconds. The defaults are CALL.md's and LADDER.md's."""
+"""The times one call is played by, in seconds."""
 
 from __future__ import annotations
 

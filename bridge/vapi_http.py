@@ -1,6 +1,6 @@
 """Vapi's REST side: create calls and assistants, end calls, look at them. It answers in time or says whether a call may exist anyway.
 
-Deadlines are CALL.md M9: `POST /call` has no idempotency key, so it is tried a second time only when it is certain that
+`POST /call` has no idempotency key, so it is tried a second time only when it is certain that
 the first try created nothing (no connection, 429, 503), never after a read time-out. `vapi_answers` reads what comes back.
 """
 

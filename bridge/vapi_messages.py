@@ -6,7 +6,6 @@ and server-url/events.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ OUR_END = ("customer-ended-call", "manually-canceled")  # what Vapi says after a
 END_CALL: Mapping[str, Any] = {"type": "end-call"}
 TYPED = "The caller typed on the keypad: {}. Never say these digits aloud."
 NOT_HEARD = "The caller may have said something that did not get through. Say so, and ask them to say it again."
-TYPED_BEFORE = re.compile(r"(The caller typed on the keypad: )[0-9*#]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +192,6 @@ def typed(keys: str) -> dict[str, Any]:
 def not_heard() -> dict[str, Any]:
     """Have the model ask for what the caller may have said: in its words, and their language."""
     return {"type": "add-message", "message": {"role": "system", "content": NOT_HEARD}, "triggerResponseEnabled": True}
-
-
-def without_keys(text: str) -> str:
-    """A text without what `typed` told in it, for whoever stores what Vapi sends: it repeats our message in its own."""
-    return TYPED_BEFORE.sub(r"\1•••", text)
 
 
 def dump(message: Mapping[str, Any]) -> str:

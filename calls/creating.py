@@ -1,4 +1,4 @@
-"""An agent for a stream, made by the stream's own process when no worker is there to do it (M6)."""
+"""An agent for a stream, made by the stream's own process when no worker is there to do it."""
 
 from __future__ import annotations
 

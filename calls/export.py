@@ -1,4 +1,4 @@
-"""What happened, for other people's programs: each call as the object CONTRACT.md promises, or as a row of a table.
+"""What happened, for other people's programs: each call as the object of docs/export-calls.md, or as a row of a table.
 
 Calls come in the order they began and are read in handfuls, each from where the last one ended, as plain values: memory
 stays flat however many there are, and no reading stays open over the database. What is not known, or not yet, is null.

@@ -20,6 +20,7 @@ from agents.models import HandoffTarget
 from calls import accounts, admission, evidence, ladder, lifecycle, parked, queueing, resuming, services
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status, VapiAccount
+from calls.taking_back import TAKEN_BACK
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def lost_dial(*, call_sid: str, epoch: int, target: str, at: datetime) -> bool:
 def note_closed(call: CallSession, at: datetime) -> None:
     """A person was needed while nobody is at work; once for each stream."""
     if not call.events.filter(kind=CLOSED, detail__epoch=call.epoch).exists():
-        record_events(call_sid=call.call_sid, events=[NewEvent("closed-hours", Source.SYSTEM, at, {"epoch": call.epoch})])
+        record_events(call_sid=call.call_sid, events=[NewEvent(CLOSED, Source.SYSTEM, at, {"epoch": call.epoch})])
 
 
 def tried(call: CallSession) -> frozenset[str]:
@@ -228,7 +229,7 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         by_wish=by_wish,
         message_wanted=wish is not None and wish.detail.get("to") == "voicemail",
         agent_at_hand=back and (left.main or left.backup),
-        taken_back=call.events.filter(kind=resuming.TAKEN_BACK).count(),
+        taken_back=call.events.filter(kind=TAKEN_BACK).count(),
         has_room=not (back and by_wish) or admission.room(at).has_place,
     )
 

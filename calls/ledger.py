@@ -1,6 +1,6 @@
 """Door 1, seen from inside: the bridge's Ledger, on top of the services.
 
-What the stream asks and waits for runs in a small pool of threads and has 300 ms; what it only tells goes to the bounded
+What the stream asks and waits for runs in a small pool of threads, each verb with its deadline; what it only tells goes to the bounded
 writer, in order, together with its last word. So the audio path never waits for the database, and a stream's end is
 never written before what happened in it. Every thread here gives its database connection back.
 """

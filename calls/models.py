@@ -36,7 +36,7 @@ class Channel(models.TextChoices):
 
 
 class Status(models.TextChoices):
-    """The states of CALL.md section 2; `calls.lifecycle` knows which may follow which."""
+    """The states of a call; `calls.lifecycle` knows which may follow which."""
 
     RECEIVED = "received", "Ringing"
     WAITING = "waiting", "Waiting"
@@ -83,7 +83,7 @@ class Outcome(models.TextChoices):
 
 
 class Rung(models.TextChoices):
-    """The lowest rung of the rescue ladder this call has stood on (CALL.md section 5)."""
+    """The lowest rung of the rescue ladder this call has stood on (`calls.ladder`)."""
 
     AI = "R0", "AI"
     RESUMED = "R1", "AI, resumed"

@@ -51,7 +51,7 @@ def _keeper_is_gone(call: CallSession) -> bool:
 def await_stream(call: CallSession, *, n: int, at: datetime) -> None:
     """The call has been given its next epoch, and keeps its session. Needs `evidence.hold`."""
     CallSession.objects.filter(pk=call.pk).update(closed_epoch=call.epoch, closed_why=PARKED)
-    record_events(call_sid=call.call_sid, events=[NewEvent("agent-parked", Source.SYSTEM, at, {"n": n})])
+    record_events(call_sid=call.call_sid, events=[NewEvent(AWAITED, Source.SYSTEM, at, {"n": n})])
 
 
 def asked_at(call: CallSession) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The event log as people read it: one line per milestone, in the form of CALL.md section 8."""
+"""The event log as people read it: one line per milestone."""
 
 from __future__ import annotations
 

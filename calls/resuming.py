@@ -25,12 +25,13 @@ from django.utils import timezone
 from bridge.longest import ROLLED_OVER
 from calls import accounts, admission, evidence, guards, ladder, parked, services, sessions
 from calls.history import NewEvent, record_events
+from calls.memory import HANDED_ON
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
+from calls.taking_back import TAKEN_BACK
 
 LOST = "conversation-lost"
 PARKED_IN_VAIN = "its agent waited in vain"
 DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
-TAKEN_BACK = "taken-back"
 COUNTS_ON = timedelta(seconds=60)
 OPENS_WITHIN = timedelta(seconds=3)  # a further stream, once it was asked for; Twilio itself waits ten
 GONE = "its process is gone"
@@ -89,7 +90,7 @@ def stream_is_missing(call: CallSession, at: datetime) -> bool:
 def here(*, call_sid: str, epoch: int, raw: str, at: datetime, n: int | None = None) -> int | None:
     """The agent of a stream is gone: ask for another one. Returns the session to start; None when the ladder leads down.
 
-    The session that was lost is superseded: whoever asked ends it too (`sessions.superseded`). If `n` is its number, and another one
+    The session that was lost is superseded: whoever asked ends it too (`sessions.SUPERSEDED`). If `n` is its number, and another one
     was asked for already, that is the one to start: it may be why this one was ended.
     """
     with transaction.atomic():
@@ -112,7 +113,7 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime, n: int | None = N
 def _roll_over(call: CallSession, n: int, *, account: str, at: datetime) -> int:
     """The next session of the same agent, at the same account: no rung lower, and no loss."""
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
-    record_events(call_sid=call.call_sid, events=[NewEvent("rolled-over", Source.BRIDGE, at, {"n": n}), asked])
+    record_events(call_sid=call.call_sid, events=[NewEvent(ROLLED_OVER, Source.BRIDGE, at, {"n": n}), asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
 
 
@@ -149,7 +150,7 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
     admission.take_again(call, at=at)
     n, left = _next_n(call), accounts.left(call, at=at)
     asked = sessions.ask_session(call=call, n=n, at=at, account=VapiAccount.MAIN if left.main else VapiAccount.BACKUP)
-    record_events(call_sid=call.call_sid, events=[NewEvent("taken-back", Source.SYSTEM, at, {"n": n, "why": why}), asked])
+    record_events(call_sid=call.call_sid, events=[NewEvent(TAKEN_BACK, Source.SYSTEM, at, {"n": n, "why": why}), asked])
     return True
 
 
@@ -182,8 +183,8 @@ def _ask_for(call: CallSession, n: int, *, account: VapiAccount, raw: str, hande
     """Session `n`, after one that was lost, or that was `handed_on` in good order. `is_told`: the rows know that, and it counts once."""
     services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
     detail = {"n": n - 1, "raw": raw[:200]}
-    lost = NewEvent("conversation-lost", Source.SYSTEM, at, detail)
-    in_good_order = NewEvent("conversation-handed-on", Source.SYSTEM, at, detail)
+    lost = NewEvent(LOST, Source.SYSTEM, at, detail)
+    in_good_order = NewEvent(HANDED_ON, Source.SYSTEM, at, detail)
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
     before = [] if is_told else [in_good_order if handed_on else lost]
     record_events(call_sid=call.call_sid, events=[*before, asked])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from calls import callbacks
 from calls.models import CallSession, VapiSession
 
+TAKEN_BACK = "taken-back"  # the event
 NOBODY = {"nobody-answered": "nobody is free right now", "closed-hours": "nobody is at work right now"}
 TOLD = (
     "You wanted to hand the caller to a person, but {nobody}. You have told the caller so. Do not try to connect them again. {offer} "
@@ -24,7 +25,7 @@ class News(NamedTuple):
 
 def news(session: VapiSession) -> News | None:
     """For a session of a call that was taken back; only the first one after it opens with it."""
-    happened = session.call.events.filter(kind="taken-back", detail__n__lte=session.n).order_by("seq").last()
+    happened = session.call.events.filter(kind=TAKEN_BACK, detail__n__lte=session.n).order_by("seq").last()
     if happened is None:
         return None
     nobody = NOBODY[happened.detail["why"]]

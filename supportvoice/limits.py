@@ -1,7 +1,7 @@
 """What a stranger may ask of us before any of our code runs: sizes and times of request bodies, and who may open a socket.
 
 Plain ASGI, so that every server has them. What only the server can see (headers that never end, peers that never read)
-is in `server`. Each refusal is one plain sentence and changes nothing.
+is in `guards`. Each refusal is one plain sentence and changes nothing.
 """
 
 from __future__ import annotations

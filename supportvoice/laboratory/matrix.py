@@ -1,6 +1,6 @@
 """Which faults there are: one `Row` a way to inject one, by the ids of the fault table (P before a call stands, C in it, E after it).
 
-`healthy` is the highest rung that the fault leaves standing, `healthy_again` that of calls beside it. A row that is `alone` strikes the
+`healthy` is the highest rung that the fault leaves standing. A row that is `alone` strikes the
 house or the account at Vapi, so that all calls of that moment are its calls; the others are faults of one phone call, many at once.
 """
 

@@ -36,7 +36,6 @@ LEAVES_AFTER_S = 3.0  # after their first words, in the rows where the caller le
 LOOK_S = 3.0
 TRIES = 3  # of a call during which this machine stood still
 ANYONE_S = 1.5
-SESSION_WITHIN_S = 30.0
 MID_WITHIN_S = 40.0
 
 Tell = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""Interruptions at the awkward moments, as CALL.md section 4 has them, and what the model is told afterwards."""
+"""Interruptions at the awkward moments, and what the model is told afterwards."""
 
 from __future__ import annotations
 

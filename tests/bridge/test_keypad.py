@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import orjson
 import pytest
 from pytest_django import Settings
 
-from bridge import vapi_messages
 from bridge.actions import Action, AskForPerson, Noted, TellAgent
 from bridge.core import BridgeCore
 from bridge.rules import Rules
@@ -148,11 +146,3 @@ def test_a_message_that_holds_digits_is_never_printed() -> None:
     (message,) = [action for action in typed(a_call(**LISTENS), "4711#") if isinstance(action, TellAgent)]
     assert "4711" not in repr(message)
     assert "4711" not in repr([action for action in typed(a_call(**LISTENS), "4711#") if isinstance(action, Noted)])
-
-
-@pytest.mark.parametrize("keys", ["4711", "0", "12*34#5", "4111111111111111"])
-def test_our_own_message_is_recognised_when_vapi_repeats_it(keys: str) -> None:
-    content = vapi_messages.typed(keys)["message"]["content"]
-    repeated = orjson.dumps({"messages": [{"role": "system", "message": f"You help. {content}"}]}).decode()
-    assert keys not in vapi_messages.without_keys(repeated).replace(" 0 ", "")
-    assert vapi_messages.without_keys("The caller said 4711.") == "The caller said 4711."

@@ -329,7 +329,7 @@ async def test_a_page_whose_user_sees_what_it_was_made_for_is_kept_up_to_date(pa
     await next_news(socket)
 
 
-def test_a_right_that_is_gone_is_used_for_three_seconds_at_most() -> None:
+def test_a_page_asks_every_three_seconds_whether_its_viewer_may_see_it() -> None:
     assert PageSocket.look_again_s <= 3.0
 
 

@@ -1,4 +1,4 @@
-"""The calls as other people's programs read them: CONTRACT.md's object, in order, however many there are."""
+"""The calls as other people's programs read them: docs/export-calls.md's object, in order, however many there are."""
 
 from __future__ import annotations
 
@@ -242,17 +242,30 @@ PROMISED = {
 }
 
 
+def words_of(tree: ast.Module) -> dict[str, str]:
+    """The texts that a module gives a name."""
+    named = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)]
+    return {target.id: str(node.value.value) for node in named for target in node.targets if isinstance(target, ast.Name)}  # type: ignore[attr-defined]
+
+
 def kinds_in_code() -> set[str]:
     """The kind of every event that is written anywhere: first of `Noted` and `NewEvent`, `kind` of `note_once`, `note` of `flush`."""
     found: set[str] = set()
-    for path in [*(ROOT / "bridge").glob("*.py"), *(ROOT / "calls").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
+    paths = [*(ROOT / "bridge").glob("*.py"), *(ROOT / "calls").rglob("*.py")]
+    trees = {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in paths}
+    for tree in trees.values():
+        named = words_of(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in trees:
+                named |= {each.name: word for each in node.names if (word := words_of(trees[node.module]).get(each.name))}
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             kinds = node.args[:1] if name in ("Noted", "NewEvent") else []
             kinds += [keyword.value for keyword in node.keywords if (name, keyword.arg) in (("note_once", "kind"), ("flush", "note"))]
             found |= {str(kind.value) for kind in kinds if isinstance(kind, ast.Constant)}
+            found |= {named[kind.id] for kind in kinds if isinstance(kind, ast.Name) and kind.id in named}
     return found
 
 
