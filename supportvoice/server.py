@@ -291,7 +291,10 @@ class Parent:
     def told_to_stop(self) -> None:
         self.signals += 1
         self.stopping.set()
+        had_theirs = () if self.signals > 1 else self.departing  # a second one ends the wait, and nobody is there to take their calls
         for child in (*self.children.values(), *self.departing):
+            if child in had_theirs:
+                continue
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(signal.SIGTERM if self.signals < 4 else signal.SIGKILL)
 

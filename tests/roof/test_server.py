@@ -169,6 +169,19 @@ async def test_a_child_that_is_told_to_leave_keeps_its_streams_while_others_serv
         assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
 
 
+@WHATEVER_FRAMES_IT
+async def test_a_child_that_leaves_already_keeps_its_streams_when_all_are_told_to_stop(under: str) -> None:
+    async with serve(1) as serving, serving.live(f"{under}/live") as call:
+        assert await says(call, "hello") == "5"
+        os.kill(serving.children[0], signal.SIGTERM)
+        await until(lambda: not listens(serving.children[0], serving.port))
+        serving.parent.terminate()
+        await until(lambda: children(serving.parent.pid) == serving.children)  # the one that came for it has gone
+        assert await says(call, "still here") == "10"
+        await call.close()
+        assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
+
+
 async def test_a_killed_child_is_replaced() -> None:
     async with serve(1) as serving:
         os.kill(serving.children[0], signal.SIGKILL)
