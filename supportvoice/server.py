@@ -9,6 +9,8 @@ the processes.
 A child that alone is told to leave says so to the parent, which starts another in its place at once. As soon as somebody
 else serves, the one that leaves accepts nothing more: what is new goes to those who stay.
 
+A child that comes near its memory limit is told so by the parent, which looks from outside (`supportvoice.memory`).
+
 A child that could not open a file more accepts nothing until it can (`supportvoice.spare`).
 
 A child that stands still is there and answers nothing: the parent gives its calls to the others at once. Where nobody can take
@@ -40,6 +42,7 @@ from supportvoice.duty import Duty
 from supportvoice.framing import MESSAGE_BYTES
 from supportvoice.guards import GuardedHttp, GuardedSocket
 from supportvoice.lifeline import die_with_pipe
+from supportvoice.memory import LOOK_S, MIB, Memory, Turns, group_limit, resident_limit, use_of, who_hurries
 from supportvoice.presence import ASK_S, ENDED_AFTER_S, MISSED_AFTER_S, Presence
 from supportvoice.spare import FEWEST, Spare, can_open
 
@@ -65,7 +68,7 @@ RESCUED_FIRST_S = 2.5  # a start keeps a core busy for a second or two, which th
 GIVEN_AWAY_WITHIN_S = 1.0
 
 SERVES, LEAVING, HERE = b"r", b"l", b"h"  # a child's words to its parent
-RELIEVED, ARE_YOU_THERE = b"a", b"q"  # the parent's to its child
+RELIEVED, ARE_YOU_THERE, HURRY = b"a", b"q", b"n"  # the parent's to its child
 
 
 class CallServer(uvicorn.Server):
@@ -120,6 +123,8 @@ class CallServer(uvicorn.Server):
         """The parent's, in any thread."""
         if word == ARE_YOU_THERE:
             self._tell(HERE)
+        elif word == HURRY:  # said again and again to who leaves already; no signal, whose third one would cut the calls
+            self._leave_by = min(self._leave_by, time.monotonic())
         else:
             self._relieved = True
 
@@ -243,6 +248,7 @@ class Child:
     boot: uuid.UUID  # this life of it, and no other
     born: float
     presence: Presence
+    memory: Memory = field(default_factory=Memory)
     ready: bool = False
     given_away: bool = False  # its calls, because it does not answer
 
@@ -264,6 +270,7 @@ class Parent:
     on_ready: Callable[[], None] | None = None  # called once, when every child serves
     bury: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child died
     give_away: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child does not answer; may raise anything
+    memory_limit: int = 0  # bytes, of each child; 0: none but the system's
     program: str = "supportvoice.child"
     children: dict[int, Child] = field(default_factory=dict)
     departing: dict[Child, asyncio.Task[None]] = field(default_factory=dict)  # told to leave alone, replaced, still with calls
@@ -278,6 +285,7 @@ class Parent:
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self.told_to_stop)
         keepers = [asyncio.create_task(self._keep(number)) for number in range(self.workers)]
+        self._send(self._mind_memory())
         try:
             await asyncio.gather(*keepers)
             await asyncio.gather(*self.departing.values())
@@ -349,6 +357,9 @@ class Parent:
             while said := await loop.sock_recv(child.lifeline, 1):
                 if said == SERVES:
                     child.ready, self.stillborn = True, 0
+                    self._look_at_memory(child)
+                    if child.memory.began_full:
+                        log.error("a serving process begins with as much memory as it may have: it stays", extra=_figures(child))
                     self._announce()
                     self._relieve()
                 elif said == HERE:
@@ -420,6 +431,29 @@ class Parent:
         if not (is_told and others) and child.given_away:
             _end(child)
 
+    async def _mind_memory(self) -> None:
+        """Who has nearly used up what it may use leaves as if anybody had told it to, and is replaced as then."""
+        turns = Turns()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self.stopping.is_set():  # whoever left now would do so in vain
+                return
+            leaving = [child for child in self.departing if child.memory.leaves]  # whoever leaves for another reason goes its own way
+            there = {child.memory: child for child in (*self.children.values(), *leaving) if child.ready}
+            for child in there.values():
+                self._look_at_memory(child)
+            if len(self.children) < self.workers or not all(child.ready for child in self.children.values()):
+                continue
+            if (leaves := turns.who_leaves(there, time.monotonic())) is not None:
+                _tell_to_leave(there[leaves])
+            for hurries in who_hurries(there):
+                with contextlib.suppress(OSError):
+                    there[hurries].lifeline.send(HURRY)
+
+    def _look_at_memory(self, child: Child) -> None:
+        limit = resident_limit(each=self.memory_limit, group=group_limit(), processes=self.workers)
+        child.memory.looked(use_of(child.process.pid, resident_limit=limit), time.monotonic())
+
     async def _kill_all(self, keepers: list[asyncio.Task[None]]) -> None:
         for child in (*self.children.values(), *self.departing):
             _end(child)
@@ -427,6 +461,17 @@ class Parent:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell_to_leave(child: Child) -> None:
+    log.warning("a serving process nears its memory limit and leaves", extra=_figures(child))
+    with contextlib.suppress(ProcessLookupError):
+        child.process.terminate()
+
+
+def _figures(child: Child) -> dict[str, int]:
+    used, limit = (child.memory.use.used, child.memory.use.limit) if child.memory.use is not None else (0, 0)
+    return {"pid": child.process.pid, "used_mib": used // MIB, "limit_mib": limit // MIB}
 
 
 def _end(child: Child) -> None:

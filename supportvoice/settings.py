@@ -56,6 +56,9 @@ DRAIN_SECONDS = env.int("DRAIN_SECONDS", default=600)
 MAX_CALLS = env.int("MAX_CALLS", default=50)  # with the AI at once; half of what two cores were measured to carry in time
 if MAX_CALLS < 1:
     raise ImproperlyConfigured("MAX_CALLS must be 1 or more.")
+MEMORY_LIMIT_MIB = env.int("MEMORY_LIMIT_MIB", default=0)  # of each serving process, beside the system's own limits; 0: none
+if MEMORY_LIMIT_MIB < 0:
+    raise ImproperlyConfigured("MEMORY_LIMIT_MIB must be 0 or more.")
 ALLOW_INSECURE = env.bool("ALLOW_INSECURE", default=False)
 
 INSTALLED_APPS = [

@@ -19,13 +19,17 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from supportvoice import server
 from supportvoice.duty import Duty
 from supportvoice.laboratory.ground import children, connected_to, descriptors
+from supportvoice.memory import HURRIES_AT, LEAVES_AT, LOOK_S, MIB, use_of
 from supportvoice.presence import ASK_S, ENDED_AFTER_S
 from supportvoice.spare import LONGEST_S
 from supportvoice.watchdog import STUCK_S, TICK_S
+from tests.roof import toy_child
 from tests.roof.raw_sockets import WHATEVER_FRAMES_IT
 
 HOME = Path(__file__).resolve().parents[2]
 LISTENING = "0A"
+ROOM = 1024 * MIB
+ROOMY = f"limit-{ROOM // MIB}"
 
 
 @dataclass
@@ -47,9 +51,12 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serve(workers: int, *more: str) -> AsyncIterator[Serving]:
+async def serve(workers: int, *more: str, stderr: int | None = None) -> AsyncIterator[Serving]:
     parent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.roof.toy_parent", str(workers), *more), stdout=asyncio.subprocess.PIPE, cwd=HOME
+        *(sys.executable, "-m", "tests.roof.toy_parent", str(workers), *more),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+        cwd=HOME,
     )
     assert parent.stdout is not None
     try:
@@ -89,6 +96,13 @@ async def until(condition: object, *, within: float = 30.0) -> None:
     async with asyncio.timeout(within):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.02)
+
+
+async def grow(socket: ClientConnection, pid: int, *, to: float = LEAVES_AT) -> None:
+    """The process at the other end, to this part of what it may use."""
+    async with asyncio.timeout(30):
+        while (use := use_of(pid, resident_limit=ROOM)) is not None and use.part < to:
+            await says(socket, "more")
 
 
 async def says(socket: ClientConnection, text: str) -> str | bytes:
@@ -180,6 +194,66 @@ async def test_a_child_that_leaves_already_keeps_its_streams_when_all_are_told_t
         assert await says(call, "still here") == "10"
         await call.close()
         assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
+
+
+async def test_a_child_that_nears_its_memory_limit_keeps_its_streams_while_another_takes_its_place() -> None:
+    async with serve(1, ROOMY) as serving, serving.live("/grows") as call:
+        (grown,) = serving.children
+        await grow(call, grown)
+        await until(lambda: not listens(grown, serving.port))
+        async with serving.live() as another:
+            assert await says(another, "new") == "3"
+            assert connected_to(another.local_address[1], [grown]) == []
+        assert await says(call, "still here") == "10"
+        await call.close()
+        await until(lambda: not alive(grown))
+        serving.parent.terminate()
+        assert await asyncio.wait_for(serving.parent.wait(), 30) == 0
+
+
+async def test_a_child_that_leaves_for_another_reason_is_not_told_again_when_it_nears_its_limit() -> None:
+    async with serve(1, ROOMY) as serving, serving.live("/grows") as call:
+        (leaving,) = serving.children
+        os.kill(leaving, signal.SIGTERM)
+        await until(lambda: not listens(leaving, serving.port))
+        await grow(call, leaving)
+        await asyncio.sleep(3 * LOOK_S)  # who is told within one would cut its stream
+        assert await says(call, "still here") == "10"
+
+
+async def test_streams_of_a_child_that_grows_on_while_it_leaves_are_handed_on_before_its_wait_is_over() -> None:
+    async with serve(1, ROOMY) as serving, serving.live("/grows") as growing, serving.live("/leaves") as call:
+        (grown,) = serving.children
+        await grow(growing, grown)
+        began = asyncio.get_running_loop().time()
+        await grow(growing, grown, to=HURRIES_AT)
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(call.recv(), 30)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4000
+        assert asyncio.get_running_loop().time() - began < toy_child.DRAIN_S / 2
+
+
+async def test_a_child_that_grows_as_fast_as_the_one_before_it_is_not_replaced_at_once() -> None:
+    async with serve(1, ROOMY) as serving:
+        async with serving.live("/grows") as call:
+            await grow(call, serving.children[0])
+        await until(lambda: not alive(serving.children[0]))
+        async with serving.live("/grows") as call:
+            (next_one,) = children(serving.parent.pid)
+            await grow(call, next_one)
+            await asyncio.sleep(3 * LOOK_S)  # who may go is gone within one
+            assert children(serving.parent.pid) == [next_one]
+            assert listens(next_one, serving.port)
+
+
+async def test_a_limit_that_a_child_begins_beyond_is_told_and_nobody_leaves_for_it() -> None:
+    async with serve(1, "limit-1", stderr=asyncio.subprocess.PIPE) as serving:
+        assert serving.parent.stderr is not None
+        assert b"begins with as much memory as it may have" in await asyncio.wait_for(serving.parent.stderr.readline(), 30)
+        await asyncio.sleep(3 * LOOK_S)
+        assert children(serving.parent.pid) == serving.children
+        assert (await serving.get("/hello")).endswith(b"/hello 0")
 
 
 async def test_a_killed_child_is_replaced() -> None:

@@ -1,6 +1,7 @@
 """A serving process around a toy application: `/live` is a stream that stays until its peer leaves, `/leaves` one that can be handed on.
+`/grows` is a live one, and each message costs the process `GROWN_BY`.
 
-Both are there as a vendor's too (`/webhook/live`): then picows cuts the frames.
+All are there as a vendor's too (`/webhook/live`): then picows cuts the frames.
 
 Whoever asks for `/stuck` has the event loop turn no more, and for `/late` not for two seconds after the answer.
 """
@@ -20,6 +21,9 @@ from supportvoice.limits import BodyLimits
 from supportvoice.server import serve_as_child
 
 FLOOD = b"x" * 65_536
+GROWN_BY = 64 * 1024 * 1024
+DRAIN_S = 20.0
+KEPT: list[bytes] = []
 duty = Duty()
 
 
@@ -44,6 +48,8 @@ async def toy(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.close", "code": 4000})
         return
     while (message := await receive())["type"] == "websocket.receive":
+        if scope["path"].endswith("/grows"):
+            KEPT.append(b"x" * GROWN_BY)
         await send({"type": "websocket.send", "text": f"{len(message.get('text') or message['bytes'])}"})
 
 
@@ -82,7 +88,7 @@ def main() -> None:
         duty=duty,
         listening=socket.socket(fileno=given.listening),
         lifeline=socket.socket(fileno=given.lifeline),
-        drain_s=20.0,
+        drain_s=DRAIN_S,
     )
 
 

@@ -1,5 +1,7 @@
 """`serve` around the toy children, for tests that send signals: prints `port child-pid child-pid` when both serve.
 
+With `limit-MIB` that is how much memory each of them may use.
+
 It prints `given away` for a child that does not answer, or fails to as a database would.
 """
 
@@ -10,6 +12,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from supportvoice.memory import MIB
 from supportvoice.server import Parent, listen
 
 
@@ -27,7 +30,9 @@ async def main() -> int:
         print(listening.getsockname()[1], *pids, flush=True)  # noqa: T201
 
     home = Path(__file__).resolve().parents[2]
-    parent = Parent(listening, int(sys.argv[1]), "all", home, ready, give_away=give_away, program="tests.roof.toy_child")
+    limit = sum(int(word.removeprefix("limit-")) * MIB for word in sys.argv if word.startswith("limit-"))
+    program = "tests.roof.toy_child"
+    parent = Parent(listening, int(sys.argv[1]), "all", home, ready, give_away=give_away, memory_limit=limit, program=program)
     return await parent.run()
 
 

@@ -21,6 +21,7 @@ from calls import first_aid, numbers, publisher, rescue, twilio_account
 from supportvoice.checks import problems
 from supportvoice.embedded import EmbeddedAway, Hold
 from supportvoice.lifeline import is_gone
+from supportvoice.memory import MIB
 from supportvoice.server import Parent, listen
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,10 @@ class Command(BaseCommand):
                 threading.Thread(target=numbers.say_at_start, name="numbers", daemon=True).start()  # nobody waits for Twilio
 
             make_first_line()
-            parent = Parent(listening, options["workers"], options["role"], settings.BASE_DIR, ready, bury, give_away)
+            parent = Parent(
+                *(listening, options["workers"], options["role"], settings.BASE_DIR, ready, bury, give_away),
+                memory_limit=settings.MEMORY_LIMIT_MIB * MIB,
+            )
             code = asyncio.run(self._serve(parent))
         if code:
             raise SystemExit(code)
