@@ -93,6 +93,11 @@ class Ground:
         return blocked_while(self.stack.directory)
 
     @property
+    def leaks_while(self) -> Path:
+        """While this file is there, whoever got a SIGUSR1 uses more and more memory (`inside`)."""
+        return leaks_while(self.stack.directory)
+
+    @property
     def database(self) -> Path:
         return self.stack.directory / "db.sqlite3"
 
@@ -148,8 +153,8 @@ async def open_ground(
 ) -> AsyncIterator[Ground]:
     """A house of its own with an empty database, its vendors, and nothing left of it afterwards. Raises StackFailed, EmbeddedAway.
 
-    `env` comes on top of the house's environment; with a PYTHONPATH in it no loop can be blocked. `is_doubled`: two `serve`, and a
-    balancer in front.
+    `env` comes on top of the house's environment; with a PYTHONPATH in it no loop can be blocked, and nothing leaks. `is_doubled`: two
+    `serve`, and a balancer in front.
     """
     shared = Secrets()
     vapi = BehindWire(api_key=shared.vapi_key, concurrency_limit=CALLS_AT_ONCE)
@@ -180,11 +185,16 @@ def _surroundings(stack: Stack) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{stack.directory / 'db.sqlite3'}",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "BLOCKED_WHILE": str(blocked_while(stack.directory)),
+        "LEAKS_WHILE": str(leaks_while(stack.directory)),
     }
 
 
 def blocked_while(directory: Path) -> Path:
     return directory / "blocked"
+
+
+def leaks_while(directory: Path) -> Path:
+    return directory / "leaks"
 
 
 def doubled(stack: Stack) -> Balancer:

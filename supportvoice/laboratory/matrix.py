@@ -185,6 +185,7 @@ IN_IT: tuple[Row, ...] = (
     Row("C16", "Twilio reads slowly", twilio={"slow_reader_after_s": 8.0}, healthy="R1"),
     Row("C17", "a bad line", "late", wire=Weather(delay_s=0.1, jitter_s=0.4), lasts_s=OUTAGE_S),
     Row("C17", "a bad line", "slow", wire=Weather(bytes_per_s=1000.0), lasts_s=5.0, healthy="R1"),
+    _house("C18", "a serving process leaks", "", strikes.leak, healthy="R1", lasts_s=30.0),
     _house("C19", "no file descriptors left", "", strikes.no_descriptors, mid=False),
     *(
         Row("C20", "the colleague cannot be had", outcome, asks_for_person=True, person=outcome, healthy="R4")
@@ -229,7 +230,6 @@ NOT_COVERED: Mapping[str, str] = {
     "P18": "a stream reaches a `serve` that leaves only in the half second before the balancer knows of it, and no caller can be timed "
     "to that; the refusal is tried by the tests, and what follows it is P17",
     "P21": "clocks cannot be moved without root; the deadlines' clocks are arguments, tried by the tests",
-    "C18": "an out-of-memory kill is the signal of C9; a limit of its own before that a serving process does not have",
     "C21": "an expired certificate needs TLS in front; the house has none",
     "E5": "reports of unknown calls are no caller's, tried at the door by the tests",
     "E6": "as E5: reports of 5 MB are tried by the tests",

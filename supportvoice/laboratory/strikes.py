@@ -14,14 +14,17 @@ import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Protocol
 
 from bridge.sandbox.proxy import CLEAR, Weather
 from supportvoice.laboratory.ground import Ground, children
+from supportvoice.memory import MIB, PAGE
 
 ASK_S = 0.02
 LEAKED_S = 1.0
 CREATE_ASKED_WITHIN_S = 10.0
+LEFT_TO_IT = 128 * MIB  # gone after 16 s
 
 
 class Line(Protocol):
@@ -77,6 +80,11 @@ def _chosen(ground: Ground, lines: Sequence[Line], *, everyone: bool = False) ->
     for pid in chosen:
         _hit(carried[pid])
     return chosen
+
+
+def _address_space(pid: int) -> int:
+    """Bytes of it. Raises OSError when there is no such process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * PAGE
 
 
 # ---- the serving processes
@@ -158,6 +166,19 @@ async def no_descriptors(ground: Ground, lines: Sequence[Line]) -> AsyncIterator
     async with not_one_more(ground, lines):
         await asyncio.sleep(LEAKED_S)
         yield
+
+
+@asynccontextmanager
+async def leak(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """The child that carries the most calls uses more and more memory; it may have so much more than it has (`LEFT_TO_IT`), then dies."""
+    leaking = _chosen(ground, lines)
+    ground.leaks_while.touch()
+    try:
+        async with limited(resource.RLIMIT_AS, to=lambda pid: _address_space(pid) + LEFT_TO_IT, who=lambda ground: leaking)(ground, ()):
+            _signal(leaking, signal.SIGUSR1)
+            yield
+    finally:
+        ground.leaks_while.unlink()
 
 
 # ---- the lines of the account at Vapi

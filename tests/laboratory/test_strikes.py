@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from bridge.sandbox.proxy import Proxy
 from supportvoice.laboratory import inside, strikes
+from supportvoice.memory import MIB, use_of
 from supportvoice.watchdog import STUCK_S
 
 # As a serving child: uvloop, its watchdog, and a thread beside the loop. Each says every 20 ms that it is there.
@@ -45,6 +47,7 @@ class Carrier:
 
     process: asyncio.subprocess.Process
     blocked_while: Path
+    leaks_while: Path
     hits: int = 0
     port: int = 1
     call_sid: str = "CA1"
@@ -54,6 +57,11 @@ class Carrier:
 
     def hit(self) -> None:
         self.hits += 1
+
+    def resident(self) -> int:
+        use = use_of(self.process.pid, resident_limit=1)
+        assert use is not None
+        return use.used
 
     async def says(self, what: str) -> None:
         """Read on until it does, 5 s at most."""
@@ -76,11 +84,12 @@ class Carrier:
 
 @pytest.fixture
 async def carrier(tmp_path: Path) -> AsyncIterator[Carrier]:
-    env = {**os.environ, "PYTHONPATH": str(Path(inside.__file__).parent), "BLOCKED_WHILE": str(tmp_path / "blocked")}
+    files = {"BLOCKED_WHILE": str(tmp_path / "blocked"), "LEAKS_WHILE": str(tmp_path / "leaks")}
+    env = {**os.environ, "PYTHONPATH": str(Path(inside.__file__).parent), **files}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, env=env, stdout=pipe, stderr=asyncio.subprocess.DEVNULL)
     try:
-        carrier = Carrier(process, tmp_path / "blocked")
+        carrier = Carrier(process, tmp_path / "blocked", tmp_path / "leaks")
         await carrier.says("loop")
         await carrier.says("thread")
         yield carrier
@@ -88,6 +97,12 @@ async def carrier(tmp_path: Path) -> AsyncIterator[Carrier]:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -111,6 +126,33 @@ async def test_a_loop_that_is_blocked_for_long_is_ended_by_its_own_watchdog(carr
     async with blocked(carrier):
         reading = asyncio.create_task(carrier.said_within(3 * STUCK_S))
         assert await asyncio.wait_for(carrier.process.wait(), 3 * STUCK_S) == 1
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+@asynccontextmanager
+async def leaking(carrier: Carrier) -> AsyncIterator[None]:
+    ground: Any = carrier
+    async with strikes.leak(ground, [cast(strikes.Line, carrier)]):
+        yield
+
+
+async def test_a_leak_uses_memory_while_the_loop_goes_on_and_gives_it_back(carrier: Carrier) -> None:
+    before = carrier.resident()
+    async with leaking(carrier):
+        assert carrier.hits == 1
+        await until(lambda: carrier.resident() - before >= 8 * MIB)
+        await carrier.says("loop")
+        assert use_of(carrier.process.pid, resident_limit=None) is not None
+    assert use_of(carrier.process.pid, resident_limit=None) is None  # nor has it a limit any more
+    await until(lambda: carrier.resident() - before < 4 * MIB)
+
+
+async def test_who_leaks_is_killed_at_its_limit(carrier: Carrier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strikes, "LEFT_TO_IT", 16 * MIB)
+    async with leaking(carrier):
+        reading = asyncio.create_task(carrier.said_within(10))
+        assert await asyncio.wait_for(carrier.process.wait(), 10) == -signal.SIGKILL
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
 
