@@ -146,6 +146,19 @@ class House:
         """As `place`, and stay on the line."""
         return self.on_time(self.place(scenario, **how), again=lambda: self.place(scenario, **how)).result()
 
+    def dial(self, scenario: Scenario, **how: Any) -> tuple[TwilioCall, Future[TwilioCall]]:
+        """As `place`, and wait for the phone."""
+        known = len(self.phones)
+        calling = self.place(scenario, **how)
+        self.eventually(lambda: len(self.phones) > known)
+        return self.phones[known], calling
+
+    def talk(self, scenario: Scenario, **how: Any) -> tuple[TwilioCall, Future[TwilioCall]]:
+        """As `dial`, and wait until the caller speaks: a call that is on."""
+        phone, calling = self.dial(scenario, **how)
+        self.wait(phone.wait_for("caller-says", within=LONGEST_S))
+        return phone, calling
+
     def on_time(
         self, calling: Future[TwilioCall], *, again: Callable[[], Future[TwilioCall]], within: float = SETTLED_S
     ) -> Future[TwilioCall]:

@@ -66,10 +66,7 @@ def look(alone: House) -> Iterator[Look]:
     phones: dict[str, TwilioCall] = {}
 
     def place(name: str, **how: object) -> TwilioCall:
-        known = len(house.phones)
-        placed[name] = house.place(**how, humans=COMES, fallback_url=elsewhere)  # type: ignore[arg-type]
-        house.eventually(lambda: len(house.phones) > known)
-        phones[name] = house.phones[known]
+        phones[name], placed[name] = house.dial(**how, humans=COMES, fallback_url=elsewhere)  # type: ignore[arg-type]
         return phones[name]
 
     with pytest.MonkeyPatch.context() as patch:

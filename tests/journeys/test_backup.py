@@ -45,11 +45,8 @@ def two_vapis(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Djang
 
 def placed(house: House, *, main: Faults, backup: Faults | None = None) -> Future[TwilioCall]:
     """A call that has left the main account, or was never there."""
-    known = len(house.phones)
-    calling = house.place(PLAIN, faults=main, backup_faults=backup, humans=COMES)
-    house.eventually(lambda: len(house.phones) > known)
-    sid = house.phones[known].call_sid
-    house.eventually(lambda: "rung-changed" in house.kinds(sid), within=LONGEST_S)
+    phone, calling = house.dial(PLAIN, faults=main, backup_faults=backup, humans=COMES)
+    house.eventually(lambda: "rung-changed" in house.kinds(phone.call_sid), within=LONGEST_S)
     return calling
 
 

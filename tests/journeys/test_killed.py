@@ -42,10 +42,8 @@ def phone(house: House) -> Iterator[TwilioCall]:
     """The call whose worker was killed; once it is over and the house has settled."""
 
     def placed() -> Future[TwilioCall]:
-        known = len(house.phones)
-        calling = house.place(PLAIN, faults=Faults(create_delay_s=2.0), humans=COMES)
-        house.eventually(lambda: len(house.phones) > known)
-        kill_the_worker_that_creates_it(house, house.phones[known].call_sid)
+        phone, calling = house.dial(PLAIN, faults=Faults(create_delay_s=2.0), humans=COMES)
+        kill_the_worker_that_creates_it(house, phone.call_sid)
         return calling
 
     with pytest.MonkeyPatch.context() as patch:

@@ -70,9 +70,7 @@ def whole_and_once(house: House, phone: TwilioCall) -> None:
 
 
 def test_calls_that_are_on_and_calls_that_come_while_the_database_is_away(lonely: House) -> None:
-    before = lonely.place(PLAIN)
-    lonely.eventually(lambda: len(lonely.phones) == 1)
-    lonely.wait(lonely.phones[0].wait_for("caller-says", within=LONGEST_S))
+    _, before = lonely.talk(PLAIN)
     with nobody_can_write(lonely.directory / "db.sqlite3"):
         started = time.monotonic()
         phones = [lonely.place(PLAIN).result(LONGEST_S)]
@@ -112,12 +110,9 @@ def test_whoever_loses_the_agent_while_the_database_is_away_gets_another_one(lon
 @pytest.mark.load
 def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to_the_next(lonely: House) -> None:
     """Its callers have the agent again, who knows what was said, and what was told before the kill stands in its place, once."""
-    line, known = Ways(), len(lonely.phones)
+    line = Ways()
     with nobody_can_write(lonely.directory / "db.sqlite3"):
-        calling = lonely.place(CUT_OFF, web=line, humans=COMES)
-        lonely.eventually(lambda: len(lonely.phones) > known)
-        phone = lonely.phones[known]
-        lonely.wait(phone.wait_for("caller-says", within=LONGEST_S))
+        phone, calling = lonely.talk(CUT_OFF, web=line, humans=COMES)
         wish = CLIPS["cannot_log_in"].text.encode()
         lonely.eventually(lambda: any(wish in path.read_bytes() for path in spooled(lonely)))
         (carrier,) = connected_to(line.port, serving(lonely))
@@ -153,10 +148,7 @@ def test_whoever_wants_a_person_while_the_database_is_away_gets_one(lonely: Hous
 @pytest.mark.load
 def test_calls_without_valkey_worker_and_beat(lonely: House) -> None:
     """One is on when Valkey stands still and both of Celery's processes are killed, one comes afterwards; then Valkey forgets all."""
-    known = len(lonely.phones)
-    on = lonely.place(PLAIN)
-    lonely.eventually(lambda: len(lonely.phones) > known)
-    lonely.wait(lonely.phones[known].wait_for("caller-says", within=LONGEST_S))
+    _, on = lonely.talk(PLAIN)
     stopped = valkey_at(lonely.stack.valkey_socket)
     assert stopped
     for name in ("worker", "beat"):
@@ -168,9 +160,7 @@ def test_calls_without_valkey_worker_and_beat(lonely: House) -> None:
         os.kill(stopped, signal.SIGCONT)
         for name in ("worker", "beat"):
             lonely.wait(lonely.stack.begin(name))
-    flushed = lonely.place(PLAIN)
-    lonely.eventually(lambda: len(lonely.phones) > known + 2)
-    lonely.wait(lonely.phones[known + 2].wait_for("caller-says", within=LONGEST_S))
+    _, flushed = lonely.talk(PLAIN)
     assert told_valkey(lonely, "FLUSHALL") == "+OK"
     for phone in [*phones, flushed.result(LONGEST_S)]:
         whole_and_once(lonely, phone)
@@ -201,10 +191,7 @@ def full_valkey(house: House) -> Iterator[None]:
 @pytest.mark.load
 def test_calls_while_valkey_is_full(lonely: House) -> None:
     """One is on when Valkey begins to refuse every write, two come meanwhile; when it takes some again the worker works again."""
-    known = len(lonely.phones)
-    on = lonely.place(PLAIN)
-    lonely.eventually(lambda: len(lonely.phones) > known)
-    lonely.wait(lonely.phones[known].wait_for("caller-says", within=LONGEST_S))
+    _, on = lonely.talk(PLAIN)
     with full_valkey(lonely):
         phones = [lonely.place(PLAIN).result(LONGEST_S), lonely.place(PLAIN).result(LONGEST_S), on.result(LONGEST_S)]
     last = lonely.place(PLAIN).result(LONGEST_S)
@@ -228,10 +215,7 @@ def test_calls_while_postgresql_says_nothing_and_while_it_refuses(
     request.addfinalizer(house.stop)
     house.start()
     for weather in (Weather(up_dead=True, down_dead=True), Weather(refuse=True)):
-        known = len(house.phones)
-        on = house.place(PLAIN)
-        house.eventually(lambda known=known: len(house.phones) > known)  # type: ignore[misc]
-        house.wait(house.phones[known].wait_for("caller-says", within=LONGEST_S))
+        _, on = house.talk(PLAIN)
         with wire.weather(weather):
             phones = [house.place(PLAIN).result(LONGEST_S), on.result(LONGEST_S)]
             assert spooled(house)

@@ -61,12 +61,9 @@ def test_a_caller_whose_agent_says_goodbye_while_the_stream_is_away_hears_it_and
     """The agent is gone, socket and all, before the next stream is asked for. One child: it finds what was kept, or nobody does."""
     house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
     _, *others = serving(house)
-    ways, known = AsksLate(), len(house.phones)
+    ways = AsksLate()
     with nobody_else(house, others):
-        calling = house.place(SAYS_GOODBYE, web=ways)
-        house.eventually(lambda: len(house.phones) > known)
-        phone = house.phones[known]
-        house.wait(phone.wait_for("caller-says", within=LONGEST_S))
+        phone, calling = house.talk(SAYS_GOODBYE, web=ways)
         house.eventually(lambda: "no_thanks" in understood(house, phone))
         phone.break_stream()
         house.eventually(lambda: not [call for call in house.at_vapi(phone.call_sid) if call.open])

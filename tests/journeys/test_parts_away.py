@@ -60,10 +60,7 @@ WANTED = [tuple(os.environ["PARTS"].split())] if os.environ.get("PARTS") else EV
 
 @pytest.mark.parametrize("parts", WANTED, ids=" and ".join)
 def test_calls_before_during_and_after_an_outage_are_whole_and_nobody_notices(lonely: House, parts: tuple[str, ...]) -> None:
-    known = len(lonely.phones)
-    before = lonely.place(PLAIN)
-    lonely.eventually(lambda: len(lonely.phones) > known)
-    lonely.wait(lonely.phones[known].wait_for("caller-says", within=LONGEST_S))
+    _, before = lonely.talk(PLAIN)
     with ExitStack() as away:
         for part in parts:
             away.enter_context(PARTS[part](lonely))

@@ -86,10 +86,9 @@ def nobody_else(house: House, others: Sequence[int]) -> AbstractContextManager[N
 
 
 def placed(house: House, mode: str) -> OnTheLine:
-    known, ways = len(house.phones), Ways()
-    calling = house.place(TECHFLOW, caller=Person(), web=ways, on_abnormal_close=mode)
-    house.eventually(lambda: len(house.phones) > known)
-    return OnTheLine(mode, house.phones[known], ways, calling)
+    ways = Ways()
+    phone, calling = house.dial(TECHFLOW, caller=Person(), web=ways, on_abnormal_close=mode)
+    return OnTheLine(mode, phone, ways, calling)
 
 
 def on_one_child(house: House, *modes: str) -> tuple[int, list[OnTheLine]]:
@@ -186,12 +185,11 @@ def test_a_caller_on_a_stream_that_is_dead_one_way_goes_on_on_the_next_one_or_wi
 
 def on_a_bad_wire(house: House, *, only_once: bool) -> tuple[OnTheLine, Proxy]:
     """A call whose streams, or the first of them, go through a proxy of their own."""
-    known, wire = len(house.phones), Proxy(("127.0.0.1", house.stack.port))
+    wire = Proxy(("127.0.0.1", house.stack.port))
     house.wait(wire.__aenter__())
     ways = Ways(tunnel={house.stack.url: f"http://127.0.0.1:{wire.port}"}, only_once=only_once)
-    calling = house.place(TECHFLOW, caller=Person(), web=ways, humans={COLLEAGUE: Human(rings_s=1.0, talks_s=2.0)})
-    house.eventually(lambda: len(house.phones) > known)
-    return OnTheLine(GOES_ON, house.phones[known], ways, calling), wire
+    phone, calling = house.dial(TECHFLOW, caller=Person(), web=ways, humans={COLLEAGUE: Human(rings_s=1.0, talks_s=2.0)})
+    return OnTheLine(GOES_ON, phone, ways, calling), wire
 
 
 @pytest.mark.load

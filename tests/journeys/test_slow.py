@@ -37,10 +37,7 @@ def wired(server: str | Path) -> Iterator[Wire]:
 
 def calls_while_late(house: House, wire: Wire, late_s: float) -> list[TwilioCall]:
     """One that is on when it begins, and two that come meanwhile. Each question takes `late_s` longer."""
-    known = len(house.phones)
-    on = house.place(PLAIN)
-    house.eventually(lambda: len(house.phones) > known)
-    house.wait(house.phones[known].wait_for("caller-says", within=LONGEST_S))
+    _, on = house.talk(PLAIN)
     with wire.weather(Weather(delay_s=late_s / THERE_AND_BACK)):
         return [*(house.place(PLAIN).result(LONGEST_S) for _ in range(2)), on.result(LONGEST_S)]
 
