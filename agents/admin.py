@@ -20,8 +20,9 @@ from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
 from agents import hours, limits, presets, services, signing, tool_request
-from agents.forms import NOTE_CHARS, AgentForm, LineForm, PublishForm, TargetForm, TeamForm, ToolForm
+from agents.forms import NOTE_CHARS, AgentForm, LineForm, OrderForm, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
+from agents.meanwhile import SharedList
 from agents.models import (
     AgentWords,
     AssistantTemplate,
@@ -142,6 +143,14 @@ class DeskAdmin(ModelAdmin):
         form.sight = sight_of(request.user)  # type: ignore[attr-defined]  # of those that offer rows of teams
         return form
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Where something can be saved over, the page also holds when that was read (`agents.meanwhile`)."""
+        (title, first), *others = super().get_fieldsets(request, obj)
+        names = [name for name in first["fields"] if name != "as_read"]
+        if obj is not None and "as_read" in self.form.base_fields and self.has_change_permission(request, obj):
+            names.append("as_read")
+        return [(title, {**first, "fields": names}), *others]
+
     class Media:
         css: ClassVar = {"all": ("agents/desk.css",)}
 
@@ -151,7 +160,7 @@ class AssistantTemplateAdmin(DeskAdmin):
     form = AgentForm
     list_display = ("name", "team", "state", "numbers_answered", "voice", "changed_at")
     search_fields, search_help_text = ("name", "prompt", "first_message"), "Name, greeting or any words of the instructions"
-    fieldsets = ((None, {"fields": ("state", "name", "slug", "team", "as_read")}), *words_fieldsets(tools="tools"), KEPT)
+    fieldsets = ((None, {"fields": ("state", "name", "slug", "team")}), *words_fieldsets(tools="tools"), KEPT)
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     readonly_fields = ("state", "preset")
     actions = ("publish",)
@@ -450,6 +459,21 @@ class HandoffTargetAdmin(DeskAdmin):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[HandoffTarget]:
         return super().get_queryset(request).select_related("team").prefetch_related(seen_by(request, "lines", PhoneLine.objects))
+
+    def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().get_changelist_form(request, **{"form": OrderForm, **kwargs})
+
+    def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().get_changelist_formset(request, **{"formset": SharedList, **kwargs})
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """What was typed and refused stands beside its own colleague, whatever place that one has by now."""
+        answer = super().changelist_view(request, extra_context)
+        shown = (getattr(answer, "context_data", None) or {}).get("cl")
+        if shown is not None and shown.formset is not None and shown.formset.is_bound:
+            shown.formset.forms = [form for form in shown.formset.forms if form.instance.pk]
+            shown.result_list = [form.instance for form in shown.formset.forms]
+        return answer
 
     @admin.display(description="phone lines")
     def lines_served(self, target: HandoffTarget) -> str:

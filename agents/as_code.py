@@ -20,7 +20,7 @@ from django.db import models
 
 from agents import discretion, limits, presets
 from agents.limits import END_CALL, TRANSFER
-from agents.models import AgentWords, AssistantTemplate, Discretion, HandoffTarget, PhoneLine, Team, Tool
+from agents.models import AgentWords, AssistantTemplate, Discretion, Edited, HandoffTarget, PhoneLine, Team, Tool
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelField = models.Field[Any, Any]
@@ -76,7 +76,7 @@ class Kind:
 
     listing: str
     word: str
-    model: type[models.Model]
+    model: type[Edited]
     name: str
     keys: Mapping[str, str]
     check: Checked

@@ -18,7 +18,7 @@ from django.db import models, transaction
 
 from agents import limits, services, trail
 from agents.as_code import GRANTS, KINDS, NotImportable, Wanted, read
-from agents.models import AssistantTemplate, PhoneLine, Tool
+from agents.models import AssistantTemplate, Edited, PhoneLine, Tool
 from agents.trail import Who
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
@@ -123,7 +123,7 @@ def _known(draft: bool, allowed_private: Sequence[str]) -> dict[str, dict[str, s
     return known
 
 
-def _store(wanted: Wanted) -> tuple[models.Model, Change]:
+def _store(wanted: Wanted) -> tuple[Edited, Change]:
     kind = wanted.kind
     row = kind.model._default_manager.filter(**{kind.name: wanted.name}).first()
     is_new = row is None
@@ -156,11 +156,12 @@ def _set(row: models.Model, wanted: Wanted) -> Iterator[str]:
                 yield key
 
 
-def _set_lists(row: models.Model, wanted: Wanted) -> Iterator[str]:
+def _set_lists(row: Edited, wanted: Wanted) -> Iterator[str]:
     for key, reference in wanted.kind.references.items():
         if reference.many:
             rows, related = _rows(wanted, key), getattr(row, key)
             if {each.pk for each in rows} != set(related.values_list("pk", flat=True)):
+                row.touch()
                 related.set(rows)
                 yield key
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import available_timezones
 
@@ -13,22 +12,21 @@ from django import forms
 from django.conf import settings
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
-from django.db.models import F, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from agents import discretion, limits, presets
+from agents.meanwhile import SharedForm
 from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Team, Tool
 from agents.teams import EVERYTHING, seen
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 
 if TYPE_CHECKING:  # generic for the type checker only
-    ModelForm = forms.ModelForm[Any]
     RowsField = forms.ModelMultipleChoiceField[Any]
 else:
-    ModelForm = forms.ModelForm
     RowsField = forms.ModelMultipleChoiceField
 
 NOTE_CHARS = 200
@@ -143,7 +141,7 @@ def _ranges() -> dict[str, str]:
     return {name: f"{limit}.".capitalize() + (empty if name in limits.OPTIONAL else "") for name, limit in limits.RANGES.items()}
 
 
-class OwnForm(ModelForm):
+class OwnForm(SharedForm):
     """A form that offers what its user sees, and what the row has already: saving it neither reaches nor loses another team's.
 
     Who is in teams gives each row one of theirs, and need not choose where there is only one.
@@ -177,16 +175,7 @@ class OwnForm(ModelForm):
         return [stored.pk] if stored else []
 
 
-CHANGED_MEANWHILE = (
-    "Somebody else has saved this agent since you opened it, so nothing was saved. What you wrote is still here: "
-    "open the agent in another window to see the other change, then save again to replace it with yours."
-)
-
-
 class AgentForm(OwnForm):
-    """Of two people who edit one draft the second is told, and nothing of either is lost: saving again is a decision then."""
-
-    as_read = forms.CharField(required=False, widget=forms.HiddenInput, label="")
     end_call_phrases = Phrases(
         required=False,
         label="Phrases of the agent that end the call",
@@ -257,45 +246,8 @@ class AgentForm(OwnForm):
             "redact_phones": "Seven digits or more, written or spoken. In their place stands [phone]; the number of the caller stays.",
         }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if "as_read" in self.fields:
-            self.initial["as_read"] = self._stored()
-            self.fields["as_read"].has_changed = lambda initial, data: False  # type: ignore[method-assign]  # no change of words
-
-    def _stored(self) -> str:
-        """The draft's last change, as it is stored now: a moment or nothing."""
-        changed_at = self._changed_at()
-        return changed_at.isoformat() if changed_at else ""
-
-    def _changed_at(self) -> datetime | None:
-        return AssistantTemplate.objects.filter(pk=self.instance.pk).values_list("changed_at", flat=True).first()
-
-    def clean_as_read(self) -> str:
-        """Asked again with the newer moment, this passes: the second person has been told."""
-        read: str = self.cleaned_data["as_read"]
-        if read and self.instance.pk and not self._is_as(read):
-            sent: Any = self.data  # of a request: no plain mapping, but one that copies its lists
-            self.data = sent = sent.copy()
-            sent[self.add_prefix("as_read")] = self._stored()
-            raise forms.ValidationError(CHANGED_MEANWHILE, code="changed-meanwhile")
-        return read
-
-    def _is_as(self, read: str) -> bool:
-        """Whether the draft is as it was read; if so, nobody else changes it before the transaction that saves this form is over.
-
-        To look alone would not do: of two who save at one moment both would find what they read. The second one's UPDATE waits for the
-        first one's transaction, and then counts no row.
-        """
-        stored = self._changed_at()
-        if stored is None or stored.isoformat() != read:
-            return False
-        return AssistantTemplate.objects.filter(pk=self.instance.pk, changed_at=stored).update(changed_at=F("changed_at")) == 1
-
     def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        if "as_read" in self.errors:  # hidden, so said on top
-            self.add_error(None, self.errors.pop("as_read"))
+        cleaned = super().clean()
         if "callers_from" in self.changed_data and "callers_from" in cleaned:
             cleaned |= self._filled(cleaned)
         _complain(self, limits.word_problems(cleaned) | discretion.rule_problems(cleaned) | limits.keeping_problems(cleaned))
@@ -307,7 +259,7 @@ class AgentForm(OwnForm):
         return {name: value for name, value in usual.items() if name not in self.changed_data and name not in self.errors}
 
 
-class ToolForm(ModelForm):
+class ToolForm(SharedForm):
     parameters = Schema(
         required=False,
         label="What the model must tell it (JSON Schema)",
@@ -338,7 +290,7 @@ class ToolForm(ModelForm):
         return self.cleaned_data["parameters"] or {}
 
     def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        cleaned = super().clean()
         _complain(self, limits.tool_problems(cleaned, allowed_private=settings.TOOL_ALLOWED_PRIVATE))
         return cleaned
 
@@ -365,9 +317,20 @@ class TargetForm(OwnForm):
         return _digits(self.cleaned_data["number"])
 
     def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        cleaned = super().clean()
         _complain(self, limits.target_problems(cleaned))
         return cleaned
+
+
+class OrderForm(SharedForm):
+    """A colleague in the list of all; of those only who was given another place is saved."""
+
+    class Meta:
+        model = HandoffTarget
+        fields: ClassVar = ["order"]
+
+    def clean_as_read(self) -> str:
+        return super().clean_as_read() if self.has_changed() else ""
 
 
 class LineForm(OwnForm):
@@ -434,12 +397,12 @@ class LineForm(OwnForm):
         return _digits(self.cleaned_data["number"])
 
     def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        cleaned = super().clean()
         _complain(self, limits.line_problems(cleaned) | limits.keeping_problems(cleaned))
         return cleaned
 
 
-class TeamForm(ModelForm):
+class TeamForm(SharedForm):
     class Meta:
         model = Team
         fields: ClassVar = ["name", "slug", "members"]
@@ -467,7 +430,7 @@ def _digits(written: str) -> str:
     return "".join(sign for sign in written if sign not in " -()./\u00a0")
 
 
-def _complain(form: ModelForm, problems: Mapping[str, str]) -> None:
+def _complain(form: SharedForm, problems: Mapping[str, str]) -> None:
     """Each problem at its field; at the top when the field is not on the form."""
     for name, sentence in problems.items():
         if name not in form.errors:

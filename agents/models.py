@@ -145,7 +145,20 @@ class Discretion(models.Model):
         return [field.name for field in Discretion._meta.get_fields()]
 
 
-class Team(models.Model):
+class Edited(models.Model):
+    """A row of the editing desk: by `changed_at` a form knows whether somebody else has saved since it was opened."""
+
+    changed_at = models.DateTimeField("last change", auto_now=True)
+
+    class Meta:
+        abstract = True
+
+    def touch(self) -> None:
+        """Before a change of its lists alone, which the form shows as well: nothing else saves the row then."""
+        self.save(update_fields=["changed_at"])
+
+
+class Team(Edited):
     """Who lines, agents, colleagues and calls belong to; its members see these and no others."""
 
     slug = models.SlugField(unique=True)
@@ -174,7 +187,7 @@ class Keeping(models.Model):
         abstract = True
 
 
-class Tool(models.Model):
+class Tool(Edited):
     """Something the agent may do while talking: an HTTP address of ours that answers with one line of text."""
 
     name = models.CharField(max_length=64, unique=True)  # ^[A-Za-z0-9_-]+$, checked by agents.limits
@@ -192,7 +205,7 @@ class Tool(models.Model):
         return self.name
 
 
-class AssistantTemplate(AgentWords, Discretion, Keeping):
+class AssistantTemplate(AgentWords, Discretion, Keeping, Edited):
     """An agent as its manager edits it. What callers hear is `published`, never this draft."""
 
     slug = models.SlugField(unique=True)
@@ -200,7 +213,6 @@ class AssistantTemplate(AgentWords, Discretion, Keeping):
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="templates")
     tools = models.ManyToManyField(Tool, blank=True, related_name="templates")
     published = models.ForeignKey("TemplateVersion", null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+")
-    changed_at = models.DateTimeField("last change", auto_now=True)
 
     class Meta:
         verbose_name = "agent"
@@ -264,7 +276,7 @@ class TemplateVersion(AgentWords, Discretion):
         super().save(*args, update_fields=update_fields, **kwargs)
 
 
-class HandoffTarget(models.Model):
+class HandoffTarget(Edited):
     """A person or group a caller can be handed to. Models choose targets by slug, never by number."""
 
     slug = models.SlugField(unique=True)
@@ -287,7 +299,7 @@ class HandoffTarget(models.Model):
 DISCLOSURE = "You are speaking with an AI agent. This call may be transcribed."
 
 
-class PhoneLine(Keeping):
+class PhoneLine(Keeping, Edited):
     """One of our phone numbers: which agent answers it, and who does when the agent cannot."""
 
     number = models.CharField("phone number", max_length=16, unique=True)

@@ -209,10 +209,14 @@ def _seed(*, number: str, tool_url: str, target_number: str, at: datetime, allow
         tool, _ = Tool.objects.update_or_create(
             name=seed.TOOL["name"], defaults={"url": tool_url}, create_defaults={**seed.TOOL, "url": tool_url}
         )
-        template.tools.add(tool)
+        if not template.tools.contains(tool):
+            template.touch()
+            template.tools.add(tool)
     if target_number:
         target, _ = HandoffTarget.objects.get_or_create(slug=seed.TARGET["slug"], defaults={**seed.TARGET, "number": target_number})
-        line.handoff.add(target)
+        if not line.handoff.contains(target):
+            line.touch()
+            line.handoff.add(target)
     if not stale and template.published_id is not None:
         return None
     return publish(template=template, note=seed.NOTE, by="", at=at, allowed_private=allowed_private)

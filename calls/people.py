@@ -52,6 +52,7 @@ def add(*, name: str, role: str, team: Team | None, password: str, at: datetime)
             person.save()
             person.groups.add(Group.objects.filter(name=role).first() or roles.make(role, groups=Group, permissions=Permission))
             if team is not None:
+                team.touch()
                 team.members.add(person)
             given = {"role": role, "team": team.slug if team else ""}
             trail.record("user-added", actor=trail.Who.at_the_shell().actor, subject=f"user {person.get_username()}", detail=given, at=at)

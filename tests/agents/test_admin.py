@@ -523,20 +523,3 @@ def test_how_long_things_are_kept_is_said_on_the_agent_and_on_the_line_and_nothi
     sent = {"number": LINE, "template": template.pk, "callback_hours": 4, "disclosure": "", "keep_days": "0", "all_party_consent": "on"}
     desk.post(f"{DESK}/phoneline/add/", sent)
     assert PhoneLine.objects.values_list("keep_days", "keep_sound_days", "all_party_consent").get() == (0, None, True)
-
-
-def test_of_two_managers_who_edit_one_draft_the_second_is_told_and_keeps_what_they_wrote(desk: Client) -> None:
-    template = a_version().template
-    address = f"{DESK}/assistanttemplate/{template.pk}/change/"
-    read = filled(template)
-    assert desk.post(address, read | {"prompt": "Ann's words."}).status_code == 302
-    page = desk.post(address, read | {"prompt": "Bob's words."})
-    assert "Somebody else has saved this agent since you opened it" in text_of(page)
-    assert "Bob's words." in unescape(page.content.decode())
-    template.refresh_from_db()
-    assert template.prompt == "Ann's words."
-    newer = re.search(r'name="as_read" value="([^"]+)"', page.content.decode())
-    assert newer is not None
-    assert desk.post(address, read | {"prompt": "Bob's words.", "as_read": unescape(newer[1])}).status_code == 302
-    template.refresh_from_db()
-    assert template.prompt == "Bob's words."

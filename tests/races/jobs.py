@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from html import unescape
 from random import Random
@@ -14,21 +13,22 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import IntegrityError, OperationalError
+from django.db import OperationalError
 from django.test import Client
 from django.test.utils import override_settings
 from django.utils import timezone
 
 from agents import lines
 from agents import services as agent_services
-from agents.forms import CHANGED_MEANWHILE
-from agents.models import AssistantTemplate, TemplateVersion
+from agents.meanwhile import changed_meanwhile
+from agents.models import AssistantTemplate, Edited, HandoffTarget, PhoneLine, Team, TemplateVersion, Tool
 from bridge.ports import Closing
 from calls import admission, breaker, endings, handover, inbox, ladder, person, rescue, services, sessions
 from calls.clock import moment
 from calls.models import CallSession, EndReason
 from calls.sweep import end_silent_calls
-from tests.agents.test_admin import filled
+from tests.agents.words import EMAIL_TOOL
+from tests.browser import fields_of
 from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
 from tests.calls import doors
 
@@ -220,23 +220,53 @@ def give_sign(boot: str) -> bool:
     return rescue.renew(boot=uuid.UUID(boot))
 
 
-def open_draft(by: str) -> dict[str, Any]:
-    """What the desk's form holds when a manager opens the one agent there is; whoever comes first makes it."""
-    with suppress(IntegrityError):
-        User.objects.create_superuser(by, f"{by}@example.com", "long-enough-1")
-    template, _ = AssistantTemplate.objects.get_or_create(slug="support", defaults={"name": "Support"})
-    return {"pk": template.pk, "form": filled(template, prompt="Help.", first_message="Hello.", voice_id="sam")}
+def rows_of_the_desk() -> dict[str, Edited]:
+    """One of each kind that managers edit; whoever comes first makes them."""
+    said = {"name": "Support", "prompt": "Help.", "first_message": "Hello.", "voice_id": "sam"}
+    template, _ = AssistantTemplate.objects.get_or_create(slug="support", defaults=said)
+    rows: list[Edited] = [
+        template,
+        PhoneLine.objects.get_or_create(number=LINE, defaults={"template": template})[0],
+        HandoffTarget.objects.get_or_create(slug="tier2", defaults={"name": "Tier2", "number": "+15550100111"})[0],
+        Tool.objects.get_or_create(name=EMAIL_TOOL["name"], defaults=EMAIL_TOOL)[0],
+        Team.objects.get_or_create(slug="north", defaults={"name": "North"})[0],
+    ]
+    return {str(row._meta.model_name): row for row in rows}
 
 
-def save_draft(by: str, pk: int, form: dict[str, Any]) -> str:
+def browser_of(by: str) -> Client:
+    manager, _ = User.objects.get_or_create(username=by, defaults={"is_staff": True, "is_superuser": True})
     browser = Client()
-    browser.force_login(User.objects.get(username=by))
-    answer = browser.post(f"/admin/agents/assistanttemplate/{pk}/change/", form)
-    return "told" if CHANGED_MEANWHILE in unescape(answer.content.decode()) else str(answer.status_code)
+    browser.force_login(manager)
+    return browser
 
 
-def draft(pk: int) -> str:
-    return AssistantTemplate.objects.get(pk=pk).prompt
+def open_row(by: str, kind: str) -> dict[str, Any]:
+    """What a manager's browser holds of the one row of this kind."""
+    page = f"/admin/agents/{kind}/{rows_of_the_desk()[kind].pk}/change/"
+    return {"page": page, "form": fields_of(browser_of(by).get(page))}
+
+
+def open_colleagues(by: str) -> dict[str, Any]:
+    """As `open_row`, of the list of two."""
+    rows_of_the_desk()
+    HandoffTarget.objects.get_or_create(slug="tier3", defaults={"name": "Tier3", "number": "+15550100112"})
+    page = "/admin/agents/handofftarget/"
+    return {"page": page, "form": fields_of(browser_of(by).get(page)) | {"_save": ["1"]}}
+
+
+def save_page(by: str, page: str, form: dict[str, Any], kind: str) -> str:
+    answer = browser_of(by).post(page, form)
+    told = changed_meanwhile(rows_of_the_desk()[kind])
+    return "told" if told in unescape(answer.content.decode()) else str(answer.status_code)
+
+
+def stored(kind: str, field: str) -> str:
+    return str(getattr(rows_of_the_desk()[kind], field))
+
+
+def stored_orders() -> list[int]:
+    return [*HandoffTarget.objects.order_by("pk").values_list("order", flat=True)]
 
 
 def may_ask(account: str, at: float) -> bool:
@@ -278,9 +308,11 @@ JOBS: dict[str, Callable[..., Any]] = {
         hear,
         look_after,
         give_sign,
-        open_draft,
-        save_draft,
-        draft,
+        open_row,
+        open_colleagues,
+        save_page,
+        stored,
+        stored_orders,
         may_ask,
         fail,
         work,
