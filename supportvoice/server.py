@@ -261,7 +261,7 @@ class StartFailed(Exception):
 class Parent:
     """Keeps `workers` children serving on `listening` until it is told to stop; `run` returns the exit code."""
 
-    GIVE_UP_AFTER: ClassVar[int] = 3  # children in a row that died before they ever served
+    GIVE_UP_AFTER: ClassVar[int] = 3  # children in a row that died before they ever served, while `serve` itself starts
 
     listening: socket.socket
     workers: int
@@ -310,7 +310,12 @@ class Parent:
         """One place in the row of children: start, wait, start again a little later."""
         pause = RESTART_FIRST_S
         while not self.stopping.is_set():
-            child = await self._start(number)
+            try:
+                child = await self._start(number)
+            except OSError as problem:  # no descriptor, process or memory is to be had, and the others go on with their calls
+                self._note_unstarted(problem)
+                pause = await self._pause(RESTART_LONGEST_S)
+                continue
             code = await self._outlive(child)
             del self.children[number]
             if self.stopping.is_set():
@@ -324,24 +329,33 @@ class Parent:
             if time.monotonic() - child.born > HEALTHY_S:
                 pause = RESTART_FIRST_S
             others_serve = any(other.ready for other in self.children.values())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), max(pause, RESCUED_FIRST_S) if others_serve else pause)
+            await self._pause(max(pause, RESCUED_FIRST_S) if others_serve else pause)
             pause = min(2 * pause, RESTART_LONGEST_S)
 
+    async def _pause(self, pause_s: float) -> float:
+        """As long as nobody tells us to stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), pause_s)
+        return pause_s
+
     async def _start(self, number: int) -> Child:
+        """Raises OSError; nothing is left open then."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         boot = uuid.uuid4()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", self.program, "--listening", str(self.listening.fileno())),
-            *("--lifeline", str(theirs.fileno()), "--parent", str(os.getpid()), "--boot", str(boot)),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(self.listening.fileno(), theirs.fileno()),
-            env=AS_A_CHILD | os.environ | {"SERVE_ROLE": self.role},
-            cwd=self.home,
-            start_new_session=True,  # Ctrl-C at a terminal goes to everybody in the session: the parent answers for all
-        )
-        theirs.close()
+        with contextlib.ExitStack() as if_not_started:
+            if_not_started.callback(ours.close)
+            with contextlib.closing(theirs):
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", self.program, "--listening", str(self.listening.fileno())),
+                    *("--lifeline", str(theirs.fileno()), "--parent", str(os.getpid()), "--boot", str(boot)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(self.listening.fileno(), theirs.fileno()),
+                    env=AS_A_CHILD | os.environ | {"SERVE_ROLE": self.role},
+                    cwd=self.home,
+                    start_new_session=True,  # Ctrl-C at a terminal goes to everybody in the session: the parent answers for all
+                )
+            if_not_started.pop_all()
         child = Child(process, ours, boot, born=time.monotonic(), presence=Presence(time.monotonic()))
         self.children[number] = child
         if self.give_away is not None:
@@ -391,9 +405,17 @@ class Parent:
     def _note_death(self, child: Child, code: int) -> None:
         log.error("a serving process died and is started again", extra={"pid": child.process.pid, "exit_code": code})
         if not child.ready:
-            self.stillborn += 1
-            if self.stillborn >= self.GIVE_UP_AFTER:
-                raise StartFailed("The serving processes do not start; the lines above say why.")
+            self._note_stillborn()
+
+    def _note_unstarted(self, problem: OSError) -> None:
+        log.error("a serving process could not be started", extra={"problem": type(problem).__name__, "errno": problem.errno})
+        self._note_stillborn()
+
+    def _note_stillborn(self) -> None:
+        """Where nobody serves yet that is the end; later on the others have calls, and the next try may succeed."""
+        self.stillborn += 1
+        if self.stillborn >= self.GIVE_UP_AFTER and not self.announced:
+            raise StartFailed("The serving processes do not start; the lines above say why.")
 
     def _bury(self, child: Child) -> None:
         """Nobody waits for it: the next child is started meanwhile, and may look after the calls of this one."""

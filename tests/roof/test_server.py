@@ -381,6 +381,37 @@ async def test_children_that_never_start_end_the_parent_with_a_sentence() -> Non
     assert b"The serving processes do not start" in said
 
 
+async def logged(serving: Serving, sentence: bytes, times: int) -> None:
+    assert serving.parent.stderr is not None
+    while times:
+        line = await asyncio.wait_for(serving.parent.stderr.readline(), 30)
+        assert line, "the parent is gone"
+        times -= sentence in line
+
+
+async def test_a_child_that_does_not_come_up_again_ends_no_call_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken"
+    monkeypatch.setenv("TOY_BROKEN", str(broken))
+    async with serve(2, stderr=asyncio.subprocess.PIPE) as serving, serving.live() as call:
+        assert await says(call, "hello") == "5"
+        (carrier,) = connected_to(call.local_address[1], serving.children)
+        broken.touch()
+        os.kill(next(child for child in serving.children if child != carrier), signal.SIGKILL)
+        await logged(serving, b"died and is started again", server.Parent.GIVE_UP_AFTER + 1)
+        assert await says(call, "still here") == "10"
+        broken.unlink()
+        await until(lambda: sum(accepts(child, serving.port) for child in children(serving.parent.pid)) == 2)
+
+
+async def test_a_child_that_cannot_be_started_for_want_of_a_descriptor_is_started_later() -> None:
+    async with serve(2, stderr=asyncio.subprocess.PIPE) as serving:
+        with no_descriptor_more(serving.parent.pid):
+            os.kill(serving.children[0], signal.SIGKILL)
+            await logged(serving, b"could not be started", 1)
+            assert accepts(serving.children[1], serving.port)
+        await until(lambda: sum(accepts(child, serving.port) for child in children(serving.parent.pid)) == 2)
+
+
 async def test_what_the_first_call_loads_is_set_aside_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     times = 0
 

@@ -3,16 +3,20 @@
 
 All are there as a vendor's too (`/webhook/live`): then picows cuts the frames.
 
-Whoever asks for `/stuck` has the event loop turn no more, and for `/late` not for two seconds after the answer.
+Whoever asks for `/stuck` has the event loop turn no more, and for `/late` not for two seconds after the answer. With `TOY_BROKEN`, the
+name of a file, no process comes up while that is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import socket
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from supportvoice.duty import Duty
@@ -82,6 +86,8 @@ def main() -> None:
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--boot")
     given = parser.parse_args()
+    if (broken := os.environ.get("TOY_BROKEN")) and Path(broken).exists():
+        sys.exit(3)
     die_with_parent(given.parent)
     serve_as_child(
         house(duty),
