@@ -31,7 +31,6 @@ MAX_ANSWER_BYTES = 256 * 1024
 MAX_ARGUMENT_BYTES = 64 * 1024
 MAX_TEXT_CHARS = 4000
 MAX_PROBLEM_CHARS = 200  # with our own words before the tool's
-USER_AGENT = "supportvoice/0.1"
 NO_ADDRESS = "This tool has no usable address."
 LookUp = Callable[[str, int], list[str]]
 
@@ -113,7 +112,7 @@ class _Resolver:
 
 
 def _carry(url: str, body: bytes, headers: Mapping[str, str], within: float, resolve: _Resolver, sent: Mapping[str, Any]) -> ToolAnswer:
-    courier = Courier(user_agent=USER_AGENT, resolve=resolve)
+    courier = Courier(resolve=resolve)
     try:
         answer = courier.post(url, body=body, headers=headers, within=within, max_bytes=MAX_ANSWER_BYTES)
     except Forbidden:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.dead_air import NEVER
+from bridge.moments import NEVER
 
 
 class Agenda:

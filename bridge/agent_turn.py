@@ -14,9 +14,8 @@ from bridge import vapi_messages as vapi
 from bridge.actions import Action, Noted, TellAgent, turn_ended
 from bridge.audio import ms
 from bridge.heard import TimedWords, even_words
+from bridge.moments import NEVER
 from bridge.rules import Rules
-
-NEVER = float("inf")
 
 
 class AgentTurn:

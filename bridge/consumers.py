@@ -102,20 +102,8 @@ class MediaStreamConsumer(AsyncConsumer):
         if wire is not None:
             self._outbox = Outbox(wire.write)
         self._ref = admission.ref
-        rules = Rules(
-            instant=admission.barge_in == "instant",
-            greeting_interruptible=admission.greeting_interruptible,
-            agent_speaks_first=admission.agent_speaks_first,
-            tell_heard=admission.tell_heard,
-            zero_for_person=admission.zero_for_person,
-            keypad_digits=admission.keypad_digits,
-            keypad_end=admission.keypad_end,
-            longest=admission.longest_s,
-            goes_on=admission.goes_on,
-            time_is_up=admission.time_is_up,
-        )
         since = {"opened_at": self._started_at, "said_until": self._said_until}
-        self._core = BridgeCore(rules, clips=self._clips, now=self._clock(), **since)
+        self._core = BridgeCore(_rules_of(admission), clips=self._clips, now=self._clock(), **since)
         self._relays_caller = self._core.relays_caller
         self._sleeper = wakeups.Sleeper(self._core.gap, self._tick)
         self._agent = AgentLeg(
@@ -453,3 +441,18 @@ class MediaStreamConsumer(AsyncConsumer):
         except Exception:
             log.exception("a call could not go on", extra={"call": self._ref.short_id})
             self._leave(BROKEN)
+
+
+def _rules_of(admission: Admission) -> Rules:
+    return Rules(
+        instant=admission.barge_in == "instant",
+        greeting_interruptible=admission.greeting_interruptible,
+        agent_speaks_first=admission.agent_speaks_first,
+        tell_heard=admission.tell_heard,
+        zero_for_person=admission.zero_for_person,
+        keypad_digits=admission.keypad_digits,
+        keypad_end=admission.keypad_end,
+        longest=admission.longest_s,
+        goes_on=admission.goes_on,
+        time_is_up=admission.time_is_up,
+    )

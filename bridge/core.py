@@ -19,11 +19,12 @@ from bridge.agenda import Agenda
 from bridge.agent_turn import AgentTurn
 from bridge.audio import FRAME_S, Clip, ms
 from bridge.barge_in import BargeIn, Turn
-from bridge.dead_air import NEVER, DeadAir
+from bridge.dead_air import DeadAir
 from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.lateness import Lateness
 from bridge.longest import ROLLED_OVER, TIME_IS_UP, LongestTime
+from bridge.moments import NEVER
 from bridge.not_heard import NotHeard
 from bridge.parked import LeftOff
 from bridge.pulse import PROBE, Pulse

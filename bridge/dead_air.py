@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from bridge.moments import NEVER
 from bridge.rules import Rules
 
-NEVER = float("inf")
 HUMS = frozenset(["mm", "mhm", "mm-hm", "mmhm", "hm", "hmm", "uh-huh", "uhuh", "ah", "oh", "okay", "ok", "right", "thanks", "thank", "you"])
 WANTS_TIME = re.compile(
     r"\b(?:(?:hold|hang) on|(?:one|a|just a|another) (?:moment|second|sec|minute)|bear with me|give me (?:a|one)|wait"

@@ -23,6 +23,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+USER_AGENT = "supportvoice/0.1"  # Vapi's edge refuses the default Python ones
 KEEP_ALIVE_S = 15.0  # a connection idle for longer may be dead without our knowing; a POST on it would be lost
 Resolve = Callable[[str, int], str]  # (host, port) -> the IP address to connect to; raises Forbidden
 
@@ -136,7 +137,9 @@ class _Adapter(HTTPAdapter):
 class Courier:
     """Carries requests. Follows no redirect, obeys no proxy variable or netrc, keeps no cookie, decodes no compression."""
 
-    def __init__(self, *, user_agent: str, resolve: Resolve | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, user_agent: str = USER_AGENT, resolve: Resolve | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._resolve = resolve
         self._clock = clock
         self._last_used = clock()

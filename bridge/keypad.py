@@ -12,11 +12,11 @@ from __future__ import annotations
 from bridge import vapi_messages
 from bridge.actions import Action, AskForPerson, Noted, TellAgent
 from bridge.figures import Figures
+from bridge.moments import NEVER
 from bridge.rules import Rules
 
 PERSON = "0"
 TYPED = frozenset("0123456789*#")
-NEVER = float("inf")
 
 
 class Keypad:

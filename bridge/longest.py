@@ -5,7 +5,7 @@ In the first pause near its end, or a little before it at the latest, the agent 
 
 from __future__ import annotations
 
-from bridge.dead_air import NEVER
+from bridge.moments import NEVER
 from bridge.rules import Rules
 
 TIME_IS_UP = "exceeded-max-duration"  # the vendor's word, said by us before it does

@@ -9,7 +9,7 @@ what it says after a gap may be no answer to what was lost in it. Pure: `now` is
 from __future__ import annotations
 
 from bridge.audio import FRAME_S
-from bridge.dead_air import NEVER
+from bridge.moments import NEVER
 from bridge.rules import Rules
 
 

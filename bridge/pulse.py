@@ -15,13 +15,13 @@ Pure: `now` is seconds of a monotonic clock.
 from __future__ import annotations
 
 from bridge.actions import Action, Leave
+from bridge.moments import NEVER
 from bridge.rules import Rules
 from bridge.voice import MarkCaller
 
 PROBE = "probe"
 LOST = Leave("stream-dead", "Twilio's socket is half-open")
 UNHEARD = Leave("stream-dead", "nothing of ours gets through to Twilio")
-NEVER = float("inf")
 
 
 class Pulse:

@@ -40,7 +40,6 @@ ALREADY_OVER = (21220, 20404)  # not in progress; not known
 WRONG_CREDENTIALS = 20003
 UNDER_WAY = frozenset({"queued", "initiated", "ringing", "in-progress"})
 OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
-USER_AGENT = "supportvoice/0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class TwilioRest:
         courier: Courier | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._wire = _Wire(base_url, courier or Courier(user_agent=USER_AGENT), timeout_s)
+        self._wire = _Wire(base_url, courier or Courier(), timeout_s)
         self._client = Client(account_sid, auth_token, http_client=self._wire)
         self._account, self._auth = account_sid, (account_sid, auth_token)
         self._pause = pause

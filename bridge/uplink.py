@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from bridge.actions import Action, ToAgent
 from bridge.audio import BYTES_PER_S, FRAME_BYTES, FRAME_S, SILENT_FRAME, seconds
-from bridge.dead_air import NEVER
 from bridge.figures import Figures
 from bridge.lateness import Lateness
+from bridge.moments import NEVER
 from bridge.rules import Rules
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from bridge import vapi_answers
-from bridge.deadline import Answer, Courier, NoAnswer
+from bridge.deadline import USER_AGENT, Answer, Courier, NoAnswer
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import MAX_ANSWER_BYTES, MAX_CALL_BYTES, MAX_LIST_BYTES, Hosts, ListedCall, Page, VapiCall
 from bridge.vapi_ending import end_on_socket
@@ -31,7 +31,6 @@ LONGEST_RETRY_AFTER_S = 1.0  # whoever wants us to wait longer is not asked agai
 LIST_CALLS_S = 30.0  # all pages; whoever asks has a minute, and ends what he finds in it
 LISTED_AT_ONCE = 50
 MOST_PAGES = 40
-USER_AGENT = "supportvoice/0.1"  # Vapi's edge refuses the default Python ones
 CREATED_NOTHING = {429, 503}
 
 
@@ -51,7 +50,7 @@ class VapiClient:
         self._base_url = base_url.rstrip("/")
         self._hosts = Hosts(base_url, socket_hosts)
         self._headers = {"Authorization": f"Bearer {api_key}"}
-        self._courier = courier or Courier(user_agent=USER_AGENT)
+        self._courier = courier or Courier()
         self._jitter = jitter
 
     def create_call(

@@ -13,9 +13,10 @@ from math import ceil
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+from bridge.moments import NEVER
+
 SLOT_S = 0.01
 LATE_S = 0.0005  # the loop rounds to milliseconds, and must not look just before the moment
-NEVER = float("inf")
 
 
 class Moving(Protocol):

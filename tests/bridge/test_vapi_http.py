@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.deadline import KEEP_ALIVE_S, Answer, Courier, Forbidden, NoAnswer
+from bridge.deadline import KEEP_ALIVE_S, USER_AGENT, Answer, Courier, Forbidden, NoAnswer
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import MAX_CALL_BYTES, MAX_LIST_BYTES, Hosts, VapiCall
-from bridge.vapi_http import USER_AGENT, VapiClient
+from bridge.vapi_http import VapiClient
 from tests.bridge.http_server import Server, drip, drop, hang, reply
 
 CALL_ID = "019a9b1c-7f2e-7c33-9d41-2b6f0c5e8a77"

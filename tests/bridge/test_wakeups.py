@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bridge.moments import NEVER
 from bridge.sandbox import virtual
-from bridge.wakeups import NEVER, SLOT_S, Sleeper, Wakeups, of_this_loop
+from bridge.wakeups import SLOT_S, Sleeper, Wakeups, of_this_loop
 
 
 @dataclass
