@@ -15,7 +15,8 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from twilio.base.exceptions import TwilioException
@@ -155,23 +156,25 @@ class TwilioRest:
     ) -> list[ListedCall]:
         """Our own account's inbound calls begun at `since` or later, newest first, as many as come within `deadline_s`.
 
-        Twilio promises to find calls by the day, so the rest is looked at here. Raises when there is no first page; a later one
-        that cannot be had ends the list.
+        Twilio promises to find calls by the day, so the rest is looked at here. Raises when there is no first page, or nobody can
+        make sense of it; such a later one ends the list.
         """
         until, day = clock() + deadline_s, since.astimezone(UTC).date().isoformat()
         found: dict[str, ListedCall] = {}
-        page: Any = self._carry_out(lambda: self._calls("").page(start_time_after=day, page_size=LISTED_AT_ONCE))
-        for _ in range(MOST_PAGES):
-            calls = [] if page is None else _records(page)
-            for call in calls:
-                if call.direction == "inbound" and call.start_time is not None and call.start_time >= since:
-                    found.setdefault(str(call.sid), _listed(call))
-            if not calls or calls[-1].start_time is None or calls[-1].start_time < since or clock() >= until:
-                break
+        ask: Callable[[], Any] = partial(self._calls("").page, start_time_after=day, page_size=LISTED_AT_ONCE)
+        for pages in range(MOST_PAGES):
             try:
-                page = self._carry_out(page.next_page)
+                page: Any = self._carry_out(ask)
+                listed = _listed_since(since, page)
             except TwilioError:
+                if pages == 0:
+                    raise
                 break
+            for call in listed.calls:
+                found.setdefault(call.sid, call)
+            if listed.is_last or clock() >= until:
+                break
+            ask = page.next_page
         return list(found.values())
 
     def close(self) -> None:
@@ -194,8 +197,21 @@ class TwilioRest:
         return _understood(request)
 
 
-def _records(page: Any) -> list[Any]:
-    return _understood(lambda: list(page)) or []
+class _Listed(NamedTuple):
+    """What one page of a list tells. `is_last`: what comes behind it began too early."""
+
+    calls: list[ListedCall]
+    is_last: bool
+
+
+def _listed_since(since: datetime, page: Any) -> _Listed:
+    """A page's inbound calls begun at `since` or later. None is a page too: the one behind the last."""
+    return _understood(lambda: _read(list(page or []), since)) or _Listed([], True)
+
+
+def _read(records: list[Any], since: datetime) -> _Listed:
+    begun = [call for call in records if call.start_time is not None and call.start_time >= since]
+    return _Listed([_listed(call) for call in begun if call.direction == "inbound"], not begun or begun[-1] is not records[-1])
 
 
 def _listed(call: Any) -> ListedCall:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -215,6 +216,53 @@ def test_a_recording_that_stops_coming_or_comes_for_ever_is_given_up() -> None:
             with pytest.raises(TwilioUnavailable, match="in time"):
                 rest(server, timeout_s=0.3).recording(RECORDING, most)
             assert time.monotonic() - started < 3.0
+
+
+# -- which calls there were --------------------------------------------------------------------------------------------
+
+SINCE = datetime(2026, 11, 22, 10, tzinfo=UTC)
+
+
+def listed(sid: str, **changes: Any) -> dict[str, Any]:
+    """A caller's call in a list, begun after SINCE."""
+    told = {"sid": sid, "direction": "inbound", "status": "completed", "start_time": "Sun, 22 Nov 2026 10:20:00 +0000", "duration": "7"}
+    return told | changes
+
+
+def page(*calls: Any, leads_on: bool = False) -> Act:
+    return reply(200, {"calls": list(calls), "next_page_uri": "/2010-04-01/Accounts/next" if leads_on else None})
+
+
+NOT_UNDERSTOOD = [
+    pytest.param(page(listed("CA2", duration="a while")), id="a length that is no number"),
+    pytest.param(page("CA2"), id="a record that is none"),
+    pytest.param(page(listed("CA2"), 7), id="a number behind a record"),
+    pytest.param(page(listed("CA2", start_time=5)), id="a time that is a number"),
+    pytest.param(reply(200, {"calls": None}), id="no records"),
+    pytest.param(reply(200, b"<html>"), id="no JSON"),
+    pytest.param(reply(503), id="an error"),
+]
+
+
+def test_a_list_is_read_page_by_page_until_it_is_too_old() -> None:
+    too_old = listed("CA4", start_time="Sun, 22 Nov 2026 09:59:00 +0000")
+    pages = [page(listed("CA1"), listed("CA2", direction="outbound-api"), leads_on=True), page(listed("CA3"), too_old, leads_on=True)]
+    with Server(*pages, reply(500)) as server:
+        assert [(call.sid, call.seconds) for call in rest(server).calls_since(SINCE)] == [("CA1", 7), ("CA3", 7)]
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("second", NOT_UNDERSTOOD)
+def test_a_later_page_that_nobody_understands_ends_the_list_and_throws_nothing_away(second: Act) -> None:
+    with Server(page(listed("CA1"), leads_on=True), second) as server:
+        assert [call.sid for call in rest(server).calls_since(SINCE)] == ["CA1"]
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("first", NOT_UNDERSTOOD)
+def test_a_first_page_that_nobody_understands_is_twilios_problem(first: Act) -> None:
+    with Server(first) as server, pytest.raises(TwilioUnavailable):
+        rest(server).calls_since(SINCE)
 
 
 # -- whose it is -------------------------------------------------------------------------------------------------------
