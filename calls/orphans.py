@@ -67,7 +67,7 @@ def end_orphans(*, client: Account, now: datetime, account: str = VapiAccount.MA
 
 def _end_all(session: VapiSession, calls: Sequence[ListedCall], client: Account, now: datetime) -> int:
     """End what was found for one session. When all of it is over, or none was and none can come, it is suspicious no more."""
-    ended = [_ended(call, client) for call in calls if not call.is_over]
+    ended = [sessions.end_quietly(client, call) for call in calls if not call.is_over]
     can_come = session.claimed_at is None or session.claimed_at >= now - COMES_WITHIN
     if all(ended) and (calls or not can_come):
         VapiSession.objects.filter(pk=session.pk).update(maybe_created=False)
@@ -75,12 +75,3 @@ def _end_all(session: VapiSession, calls: Sequence[ListedCall], client: Account,
         detail = {"n": session.n, "calls": sum(ended)}
         record_events(call_sid=session.call.call_sid, events=[NewEvent("vapi-orphan-ended", Source.SYSTEM, now, detail)])
     return sum(ended)
-
-
-def _ended(call: ListedCall, client: Account) -> bool:
-    try:
-        sessions.end_at_vapi(client, control_url=call.control_url, socket_url=call.socket_url)
-    except VapiError as problem:
-        log.error("A Vapi call nobody holds could not be ended", extra={"status": problem.status})
-        return False
-    return bool(call.control_url or call.socket_url)

@@ -86,7 +86,7 @@ def end_strangers(*, client: orphans.Account, now: datetime) -> int:
         return 0
     ours = vapi_account.server().url
     running = [call for call in listed if not call.is_over and call.server_url == ours and named(call.name)[0]]
-    return sum(_ended(call, client) for call in running if not _is_held(call))
+    return sum(sessions.end_quietly(client, call) for call in running if not _is_held(call))
 
 
 def _is_held(call: vapi_answers.ListedCall) -> bool:
@@ -95,12 +95,3 @@ def _is_held(call: vapi_answers.ListedCall) -> bool:
         return True
     id_to_come = Q(state__in=(VapiState.ASKED, VapiState.CLAIMED)) | Q(state=VapiState.LIVE, vapi_call_id=None)
     return VapiSession.objects.filter(id_to_come, call__call_sid=call_sid, n=n).exists()
-
-
-def _ended(call: vapi_answers.ListedCall, client: orphans.Account) -> bool:
-    try:
-        sessions.end_at_vapi(client, control_url=call.control_url, socket_url=call.socket_url)
-    except VapiError as problem:
-        log.error("A Vapi call that no row holds could not be ended", extra={"status": problem.status})
-        return False
-    return True

@@ -25,7 +25,7 @@ from django.utils import timezone
 from agents import account, lines
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
-from bridge.vapi_answers import VapiCall
+from bridge.vapi_answers import ListedCall, VapiCall
 from calls import accounts, breaker, ended_reasons, erasure, evidence, guards, memory, publisher, rungs
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiAccount, VapiSession, VapiState
@@ -206,11 +206,11 @@ def _kept(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, client: Vapi, at: d
         session_failed(pk=pk, claim=claim, why="Vapi answered with the id of another call.", at=at, maybe_created=True)
         return False
     except Exception:  # the database is away in this very moment
-        ended = _end_quietly(client, vapi_call)
+        ended = end_quietly(client, vapi_call)
         with contextlib.suppress(DatabaseProblem):
             session_failed(pk=pk, claim=claim, why="What Vapi answered could not be stored.", at=at, maybe_created=not ended)
         raise
-    if not kept and not _end_quietly(client, vapi_call):
+    if not kept and not end_quietly(client, vapi_call):
         VapiSession.objects.filter(pk=pk).update(maybe_created=True)
     return kept
 
@@ -371,26 +371,33 @@ def _request(session: VapiSession) -> dict[str, Any]:
     )
 
 
-def end_at_vapi(client: Vapi, *, control_url: str, socket_url: str) -> None:
-    """Say the end where Vapi listens: by the control address, else on the audio socket. Raises VapiUnavailable or VapiRefused."""
+def end_at_vapi(client: Vapi, *, control_url: str, socket_url: str) -> bool:
+    """Say the end where Vapi listens: by the control address, else on the audio socket. False: there is neither, and nobody was told.
+
+    Raises VapiUnavailable or VapiRefused.
+    """
     try:
         if control_url:
             client.end_call(control_url)
-            return
+            return True
     except VapiError:
         if not socket_url:
             raise
     if socket_url:
         client.end_by_socket(socket_url)
+    return bool(socket_url)
 
 
-def _end_quietly(client: Vapi, vapi_call: VapiCall) -> bool:
+def end_quietly(client: Vapi, vapi_call: VapiCall | ListedCall) -> bool:
+    """End a Vapi call that no session of ours holds. False, with a line in the log: it may go on."""
     try:
-        end_at_vapi(client, control_url=vapi_call.control_url, socket_url=vapi_call.socket_url)
+        told = end_at_vapi(client, control_url=vapi_call.control_url, socket_url=vapi_call.socket_url)
     except VapiError as problem:
-        log.error("A Vapi call nobody wants could not be ended", extra={"status": problem.status})
+        log.error("A Vapi call nobody holds could not be ended", extra={"status": problem.status})
         return False
-    return True
+    if not told:
+        log.error("A Vapi call nobody holds has no address to end it at")
+    return told
 
 
 def _ended(sessions: QuerySet[VapiSession], *, at: datetime, **reason: str) -> bool:

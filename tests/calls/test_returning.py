@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -248,3 +249,16 @@ def test_an_agent_that_is_held_or_is_being_made_is_left_alone(vendors: Both) -> 
     made(vendors, name=f"{being_made.call.call_sid}.0", url=ours)
     assert ended_strangers(vendors) == 0
     assert len(running(vendors)) == 2
+
+
+def test_an_agent_without_an_address_that_we_may_use_is_not_counted_as_ended_and_the_log_says_so(
+    vendors: Both, caplog: pytest.LogCaptureFixture
+) -> None:
+    vapi_id = made(vendors, name=f"{call_sid()}.0", url=account.server().url)
+    public = vendors.vapi.vapi.calls[vapi_id].public
+    public["monitor"]["controlUrl"] = "https://elsewhere.example/control"
+    public["transport"]["websocketCallUrl"] = "wss://elsewhere.example/transport"
+    with caplog.at_level(logging.ERROR, logger="calls"):
+        assert ended_strangers(vendors) == 0
+    assert running(vendors) == {vapi_id}
+    assert [record.getMessage() for record in caplog.records] == ["A Vapi call nobody holds has no address to end it at"]
