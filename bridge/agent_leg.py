@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 
 CLAIM_AFTER_S = 1.0
 CLAIM_AGAIN_AFTER_S = 0.2  # when agents are lost it is many at once, which a worker would make one after the other
-CREATED_WITHIN_S = 3.5  # a create takes 3 s at most: whoever is still at it then died
+# Vapi has 3 s for its answer to a create, and storing it takes moments. Whoever is still at it then died, or waits for the database:
+# if that one comes back it finds its claim gone, and ends its own Vapi call. So nobody waits for it longer.
+CREATED_WITHIN_S = 3.5
 CONVERSATION_POLL_S = 0.1
 TWILIO_READS_WITHIN_S = 5.0  # half a minute of the agent may be waiting then, and the caller hears nothing of it
 WAITS_ELSEWHERE = "its agent waited in another process"

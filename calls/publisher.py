@@ -63,7 +63,7 @@ class Hint:
 
 
 class Rows:
-    """Of all calls that have new ones by then."""
+    """A hint that calls have new rows. Which calls, and up to which row, is looked up when its turn comes: one covers all until then."""
 
 
 class Publisher:

@@ -32,7 +32,9 @@ from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source,
 
 log = logging.getLogger(__name__)
 
-CLAIM_LIFE = timedelta(seconds=10)  # a create takes 3 s at most: a claimer silent this long died with its claim
+# Vapi has 3 s for its answer, and storing it takes moments: a claimer silent this long died with its claim. One that only waited for
+# the database finds the claim gone, and ends its own Vapi call.
+CLAIM_LIFE = timedelta(seconds=10)
 STORED_AFTER_S = (0.2, 0.8)  # what Vapi answered, if the database was away; SQLite waits a second by itself each time
 REPORT_WITHIN = timedelta(seconds=120)
 STREAM_COMES_WITHIN = timedelta(seconds=stream_token.LIFE_S)
@@ -155,9 +157,12 @@ def start_conversation(
 ) -> bool:
     """Claim a session and create it at Vapi, whoever comes first. True when this caller made it live.
 
-    Takes 3.0 s at most, as `client` promises. A failure is a state of the row, not an exception: the live stream is
-    told, and its ladder goes on from there. Raises VapiUnavailable when a session nobody needs any more could not be
-    ended: try `end_session` again.
+    Vapi has 3.0 s for its answer, as `client` promises. All of it takes longer when the database does not answer: storing what
+    Vapi said is tried three times, with a second of pauses and three waits for the database (`calls.patience`). And a session that
+    nobody needs by then is ended at Vapi, which has 12 s for that.
+
+    A failure is a state of the row, not an exception: the live stream is told, and its ladder goes on from there. Raises
+    VapiUnavailable when a session nobody needs any more could not be ended: try `end_session` again.
     """
     claim = claim_session(pk=vapi_session_pk, by=by, at=clock(), from_another=from_another)
     if claim is None:
@@ -297,7 +302,10 @@ def finalise(*, call_sid: str) -> bool:
 
 
 def give_up_reports(*, now: datetime) -> int:
-    """Finalise the calls that ended 120 s ago. Returns of how many a report never came, though we asked for it."""
+    """Finalise the calls that ended more than 120 s ago. Returns how many of them are closed without a report.
+
+    Vapi has been asked for such a report before, and gave none; if it comes later, the call gets it all the same.
+    """
     waiting = CallSession.objects.filter(status=Status.ENDED, ended_at__lt=now - REPORT_WITHIN)
     return sum(_given_up(call_sid) for call_sid in waiting.values_list("call_sid", flat=True))
 
