@@ -17,10 +17,10 @@ from agents.models import PhoneLine, Team, TemplateVersion
 from calls.erasure_rows import VendorErasure as VendorErasure  # Django finds the tables of other modules here
 from calls.event_rows import CallEvent as CallEvent
 from calls.event_rows import Source as Source
-from calls.in_turn_rows import LastRun as LastRun
 from calls.lease_rows import ProcessLease as ProcessLease
 from calls.log_in_rows import LogInBrake as LogInBrake
 from calls.log_in_rows import SecondFactor as SecondFactor
+from calls.missed_sweep_rows import LastRun as LastRun
 from calls.post_rows import InboxMessage as InboxMessage
 from calls.post_rows import OutboxCommand as OutboxCommand
 from calls.queue_rows import AgentPlace as AgentPlace

@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import suppress
 
 from celery import shared_task
-from django.conf import settings
 from django.utils import timezone
 
 from agents import account, trail
@@ -18,9 +17,9 @@ from bridge.errors import VapiUnavailable
 from calls import (
     consent,
     erasure,
-    in_turn,
     inbox,
     lost_reports,
+    missed_sweep,
     orphans,
     returning,
     sessions,
@@ -29,7 +28,7 @@ from calls import (
     vendor_erasures,
 )
 from calls.models import VapiAccount, VapiSession
-from calls.sweep import end_silent_calls
+from calls.sweep_steps import STEPS, Sweep, take
 
 
 @shared_task(soft_time_limit=15)
@@ -89,22 +88,14 @@ def process_message(pk: int) -> None:
 def sweep() -> None:
     """Scheduled: end silent calls and forgotten sessions, ask for reports that did not come, and end the wait for them."""
     now = timezone.now()
-    judges = in_turn.began(now=now)
-    if judges:
-        end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
-    consent.stop_recordings(twilio=twilio_account.client(), now=now)
-    returning.keep_missed_calls(twilio=twilio_account.client(), now=now)
-    sessions.give_up_reports(now=now)
-    for pk in lost_reports.due(now=now):
-        fetch_report.delay(pk)
-    for pk in sessions.left_over(now=now, judges=judges):
-        end_session.delay(pk)
+    judges = missed_sweep.somebody_sweeps(now=now)
+    take(STEPS, Sweep(now, judges, fetch_report.delay, end_session.delay))
 
 
 @shared_task(soft_time_limit=60)
 def end_orphans() -> None:
     """Scheduled: Vapi calls of our names that no session holds. Asks Vapi only when there may be one."""
-    if in_turn.clock_has_jumped(now=timezone.now()):
+    if missed_sweep.clock_has_jumped(now=timezone.now()):
         return  # whoever makes an agent now seems to have been at it for hours
     for each in VapiAccount.values:
         orphans.end_orphans(client=account.client(each), now=timezone.now(), account=each)

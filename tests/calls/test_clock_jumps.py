@@ -18,7 +18,7 @@ from pytest_django.fixtures import Settings
 from agents import lines
 from bridge import stream_token
 from bridge.ports import Closing, Note
-from calls import by_heart, in_turn, services, sessions, tasks
+from calls import by_heart, missed_sweep, services, sessions, tasks
 from calls.ledger import SKEW_S, DatabaseLedger
 from calls.models import CallbackRequest, CallSession, EndReason, Status, VapiSession, VapiState
 from tests.builders import FakeVapi
@@ -137,7 +137,7 @@ def test_a_token_is_borne_no_longer_than_its_life_and_the_skew(client: Client, l
 def test_the_agent_that_waits_for_its_stream_is_not_ended_by_the_sweep_after_the_jump(
     client: Client, ledger: DatabaseLedger, jump: Jump, published: Remembering, jump_s: float, is_workers: bool
 ) -> None:
-    in_turn.began(now=timezone.now())
+    missed_sweep.somebody_sweeps(now=timezone.now())
     call, token = a_call_with_an_agent(client)
     jump(jump_s)
     sweep(is_workers)
@@ -150,7 +150,7 @@ def test_the_agent_that_waits_for_its_stream_is_not_ended_by_the_sweep_after_the
 
 @pytest.mark.parametrize("is_workers", [True, False], ids=["a worker's looks", "a serving process's sweep"])
 def test_an_agent_that_is_being_made_when_the_clock_jumps_is_not_given_up(client: Client, jump: Jump, is_workers: bool) -> None:
-    in_turn.began(now=timezone.now())
+    missed_sweep.somebody_sweeps(now=timezone.now())
     a_line()
     knock(client, DOOR, incoming())
     session = VapiSession.objects.get()
@@ -170,7 +170,7 @@ def sweep(is_workers: bool) -> None:
     if is_workers:
         tasks.sweep()
     else:
-        assert in_turn.sweep_if_nobody_does(now=timezone.now())
+        assert missed_sweep.sweep_if_nobody_does(now=timezone.now())
 
 
 # -- in the middle of a call -------------------------------------------------------------------------------------------
@@ -180,12 +180,12 @@ def sweep(is_workers: bool) -> None:
 def test_a_call_that_is_on_goes_on_is_resumed_and_ends_when_its_caller_hangs_up(
     client: Client, ledger: DatabaseLedger, jump: Jump, jump_s: float
 ) -> None:
-    in_turn.began(now=timezone.now())
+    missed_sweep.somebody_sweeps(now=timezone.now())
     call, token = a_call_with_an_agent(client)
     admission = let_in(ledger, token)
     ledger.note(admission.ref, Note("before", "bridge", time.time(), time.monotonic(), {}))
     jump(jump_s)
-    assert in_turn.sweep_if_nobody_does(now=timezone.now())
+    assert missed_sweep.sweep_if_nobody_does(now=timezone.now())
     assert services.heartbeat(call_sid=CALL_SID, epoch=0, at=timezone.now())
     ledger.note(admission.ref, Note("after", "bridge", time.time(), time.monotonic(), {}))
     asyncio.run(ledger.ended(admission.ref, Closing("stream-lost")))
@@ -193,7 +193,7 @@ def test_a_call_that_is_on_goes_on_is_resumed_and_ends_when_its_caller_hangs_up(
     assert knock(client, f"{DOOR}/resume/0", told()).content == again.content
     assert let_in(ledger, token_in(again), "MZ2") is not None
     jump(-jump_s)  # and it is put right
-    in_turn.sweep_if_nobody_does(now=timezone.now())
+    missed_sweep.sweep_if_nobody_does(now=timezone.now())
     goes_on(call)
     knock(client, f"{DOOR}/status", told("completed"))
     call.refresh_from_db()

@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from calls import in_turn, services, spool, tasks
+from calls import missed_sweep, services, spool, tasks
 from calls.models import CallSession, EndReason, Status
 from calls.spool import Spool
 from tests.builders import a_call, at_once
@@ -22,8 +22,8 @@ NOW = timezone.now()
 
 def test_of_several_processes_that_miss_the_sweep_one_does_it() -> None:
     call = a_call(status=Status.STREAMING, last_seen_at=NOW - timedelta(hours=2))
-    in_turn.began(now=NOW - timedelta(seconds=76))
-    asked = at_once([partial(in_turn.sweep_if_nobody_does, now=NOW)] * 4)
+    missed_sweep.somebody_sweeps(now=NOW - timedelta(seconds=76))
+    asked = at_once([partial(missed_sweep.sweep_if_nobody_does, now=NOW)] * 4)
     assert sorted(asked) == [False, False, False, True]
     assert CallSession.objects.get(pk=call.pk).end_reason == EndReason.TTL
 
@@ -32,7 +32,7 @@ def test_while_somebody_sweeps_nobody_else_does() -> None:
     call = a_call(status=Status.STREAMING)
     tasks.sweep()
     CallSession.objects.filter(pk=call.pk).update(last_seen_at=NOW - timedelta(hours=2))
-    assert not in_turn.sweep_if_nobody_does(now=timezone.now() + timedelta(seconds=74))
+    assert not missed_sweep.sweep_if_nobody_does(now=timezone.now() + timedelta(seconds=74))
     assert CallSession.objects.get(pk=call.pk).end_reason == ""
 
 
@@ -41,17 +41,17 @@ def test_a_clock_that_jumps_by_two_hours_ends_no_call_and_sweeping_goes_on(jump:
     """The sweep comes before any call has told of itself by the new time."""
     call = a_call(status=Status.STREAMING, last_seen_at=NOW - timedelta(hours=1, seconds=-1))
     dead = a_call(status=Status.STREAMING, last_seen_at=NOW + jump - timedelta(hours=2))
-    in_turn.began(now=NOW)
+    missed_sweep.somebody_sweeps(now=NOW)
     later = NOW + jump
-    assert in_turn.sweep_if_nobody_does(now=later)
+    assert missed_sweep.sweep_if_nobody_does(now=later)
     assert not CallSession.objects.filter(ended_at__isnull=False).exists()
     assert services.heartbeat(call_sid=call.call_sid, epoch=0, at=later + timedelta(seconds=5))
-    assert in_turn.sweep_if_nobody_does(now=later + timedelta(seconds=76))
+    assert missed_sweep.sweep_if_nobody_does(now=later + timedelta(seconds=76))
     assert list(CallSession.objects.filter(ended_at__isnull=False)) == [dead]
 
 
 def test_after_the_clock_has_jumped_the_scheduled_sweep_holds_no_silence_against_anybody_either() -> None:
-    in_turn.began(now=timezone.now() - timedelta(hours=2))
+    missed_sweep.somebody_sweeps(now=timezone.now() - timedelta(hours=2))
     call = a_call(status=Status.STREAMING, last_seen_at=NOW - timedelta(hours=2))
     call.vapi_sessions.all().delete()  # nothing for a worker to end
     tasks.sweep()
@@ -63,15 +63,15 @@ def test_after_the_clock_has_jumped_the_scheduled_sweep_holds_no_silence_against
 @pytest.mark.parametrize("is_workers", [True, False], ids=["a worker's", "a serving process's"])
 def test_no_silence_is_held_against_a_call_whose_signs_of_life_wait_in_a_spool_of_this_machine(is_workers: bool) -> None:
     now = timezone.now()
-    sweep: Callable[[], object] = tasks.sweep if is_workers else partial(in_turn.sweep_if_nobody_does, now=now)
+    sweep: Callable[[], object] = tasks.sweep if is_workers else partial(missed_sweep.sweep_if_nobody_does, now=now)
     a_call(status=Status.STREAMING, last_seen_at=now - timedelta(hours=2)).vapi_sessions.all().delete()
-    in_turn.began(now=now - timedelta(seconds=76))
+    missed_sweep.somebody_sweeps(now=now - timedelta(seconds=76))
     kept = Spool(Path(settings.SPOOL_DIR))
     kept.append([{"kind": "alive"}])
     sweep()
     assert not CallSession.objects.filter(ended_at__isnull=False).exists()
     kept.was_read(kept.unread())
-    in_turn.began(now=now - timedelta(seconds=76))
+    missed_sweep.somebody_sweeps(now=now - timedelta(seconds=76))
     sweep()
     assert CallSession.objects.get().end_reason == EndReason.TTL
 

@@ -14,14 +14,15 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.conf import settings
 
 from agents import account
 from bridge.errors import VapiError
-from calls import by_heart, consent, inbox, lost_reports, orphans, returning, sessions, twilio_account
+from calls import by_heart, inbox, lost_reports, orphans, sessions
 from calls.models import LastRun, VapiAccount
-from calls.sweep import end_silent_calls
+from calls.sweep_steps import STEPS, Sweep, take
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ LATE = timedelta(seconds=15)
 MOST_MISSED = 5
 
 
-def began(*, now: datetime) -> bool:
-    """Somebody sweeps. True when they may judge calls by their silence."""
+def somebody_sweeps(*, now: datetime) -> bool:
+    """Whoever begins a sweep says so here. True when they may judge calls by their silence."""
     last = LastRun.objects.filter(name=SWEEP).first()
     LastRun.objects.update_or_create(name=SWEEP, defaults={"at": now})
     return (last is None or not _has_jumped(last.at, now)) and not by_heart.is_to_be_told(now=now)
@@ -60,19 +61,27 @@ def _has_jumped(last: datetime, now: datetime) -> bool:
 
 
 def _sweep(now: datetime, *, judges: bool, jumped: bool) -> None:
-    if judges:
-        end_silent_calls(now=now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
-    consent.stop_recordings(twilio=twilio_account.client(), now=now)
-    returning.keep_missed_calls(twilio=twilio_account.client(), now=now)
-    sessions.give_up_reports(now=now)
-    for pk in lost_reports.due(now=now):
+    """Here two more steps belong to it, which have a schedule of their own where beat and workers live."""
+    alone = (_reprocess_inbox,) if jumped else (_end_orphans, _reprocess_inbox)
+    take((*STEPS, *alone), Sweep(now, judges, partial(_fetch_report, now), partial(_end_session, now)))
+
+
+def _fetch_report(now: datetime, pk: int) -> None:
+    with suppress(VapiError):
+        lost_reports.fetch(vapi_session_pk=pk, client=account.client(sessions.account_of(pk=pk)), at=now)
+
+
+def _end_session(now: datetime, pk: int) -> None:
+    with suppress(VapiError):
+        sessions.end_session(pk=pk, client=account.client(sessions.account_of(pk=pk)), at=now)
+
+
+def _end_orphans(sweep: Sweep) -> None:
+    for each in VapiAccount.values:
         with suppress(VapiError):
-            lost_reports.fetch(vapi_session_pk=pk, client=account.client(sessions.account_of(pk=pk)), at=now)
-    for pk in sessions.left_over(now=now, judges=judges):
-        with suppress(VapiError):
-            sessions.end_session(pk=pk, client=account.client(sessions.account_of(pk=pk)), at=now)
-    for each in () if jumped else VapiAccount.values:
-        with suppress(VapiError):
-            orphans.end_orphans(client=account.client(each), now=now, account=each)
-    for pk in inbox.inbox_to_do(now=now):
-        inbox.reprocess(pk=pk, at=now)
+            orphans.end_orphans(client=account.client(each), now=sweep.now, account=each)
+
+
+def _reprocess_inbox(sweep: Sweep) -> None:
+    for pk in inbox.inbox_to_do(now=sweep.now):
+        inbox.reprocess(pk=pk, at=sweep.now)

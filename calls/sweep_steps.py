@@ -1,0 +1,72 @@
+"""What a sweep does, step by step, whoever does it: a worker on schedule, or a serving process when nobody does.
+
+A worker leaves what Vapi is asked for to tasks of their own; a serving process cannot count on anybody, and does it there and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from django.conf import settings
+
+from calls import consent, lost_reports, returning, sessions, twilio_account
+from calls.sweep import end_silent_calls
+
+
+class Sweep(NamedTuple):
+    """One of them. Unless it `judges`, no silence is held against a call.
+
+    `fetch_report` and `end_session` see to one Vapi session, known by its primary key.
+    """
+
+    now: datetime
+    judges: bool
+    fetch_report: Callable[[int], object]
+    end_session: Callable[[int], object]
+
+
+Step = Callable[[Sweep], object]
+
+
+def _end_silent_calls(sweep: Sweep) -> None:
+    if sweep.judges:
+        end_silent_calls(now=sweep.now, ttl=settings.CALL_TTL, twilio=twilio_account.client())
+
+
+def _stop_recordings(sweep: Sweep) -> None:
+    consent.stop_recordings(twilio=twilio_account.client(), now=sweep.now)
+
+
+def _keep_missed_calls(sweep: Sweep) -> None:
+    returning.keep_missed_calls(twilio=twilio_account.client(), now=sweep.now)
+
+
+def _give_up_reports(sweep: Sweep) -> None:
+    sessions.give_up_reports(now=sweep.now)
+
+
+def _ask_for_reports(sweep: Sweep) -> None:
+    for pk in lost_reports.due(now=sweep.now):
+        sweep.fetch_report(pk)
+
+
+def _end_left_over(sweep: Sweep) -> None:
+    for pk in sessions.left_over(now=sweep.now, judges=sweep.judges):
+        sweep.end_session(pk)
+
+
+STEPS: tuple[Step, ...] = (
+    _end_silent_calls,
+    _stop_recordings,
+    _keep_missed_calls,
+    _give_up_reports,
+    _ask_for_reports,
+    _end_left_over,
+)
+
+
+def take(steps: Iterable[Step], sweep: Sweep) -> None:
+    for step in steps:
+        step(sweep)
