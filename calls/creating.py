@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from bridge.errors import VapiError
 from bridge.ports import CallRef
-from calls import inbox, publisher, sessions, tasks
+from calls import inbox, publisher, sessions, tasks, whereabouts
 from calls.models import VapiAccount, VapiSession
 
 log = logging.getLogger(__name__)
-
-OURS = ("agents", "bridge", "calls")
 
 
 def create(ref: CallRef, n: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_another: bool = False) -> None:
@@ -26,8 +23,7 @@ def create(ref: CallRef, n: int, clients: Mapping[VapiAccount, sessions.Vapi], *
             if _start(pk, clients, from_another=from_another):
                 _end_former(ref.call_sid, clients)
     except Exception as problem:
-        where = {"problem": type(problem).__name__, "where": _place_of(problem)}
-        log.error("The consumer's own start of a conversation broke", extra={"call": ref.short_id, **where})
+        log.error("The consumer's own start of a conversation broke", extra={"call": ref.short_id, **whereabouts.of(problem)})
 
 
 def _start(pk: int, clients: Mapping[VapiAccount, sessions.Vapi], *, from_another: bool = False) -> bool:
@@ -54,9 +50,3 @@ def _end_former(call_sid: str, clients: Mapping[VapiAccount, sessions.Vapi]) -> 
 
 def _client_of(pk: int, clients: Mapping[VapiAccount, sessions.Vapi]) -> sessions.Vapi:
     return clients.get(VapiAccount(sessions.account_of(pk=pk)), clients[VapiAccount.MAIN])
-
-
-def _place_of(problem: Exception) -> str:
-    """The last line of ours that ran. A traceback would repeat what the database says of a row: all its values, numbers too."""
-    lines = [(str(frame.f_globals.get("__name__", "")), number) for frame, number in traceback.walk_tb(problem.__traceback__)]
-    return next((f"{name}:{number}" for name, number in reversed(lines) if name.partition(".")[0] in OURS), "")

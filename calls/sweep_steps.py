@@ -1,18 +1,24 @@
 """What a sweep does, step by step, whoever does it: a worker on schedule, or a serving process when nobody does.
 
 A worker leaves what Vapi is asked for to tasks of their own; a serving process cannot count on anybody, and does it there and then.
+
+A step that breaks keeps nobody waiting: those behind it have their turn, and it has its own again at the next sweep.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from django.conf import settings
+from django.db import close_old_connections
 
-from calls import consent, lost_reports, returning, sessions, twilio_account
+from calls import consent, lost_reports, returning, sessions, twilio_account, whereabouts
 from calls.sweep import end_silent_calls
+
+log = logging.getLogger(__name__)
 
 
 class Sweep(NamedTuple):
@@ -27,7 +33,12 @@ class Sweep(NamedTuple):
     end_session: Callable[[int], object]
 
 
-Step = Callable[[Sweep], object]
+class Step(Protocol):
+    """A function, which the log knows by its name."""
+
+    __name__: str
+
+    def __call__(self, sweep: Sweep, /) -> None: ...
 
 
 def _end_silent_calls(sweep: Sweep) -> None:
@@ -69,4 +80,8 @@ STEPS: tuple[Step, ...] = (
 
 def take(steps: Iterable[Step], sweep: Sweep) -> None:
     for step in steps:
-        step(sweep)
+        try:
+            step(sweep)
+        except Exception as problem:  # whatever it is: agents that cost money wait behind it
+            log.error("A step of the sweep broke", extra={"step": step.__name__.lstrip("_"), **whereabouts.of(problem)})
+            close_old_connections()  # one that broke would fail the next step too
