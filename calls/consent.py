@@ -17,12 +17,14 @@ from bridge.errors import TwilioError
 from bridge.twilio_http import HUMAN_TIME_LIMIT_S
 from calls import evidence, services, unsaid
 from calls.history import NewEvent, pages_look, record_events
+from calls.in_time import InTime
 from calls.models import CallSession, OutboxCommand, Recording, RecordingKind, Source
 
 log = logging.getLogger(__name__)
 
 STOP_RECORDING = "stop-recording"
 LONGEST_CALL = timedelta(seconds=2 * HUMAN_TIME_LIMIT_S)
+STOPPED_WITHIN_S = 10.0
 
 
 class Twilio(Protocol):
@@ -79,8 +81,10 @@ def stop_recordings(*, twilio: Twilio | None, now: datetime, call_sid: str = "")
     waiting = OutboxCommand.objects.filter(to="twilio", verb=STOP_RECORDING, done_at=None, asked_at__gt=now - LONGEST_CALL)
     if call_sid:
         waiting = waiting.filter(call__call_sid=call_sid)
-    rows = waiting.values_list("pk", "call__call_sid", "call__account_sid")
-    return sum(_stopped(*row, twilio, now) for row in rows) if twilio is not None else 0
+    if twilio is None:
+        return 0
+    rows = waiting.order_by("-asked_at").values_list("pk", "call__call_sid", "call__account_sid")  # those before may be over by now
+    return sum(_stopped(*row, twilio, now) for row in InTime(STOPPED_WITHIN_S).begun(rows))
 
 
 def _stopped(pk: int, call_sid: str, account_sid: str, twilio: Twilio, now: datetime) -> bool:

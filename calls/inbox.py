@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 
 from agents.models import TemplateVersion
@@ -73,8 +74,8 @@ def inbox_to_do(*, now: datetime) -> Iterator[int]:
 
 
 def is_away(problem: Exception) -> bool:
-    """True when the database is not there, or is busy: what failed may succeed later."""
-    return isinstance(problem, OperationalError | InterfaceError)
+    """True when the database is not there, or is busy, or so slow that a task's time ran out: what failed may succeed later."""
+    return isinstance(problem, OperationalError | InterfaceError | SoftTimeLimitExceeded)
 
 
 # -- Vapi's messages ---------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def attempt(*, pk: int, at: datetime) -> None:
 def reprocess(*, pk: int, at: datetime) -> bool:
     """`process` for a row its own request did not finish. One that fails again is marked and not tried a third time.
 
-    Raises OperationalError or InterfaceError when the database is away: the rows are not to blame, and all can wait.
+    Raises what `is_away` knows when the database is away: the rows are not to blame, and all can wait.
     """
     try:
         return process(pk=pk, at=at)

@@ -2,8 +2,8 @@
 
 The roof's connections ask here. PostgreSQL may leave any question without an answer (`supportvoice.postgres`), or have no
 connection to spare (`supportvoice.postgresql`). SQLite answers at once but for its lock: for that a thread waits a second
-(`supportvoice.sqlite3`), or as long as `of_a_lock` says. Commands and workers, which may migrate and tidy up for minutes,
-wait as long as it takes.
+(`supportvoice.sqlite3`), or as long as `of_a_lock` says. A worker waits longer than who serves, and not for ever: both its
+slots would be gone with a server that is stopped. Commands, which may migrate for minutes, wait as long as it takes.
 
 Who answers a caller asks many questions, and the caller's patience is one for all of them: inside `of_all` every wait takes
 from what is `left`, and when nothing is, whatever does not answer at once has failed. While others write, waiting for one's
@@ -19,6 +19,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 ELSEWHERE_S = 2.0
 WHERE_A_CALLER_WAITS_S = 0.3
+# Five times what a serving process has for the same sweep. Less than any task's time limit: who waited in vain has failed in good
+# order then, its connection closed, where a task that is told to stop would only wait again to take back what it did.
+IN_A_WORKER_S = 10.0
 
 clock: Callable[[], float] = time.monotonic
 
@@ -36,6 +39,11 @@ _of_thread = _Patience()
 def serving() -> None:
     """This process carries calls."""
     _Patience.seconds = ELSEWHERE_S
+
+
+def working() -> None:
+    """This process does what no caller waits for."""
+    _Patience.seconds = IN_A_WORKER_S
 
 
 def seconds() -> float | None:

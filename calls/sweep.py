@@ -14,11 +14,15 @@
 
 Every ending is one conditional UPDATE that fails when the call has just given a sign of life, so two sweeps share the
 work and a living call is never touched. Without credentials nobody is asked, and everything is "nothing".
+
+A Twilio that answers, and slowly, does not hold a sweep for as long as there are calls: looking at them has its time, and so has
+doing what came of it. A call that was not looked at in time is no "nothing": it is left as it is, until the next sweep.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from operator import methodcaller
@@ -33,6 +37,7 @@ from bridge.twilio_http import HUMAN_TIME_LIMIT_S
 from bridge.twilio_rest import OVER
 from calls import services
 from calls.endings import LEG_ENDS
+from calls.in_time import InTime
 from calls.models import CallSession, EndReason, OutboxCommand, Status
 
 log = logging.getLogger(__name__)
@@ -45,6 +50,7 @@ IN_PROGRESS = "in-progress"
 SECOND_LOOK_AFTER = timedelta(seconds=10)  # two heartbeats of a stream that somebody carries
 STOPPED = "caller-left"  # the bridge's word of Twilio's `stop`
 WRONG_ACCOUNT = (401, 403)
+LOOKED_WITHIN_S, DONE_WITHIN_S = 20.0, 15.0  # with the last answer's ten seconds both are less than the task's time
 
 
 class Twilio(Protocol):
@@ -57,15 +63,16 @@ class Twilio(Protocol):
     def redirect(self, call_sid: str, url: str, account_sid: str) -> bool: ...
 
 
-def end_silent_calls(*, now: datetime, ttl: timedelta, twilio: Twilio | None) -> list[str]:
+def end_silent_calls(*, now: datetime, ttl: timedelta, twilio: Twilio | None, clock: Callable[[], float] = time.monotonic) -> list[str]:
     """End the calls that are over at Twilio, or gave no sign of life for `ttl` and are not alive there. Returns their CallSids."""
-    asker = _Asker(twilio)
+    asker, in_time = _Asker(twilio), InTime(LOOKED_WITHIN_S, clock=clock)
     silent = list(CallSession.objects.silent(now=now, ttl=ttl).order_by("last_seen_at"))
-    quiet = CallSession.objects.silent(now=now, ttl=ASKED_ABOUT_AFTER).filter(last_seen_at__gte=now - ttl)
-    ended = [call.call_sid for call in silent if _swept(call, now, ttl, asker)]
-    ended += [call.call_sid for call in quiet.order_by("last_seen_at") if _known_to_be_over(call, now, asker)]
-    _hang_up_dead_lines(now, asker)
-    _send_on(now, asker)
+    quiet = CallSession.objects.silent(now=now, ttl=ASKED_ABOUT_AFTER).filter(last_seen_at__gte=now - ttl).order_by("last_seen_at")
+    ended = [call.call_sid for call in in_time.begun(silent) if _swept(call, now, ttl, asker)]
+    ended += [call.call_sid for call in in_time.begun(quiet) if _known_to_be_over(call, now, asker)]
+    in_time = InTime(DONE_WITHIN_S, clock=clock)
+    _hang_up_dead_lines(now, asker, in_time)
+    _send_on(now, asker, in_time)
     return ended
 
 
@@ -138,21 +145,21 @@ def _end_dead_line(call: CallSession, now: datetime, *, tell_twilio: bool) -> bo
     return True
 
 
-def _hang_up_dead_lines(now: datetime, asker: _Asker) -> None:
+def _hang_up_dead_lines(now: datetime, asker: _Asker, in_time: InTime) -> None:
     """Those of this sweep, and of earlier ones that Twilio did not hear. After the longest call there is none to hang up."""
     to_do = OutboxCommand.objects.filter(to="twilio", verb=HANG_UP, done_at=None, asked_at__gt=now - LONGEST_ELSEWHERE)
-    for pk, call_sid, account_sid in to_do.values_list("pk", "call__call_sid", "call__account_sid"):
+    for pk, call_sid, account_sid in in_time.begun(to_do.values_list("pk", "call__call_sid", "call__account_sid")):
         if asker.ask("hang_up", call_sid, account_sid) is not None:
             OutboxCommand.objects.filter(pk=pk, done_at=None).update(done_at=now)
 
 
-def _send_on(now: datetime, asker: _Asker) -> None:
+def _send_on(now: datetime, asker: _Asker, in_time: InTime) -> None:
     """Callers on a stream that nobody carried at the last look either: the resume door knows what is next for them.
 
     Nobody is sent on twice from one stream, and nobody who has moved or made a sound in the meantime.
     """
     to_do = OutboxCommand.objects.filter(to="twilio", verb=SEND_ON, done_at=None, asked_at__lte=now - SECOND_LOOK_AFTER)
-    for command in to_do.select_related("call"):
+    for command in in_time.begun(to_do.select_related("call")):
         call, epoch = command.call, command.detail["epoch"]
         is_there = call.ended_at is None and call.status == Status.STREAMING and call.epoch == epoch and call.closed_epoch < epoch
         if not is_there or call.last_seen_at > command.asked_at - ASKED_ABOUT_AFTER:

@@ -2,7 +2,8 @@
 
 A worker leaves what Vapi is asked for to tasks of their own; a serving process cannot count on anybody, and does it there and then.
 
-A step that breaks keeps nobody waiting: those behind it have their turn, and it has its own again at the next sweep.
+A step that breaks keeps nobody waiting: those behind it have their turn, and it has its own again at the next sweep. So it is
+with one that is still at it when the task is told that its time is over; those behind it have the rest, until it is killed.
 """
 
 from __future__ import annotations

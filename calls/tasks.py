@@ -21,6 +21,7 @@ from calls import (
     lost_reports,
     missed_sweep,
     orphans,
+    patience,
     returning,
     sessions,
     twilio_account,
@@ -29,6 +30,8 @@ from calls import (
 )
 from calls.models import VapiAccount, VapiSession
 from calls.sweep_steps import STEPS, Sweep, take
+
+ONE_STATEMENT_ERASES_S = 300.0  # what strangers' messages of months go with
 
 
 @shared_task(soft_time_limit=15)
@@ -130,11 +133,12 @@ def ask_vendors() -> None:
     vendor_erasures.ask(vendors=vendor_accounts.vendors(), now=timezone.now())
 
 
-@shared_task
+@shared_task(soft_time_limit=1800, time_limit=1900)
 def keep_time() -> None:
     """Scheduled, nightly: erase what was kept for its time. A long backlog is worked off in turns."""
     now = timezone.now()
-    gone, is_more = erasure.keep_time(now=now)
+    with patience.of(ONE_STATEMENT_ERASES_S):
+        gone, is_more = erasure.keep_time(now=now)
     if any(gone.counts.values()):
         trail.record("erased", actor="", subject="kept for its time", detail=gone.counts, at=now)
         erasure.leave_no_trace()

@@ -12,6 +12,7 @@ from celery.signals import beat_init, celeryd_init, worker_ready
 from django.conf import settings
 from kombu.exceptions import OperationalError
 
+from calls import patience
 from supportvoice.checks import refuse_unsafe
 from supportvoice.embedded import EmbeddedAway, Hold
 
@@ -25,6 +26,12 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["agents", "calls"])
 
 _holds: list[Hold] = []  # for the life of this process
+
+
+@celeryd_init.connect(weak=False)
+def _wait_no_longer(**kwargs: Any) -> None:
+    """The children of the worker, which do the work, are this process once more."""
+    patience.working()
 
 
 @celeryd_init.connect(weak=False)

@@ -146,6 +146,9 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# A task that says nothing of its time has a minute, the usual one between two sweeps. Whoever does not stop when told is killed, after
+# more than the two minutes that one of them may take. No work is lost by either: rows say what is to do, and the schedule reads them.
+CELERY_TASK_SOFT_TIME_LIMIT, CELERY_TASK_TIME_LIMIT = 60, 150
 CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # the schedule is these lines; there is nothing to keep in a file
 _EVERY_SWEEP = {"schedule": timedelta(seconds=SWEEP_SECONDS), "options": {"expires": SWEEP_SECONDS}}
 CELERY_BEAT_SCHEDULE = {

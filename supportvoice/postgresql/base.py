@@ -24,4 +24,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         pool.open()
         with patience.waiting():
             one = patience.seconds()
-            return pool.getconn(timeout=pool.timeout if one is None else min(pool.timeout, one))
+            if one is None:
+                return pool.getconn()
+            with patience.of(min(one, patience.ELSEWHERE_S)):  # each that the pool would lend is asked first whether it lives
+                return pool.getconn(timeout=min(pool.timeout, one))

@@ -225,3 +225,38 @@ def test_what_twilio_refuses_to_say_of_one_call_does_not_keep_the_others_from_be
     twilio = FakeTwilio(problem=TwilioRefused("Twilio does not accept our account and token.", status=401))
     swept(twilio)
     assert twilio.asked == [first.call_sid]
+
+
+# -- a Twilio that answers slowly --------------------------------------------------------------------------------------
+
+
+class SlowTwilio(FakeTwilio):
+    """Takes five seconds for whatever it is asked."""
+
+    now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def status(self, call_sid: str, account_sid: str = "") -> str:
+        self.now += 5.0
+        return super().status(call_sid, account_sid)
+
+    def hang_up(self, call_sid: str, account_sid: str = "") -> bool:
+        self.now += 5.0
+        return super().hang_up(call_sid, account_sid)
+
+
+def test_a_sweep_that_twilio_answers_slowly_leaves_the_rest_to_the_next_one_and_judges_nobody_it_did_not_look_at() -> None:
+    dead = [silent_call(Status.STREAMING, hours=hours) for hours in (9, 8, 7, 6, 5, 4)]
+    stopped = a_call(status=Status.RECOVERING, stream_epoch=0, closed_epoch=0, closed_why="caller-left")
+    CallSession.objects.filter(pk=stopped.pk).update(last_seen_at=timezone.now() - timedelta(minutes=2))
+    twilio = SlowTwilio()
+    ended: list[str] = []
+    for looked, hung_up in ((4, 3), (7, 6)):
+        ended += end_silent_calls(now=timezone.now(), ttl=TTL, twilio=twilio, clock=twilio.clock)
+        assert (len(twilio.asked), len(twilio.hung_up)) == (looked, hung_up)
+        assert {call.call_sid for call in CallSession.objects.filter(ended_at__isnull=False)} == set(ended)
+    assert ended == [call.call_sid for call in dead]
+    assert set(twilio.hung_up) == set(ended)
+    assert fresh(stopped).status == Status.RECOVERING

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery import current_app
 from celery.app.task import Context
-from celery.exceptions import Retry
+from celery.exceptions import Retry, SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import DataError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
@@ -127,6 +127,13 @@ def test_what_a_create_without_an_answer_left_at_vapi_is_looked_for_soon(vapi: F
     assert vapi.looks == looks
 
 
+def test_every_task_is_told_when_its_time_is_over_and_killed_later() -> None:
+    ours = [task for name, task in current_app.tasks.items() if name.partition(".")[0] in ("agents", "calls")]
+    assert len(ours) > 10
+    for task in ours:
+        assert 0 < (task.soft_time_limit or 0) < (task.time_limit or 0), task.name
+
+
 def test_a_body_that_was_stored_and_not_processed_is_processed_later(vapi: FakeVapi) -> None:
     call = a_call()
     tasks.start_conversation(session_of(call).pk)
@@ -166,7 +173,10 @@ def test_a_body_that_cannot_be_processed_is_marked_and_holds_up_nobody(vapi: Fak
     assert call.lines.filter(role="user", said="Hello good?").count() == 1
 
 
-def test_a_database_that_is_away_ends_the_batch_and_blames_no_body(vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("problem", [OperationalError("the database is away"), SoftTimeLimitExceeded(60)], ids=["away", "too slow"])
+def test_a_database_that_is_away_ends_the_batch_and_blames_no_body(
+    vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
     call = a_call()
     tasks.start_conversation(session_of(call).pk)
     for key in ("one", "two"):
@@ -175,10 +185,10 @@ def test_a_database_that_is_away_ends_the_batch_and_blames_no_body(vapi: FakeVap
 
     def away(lines: Sequence[NewLine]) -> int:
         tried.extend(line.text for line in lines)
-        raise OperationalError("the database is away")
+        raise problem
 
     monkeypatch.setattr(history, "add_lines", away)
-    with pytest.raises(OperationalError):
+    with pytest.raises(type(problem)):
         tasks.reprocess_inbox()
     assert len(tried) == 1
     assert InboxMessage.objects.filter(processed_at=None, problem="").count() == 2
