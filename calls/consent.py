@@ -8,6 +8,8 @@ what was said before goes when the call is over (`erasure.after_call`).
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -76,15 +78,18 @@ def stop_soon(*, call: CallSession, at: datetime) -> None:
     services.ask(call=call, key=f"{STOP_RECORDING}:{call.call_sid}", verb=STOP_RECORDING, detail={}, at=at, to="twilio")
 
 
-def stop_recordings(*, twilio: Twilio | None, now: datetime, call_sid: str = "") -> int:
-    """Tell Twilio to stop what was asked to be stopped, of one call or of all. Returns how many it heard of; safe to run again."""
+def stop_recordings(*, twilio: Twilio | None, now: datetime, call_sid: str = "", clock: Callable[[], float] = time.monotonic) -> int:
+    """Tell Twilio to stop what was asked to be stopped, of one call or of all. Returns how many it heard of; safe to run again.
+
+    None is begun after STOPPED_WITHIN_S: who asks next sees to the others.
+    """
     waiting = OutboxCommand.objects.filter(to="twilio", verb=STOP_RECORDING, done_at=None, asked_at__gt=now - LONGEST_CALL)
     if call_sid:
         waiting = waiting.filter(call__call_sid=call_sid)
     if twilio is None:
         return 0
     rows = waiting.order_by("-asked_at").values_list("pk", "call__call_sid", "call__account_sid")  # those before may be over by now
-    return sum(_stopped(*row, twilio, now) for row in InTime(STOPPED_WITHIN_S).begun(rows))
+    return sum(_stopped(*row, twilio, now) for row in InTime(STOPPED_WITHIN_S, clock=clock).begun(rows))
 
 
 def _stopped(pk: int, call_sid: str, account_sid: str, twilio: Twilio, now: datetime) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from calls.models import (
     VapiState,
     VendorErasure,
 )
+from tests.builders import a_call
 from tests.calls import doors
 from tests.calls.doors import ACCOUNT_SID, CALL_SID, CALLER, PUBLIC_URL, SECRET, TOKEN, Remembering, a_line, incoming, knock, tree, verbs
 
@@ -230,6 +233,16 @@ def test_the_recording_is_stopped_once_and_deleted_when_it_is_ready(agent: Agent
     recorded(client, "completed")
     assert VendorErasure.objects.get().vendor_id == RECORDING
     assert Recording.objects.get().erased_at is not None
+
+
+def test_a_twilio_that_stops_recordings_slowly_does_not_hold_a_sweep_and_the_newest_come_first() -> None:
+    calls = [a_call() for _ in range(3)]
+    for minutes, call in enumerate(calls):
+        consent.stop_soon(call=call, at=timezone.now() - timedelta(minutes=minutes))
+    seconds, twilio = count(0, 5), Twilio()
+    for stopped in (1, 2, 3):
+        assert consent.stop_recordings(twilio=twilio, now=timezone.now(), clock=lambda: float(next(seconds))) == 1
+        assert [call_sid for call_sid, _ in twilio.stopped] == [call.call_sid for call in calls[:stopped]]
 
 
 def test_saying_no_twice_is_saying_it_once(agent: Agent) -> None:
