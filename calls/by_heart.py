@@ -5,6 +5,9 @@ each, beside the spool: that a call was opened, that its stream was let in, that
 or caller wishes, that a conversation was lost, why a stream is over, to which one its caller was sent on, and that the caller's
 leg is over. Such a file is made once, by whoever is first; so a token is used once and a Vapi call made once, as with a row.
 
+While the database is there, one more is made for every call: between the answer to Twilio and the first stream lies the
+disclosure, seconds in which the row may become unreadable. What that stream can be let in on then is `expected`, until it has come.
+
 When the database is back a call becomes its row, and the stream it was sent on to the row's epoch (`enter_all`), before anything is
 told of it. The end of its leg, which any process may have heard of, is written down when all of them have told what they kept
 (`end_all`): it was the last of it.
@@ -16,7 +19,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -36,12 +39,16 @@ from calls.models import CallSession, Source
 log = logging.getLogger(__name__)
 
 A_STREAMS_NUMBERS = 100  # of Vapi sessions: no stream has so many, so one that is sent on by heart needs not know the numbers before it
+UNREAD_NUMBER = A_STREAMS_NUMBERS // 2  # of the first stream's agent when its row, which may have one by then, cannot be read
 LONGEST_NUMBER = 9999
 SAFE = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 SENT_ON = re.compile(r"[A-Za-z0-9]{2,64}\.next-([0-9]{1,3})", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
+EXPECTED_FOR_S = 600.0  # more than a token's life and all that is borne beyond it
 LONGEST_WISH_S = 30.0
 ANSWERED_WITHIN_S = 3.0  # after that Twilio asks again by itself
+
+Write = Callable[[Path, bytes], None]
 
 
 def opened(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> lines.Answer | None:
@@ -101,6 +108,26 @@ def sent_on(sid: str, epoch: int) -> dict[str, Any] | None:
 def first_number(epoch: int) -> int:
     """Of the Vapi sessions of a stream that a call was sent on to by heart."""
     return A_STREAMS_NUMBERS * epoch
+
+
+def expect(call: CallSession) -> None:
+    """Remember on what the first stream of a call that is written down may be let in, should its row be unreadable by then."""
+    its = {"account_sid": call.account_sid, "to_number": call.to_number, "version": call.version_id, "public_id": str(call.public_id)}
+    _keep(call.call_sid, "expected", {**its, "at": timezone.now().timestamp()}, ways=(_as_link,))  # nobody waits for the disk here
+
+
+def expected(sid: str) -> dict[str, Any] | None:
+    """What was remembered of a call whose first stream has not come to this machine yet."""
+    return _read(sid, "expected")
+
+
+def has_come(sid: str) -> bool:
+    """The first stream is let in, by its row or without: no other one is expected. True for the one that was."""
+    with suppress(OSError):
+        if SAFE.fullmatch(sid):
+            (_directory() / f"{sid}.expected").unlink()
+            return True
+    return False
 
 
 def is_let_in(sid: str, epoch: int) -> bool:
@@ -206,7 +233,8 @@ def forget_old(*, now: float) -> None:
     """Marks of calls that are long over."""
     for path in _directory().glob("*.*"):
         with suppress(OSError):
-            if path.suffix not in (".call", ".leg") and path.lstat().st_mtime < now - LONGEST_MARK_S:
+            kept_s = EXPECTED_FOR_S if path.suffix == ".expected" else LONGEST_MARK_S
+            if path.suffix not in (".call", ".leg") and path.lstat().st_mtime < now - kept_s:
                 path.unlink()
 
 
@@ -292,7 +320,7 @@ def _directory() -> Path:
     return Path(settings.SPOOL_DIR) / "calls"
 
 
-def _keep(sid: str, what: str, told: Mapping[str, Any]) -> bool | None:
+def _keep(sid: str, what: str, told: Mapping[str, Any], *, ways: Iterable[Write] | None = None) -> bool | None:
     """True: it is new, and on the disk. False: it was there. None: the disk takes not even a name.
 
     A full disk still takes a link, whose text lives with its name; that is what it says then.
@@ -300,7 +328,7 @@ def _keep(sid: str, what: str, told: Mapping[str, Any]) -> bool | None:
     if not SAFE.fullmatch(sid):
         return None
     path, said = _directory() / f"{sid}.{what}", orjson.dumps(told)
-    for written in (_as_file, _as_link):
+    for written in ways or (_as_file, _as_link):
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             written(path, said)

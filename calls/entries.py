@@ -82,8 +82,19 @@ class Resumed:
     account: str = "main"
 
 
-Entry = Told | Alive | Obeyed | PersonAsked | Closed | Admitted | Created | Resumed
-KINDS: dict[str, type[Entry]] = {kind.__name__: kind for kind in (Told, Alive, Obeyed, PersonAsked, Closed, Admitted, Created, Resumed)}
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The first agent of a stream was asked for, number `n`, while its row could not be read, though that may have one."""
+
+    ref: CallRef
+    n: int
+    at: float
+
+
+Entry = Told | Alive | Obeyed | PersonAsked | Closed | Admitted | Created | Resumed | Asked
+KINDS: dict[str, type[Entry]] = {
+    kind.__name__: kind for kind in (Told, Alive, Obeyed, PersonAsked, Closed, Admitted, Created, Resumed, Asked)
+}
 
 
 def kept(entry: Entry) -> dict[str, Any]:

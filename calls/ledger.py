@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from bridge import live, stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import by_heart, discretion, entries, guards, inbox, parked, publisher, resuming, services, sessions, storing, tasks
+from calls import by_heart, discretion, entries, guards, inbox, orphans, parked, publisher, resuming, services, storing, tasks
 from calls.clock import moment
 from calls.creating import create
 from calls.entries import Alive, Closed, Entry, Obeyed, PersonAsked, Told
@@ -65,8 +65,8 @@ class DatabaseLedger:
         self,
         *,
         token_key: bytes,
-        client: sessions.Vapi,
-        backup: sessions.Vapi | None = None,
+        client: orphans.Account,
+        backup: orphans.Account | None = None,
         former_keys: Sequence[bytes] = (),
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
@@ -108,7 +108,7 @@ class DatabaseLedger:
         try:
             let_in = await self._admit_by_row(ADMITTED_WITHIN_S, **stream)
         except LedgerAway:
-            admission = await asyncio.to_thread(self._admit_by_heart, **stream)
+            admission = await self._admit_without_row(**stream)
             if admission is not None:
                 if not self._by_heart.waits_here(admission.ref):
                     await self.claim(admission.ref, 0)
@@ -204,14 +204,21 @@ class DatabaseLedger:
     async def _admit_by_row(self, within_s: float, **stream: Any) -> tuple[Admission, CallSession] | None:
         return await self._ask(partial(_admit, **stream, held_by=self._boot()), within_s=max(self._deadline, within_s))
 
+    async def _admit_without_row(self, **stream: Any) -> Admission | None:
+        """By heart; one that the row can be read to let in is not let in otherwise."""
+        try:
+            return await asyncio.to_thread(self._admit_by_heart, **stream)
+        except (OperationalError, InterfaceError):
+            is_away = await asyncio.to_thread(self._is_away)
+        return await asyncio.to_thread(self._by_heart.admit_expected, **stream) if is_away else None
+
     def _admit_by_heart(self, *, call_sid: str, account_sid: str, epoch: int, **stream: Any) -> Admission | None:
-        """As its call was opened, or sent on, by heart. Else as its row says, if that can be read: a locked SQLite lets us."""
+        """As its call was opened, or sent on, by heart. Else as its row says: a locked SQLite lets us read it. Else it raises."""
         admission = self._by_heart.admit(call_sid=call_sid, account_sid=account_sid, epoch=epoch, **stream)
         if admission is None:
-            with suppress(OperationalError, InterfaceError):
-                found = storing.in_thread(partial(_read, call_sid=call_sid, account_sid=account_sid, epoch=epoch))
-                if found is not None and self._by_heart.let_in(*found, account_sid=account_sid, **stream):
-                    return found[0]
+            found = storing.in_thread(partial(_read, call_sid=call_sid, account_sid=account_sid, epoch=epoch))
+            if found is not None and self._by_heart.let_in(*found, account_sid=account_sid, **stream):
+                return found[0]
         return admission
 
     async def _resume_by_row(self, ref: CallRef, *, raw: str, n: int) -> bool:
@@ -308,6 +315,7 @@ def _admit(*, call_sid: str, epoch: int, is_second_try: bool = False, **stream: 
     is_new = services.admit_stream(call_sid=call_sid, epoch=epoch, **stream)
     if not is_new and not (is_second_try and services.is_let_in(call_sid=call_sid, epoch=epoch, stream_sid=stream["stream_sid"])):
         return None
+    by_heart.has_come(call_sid)
     call = CallSession.objects.select_related("version", "line").get(call_sid=call_sid)
     return _on_terms(call, epoch), call
 

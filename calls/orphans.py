@@ -50,10 +50,8 @@ def end_orphans(*, client: Account, now: datetime, account: str = VapiAccount.MA
     since = suspects.aggregate(first=Min("claimed_at"))["first"]
     if since is None:
         return 0
-    try:
-        listed = client.list_calls(since=since - CLOCKS_APART)
-    except VapiError as problem:
-        log.warning("Vapi did not list its calls", extra={"status": problem.status})
+    listed = _listed(client, since)
+    if listed is None:
         return 0
     ours = {(session.call.call_sid, session.n): session for session in suspects}
     held = set(VapiSession.objects.filter(vapi_call_id__in=[call.id for call in listed]).values_list("vapi_call_id", flat=True))
@@ -63,6 +61,24 @@ def end_orphans(*, client: Account, now: datetime, account: str = VapiAccount.MA
         if session is not None and call.id not in held:
             found.setdefault(session.pk, []).append(call)
     return sum(_end_all(session, found.get(session.pk, []), client, now) for session in ours.values())
+
+
+def end_unheard(*, client: Account, call_sid: str, below: int, since: datetime) -> int:
+    """End the sessions of a phone call with a number `below` that, made at this account since then. Returns how many.
+
+    No stream comes for them, and the rows cannot be asked which they are.
+    """
+    running = [(call, named(call.name)) for call in _listed(client, since) or () if not call.is_over]
+    return sum(_ended(call, client) for call, (sid, n) in running if sid == call_sid and n < below)
+
+
+def _listed(client: Account, since: datetime) -> Sequence[ListedCall] | None:
+    """The calls of an account; None when it does not say."""
+    try:
+        return client.list_calls(since=since - CLOCKS_APART)
+    except VapiError as problem:
+        log.warning("Vapi did not list its calls", extra={"status": problem.status})
+        return None
 
 
 def _end_all(session: VapiSession, calls: Sequence[ListedCall], client: Account, now: datetime) -> int:

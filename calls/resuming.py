@@ -207,6 +207,21 @@ def here_by_heart(*, call_sid: str, n: int, account: str, raw: str, at: datetime
     return True
 
 
+def first_by_heart(*, call_sid: str, epoch: int, n: int, at: datetime) -> bool:
+    """The agent of a stream was asked for while nobody could read which one waits for it; whoever carries the stream makes it.
+
+    Nothing was lost, and the caller was greeted once. True when that is news. The agent of a later stream stays the newest one.
+    """
+    call = evidence.hold(call_sid=call_sid, at=at)
+    if call is None or call.vapi_sessions.filter(n=n).exists():
+        return False
+    if call.epoch > epoch and _next_n(call) <= n:
+        return False
+    record_events(call_sid=call_sid, events=[sessions.ask_session(call=call, n=n, at=at)])
+    being_made_by_heart(call, n)
+    return True
+
+
 def elsewhere_by_heart(*, call_sid: str, epoch: int, n: int, account: str, raw: str, at: datetime, is_made: bool, is_parked: bool) -> None:
     """A call was sent on to the stream of this epoch while nobody could be asked. `raw`: why the one before was over; "" if nobody knows.
 

@@ -20,7 +20,7 @@ from bridge.ports import CallRef, Note
 from bridge.vapi_answers import VapiCall
 from calls import by_heart, endings, entries, evidence, handover, inbox, patience, publisher, resuming, services, sessions, tasks
 from calls.clock import moment
-from calls.entries import Admitted, Alive, Closed, Created, Entry, Obeyed, PersonAsked, Resumed, Told
+from calls.entries import Admitted, Alive, Asked, Closed, Created, Entry, Obeyed, PersonAsked, Resumed, Told
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
 from calls.keeper import Keeper
 from calls.models import CallEvent, CallSession, OutboxCommand, Role, Source, VapiSession, VapiState
@@ -68,6 +68,8 @@ def write(batch: Sequence[Entry]) -> None:
                 case Resumed(ref):
                     _write_notes({ref: told.pop(ref, [])})
                     _write_resumed(entry)
+                case Asked():
+                    _write_asked(entry)
         _write_notes(told)
         silent = alive.keys() - told.keys()  # what was told is a sign of life too
         if silent:
@@ -131,6 +133,12 @@ def _write_resumed(entry: Resumed) -> None:
     sid, at = entry.ref.call_sid, moment(entry.at)
     if resuming.here_by_heart(call_sid=sid, n=entry.n, account=entry.account, raw=entry.raw, at=at):
         transaction.on_commit(partial(publisher.task, tasks.end_sessions, sid))  # the one that was lost may go on at Vapi
+
+
+def _write_asked(entry: Asked) -> None:
+    sid, epoch = entry.ref.call_sid, entry.ref.epoch
+    if resuming.first_by_heart(call_sid=sid, epoch=epoch, n=entry.n, at=moment(entry.at)):
+        transaction.on_commit(partial(publisher.task, tasks.end_sessions, sid))  # nobody will come for the one that the row had
 
 
 def _write_created(entry: Created) -> None:

@@ -1,8 +1,11 @@
 """Streams while the database is away: let in if their call was opened by heart (`calls.by_heart`), and given an agent.
 
-Or, if the row can at least be read, let in to the agent it tells of. And given another agent when one is lost: also a stream
-that was let in before, whose agent this process knows and whose last lines it heard. Each agent is made once on this machine:
-by whoever makes the mark of its number first.
+Or, if the row can at least be read, let in to the agent it tells of. If it cannot, the first stream of a call that rang a moment
+before is let in on what was remembered then (`by_heart.expect`). The agent that its row may have for it nobody can find there, so
+another one is made, with a number no row has used, and that one is looked for at Vapi and ended.
+
+And given another agent when one is lost: also a stream that was let in before, whose agent this process knows and whose last
+lines it heard. Each agent is made once on this machine: by whoever makes the mark of its number first.
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ from bridge import live
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.longest import ROLLED_OVER
 from bridge.ports import Admission, CallRef, Conversation
-from calls import by_heart, discretion, entries, guards, ladder, publisher, redaction, resuming, said_by_heart, sessions
+from calls import by_heart, discretion, entries, guards, ladder, orphans, publisher, redaction, resuming, said_by_heart, sessions
 from calls.clock import moment
-from calls.entries import Admitted, Created, Resumed
+from calls.entries import Admitted, Asked, Created, Entry, Resumed
 from calls.keeper import Keeper
 from calls.models import CallSession, VapiAccount
-from calls.sessions import Vapi
+from calls.orphans import Account
 from calls.terms import terms
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ class Carried:
 
     `by_heart`: that agent is made here, without a row. `taken_up`: it goes on with what another one had, who is to be ended
     (`before`: its account, and its control and socket addresses). `lost`: when conversations were lost that have a row.
+    `unheard_since`: from then on another one may wait at Vapi for this stream, whom nobody can look up.
     Not `is_known`: the call has a name of its own in its row, which cannot be read.
     """
 
@@ -48,6 +52,7 @@ class Carried:
     control_url: str = field(default="", repr=False)
     before: tuple[str, str, str] | None = field(default=None, repr=False)
     lost: list[float] = field(default_factory=list)
+    unheard_since: datetime | None = None
 
 
 class StreamsByHeart:
@@ -57,7 +62,7 @@ class StreamsByHeart:
         self,
         *,
         keeper: Keeper,
-        clients: Mapping[VapiAccount, Vapi],
+        clients: Mapping[VapiAccount, Account],
         tell: Callable[[Created | Resumed], object],
         wall: Callable[[], float],
         boot: Callable[[], uuid.UUID | None] = lambda: None,
@@ -114,16 +119,32 @@ class StreamsByHeart:
         if answer is None or answer.version is None:
             return None
         ref = CallRef(call_sid, epoch, CallSession(public_id=by_heart.public_id(call_sid)).short_id)
-        discretion.remember(answer.version.version_id, answer.version.rules)
-        discretion.answered_by(call_sid, answer.version.version_id)
         agent = Conversation(n=by_heart.first_number(epoch), state="asked", account=told.get("account", VapiAccount.MAIN))
         mine = self._carried[ref] = Carried(answer, agent, by_heart=True)
+        _answered_by(ref, answer.version)
         self._keep_admitted(ref, account_sid, stream_sid, at)
         if epoch:
             opening = HANDED_ON if told["why"] == resuming.DRAINED else RESUMED
             mine.taken_up = TakenUp(_as_told(ref, said_by_heart.said_lately(call_sid)), opening)
             mine.is_known = by_heart.known(call_sid) is not None
         return terms(ref, answer.version.words, zero_for_person=answer.zero_for_person)
+
+    def admit_expected(self, *, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
+        """Let in the first stream of a call whose row cannot be read, on what was remembered when it was asked for."""
+        told = by_heart.expected(call_sid) if epoch == 0 else None
+        if told is None or told["account_sid"] != account_sid:
+            return None
+        answer = lines.remembered(told["to_number"], draw=lines.draw_of(call_sid))
+        version = lines.version_by_heart(answer.line_id, told["version"]) if answer is not None else None
+        if answer is None or version is None or not (by_heart.has_come(call_sid) and by_heart.first(call_sid, f"stream-{epoch}")):
+            return None
+        ref = CallRef(call_sid, epoch, CallSession(public_id=uuid.UUID(told["public_id"])).short_id)
+        agent = Conversation(n=by_heart.UNREAD_NUMBER, state="asked")
+        mine = self._carried[ref] = Carried(replace(answer, version=version), agent, by_heart=True)
+        mine.unheard_since = moment(told["at"])
+        _answered_by(ref, version)
+        self._keep_admitted(ref, account_sid, stream_sid, at, Asked(ref, agent.n, at.timestamp()))
+        return terms(ref, version.words, zero_for_person=answer.zero_for_person)
 
     def let_in(
         self, admission: Admission, call: CallSession, agent: Conversation, *, account_sid: str, stream_sid: str, at: datetime
@@ -133,14 +154,16 @@ class StreamsByHeart:
         self.remember(ref, call)
         if ref not in self._carried or not by_heart.first(ref.call_sid, f"stream-{ref.epoch}"):
             return False
+        by_heart.has_come(ref.call_sid)
         self._carried[ref].agent, self._carried[ref].by_heart = agent, True
         self._keep_admitted(ref, account_sid, stream_sid, at)
         return True
 
-    def _keep_admitted(self, ref: CallRef, account_sid: str, stream_sid: str, at: datetime) -> None:
+    def _keep_admitted(self, ref: CallRef, account_sid: str, stream_sid: str, at: datetime, *more: Asked) -> None:
         """Whose stream it is stands with it: should this process die later, others look after the call."""
         boot = self._boot()
-        self._keeper.append([entries.kept(Admitted(ref, account_sid, stream_sid, at.timestamp(), str(boot) if boot else ""))])
+        told: list[Entry] = [Admitted(ref, account_sid, stream_sid, at.timestamp(), str(boot) if boot else ""), *more]
+        self._keeper.append(list(map(entries.kept, told)))
 
     def waits_here(self, ref: CallRef) -> bool:
         """The agent of the stream before this one may be parked in this process: another one is not made at once."""
@@ -209,6 +232,7 @@ class StreamsByHeart:
             mine.agent = replace(mine.agent, state="live", vapi_call_id=made.id, socket_url=made.socket_url)
         publisher.tell(ref.call_sid, live.SESSION)
         self._end_the_one_before(ref, mine)
+        self._end_the_unheard(ref, mine)
         return None
 
     def _end_the_one_before(self, ref: CallRef, mine: Carried) -> None:
@@ -221,6 +245,18 @@ class StreamsByHeart:
             sessions.end_at_vapi(client, control_url=control_url, socket_url=socket_url)
         except VapiError as problem:
             log.warning("A Vapi call that was lost could not be ended", extra={"call": ref.short_id, "status": problem.status})
+
+    def _end_the_unheard(self, ref: CallRef, mine: Carried) -> None:
+        """As long as the database is away nobody else can: whoever was making one then has ended it, or it is listed by now."""
+        since, mine.unheard_since = mine.unheard_since, None
+        if since is not None:
+            for client in self._clients.values():
+                orphans.end_unheard(client=client, call_sid=ref.call_sid, below=by_heart.UNREAD_NUMBER, since=since)
+
+
+def _answered_by(ref: CallRef, version: lines.Candidate) -> None:
+    discretion.remember(version.version_id, version.rules)
+    discretion.answered_by(ref.call_sid, version.version_id)
 
 
 def _as_told(ref: CallRef, said: Iterable[tuple[str, str]]) -> tuple[Said, ...]:

@@ -266,6 +266,8 @@ def _to_the_agent(call: CallSession, *, is_greeted: bool = False, is_first: bool
         transaction.on_commit(partial(publisher.task, tasks.start_conversation, session))
     if call.epoch > 0:
         the_life().promised(call, was_kept=was_kept)
+    elif call.stream_epoch < 0:
+        by_heart.expect(call)
     return spoken.connect(call, is_greeted=is_greeted, is_first=is_first, was_kept=was_kept)
 
 

@@ -1,4 +1,4 @@
-"""Databases that are away, for real: SQLite's lock in another process's hand, PostgreSQL behind a wire that is cut."""
+"""Databases that are away, for real: SQLite's lock in another process's hand, its file gone, PostgreSQL behind a wire that is cut."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ def nobody_can_write(database: Path) -> Iterator[None]:
             yield
         finally:
             holder.kill()
+
+
+@contextmanager
+def nobody_can_read(database: Path) -> Iterator[None]:
+    """The file cannot be opened, not even by root: a directory stands in its place. Connections that are open stay."""
+    elsewhere = database.with_name(f"{database.name}.elsewhere")
+    database.rename(elsewhere)
+    database.mkdir()
+    try:
+        yield
+    finally:
+        database.rmdir()
+        elsewhere.rename(database)
 
 
 class Wire:

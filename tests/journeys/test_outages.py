@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from supportvoice.laboratory.ground import connected_to, valkey_at
 from supportvoice.laboratory.runs import Ways
 from tests.journeys.conftest import lived_in
 from tests.journeys.house import LONGEST_S, OF_CALL, House
-from tests.journeys.outage import Wire, nobody_can_write
+from tests.journeys.outage import Wire, nobody_can_read, nobody_can_write
 from tests.journeys.test_calls import heard, nothing_to_complain_of
 from tests.journeys.test_demo import database as database
 from tests.journeys.test_killed import COMES
@@ -37,6 +38,8 @@ AWAY_S = 20.0
 BACK_WITHIN_S = 10.0
 FIRST_SOUND_MS = 1000
 MADE_BY = f"SELECT r.claimed_by FROM calls_vapisession r {OF_CALL}"
+STATE = f"SELECT r.state FROM calls_vapisession r {OF_CALL}"
+ENDED_BY_US = "manually-canceled"  # Vapi's word for a call that was ended by its control address
 PRESSES_0 = replace(PLAIN, name="presses_0", caller=(Step(Heard("greeting"), Press("0")),))
 TALK = ["disclosure", "greeting", "opening_hours", "goodbye"]
 SAID = [CLIPS[name].text for name in ("disclosure", "greeting", "ask_hours", "opening_hours", "no_thanks", "goodbye")]
@@ -105,6 +108,44 @@ def test_whoever_loses_the_agent_while_the_database_is_away_gets_another_one(lon
         assert lonely.kinds(call.call_sid).count("conversation-lost") == agents - 1
     said = [text for _, text, _ in lonely.lines(phone.call_sid)]
     assert [said.count(CLIPS[name].text) for name in ("greeting", *after)] == [1, 1, 1, 1]
+
+
+def rang_before(house: House) -> Future[TwilioCall]:
+    """A call that has been answered from its row, and has an agent who waits for it while the caller hears the disclosure."""
+    known = len(house.phones)
+    calling = house.place(PLAIN)
+    house.eventually(lambda: len(house.phones) > known)
+    phone = house.phones[known]
+    house.wait(phone.wait_for("say"))
+    house.eventually(lambda: house.one(STATE, phone.call_sid) == "live")
+    return calling
+
+
+def greeted_and_not_told_of_any_cut(house: House, phone: TwilioCall) -> None:
+    """Nobody came for the agent that waited, and it did not wait for long."""
+    sid = phone.call_sid
+    house.settle(sid)
+    nothing_to_complain_of(phone)
+    assert len(phone.streams) == 1
+    assert [clip for clip, _ in heard(phone) if clip != "one_moment"] == TALK
+    row, kinds = house.row(sid), house.kinds(sid)
+    assert (row["end_reason"], row["outcome"], row["rung"], row["epoch"]) == ("agent_ended", "resolved", "R0", 0)
+    assert "conversation-lost" not in kinds
+    assert [kind for kind in kinds if kind in IN_ORDER] == list(IN_ORDER)
+    unheard, talked = sorted(house.at_vapi(sid), key=lambda call: len(call.name))
+    assert (unheard.name, unheard.turns, unheard.ended_reason) == (f"{sid}.0", None, ENDED_BY_US)
+    assert talked.name == f"{sid}.50"
+    said = [text for role, text, _ in house.lines(sid) if role != "system"]
+    assert said == SAID[1:]
+
+
+def test_a_caller_who_rang_just_before_nobody_could_read_the_database_is_greeted_as_ever(lonely: House) -> None:
+    calling = rang_before(lonely)
+    with nobody_can_read(lonely.directory / "db.sqlite3"):
+        phone = calling.result(LONGEST_S)
+        assert spooled(lonely)
+    lonely.eventually(lambda: not spooled(lonely), within=BACK_WITHIN_S)
+    greeted_and_not_told_of_any_cut(lonely, phone)
 
 
 @pytest.mark.load
@@ -208,7 +249,7 @@ def test_calls_while_valkey_is_full(lonely: House) -> None:
 def test_calls_while_postgresql_says_nothing_and_while_it_refuses(
     tmp_path: Path, database: str, django_db_blocker: DjangoDbBlocker, request: pytest.FixtureRequest
 ) -> None:
-    """Of either, one call is on when it begins, and one comes meanwhile."""
+    """Of either, one call is on when it begins, and one comes meanwhile. The next time one has rung, and its stream has not come."""
     wire = Wire(database)
     request.addfinalizer(wire.close)
     house = House(tmp_path, django_db_blocker, database_url=wire.url)
@@ -223,3 +264,8 @@ def test_calls_while_postgresql_says_nothing_and_while_it_refuses(
         for phone in phones:
             whole_and_once(house, phone)
             assert "history-spooled" in house.kinds(phone.call_sid)
+        calling = rang_before(house)
+        with wire.weather(weather):
+            phone = calling.result(LONGEST_S)
+        house.eventually(lambda: not spooled(house), within=BACK_WITHIN_S)
+        greeted_and_not_told_of_any_cut(house, phone)
