@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from bridge.sandbox import malformed
@@ -92,7 +93,10 @@ def _streams(row: Row) -> Iterable[Row]:
 
 
 def _not_as_root() -> str:
-    return "root may read every file" if os.geteuid() == 0 else ""
+    """It is the right that counts: root may have given it away."""
+    with NamedTemporaryFile() as file:
+        os.fchmod(file.fileno(), 0)
+        return "root may read every file" if os.access(file.name, os.R_OK) else ""
 
 
 ONCE: Mapping[str, Any] = {"sessions": 1}
@@ -110,8 +114,8 @@ KILLED_UNREACHED = strikes.together(strikes.refuse_rest, strikes.to_carriers(sig
 VALKEY, DATABASE = "Valkey in the middle of calls", "the database in the middle of calls"
 
 BEFORE: tuple[Row, ...] = (
-    _house(  # R1: who rang a moment before has a row that says the stream may come, and nobody can read it
-        "P3", "the database file cannot be opened", "", strikes.unreadable_database, healthy="R1", mid=False, not_here=_not_as_root
+    _house(  # who rang a moment before has a row that says the stream may come, and nobody can read it: they are let in on a mark
+        "P3", "the database file cannot be opened", "", strikes.unreadable_database, mid=False, not_here=_not_as_root
     ),
     _house("P4", "the database hangs", "locked", strikes.lock_database, mid=False),
     _house("P5", "the disk is full", "", strikes.full_disk, mid=False),
