@@ -69,7 +69,7 @@ def end_unheard(*, client: Account, call_sid: str, below: int, since: datetime) 
     No stream comes for them, and the rows cannot be asked which they are.
     """
     running = [(call, named(call.name)) for call in _listed(client, since) or () if not call.is_over]
-    return sum(_ended(call, client) for call, (sid, n) in running if sid == call_sid and n < below)
+    return sum(sessions.end_quietly(client, call) for call, (sid, n) in running if sid == call_sid and n < below)
 
 
 def _listed(client: Account, since: datetime) -> Sequence[ListedCall] | None:
