@@ -33,6 +33,7 @@ class Counts:
     dropped: int = 0  # no room
     spilled: int = 0  # the database stayed away
     refused: int = 0  # the database was there and would not have it
+    lost: int = 0  # nor could it be spilled
 
 
 class BoundedWriter(Generic[T]):
@@ -80,7 +81,7 @@ class BoundedWriter(Generic[T]):
         self._queue.put(item)
         if urgent:
             self._urgent.set()
-        if self._thread is None:
+        if self._thread is None or not (self._is_running() or self._stopping.is_set()):
             self._start()
         return True
 
@@ -96,9 +97,12 @@ class BoundedWriter(Generic[T]):
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None:
+            if not self._is_running():
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
+
+    def _is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     # -- in the thread ---------------------------------------------------------------------------------------------
 
@@ -108,9 +112,18 @@ class BoundedWriter(Generic[T]):
                 if batch:
                     self._store(batch)
                 else:
-                    self._idle()
+                    self._safely(self._idle, "idle")
         finally:
-            self._idle()
+            self._safely(self._idle, "idle")
+
+    def _safely(self, work: Callable[..., None], name: str, *told: Sequence[T]) -> bool:
+        """What others do in this thread may break, and it must live on. True when it did not break."""
+        try:
+            work(*told)
+        except Exception as problem:
+            log.error("What the writer of history left to others broke", extra={"work": name, "problem": type(problem).__name__})
+            return False
+        return True
 
     def _next_batch(self) -> list[T] | None:
         """Everything that waits, up to a batch; empty after an idle second; None at the end."""
@@ -156,9 +169,11 @@ class BoundedWriter(Generic[T]):
         return self._stopping.is_set() or now - self._away_since >= self._patience
 
     def _let_go(self, batch: Sequence[T], problem: Exception) -> None:
-        self.counts.spilled += len(batch)
         log.error("The database is away; history goes to the spill", extra={"rows": len(batch), "problem": type(problem).__name__})
-        self._spill(batch)
+        if self._safely(self._spill, "spill", batch):
+            self.counts.spilled += len(batch)
+        else:
+            self.counts.lost += len(batch)
 
     def _store_one_by_one(self, batch: Sequence[T], problem: Exception) -> None:
         """Something in this batch cannot be stored: find it, keep the others."""
@@ -168,4 +183,4 @@ class BoundedWriter(Generic[T]):
             return
         self.counts.refused += 1
         log.error("The database refused a row of history", extra={"problem": type(problem).__name__})
-        self._refuse(batch)
+        self._safely(self._refuse, "refuse", batch)

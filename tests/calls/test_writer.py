@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,48 @@ def test_one_row_the_database_will_not_have_takes_no_other_with_it(writer: Bound
     writer.stop()
     assert sorted(store.rows) == [number for number in range(20) if number != 13]
     assert (writer.counts.refused, store.refused, store.spilled) == (1, [13], [])
+
+
+@pytest.mark.parametrize("name", ["spill", "refuse", "idle"])
+def test_what_others_do_in_the_thread_may_break_and_what_comes_after_is_written_all_the_same(store: Store, name: str) -> None:
+    def breaks(*told: Any) -> None:
+        broken.set()
+        raise ZeroDivisionError
+
+    broken = threading.Event()
+    parts: dict[str, Any] = {"spill": store.spill, "refuse": store.refuse, "idle": store.idled.set, name: breaks}
+    bounded = BoundedWriter(
+        write=store.write, is_away=lambda problem: isinstance(problem, Away), patience_s=0.0, idle_after_s=0.05, gather_s=0.01, **parts
+    )
+    problems = {"spill": Away(), "refuse": ValueError()}
+    store.problem = lambda batch: problems.get(name) if 13 in batch else None
+    assert bounded.put(13)
+    assert broken.wait(5)
+    assert all(bounded.put(number) for number in range(3))
+    wait_for(lambda: store.rows[-3:] == [0, 1, 2])
+    assert bounded.stop()
+    became = {"spill": bounded.counts.lost, "refuse": bounded.counts.refused, "idle": bounded.counts.written - 3}
+    assert (became[name], bounded.counts.spilled) == (1, 0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_is_gone_all_the_same_is_followed_by_another_one(store: Store) -> None:
+    def exits(batch: Sequence[int]) -> None:
+        if 13 in batch:
+            raise SystemExit
+        store.write(batch)
+
+    def is_gone() -> bool:
+        return bounded._thread is not None and not bounded._thread.is_alive()
+
+    bounded = BoundedWriter(write=exits, spill=store.spill, is_away=lambda _: False, gather_s=0.01)
+    bounded.put(13)
+    wait_for(is_gone)
+    assert bounded.put(14)
+    wait_for(lambda: store.rows == [14])
+    assert bounded.stop()
+    assert bounded.put(15)
+    assert is_gone()  # it was told to end
 
 
 def test_an_idle_writer_gives_its_connection_back(writer: BoundedWriter[int], store: Store) -> None:
