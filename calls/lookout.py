@@ -7,13 +7,16 @@ then this finds them. Each stream asking for itself cost more than its sound.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol, TypeVar
 
 from bridge.ports import CallRef, LedgerAway
 from calls.models import CallSession, OutboxCommand
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -36,7 +39,7 @@ class Lookout:
     def watching(self, ref: CallRef, look: Callable[[], None]) -> Iterator[None]:
         """See `bridge.ports.Ledger`."""
         self._looks[ref] = look
-        if self._looking is None:
+        if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._keep_looking())
         try:
             yield
@@ -47,14 +50,29 @@ class Lookout:
                 self._looking = None
 
     async def _keep_looking(self) -> None:
+        """All streams of the process hang on this task: nothing may end it."""
         while True:
             await asyncio.sleep(EVERY_S)
-            refs: Collection[CallRef] = tuple(self._looks)
-            with suppress(LedgerAway):  # else nobody knows for whom there is news, and all look
-                refs = await self._ask(partial(with_news, refs))
-            for ref in refs:
+            for ref in await self._found():
                 if ref in self._looks:
-                    self._looks[ref]()
+                    self._tell(ref)
+
+    async def _found(self) -> Collection[CallRef]:
+        """For whom there is news; while nobody knows that, all look."""
+        refs = tuple(self._looks)
+        try:
+            return await self._ask(partial(with_news, refs))
+        except LedgerAway:
+            return refs
+        except Exception as problem:  # whatever the database raises
+            log.warning("Nobody could be asked for which streams there is news", extra={"problem": type(problem).__name__})
+            return refs
+
+    def _tell(self, ref: CallRef) -> None:
+        try:
+            self._looks[ref]()
+        except Exception as problem:
+            log.warning("A stream could not be told that there is news", extra={"call": ref.short_id, "problem": type(problem).__name__})
 
 
 def with_news(refs: Collection[CallRef]) -> list[CallRef]:

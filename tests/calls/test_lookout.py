@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import pytest
+from django.db import ProgrammingError
 
 from bridge.ports import CallRef, LedgerAway
 from calls import lookout
@@ -73,6 +74,49 @@ async def test_who_has_news_is_woken_once_a_look_and_while_the_history_is_away_e
         await asyncio.wait_for(enough.wait(), 5)
     assert woken == ["a", "b", "a", "a"]
     assert asked == 3
+
+
+async def test_whatever_breaks_at_a_look_all_are_looked_for_again_and_no_values_are_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lookout, "EVERY_S", 0.01)
+    woken: list[str] = []
+    enough = asyncio.Event()
+
+    async def ask(question: Callable[[], R]) -> R:
+        raise ProgrammingError("DETAIL:  Failing row contains (zweiundvierzig).")
+
+    def breaks() -> None:
+        woken.append("a")
+        raise ZeroDivisionError("zweiundvierzig")
+
+    def look() -> None:
+        woken.append("b")
+        if len(woken) == 6:
+            enough.set()
+
+    looking = Lookout(ask)
+    with looking.watching(A, breaks), looking.watching(B, look):
+        await asyncio.wait_for(enough.wait(), 5)
+    assert woken == ["a", "b"] * 3
+    assert [record.problem for record in caplog.records[:2]] == ["ProgrammingError", "ZeroDivisionError"]  # type: ignore[attr-defined]
+    assert "zweiundvierzig" not in caplog.text
+
+
+async def test_a_look_that_was_ended_all_the_same_is_begun_anew_by_the_next_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookout, "EVERY_S", 0.01)
+    woken = asyncio.Event()
+
+    async def ask(question: Callable[[], R]) -> R:
+        return [A, B]  # type: ignore[return-value]
+
+    looking = Lookout(ask)
+    with looking.watching(A, print):
+        assert looking._looking is not None
+        looking._looking.cancel()
+        await asyncio.wait({looking._looking})
+        with looking.watching(B, woken.set):
+            await asyncio.wait_for(woken.wait(), 5)
 
 
 async def test_nobody_looks_when_no_stream_is_there_and_somebody_again_when_one_comes() -> None:
