@@ -172,9 +172,9 @@ class DatabaseLedger:
     async def ended(self, ref: CallRef, closing: Closing) -> None:
         """LedgerAway means not stored *yet*: it stays with the writer. A caller who is to be rescued waits for it no longer than 300 ms."""
         entry = Closed(ref, closing, self._wall(), self._clock())
-        if not self.writer.put(entry, urgent=True):
-            raise LedgerAway("The writer has no room.")
         try:
+            if not self.writer.put(entry, urgent=True):
+                raise LedgerAway("The writer has no room.")
             async with asyncio.timeout(max(self._deadline, ENDED_WITHIN_S) if closing.why in ORDINARY else self._deadline):
                 stored = await asyncio.shield(asyncio.wrap_future(entry.stored))
         except TimeoutError:

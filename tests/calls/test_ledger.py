@@ -19,7 +19,7 @@ from bridge.errors import VapiUnavailable
 from bridge.ports import CallRef, Closing, LedgerAway, Note
 from calls import history, publisher, services, sessions, storing, tasks
 from calls import ledger as ledger_module
-from calls.entries import Alive
+from calls.entries import Alive, Told
 from calls.keeper import Keeper
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, EndReason, Heard, Role, Status, VapiState
@@ -422,6 +422,20 @@ def test_an_end_that_comes_while_the_database_is_away_is_stored_when_it_is_back(
     ledger.writer.put(Alive(ref_of(call), time.time()))
     wait_for(lambda: CallSession.objects.get(pk=call.pk).closed_epoch == 0)
     assert call.events.filter(kind="last-note").count() == 1
+    ledger.close()
+
+
+def test_a_stream_whose_end_finds_no_room_is_looked_after_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, left = threading.Event(), list[tuple[str, str, int, str]]()
+    monkeypatch.setattr(storing, "record_all", lambda _: gate.wait(10) and {})
+    ledger = DatabaseLedger(token_key=KEY, client=FakeVapi(), left=lambda *stream: left.append(stream))
+    call = a_call(status=Status.STREAMING)
+    while ledger.writer.put(Told(ref_of(call), a_note()), urgent=True):
+        pass
+    with pytest.raises(LedgerAway, match="no room"):
+        run(ledger.ended(ref_of(call), Closing("stream-lost")))
+    gate.set()
+    assert left == [(call.call_sid, call.short_id, 0, "stream-lost")]
     ledger.close()
 
 
