@@ -16,6 +16,7 @@ from calls.vapi_kinds import TRANSCRIPT
 
 WITHIN_S = 1.5  # what takes longer is kept in the spool; Vapi waits 20 s for an answer
 MOST = 50
+ROOM = 4 * MOST  # a body may have megabytes; what finds no room is kept in the spool as well
 
 
 def take(message: VapiMessage) -> None:
@@ -53,4 +54,4 @@ def _takes_long(message: VapiMessage, session: VapiSession | None) -> bool:
     return message.is_long or (message.kind == TRANSCRIPT and session is not None and reports.takes_long(session))
 
 
-_together = Together(write=take_all, is_away=inbox.is_away, most=MOST)
+_together = Together(write=take_all, is_away=inbox.is_away, most=MOST, room=ROOM)

@@ -12,7 +12,7 @@ import pytest
 from calls.together import Together
 from tests.builders import at_once
 
-MOST = 5
+MOST, ROOM = 5, 8
 
 
 class Shelf:
@@ -42,7 +42,7 @@ def shelf() -> Shelf:
 
 @pytest.fixture
 def together(shelf: Shelf) -> Together[str]:
-    return Together(write=shelf.write, is_away=lambda problem: isinstance(problem, OSError), most=MOST)
+    return Together(write=shelf.write, is_away=lambda problem: isinstance(problem, OSError), most=MOST, room=ROOM)
 
 
 def crowd(together: Together[str], shelf: Shelf, items: Sequence[str]) -> dict[str, BaseException | None]:
@@ -89,17 +89,40 @@ def test_a_database_that_is_away_is_asked_once_for_all_and_everybody_is_told(tog
     assert shelf.batches == [["first"]]
 
 
-def test_who_waits_too_long_is_told_and_what_it_brought_is_written_all_the_same(together: Together[str], shelf: Shelf) -> None:
+def test_who_waits_too_long_is_told_and_what_it_brought_waits_no_more(together: Together[str], shelf: Shelf) -> None:
     def impatient() -> None:
         shelf.begun.wait(10)
         with pytest.raises(TimeoutError):
             together.write("late", within_s=0.01)
+        assert together.waiting == 0
         shelf.open.set()
 
     jobs: list[Callable[[], None]] = [partial(together.write, "first", within_s=10), impatient]
     at_once(jobs)
     together.write("next", within_s=10)
-    assert shelf.batches == [["first"], ["late", "next"]]
+    assert shelf.batches == [["first"], ["next"]]
+
+
+def test_what_finds_no_room_is_refused_at_once_and_counted(together: Together[str], shelf: Shelf) -> None:
+    def one_too_many() -> None:
+        until = time.monotonic() + 10
+        while together.waiting < ROOM and time.monotonic() < until:
+            time.sleep(0.001)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match="Too many"):
+            together.write("one too many", within_s=10)
+        assert time.monotonic() - began < 5
+        shelf.open.set()
+
+    def after_the_first(item: str) -> None:
+        shelf.begun.wait(10)
+        together.write(item, within_s=10)
+
+    items = [f"item {number}" for number in range(ROOM)]
+    jobs: list[Callable[[], None]] = [partial(together.write, "first", within_s=10), one_too_many]
+    at_once(jobs + [partial(after_the_first, item) for item in items])
+    assert sorted(item for batch in shelf.batches for item in batch) == sorted(["first", *items])
+    assert together.refused == 1
 
 
 def test_a_thread_that_is_ended_while_it_writes_for_all_leaves_nobody_waiting(together: Together[str], shelf: Shelf) -> None:
