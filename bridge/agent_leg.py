@@ -157,14 +157,14 @@ class AgentLeg:
                 if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE, n=conversation.n):
                     raise EndedFirst(WAITS_ELSEWHERE)
                 patience_s = CLAIM_AGAIN_AFTER_S if self._ref.epoch or conversation.n else CLAIM_AFTER_S
-                if conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= patience_s:
+                is_nobodys = conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= patience_s
+                if is_nobodys and await self._ledger.claim(self._ref, conversation.n):
                     claimed = conversation.n
-                    await self._ledger.claim(self._ref, conversation.n)
                 if conversation.state == "claimed" and being_made != conversation.n:
                     being_made, since = conversation.n, self._clock()
-                elif conversation.state == "claimed" and self._clock() - since >= CREATED_WITHIN_S:
+                is_late = conversation.state == "claimed" and self._clock() - since >= CREATED_WITHIN_S
+                if is_late and await self._ledger.claim(self._ref, conversation.n, from_another=True):
                     since = float("inf")
-                    await self._ledger.claim(self._ref, conversation.n, from_another=True)
                     self._do(self._core.agent_asked_anew(self._clock()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONVERSATION_POLL_S):

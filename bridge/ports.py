@@ -101,9 +101,10 @@ class Ledger(Protocol):
     async def conversation(self, ref: CallRef) -> Conversation | None:
         """The newest Vapi session of the call; None when the call is over or the epoch is stale."""
 
-    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
         """Nobody took session n in time: claim it and create the Vapi call here, in a thread of the ledger's own.
 
+        False: too many are being made here, so ask again.
         `from_another`: somebody did, and must be dead by now.
         """
 

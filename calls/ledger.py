@@ -30,6 +30,7 @@ from calls.clock import moment
 from calls.creating import create
 from calls.entries import Alive, Closed, Entry, Obeyed, PersonAsked, Told
 from calls.guards import PARKED
+from calls.hands import Hands
 from calls.lookout import Lookout
 from calls.models import CallSession, OutboxCommand, VapiAccount, VapiSession, VapiState
 from calls.storing import the_keeper, write
@@ -51,6 +52,7 @@ ASKERS = 4
 NOBODY_LEFT = ("agent-ended", "hung-up", "caller-left")
 ORDINARY = ("agent-ended", "hung-up", "handed-over")
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
+CREATES_THAT_WAIT = 100  # the last of them for half a minute, longer than a caller's patience
 
 
 class DatabaseLedger:
@@ -79,7 +81,7 @@ class DatabaseLedger:
             self._clients[VapiAccount.BACKUP] = backup
         self._wall, self._clock, self._deadline, self._boot, self._left = wall, clock, deadline_s, boot, left
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
-        self._creators = ThreadPoolExecutor(CREATORS, thread_name_prefix="ledger-create")
+        self._creators = Hands(CREATORS, room=CREATES_THAT_WAIT, name="ledger-create")
         self._keeper = the_keeper()
         self._by_heart = StreamsByHeart(keeper=self._keeper, clients=self._clients, tell=self._urgent, wall=wall, boot=boot)
         self.writer: BoundedWriter[Entry] = BoundedWriter(
@@ -129,12 +131,12 @@ class DatabaseLedger:
         self._by_heart.saw(ref, conversation)
         return conversation
 
-    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
         """Returns at once; `conversation` tells what came of it."""
         if ref in self._by_heart:
-            self._creators.submit(self._create_by_heart, ref)
-            return
-        self._creators.submit(storing.in_thread, partial(create, ref, n, self._clients, from_another=from_another))
+            return self._creators.take(self._create_by_heart, ref) is not None
+        creating = partial(create, ref, n, self._clients, from_another=from_another)
+        return self._creators.take(storing.in_thread, creating) is not None
 
     async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
         """By the row, which is asked twice if it was only busy; by heart if the database is away."""
@@ -292,7 +294,7 @@ class DatabaseLedger:
         atexit.unregister(self.close)
         self.writer.stop()
         self._askers.shutdown(wait=False, cancel_futures=True)
-        self._creators.shutdown(wait=False, cancel_futures=True)
+        self._creators.close()
 
     async def _ask(self, question: Callable[[], R], *, within_s: float = 0.0) -> R:
         if self._keeper.is_away:

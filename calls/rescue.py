@@ -24,7 +24,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -36,6 +35,7 @@ from django.utils import timezone
 
 from bridge.errors import TwilioError
 from calls import by_heart, resuming
+from calls.hands import Hands
 from calls.history import NewEvent, record_events
 from calls.lease_rows import ProcessLease
 from calls.models import CallSession, OutboxCommand, Source, Status
@@ -57,6 +57,7 @@ ASKED_AFTER_GOOD_ORDER_S = 2.0  # our close is nearly always heard
 SAID_WITHIN_S = 1.5  # "one moment, please", where it is said before a stream
 TRY_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # after a redirect that Twilio did not take
 REDIRECTS_AT_ONCE = 8
+REDIRECTS_THAT_WAIT = 100  # twice as many as a process that died is meant to have carried
 KEPT_FOR = timedelta(hours=1)  # a claimed lease; it is of no use but to be looked at
 
 # Asked two and four times a second, all life long: these statements are not put together anew.
@@ -286,7 +287,7 @@ class Lifeguard:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lifeguard", daemon=True)
-        self._hands = ThreadPoolExecutor(REDIRECTS_AT_ONCE, thread_name_prefix="rescue")
+        self._hands = Hands(REDIRECTS_AT_ONCE, room=REDIRECTS_THAT_WAIT, name="rescue")
 
     def start(self) -> None:
         self._thread.start()
@@ -295,7 +296,7 @@ class Lifeguard:
         """The process ends and carries nothing any more: what it leaves is for others at once."""
         self._stopping.set()
         self._thread.join(within_s)
-        self._hands.shutdown(wait=False, cancel_futures=True)
+        self._hands.close()
 
     # -- in the thread ---------------------------------------------------------------------------------------------
 
@@ -375,8 +376,8 @@ class Lifeguard:
         with self._lock:
             due = [job for job in self._rescues if job.due <= now]
             self._rescues = [job for job in self._rescues if job.due > now]
-        for job in due:
-            self._hands.submit(self._rescue, job)
+        refused = [job for job in due if self._hands.take(self._rescue, job) is None]
+        self._add(replace(job, due=now + LOOK_EVERY_S) for job in refused)
 
     def _rescue(self, job: Rescue) -> None:
         try:

@@ -183,8 +183,8 @@ class _Notebook:
     async def conversation(self, ref: CallRef) -> Conversation | None:
         return Conversation(self._n, "live", socket_url="ws://in-memory")
 
-    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
-        return
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
+        return True
 
     async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
         self._n += raw == ROLLED_OVER

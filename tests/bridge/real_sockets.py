@@ -34,6 +34,7 @@ from bridge.sandbox.web import Internet, WebFailure, signature_headers
 from bridge.twilio_http import TwilioProof
 from bridge.vapi_http import VapiClient
 from bridge.vapi_link import VapiConversations
+from calls.hands import Hands
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession
 from supportvoice.server import configured, listen
@@ -63,7 +64,7 @@ class Place:
     vapi: VapiSandbox
     account: VapiClient
     workers: ThreadPoolExecutor
-    creators: ThreadPoolExecutor
+    creators: Hands
     parking: Parking
 
     async def upgrade(self, web: Internet) -> Pipe:

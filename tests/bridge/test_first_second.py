@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ import orjson
 import pytest
 from pytest_django import Settings
 
+from bridge.agent_leg import CLAIM_AFTER_S, CONVERSATION_POLL_S, CREATED_WITHIN_S
 from bridge.deadline import Answer, Courier, NoAnswer
 from bridge.errors import VapiError
 from bridge.ports import CallRef, Conversation
@@ -125,11 +126,12 @@ class CreatorDied(Notebook):
     claims: int = 0
     state: str = "claimed"
 
-    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
         assert from_another
         self.claims += 1
         if self.takes_s is not None:
             asyncio.get_running_loop().call_later(self.takes_s, setattr, self, "state", "live")
+        return True
 
 
 @dataclass
@@ -146,9 +148,29 @@ class NobodyMakesIt(Notebook):
             self.state = "asked"
         return await super().conversation(ref)
 
-    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
         self.waited_s.append(asyncio.get_running_loop().time() - self.asked_at[n])
         self.state = "live"
+        return True
+
+
+@dataclass
+class TooManyAtOnce(NobodyMakesIt):
+    """The ledger has no room for the first few claims of each session. `died`: somebody had claimed it, and is gone."""
+
+    died: bool = False
+    refused: int = 0
+
+    async def conversation(self, ref: CallRef) -> Conversation | None:
+        known = await super().conversation(ref)
+        return replace(known, state="claimed") if known is not None and self.died and self.state == "asked" else known
+
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
+        assert from_another is self.died
+        if self.refused < 3:
+            self.refused += 1
+            return False
+        return await super().claim(ref, n, from_another=from_another)
 
 
 def first_heard_s(call: OneCall) -> float:
@@ -171,6 +193,15 @@ def test_the_bridge_makes_an_agent_that_nobody_claims_after_a_second_and_the_one
     call = carry_a_call(SILENT, faults=Faults(close_after_s=3.0, close_code=1011), notebook=NobodyMakesIt())
     assert isinstance(call.notebook, NobodyMakesIt)
     assert call.notebook.waited_s == [pytest.approx(1.0, abs=0.11), pytest.approx(0.2, abs=0.11)]
+
+
+@pytest.mark.parametrize(("died", "after_s"), [(False, CLAIM_AFTER_S), (True, CREATED_WITHIN_S)])
+def test_an_agent_that_there_was_no_room_to_make_is_made_as_soon_as_there_is(died: bool, after_s: float) -> None:
+    notebook = TooManyAtOnce(died=died)
+    carry_a_call(SILENT, faults=ENDS, notebook=notebook)
+    assert notebook.refused == 3
+    waited_s = notebook.waited_s[0]
+    assert waited_s == pytest.approx(after_s + 3 * CONVERSATION_POLL_S)
 
 
 @pytest.mark.parametrize("takes_s", [0.5, 2.95])

@@ -207,7 +207,8 @@ async def all_of(place: Place, rows: list[tuple[CallSession, int]], wrongs: list
 async def everybody_is_done(place: Place) -> None:
     """Nobody creates a Vapi call any more."""
     together = threading.Barrier(CREATORS)
-    await asyncio.gather(*(asyncio.wrap_future(place.creators.submit(together.wait)) for _ in range(CREATORS)))
+    waiting = [place.creators.take(together.wait) for _ in range(CREATORS)]
+    await asyncio.gather(*(asyncio.wrap_future(each) for each in waiting if each is not None))
 
 
 def end_what_is_left(pks: list[int], account: VapiClient) -> None:

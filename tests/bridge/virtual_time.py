@@ -96,7 +96,7 @@ class Notebook:
     async def conversation(self, ref: CallRef) -> Conversation | None:
         return Conversation(len(self.lost), self.state, "vapi-1", "ws://in-memory")
 
-    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> None:
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
         raise AssertionError("nobody has to claim a live session")
 
     async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:

@@ -170,6 +170,19 @@ def test_a_claim_returns_at_once_and_creates_in_a_thread_of_its_own(ledger: Data
     assert (session_of(call).claimed_by, len(vapi.created)) == ("consumer", 1)
 
 
+def test_a_claim_that_finds_no_room_says_so_and_is_taken_when_asked_again(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
+    call = a_call(status=Status.STREAMING)
+    gate = threading.Event()
+    while ledger._creators.take(gate.wait, 10) is not None:
+        pass
+    assert run(ledger.claim(ref_of(call), 0)) is False
+    assert ledger._creators.refused == 2
+    gate.set()
+    wait_for(lambda: run(ledger.claim(ref_of(call), 0)))
+    wait_for(lambda: session_of(call).state == VapiState.LIVE)
+    assert len(vapi.created) == 1
+
+
 def test_what_its_own_create_may_have_left_at_vapi_is_cleared_up_by_the_task_that_does_it_for_the_worker(
     ledger: DatabaseLedger, vapi: FakeVapi, published: QuietPublisher
 ) -> None:

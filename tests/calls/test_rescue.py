@@ -464,6 +464,25 @@ def test_a_process_that_was_taken_for_dead_goes_on_under_another_name() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_call_that_no_hand_is_free_for_is_sent_on_at_the_next_look() -> None:
+    call, clock, twilio, gate = carried(B), [100.0], Redirects(), threading.Event()
+    life, guard = a_lifeguard(clock, twilio)
+    while guard._hands.take(gate.wait, 10) is not None:
+        pass
+    life.look_after(rescue.Rescue(call.call_sid, call.short_id, 0, 100.0, 100.0))
+    guard.turn()
+    assert (guard._hands.refused, [job.due for job in guard._rescues]) == (2, [100.0 + rescue.LOOK_EVERY_S])
+    gate.set()
+    until = time.monotonic() + 5.0
+    while not twilio.asked:
+        assert time.monotonic() < until
+        turns(guard, clock, rescue.LOOK_EVERY_S)
+        time.sleep(0.01)
+    guard._hands.close()
+    assert [sid for sid, _ in twilio.asked] == [call.call_sid]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_running_lifeguard_sends_the_calls_of_a_dead_process_on_and_says_goodbye() -> None:
     call, sent = carried(), threading.Event()
 

@@ -30,8 +30,8 @@ def no_rescuer(rescue: ModuleType) -> None:
 def no_claim(ledger: ModuleType) -> None:
     """M6: a stream whose session nobody starts does not start it either."""
 
-    async def claim(self: Any, ref: Any, n: int, **how: Any) -> None:
-        return
+    async def claim(self: Any, ref: Any, n: int, **how: Any) -> bool:
+        return True
 
     ledger.DatabaseLedger.claim = claim
 
