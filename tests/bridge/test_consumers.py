@@ -8,15 +8,17 @@ import time
 
 import pytest
 from channels.layers import channel_layers
+from django.db import IntegrityError
 from pytest_django import Settings
 
 from bridge import live
 from bridge.actions import Action
 from bridge.consumers import ADMITTED_SOON_S
 from bridge.core import BridgeCore
-from bridge.ports import Command
+from bridge.ports import CallRef, Command
 from bridge.sandbox.memory import MemoryClient
 from bridge.sandbox.script import PLAIN, TECHFLOW, THREE_BARGE_INS
+from supportvoice.logs import FieldsFormatter
 from tests.bridge.virtual_time import Meddle, Notebook, OneCall, Spoil, TwilioPipe, carry_a_call, refused_with
 
 START = (
@@ -67,6 +69,27 @@ def test_a_core_that_breaks_when_it_is_woken_ends_the_call_and_the_ladder_goes_o
     call = carry_a_call(PLAIN)
     assert call.notebook.closing is not None
     assert (call.notebook.closing.why, call.notebook.closing.raw) == ("agent-lost", "bridge error")
+
+
+REFUSED = "DETAIL:  Failing row contains (7, zweiundvierzig)."
+
+
+class Row(Notebook):
+    """A history that will not have a row, as PostgreSQL says it."""
+
+    async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
+        raise IntegrityError(REFUSED)
+
+
+def test_a_duty_that_breaks_tells_the_log_its_kind_and_its_place_and_no_row(caplog: pytest.LogCaptureFixture) -> None:
+    call = carry_a_call(PLAIN, notebook=Row())
+    assert call.notebook.closing is not None
+    assert (call.notebook.closing.why, call.notebook.closing.raw) == ("agent-lost", "bridge error")
+    [record] = [record for record in caplog.records if "a duty of the stream broke" in record.message]
+    printed = FieldsFormatter().format(record)
+    assert "in _obey" in printed
+    assert printed.endswith("\n    IntegrityError")
+    assert "zweiundvierzig" not in printed
 
 
 def meanwhile(*messages: str, after_s: float = 3.0) -> Meddle:

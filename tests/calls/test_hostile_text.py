@@ -165,14 +165,14 @@ def test_a_text_of_strangers_stays_in_the_line_it_is_logged_in(written: Written,
 
 
 @pytest.mark.parametrize("text", corpora.forged_lines(), ids=[f"breaker-{place}" for place in range(len(corpora.LINES))])
-def test_the_text_of_a_fault_begins_no_line_of_its_own(written: Written, text: str) -> None:
+def test_the_text_of_a_fault_is_in_no_line_and_its_places_begin_none_of_their_own(written: Written, text: str) -> None:
     try:
         raise ValueError(text)
     except ValueError:
         written.log.exception("a fault")
     first, *rest = written.text().splitlines()
     assert first.endswith("test.hostile: a fault")
-    assert rest
+    assert rest[-1] == "    ValueError"
     assert all(line.startswith("    ") for line in rest)
     assert all(sign == "\n" or sign.isprintable() for sign in written.text())
 
