@@ -311,14 +311,23 @@ class MediaStreamConsumer(AsyncConsumer):
                 await self._command_news.wait()
                 self._command_news.clear()
                 with suppress(LedgerAway):
-                    for command in await self._ledger.commands(self._ref, after=last):
-                        last = command.id
-                        self._carry_out(command)
-                        self._ledger.done(self._ref, command.id)
+                    last = await self._carry_out_all(after=last)
                     if await self._ledger.conversation(self._ref) is None:  # over, or another epoch has taken it
                         self._do(self._core.caller_left(self._clock()))
                     if self._agent.spot is not None and self._told_parked and not await self._ledger.is_parked(self._ref):
                         self._agent.spot.end(Over.NOT_OURS)
+
+    async def _carry_out_all(self, *, after: int) -> int:
+        """The last one's number. A stream that is left does nothing any more: what waits came too late, or is the next one's."""
+        if self._left.done():
+            return after
+        for command in await self._ledger.commands(self._ref, after=after):
+            if self._left.done():
+                break
+            after = command.id
+            self._carry_out(command)
+            self._ledger.done(self._ref, command.id)
+        return after
 
     def _carry_out(self, command: Command) -> None:
         now = self._clock()

@@ -133,6 +133,9 @@ def given_up(*, call_sid: str, epoch: int, at: datetime) -> int | None:
     """The agent of the stream of this epoch is parked no more. Returns the session to start when the next stream is awaited already."""
     with transaction.atomic():
         call = evidence.hold(call_sid=call_sid, at=at)
+        if call is not None:  # a person who was asked for comes by the resume door
+            wish = call.commands.filter(key=services.hand_over_key(call_sid, epoch))
+            services.too_late(call.commands.all() if call.is_over else wish, at=at)
         if call is None or not parked.decided(call_sid=call_sid, epoch=epoch) or call.epoch == epoch:
             return None  # the resume door, or the stream that has come, asks for what is next
         left = accounts.left(call, at=at)
@@ -147,6 +150,7 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
     """
     if not _on_another_stream(call, at):
         return False
+    services.too_late(call.commands.all(), at=at)  # else a person, who was reached for in vain, would be at once again
     admission.take_again(call, at=at)
     n, left = _next_n(call), accounts.left(call, at=at)
     asked = sessions.ask_session(call=call, n=n, at=at, account=VapiAccount.MAIN if left.main else VapiAccount.BACKUP)

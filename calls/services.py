@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from agents import lines
 from agents.models import PhoneLine
@@ -301,7 +301,8 @@ def stream_closed(*, call_sid: str, epoch: int, closing: Closing, at: datetime, 
             return False
         _tell_closed(call_sid, closing, at=at, now=now)
         call = CallSession.objects.get(call_sid=call_sid)
-        call.commands.filter(to="live", done_at=None).update(done_at=at, problem="the stream ended first")
+        is_kept = closing.why == guards.PARKED  # its agent says goodbye on the next stream
+        too_late(call.commands.exclude(verb="end-call") if is_kept else call.commands.all(), at=at)
         if closing.why == "agent-ended" and closing.raw:
             for session in call.vapi_sessions.filter(ended_at=None).exclude(vapi_call_id=None):
                 session_ended(vapi_call_id=session.vapi_call_id or "", raw=closing.raw, at=at)
@@ -381,6 +382,11 @@ def ask(*, call: CallSession, key: str, verb: str, detail: Mapping[str, Any], at
     except IntegrityError:
         return OutboxCommand.objects.get(key=key)
     return command
+
+
+def too_late(commands: QuerySet[OutboxCommand], *, at: datetime) -> None:
+    """The stream is over that was to carry these out; what it did carry out stays as it is."""
+    commands.filter(to="live", done_at=None).update(done_at=at, problem="the stream ended first")
 
 
 def command_done(*, call_sid: str, epoch: int, pk: int, at: datetime) -> bool:

@@ -15,7 +15,7 @@ from bridge import live
 from bridge.actions import Action
 from bridge.consumers import ADMITTED_SOON_S
 from bridge.core import BridgeCore
-from bridge.ports import CallRef, Command
+from bridge.ports import CallRef, Closing, Command
 from bridge.sandbox.memory import MemoryClient
 from bridge.sandbox.script import PLAIN, TECHFLOW, THREE_BARGE_INS
 from supportvoice.logs import FieldsFormatter
@@ -53,6 +53,21 @@ def test_a_command_is_obeyed_once_and_after_the_last_word(verb: str, why: str) -
     assert call.notebook.closing.why == why
     assert call.notebook.obeyed == [7]
     assert call.evidence.kinds("in")[-2:] == ["end-call", "close"] or call.evidence.kinds("in")[-1] == "end-call"
+
+
+class Late(Notebook):
+    """A history in which another command comes while it is told that the stream is over."""
+
+    async def ended(self, ref: CallRef, closing: Closing) -> None:
+        self.waiting.append(Command(8, "hang-up"))
+        await asyncio.sleep(5.0)  # in which the stream looks for commands twice
+        await super().ended(ref, closing)
+
+
+def test_a_stream_that_is_left_says_of_no_command_that_it_was_carried_out() -> None:
+    call = carry_a_call(PLAIN, notebook=Late(waiting=[Command(7, "hang-up")]))
+    assert call.notebook.closing is not None
+    assert (call.notebook.closing.why, call.notebook.obeyed) == ("hung-up", [7])
 
 
 def test_what_staff_type_is_spoken_by_the_agent() -> None:

@@ -20,7 +20,8 @@ from bridge.sandbox.pattern import KNOWN_BY, SILENCE, PatternVoice, TimedEar, no
 from bridge.sandbox.script import Scenario
 from bridge.sandbox.vapi import SandboxCall
 from bridge.sandbox.web import Internet
-from calls import endings, handover, ladder, sessions
+from calls import endings, handover, ladder, lookout, services, sessions
+from calls.lookout import with_news
 from calls.models import CallSession, EndReason, Rung, VapiState
 from tests.bridge.real_sockets import SHORT, Place, Stream, a_place, quick
 from tests.builders import a_call, session_of
@@ -174,6 +175,75 @@ def test_a_stream_that_reaches_another_process_asks_for_another_agent_and_the_fi
     assert [call.name[-2:] for call in caller.at_vapi()] == [".0", ".1"]
     assert caller.kinds().count("conversation-lost") == 1
     assert "re-attached" not in caller.kinds()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One for each look for commands, of which there are many."""
+    seen: list[int] = []
+
+    def counted(refs: Any) -> Any:
+        seen.append(len(refs))
+        return with_news(refs)
+
+    monkeypatch.setattr(lookout, "EVERY_S", 0.02)
+    monkeypatch.setattr(lookout, "with_news", counted)
+    return seen
+
+
+@pytest.mark.parametrize("when", ["before the end is stored", "after that"])
+def test_an_agent_that_ends_the_call_while_its_caller_is_away_ends_it_on_the_next_stream(
+    looks: list[int], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def ends(caller: Caller) -> None:
+        call = CallSession.objects.get(pk=caller.row.pk)
+        services.ask(call=call, key=f"end-call:{call.call_sid}:{call.epoch}", verb="end-call", detail={}, at=timezone.now())
+
+    at_once = services.stream_closed
+
+    def closed(**stream: Any) -> bool:
+        if when == "before the end is stored" and not asked:
+            asked.append(call[0])
+            ends(call[0])
+        return at_once(**stream)
+
+    async def broken(caller: Caller, pipe: Any) -> None:
+        call.append(caller)
+        pipe.abort()
+        await caller.until(lambda: CallSession.objects.filter(closed_why="parked").exists())
+        if when == "after that":
+            await caller.place.in_thread(partial(ends, caller))
+        seen = len(looks)
+        await caller.until(lambda: len(looks) > seen + 40)  # longer than it takes to write that it was done
+        assert await caller.place.in_thread(lambda: [each.done_at for each in caller.row.commands.all()]) == [None]
+        assert await caller.at_the_door() == ladder.Resume()
+        _, running = await caller.stream(caller.place, epoch=1)
+        await asyncio.wait_for(running, 15.0)  # the bridge closes it
+
+    call: list[Caller] = []
+    asked: list[Caller] = []
+    monkeypatch.setattr(services, "stream_closed", closed)
+    caller = on_a_call(broken, parking=lambda: Parking(waits_s=60.0))
+    caller.row.refresh_from_db()
+    assert (caller.row.closed_why, caller.row.end_reason) == ("agent-ended", EndReason.AGENT_ENDED)
+    [command] = caller.row.commands.all()
+    assert (command.done_at is not None, command.problem) == (True, "")
+
+
+def test_a_person_who_was_asked_for_while_the_caller_is_away_is_not_asked_for_a_second_time(looks: list[int]) -> None:
+    async def broken(caller: Caller, pipe: Any) -> None:
+        pipe.abort()
+        await caller.until(lambda: CallSession.objects.filter(closed_why="parked").exists())
+        key, at = services.hand_over_key(caller.row.call_sid, 0), timezone.now()
+        await caller.place.in_thread(partial(services.ask, call=caller.row, key=key, verb="hand-over", detail={}, at=at))
+        seen = len(looks)
+        await caller.until(lambda: len(looks) > seen + 40)  # longer than it takes to write that it was done
+        assert await caller.at_the_door() != ladder.Resume()
+        await caller.until(lambda: nobody_is_left(caller))
+
+    caller = on_a_call(broken, parking=lambda: Parking(waits_s=60.0))
+    [command] = caller.row.commands.filter(verb="hand-over")
+    assert (command.done_at is not None, command.problem) == (True, "the stream ended first")
 
 
 def test_a_caller_who_hangs_up_meanwhile_leaves_nobody_behind() -> None:

@@ -281,6 +281,15 @@ def request(call: CallSession) -> dict[str, Any]:
     return dict(vapi.created[0]["assistant"])
 
 
+def test_what_was_asked_of_the_stream_that_led_to_people_is_not_asked_of_the_one_that_leads_back() -> None:
+    """The process that carried it died before it could do that, or say that it did."""
+    call = wished("tier2")
+    call.commands.update(done_at=None, problem="")
+    asked(call)
+    assert dialled(call, "tier2", "no-answer") == ladder.TakeBack()
+    assert not call.commands.filter(to="live", done_at=None).exists()
+
+
 @pytest.mark.parametrize("status", ["busy", "no-answer", "failed", "canceled", ""])
 def test_when_nobody_comes_the_ai_has_the_caller_back_on_a_stream_of_the_next_epoch(status: str) -> None:
     call = wished("tier2", "tier3")
