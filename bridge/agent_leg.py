@@ -34,6 +34,7 @@ CLAIM_AGAIN_AFTER_S = 0.2  # when agents are lost it is many at once, which a wo
 # if that one comes back it finds its claim gone, and ends its own Vapi call. So nobody waits for it longer.
 CREATED_WITHIN_S = 3.5
 CONVERSATION_POLL_S = 0.1
+LET_GO_WITHIN_S = 1.0  # it takes two turns of the loop; whoever kept the agent has ended if it takes so long
 TWILIO_READS_WITHIN_S = 5.0  # half a minute of the agent may be waiting then, and the caller hears nothing of it
 WAITS_ELSEWHERE = "its agent waited in another process"
 
@@ -117,12 +118,7 @@ class AgentLeg:
         """As `_find`, with the agent that was parked here."""
         self.link, self._n, self._lately = spot.link, spot.n, spot.lately
         self._dropped_before = spot.link.dropped_bytes, spot.link.dropped_frames
-        await spot.let_go.wait()
-        try:
-            is_ours = await self._ledger.taken_up(self._ref)
-        except LedgerAway:  # then nobody else could be told so either
-            is_ours = True
-        if not is_ours:
+        if not await self._is_ours(spot):
             await self.end()
             self.link, self._dropped_before = None, (0, 0)
             return await self._find()
@@ -132,6 +128,19 @@ class AgentLeg:
             detail["dropped_ms"] = ms(since.dropped_bytes)
         self._do([Noted("re-attached", "bridge", detail), *self._core.take_up(left, self._clock())])
         return await self._listen(spot.link, first=since)
+
+    async def _is_ours(self, spot: Spot) -> bool:
+        """Whoever kept it listens to it no more, and nobody has asked for another one."""
+        try:
+            async with asyncio.timeout(LET_GO_WITHIN_S):
+                await spot.let_go.wait()
+        except TimeoutError:
+            log.error("a parked agent was not let go", extra={"call": self._ref.short_id})
+            return False
+        try:
+            return await self._ledger.taken_up(self._ref)
+        except LedgerAway:  # then nobody else could be told so either
+            return True
 
     async def _another(self, raw: str) -> bool:
         try:

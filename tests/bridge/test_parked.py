@@ -15,7 +15,7 @@ from channels.layers import channel_layers
 from django.utils import timezone
 from pytest_django import Settings
 
-from bridge.parking import Parking
+from bridge.parking import Over, Parking, Spot
 from bridge.sandbox.pattern import KNOWN_BY, SILENCE, PatternVoice, TimedEar, noise, without_silence
 from bridge.sandbox.script import Scenario
 from bridge.sandbox.vapi import SandboxCall
@@ -290,6 +290,37 @@ def test_when_nobody_asks_the_agent_is_ended_and_the_door_asks_for_the_next_one(
 
 def test_an_agent_that_is_gone_meanwhile_is_replaced_at_once() -> None:
     on_a_call(is_broken_and_replaced, parking=lambda: Parking(waits_s=60.0), close_after_s=3.0)
+
+
+class KeeperEnded(Parking):
+    """Whoever keeps an agent is cancelled in the moment in which it is taken up, and lets nothing go."""
+
+    async def keep(self, spot: Spot) -> Over:
+        if await super().keep(spot) is Over.TAKEN:
+            raise asyncio.CancelledError
+        return Over.LATE
+
+
+def test_an_agent_that_its_keeper_does_not_let_go_is_replaced_after_a_second() -> None:
+    async def broken(caller: Caller, pipe: Any) -> None:
+        pipe.abort()
+        await caller.until(lambda: CallSession.objects.filter(closed_why="parked").exists())
+        assert await caller.at_the_door() == ladder.Resume()
+        pipe, running = await caller.stream(caller.place, epoch=1)
+        began = time.monotonic()
+        await caller.until(lambda: caller.row.vapi_sessions.count() == 2)
+        assert 1.0 <= time.monotonic() - began < 1.0 + A_BUSY_MACHINE_S
+        await caller.useless_ended()
+        await caller.agent_made()
+        await caller.until(lambda: len(caller.place.vapi.open_calls()) == 1)
+        await caller.until(lambda: len(caller.streams[1].heard) > 0)
+        await hangs_up(caller)
+        pipe.abort()
+        await running
+
+    caller = on_a_call(broken, parking=lambda: KeeperEnded(waits_s=60.0))
+    assert [call.name[-2:] for call in caller.at_vapi()] == [".0", ".1"]
+    assert "re-attached" not in caller.kinds()
 
 
 def test_an_agent_that_says_goodbye_meanwhile_is_heard_out_and_then_the_call_is_over() -> None:
