@@ -12,6 +12,7 @@ from django.db import connection
 from django.http import HttpResponse
 from hypothesis import settings as hypothesis_settings
 
+from agents import lines
 from calls import discretion, publisher, services, storing
 from supportvoice.static import StaticFilesMiddleware
 from tests.builders import QuietPublisher
@@ -93,8 +94,9 @@ def _a_spool_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture(autouse=True)
-def _no_rules_are_remembered() -> None:
-    """A process remembers what each version leaves out, and the next test's version has the same key."""
+def _nothing_is_remembered() -> None:
+    """A process remembers every line, and what each version leaves out, and the next test's have the same keys."""
+    lines.forget()
     discretion.forget()
 
 
