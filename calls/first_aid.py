@@ -22,10 +22,9 @@ from django.db import connections
 from django.utils import timezone
 
 from bridge.errors import TwilioError
-from calls import rescue
+from calls import rescue, spoken
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source
-from calls.webhooks import spoken
 
 log = logging.getLogger(__name__)
 

@@ -34,12 +34,11 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from bridge.errors import TwilioError
-from calls import by_heart, resuming
+from calls import by_heart, resuming, spoken
 from calls.hands import Hands
 from calls.history import NewEvent, record_events
 from calls.lease_rows import ProcessLease
 from calls.models import CallSession, OutboxCommand, Source, Status
-from calls.webhooks import spoken
 
 log = logging.getLogger(__name__)
 

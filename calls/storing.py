@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from bridge.ports import CallRef, Note
 from bridge.vapi_answers import VapiCall
-from calls import by_heart, endings, entries, evidence, handover, inbox, patience, publisher, resuming, services, sessions, tasks
+from calls import by_heart, endings, entries, evidence, handover, inbox, intake, patience, publisher, resuming, services, sessions, tasks
 from calls.clock import moment
 from calls.entries import Admitted, Alive, Asked, Closed, Created, Entry, Obeyed, PersonAsked, Resumed, Told
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
@@ -26,7 +26,6 @@ from calls.keeper import Keeper
 from calls.models import CallEvent, CallSession, OutboxCommand, Role, Source, VapiSession, VapiState
 from calls.spool import Spool
 from calls.vapi_events import VapiMessage
-from calls.webhooks import intake
 
 R = TypeVar("R")
 

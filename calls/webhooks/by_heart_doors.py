@@ -17,10 +17,9 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse
 
 from bridge import twilio_http
-from calls import by_heart, endings, handover, lifecycle, patience, resuming_by_heart, services
+from calls import by_heart, endings, handover, lifecycle, patience, resuming_by_heart, services, spoken
 from calls.models import OVER, CallSession, RecordingKind
 from calls.storing import the_keeper
-from calls.webhooks import spoken
 from calls.webhooks.knock import Knock
 
 P = ParamSpec("P")

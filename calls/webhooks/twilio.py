@@ -20,10 +20,10 @@ from django.urls import Resolver404, resolve
 from django.utils import timezone
 
 from bridge import live, twilio_http
-from calls import by_heart, callbacks, consent, endings, handover, ladder, publisher, queueing, services, tasks
+from calls import by_heart, callbacks, consent, endings, handover, ladder, publisher, queueing, services, spoken, tasks
 from calls.models import OVER, CallSession, RecordingKind, Rung, Status
 from calls.rescue import the_life
-from calls.webhooks import by_heart_doors, spoken
+from calls.webhooks import by_heart_doors
 from calls.webhooks.by_heart_doors import is_noticed, or_by_heart, twiml
 from calls.webhooks.knock import Knock, twilio_door
 

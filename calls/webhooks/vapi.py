@@ -23,11 +23,10 @@ from agents.limits import DO_NOT_RECORD, END_CALL, TRANSFER
 from bridge import live
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import by_heart, inbox, patience, publisher, tasks, tool_calls, vapi_events
+from calls import by_heart, inbox, intake, patience, publisher, tasks, tool_calls, vapi_events
 from calls.storing import the_keeper
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
-from calls.webhooks import intake
 from calls.webhooks.refusal import only_posted, refusal
 from calls.webhooks.unproven import refused
 

@@ -11,9 +11,8 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from bridge.errors import TwilioRefused
-from calls import first_aid, rescue
+from calls import first_aid, rescue, spoken
 from calls.models import CallSession, ProcessLease, Status
-from calls.webhooks import spoken
 from tests.builders import ACCOUNT, a_call
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -12,11 +12,10 @@ from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from calls import inbox, sessions, vapi_events
+from calls import inbox, intake, sessions, vapi_events
 from calls.models import CallEvent, CallSession, InboxMessage, TranscriptLine, VapiSession, VapiState
 from calls.together import Together
 from calls.vapi_events import VapiMessage
-from calls.webhooks import intake
 from tests.builders import a_call, at_once, session_of
 
 pytestmark = pytest.mark.django_db(transaction=True)

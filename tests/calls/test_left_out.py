@@ -20,11 +20,10 @@ from pytest_django.fixtures import Settings
 
 from agents.models import TemplateVersion
 from bridge.ports import CallRef, Note
-from calls import callbacks, discretion, export, inbox, services, vapi_events
+from calls import callbacks, discretion, export, inbox, intake, services, vapi_events
 from calls.ledger import DatabaseLedger
 from calls.marks import CARD, EMAIL, LEFT_OUT, PHONE
 from calls.models import CallbackRequest, CallEvent, CallSession, InboxMessage, Status, ToolRun, TranscriptLine, VapiSession, VapiState
-from calls.webhooks import intake
 from supportvoice.logs import FieldsFormatter
 from tests.builders import FakeVapi, a_call, a_callback, a_version, session_of
 from tests.calls import doors

@@ -9,9 +9,8 @@ import pytest
 from django.utils import timezone
 
 from bridge.errors import VapiUnavailable
-from calls import erasure, inbox, sessions, vapi_events
+from calls import erasure, inbox, intake, sessions, vapi_events
 from calls.models import CallSession, InboxMessage, TranscriptLine, VapiSession, VapiState
-from calls.webhooks import intake
 from tests.builders import FakeVapi, a_call, session_of, vapi_call
 
 pytestmark = pytest.mark.django_db(transaction=True)

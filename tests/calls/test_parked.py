@@ -10,9 +10,8 @@ from django.utils import timezone
 
 from bridge import stream_token
 from bridge.ports import Closing
-from calls import handover, ladder, parked, rescue, resuming, services, sessions
+from calls import handover, ladder, parked, rescue, resuming, services, sessions, spoken
 from calls.models import CallSession, EndReason, Rung, Status, VapiState
-from calls.webhooks import spoken
 from tests.builders import a_line
 from tests.calls.test_resuming import fresh, lost, states, talking
 

@@ -17,7 +17,7 @@ from bridge.ports import Closing
 from calls import by_heart, handover, rescue, services
 from calls.models import CallSession, OutboxCommand, ProcessLease, Status
 from calls.rescue import ASKED_WITHIN_S, LEASE_S, Beat, Lifeguard, Observer, Sign
-from calls.webhooks.spoken import AGAIN
+from calls.spoken import AGAIN
 from tests.builders import ACCOUNT, a_call
 
 A, B = uuid.UUID(int=1), uuid.UUID(int=2)

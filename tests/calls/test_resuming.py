@@ -10,10 +10,9 @@ from django.utils import timezone
 
 from agents.payload import HANDED_ON, RESUMED
 from bridge.ports import Closing
-from calls import handover, ladder, memory, resuming, services, sessions
+from calls import handover, ladder, memory, resuming, services, sessions, spoken
 from calls.history import add_line
 from calls.models import CallSession, EndReason, Heard, Role, Rung, Status, TranscriptLine, VapiState
-from calls.webhooks import spoken
 from tests.builders import FakeVapi, a_call, a_line, session_of
 
 pytestmark = pytest.mark.django_db

@@ -23,9 +23,8 @@ from agents import lines
 from agents.models import HandoffTarget
 from bridge import stream_token
 from bridge.ports import Closing
-from calls import rescue, services
+from calls import rescue, services, spoken
 from calls.models import CallbackRequest, CallSession, Outcome, Recording, Status, VapiSession
-from calls.webhooks import spoken
 from tests.calls import doors
 from tests.calls.doors import ACCOUNT_SID, CALL_SID, CALLER, NUMBER, PUBLIC_URL, TOKEN, Remembering, a_line, incoming, knock, tree, verbs
 

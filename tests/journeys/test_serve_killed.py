@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from bridge.sandbox.outcome import longest_silence
-from calls.webhooks import spoken
+from calls import spoken
 from supportvoice.laboratory.ground import children
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_rescued import STAYS, OnTheLine, placed, struck, went_on_with_the_agent
