@@ -110,7 +110,7 @@ def test_whoever_loses_the_agent_while_the_database_is_away_gets_another_one(lon
     assert [said.count(CLIPS[name].text) for name in ("greeting", *after)] == [1, 1, 1, 1]
 
 
-def rang_before(house: House) -> Future[TwilioCall]:
+def rang_before(house: House) -> tuple[TwilioCall, Future[TwilioCall]]:
     """A call that has been answered from its row, and has an agent who waits for it while the caller hears the disclosure."""
     known = len(house.phones)
     calling = house.place(PLAIN)
@@ -118,7 +118,7 @@ def rang_before(house: House) -> Future[TwilioCall]:
     phone = house.phones[known]
     house.wait(phone.wait_for("say"))
     house.eventually(lambda: house.one(STATE, phone.call_sid) == "live")
-    return calling
+    return phone, calling
 
 
 def greeted_and_not_told_of_any_cut(house: House, phone: TwilioCall) -> None:
@@ -139,13 +139,17 @@ def greeted_and_not_told_of_any_cut(house: House, phone: TwilioCall) -> None:
     assert said == SAID[1:]
 
 
-def test_a_caller_who_rang_just_before_nobody_could_read_the_database_is_greeted_as_ever(lonely: House) -> None:
-    calling = rang_before(lonely)
-    with nobody_can_read(lonely.directory / "db.sqlite3"):
-        phone = calling.result(LONGEST_S)
-        assert spooled(lonely)
-    lonely.eventually(lambda: not spooled(lonely), within=BACK_WITHIN_S)
-    greeted_and_not_told_of_any_cut(lonely, phone)
+def test_a_caller_who_rang_just_before_nobody_could_read_the_database_is_greeted_as_ever(
+    tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> None:
+    """In a house that has carried no call: its streams' threads have no connection yet, and one that is open can be read from."""
+    with lived_in(House(tmp_path, django_db_blocker)) as house:
+        phone, calling = rang_before(house)
+        with nobody_can_read(house.directory / "db.sqlite3"):
+            calling.result(LONGEST_S)
+            assert spooled(house)
+        house.eventually(lambda: not spooled(house), within=BACK_WITHIN_S)
+        greeted_and_not_told_of_any_cut(house, phone)
 
 
 @pytest.mark.load
@@ -249,7 +253,7 @@ def test_calls_while_valkey_is_full(lonely: House) -> None:
 def test_calls_while_postgresql_says_nothing_and_while_it_refuses(
     tmp_path: Path, database: str, django_db_blocker: DjangoDbBlocker, request: pytest.FixtureRequest
 ) -> None:
-    """Of either, one call is on when it begins, and one comes meanwhile. The next time one has rung, and its stream has not come."""
+    """Of either, one call is on when it begins, and one comes meanwhile. Then one has rung, and its stream comes meanwhile."""
     wire = Wire(database)
     request.addfinalizer(wire.close)
     house = House(tmp_path, django_db_blocker, database_url=wire.url)
@@ -264,8 +268,9 @@ def test_calls_while_postgresql_says_nothing_and_while_it_refuses(
         for phone in phones:
             whole_and_once(house, phone)
             assert "history-spooled" in house.kinds(phone.call_sid)
-        calling = rang_before(house)
+        phone, calling = rang_before(house)
         with wire.weather(weather):
-            phone = calling.result(LONGEST_S)
+            house.wait(phone.wait_for("caller-says", within=LONGEST_S))
+        calling.result(LONGEST_S)
         house.eventually(lambda: not spooled(house), within=BACK_WITHIN_S)
         greeted_and_not_told_of_any_cut(house, phone)
