@@ -77,13 +77,17 @@ def end_strangers(*, client: orphans.Account, now: datetime) -> int:
     """End the agents of our making that no row of ours holds. Returns how many; safe to run twice at once.
 
     Another house may share the account: only a call that tells its news to our own address is ours to end. One that is being
-    created this very moment has a claim, and is left to whoever has it.
+    created this very moment has a claim, and is left to whoever has it. None is ended while a process of this machine has still to tell
+    what it made by heart: the database may be back a moment before that.
     """
     try:
         listed = client.list_calls(since=now - AGENTS_OF)
     except VapiError as problem:
         log.warning("Vapi did not list its calls", extra={"status": problem.status})
         return 0
+    if by_heart.is_to_be_told(now=now):  # after the list: what was made before that, and is not told there, is in the rows
+        return 0
+    by_heart.enter_all()
     ours = vapi_account.server().url
     running = [call for call in listed if not call.is_over and call.server_url == ours and named(call.name)[0]]
     return sum(sessions.end_quietly(client, call) for call in running if not _is_held(call))

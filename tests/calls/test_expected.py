@@ -39,6 +39,7 @@ SID = "CA" + "e" * 32  # whose draw is none of the lowest
 @pytest.fixture(autouse=True)
 def vendors(settings: Any) -> None:
     settings.PUBLIC_URL, settings.TWILIO_AUTH_TOKENS = PUBLIC_URL, [TOKEN]
+    lines.forget()  # another test's line may have had the same id
 
 
 @pytest.fixture

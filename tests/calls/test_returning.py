@@ -238,6 +238,27 @@ def test_an_agent_of_ours_that_no_row_holds_is_ended_and_nobody_elses(vendors: B
     assert running(vendors) == {another_house, of_no_name}
 
 
+def test_an_agent_that_was_made_by_heart_is_left_alone_before_its_row_is_told_of_it(vendors: Both) -> None:
+    sid = call_sid()
+    made(vendors, name=f"{sid}.50", url=account.server().url)
+    spool = Spool(Path(settings.SPOOL_DIR))
+    spool.append([{"kind": "anything"}])
+    assert ended_strangers(vendors) == 0
+    assert len(running(vendors)) == 1
+    spool.was_read(spool.unread())
+    assert ended_strangers(vendors) == 1
+
+
+def test_an_agent_of_a_call_that_was_answered_by_heart_is_left_alone(vendors: Both) -> None:
+    a_line()
+    lines.warm()
+    sid = call_sid()
+    assert by_heart.opened(sid=sid, account_sid=ACCOUNT_SID, from_number=CALLER, to_number=LINE, at=timezone.now()) is not None
+    made(vendors, name=f"{sid}.0", url=account.server().url)
+    assert ended_strangers(vendors) == 0
+    assert CallSession.objects.filter(call_sid=sid).exists()
+
+
 def test_an_agent_that_is_held_or_is_being_made_is_left_alone(vendors: Both) -> None:
     ours = account.server().url
     held, being_made = session_of(a_call()), session_of(a_call())
