@@ -41,7 +41,8 @@ def test_bent_forms_are_saved_right_or_explained(desk: Client, cases: Cases) -> 
         sample = {name: hostile.rng.choice(("1", "on", "support", "", "+15550100111")) for name in forms[path]}
         sent: dict[str, list[str]] = {}
         for name, value in hostile.fields(sample):
-            sent.setdefault(name, []).append(value.encode("utf-8", "replace").decode())
+            name, value = (text.encode("utf-8", "replace").decode() for text in (name, value))
+            sent.setdefault(name, []).append(value)
         answer = desk.post(path, sent)
         assert answer.status_code in {200, 302, 400}
     for model in (AssistantTemplate, HandoffTarget, PhoneLine, Tool):

@@ -86,8 +86,10 @@ def listens(pid: int, port: int) -> bool:
 
 def accepts(pid: int, port: int) -> bool:
     """Its loop watches for somebody who comes."""
-    process = Path(f"/proc/{pid}")
-    polls = [poll.read_text().splitlines() for poll in (process / "fdinfo").iterdir()]
+    process, polls = Path(f"/proc/{pid}"), []
+    for poll in (process / "fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile: a process that starts opens and closes a good deal
+            polls.append(poll.read_text().splitlines())
     watched = [process / "fd" / line.split()[1] for poll in polls for line in poll if line.startswith("tfd:")]
     return any(os.readlink(each) in listening_on(port) for each in watched if each.is_symlink())
 
