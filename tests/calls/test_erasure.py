@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +48,7 @@ from tests.builders import a_call, a_message, a_recording, at_once
 from tests.calls import doors
 from tests.calls.doors import ACCOUNT_SID, CALL_SID, NUMBER, PUBLIC_URL, SECRET, TOKEN, a_line, incoming, knock
 from tests.calls.vendors import both
+from tests.on_disk import bytes_of_the_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -130,14 +130,6 @@ class Talk:
 def talk(client: Client) -> Talk:
     a_line(record_calls=True)
     return Talk(client)
-
-
-def bytes_of_the_database() -> bytes:
-    """The file, and the log beside it, as they lie on the disk."""
-    if connection.vendor != "sqlite":
-        pytest.skip("the bytes of PostgreSQL's files are not ours to read")
-    name = str(connection.settings_dict["NAME"])
-    return b"".join(Path(f"{name}{suffix}").read_bytes() for suffix in ("", "-wal") if Path(f"{name}{suffix}").exists())
 
 
 def hits(*places: bytes) -> dict[str, int]:

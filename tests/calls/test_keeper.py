@@ -31,7 +31,7 @@ from calls.spool import Spool, files
 from calls.storing import finish_again, store_again, the_keeper
 from tests.builders import CALLER, LINE, FakeVapi, a_call, a_line
 from tests.calls.doors import NUMBER, PUBLIC_URL, TOKEN, knock
-from tests.calls.test_erasure import bytes_of_the_database
+from tests.on_disk import bytes_of_the_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SECRET = "hook-secret"

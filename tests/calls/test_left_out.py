@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from calls.ledger import DatabaseLedger
 from calls.marks import CARD, EMAIL, LEFT_OUT, PHONE
 from calls.models import CallbackRequest, CallEvent, CallSession, InboxMessage, Status, ToolRun, TranscriptLine, VapiSession, VapiState
 from supportvoice.logs import FieldsFormatter
+from tests import on_disk
 from tests.builders import FakeVapi, a_call, a_callback, a_version, session_of
 from tests.calls import doors
 from tests.calls.card_forms import FORMS, HALVES, INNOCENT
@@ -90,9 +90,7 @@ def bytes_of_the_database() -> bytes:
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert cursor.fetchone()[0] == 0
-    path = Path(connection.settings_dict["NAME"])
-    files = [path, path.with_name(f"{path.name}-wal")]
-    return b"".join(file.read_bytes() for file in files if file.exists())
+    return on_disk.bytes_of_the_database()
 
 
 def found_in(stored: bytes, told: Sequence[str]) -> list[str]:
