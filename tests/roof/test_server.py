@@ -240,7 +240,7 @@ async def test_a_child_that_grows_as_fast_as_the_one_before_it_is_not_replaced_a
     async with serve(1, ROOMY) as serving:
         async with serving.live("/grows") as call:
             await grow(call, serving.children[0])
-        await until(lambda: not alive(serving.children[0]))
+        await until(lambda: serving.children[0] not in children(serving.parent.pid))
         async with serving.live("/grows") as call:
             (next_one,) = children(serving.parent.pid)
             await grow(call, next_one)
