@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from django.conf import settings
@@ -22,10 +23,10 @@ PREPARES_S, GAP_S = 0.03, 0.015
 
 
 class Child:
-    def __init__(self, database_url: str) -> None:
-        env = os.environ | {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "supportvoice.settings"}
+    def __init__(self, database_url: str, spool: str) -> None:
+        own = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "supportvoice.settings", "SPOOL_DIR": spool}
         command = [sys.executable, "-m", "tests.races.child"]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._in: IO[str] = self.process.stdin
@@ -53,7 +54,8 @@ class Child:
 class Pair:
     def __init__(self, database_url: str = "") -> None:
         url = database_url or f"sqlite:///{settings.DATABASES['default']['NAME']}"
-        self._children = (Child(url), Child(url))
+        self._spool = TemporaryDirectory()
+        self._children = (Child(url, self._spool.name), Child(url, self._spool.name))
         for child in self._children:
             child.ready()
 
@@ -71,3 +73,4 @@ class Pair:
     def end(self) -> None:
         for child in self._children:
             child.end()
+        self._spool.cleanup()
