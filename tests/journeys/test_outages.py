@@ -253,7 +253,7 @@ def test_calls_while_valkey_is_full(lonely: House) -> None:
 def test_calls_while_postgresql_says_nothing_and_while_it_refuses(
     tmp_path: Path, database: str, django_db_blocker: DjangoDbBlocker, request: pytest.FixtureRequest
 ) -> None:
-    """Of either, one call is on when it begins, and one comes meanwhile. Then one has rung, and its stream comes meanwhile."""
+    """Of either, one call is on when it begins, and one comes meanwhile."""
     wire = Wire(database)
     request.addfinalizer(wire.close)
     house = House(tmp_path, django_db_blocker, database_url=wire.url)
@@ -268,9 +268,19 @@ def test_calls_while_postgresql_says_nothing_and_while_it_refuses(
         for phone in phones:
             whole_and_once(house, phone)
             assert "history-spooled" in house.kinds(phone.call_sid)
+
+
+@pytest.mark.load
+@pytest.mark.postgres
+def test_a_caller_who_rang_just_before_postgresql_refused_is_greeted_as_ever(
+    tmp_path: Path, database: str, django_db_blocker: DjangoDbBlocker, request: pytest.FixtureRequest
+) -> None:
+    wire = Wire(database)
+    request.addfinalizer(wire.close)
+    with lived_in(House(tmp_path, django_db_blocker, database_url=wire.url)) as house:
         phone, calling = rang_before(house)
-        with wire.weather(weather):
-            house.wait(phone.wait_for("caller-says", within=LONGEST_S))
-        calling.result(LONGEST_S)
-        house.eventually(lambda: not spooled(house), within=BACK_WITHIN_S)
+        with wire.weather(Weather(refuse=True)):
+            calling.result(LONGEST_S)
+            assert spooled(house)
+        house.eventually(lambda: not spooled(house), within=LONGEST_S)  # the pool tries again ever more rarely
         greeted_and_not_told_of_any_cut(house, phone)
