@@ -30,7 +30,6 @@ from tests.calls.doors import NUMBER, PUBLIC_URL, TOKEN, knock
 from tests.calls.test_agent_by_heart import agent_of, all_is_stored
 from tests.calls.test_keeper import nobody_can_write, wait_for
 from tests.calls.vapi_house import House, vapi_house
-from tests.journeys import outage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SID = "CA" + "e" * 32  # whose draw is none of the lowest
@@ -90,8 +89,14 @@ def opens(ledger: DatabaseLedger, document: str, call: CallSession, *, account_s
 
 @contextmanager
 def nobody_can_read() -> Iterator[None]:
-    with outage.nobody_can_read(Path(connection.settings_dict["NAME"])):
+    """Whoever opens the database from now on finds no file there. This thread has it open."""
+    its = connection.settings_dict  # one for all threads
+    there = its["NAME"]
+    its["NAME"] = str(Path(there).with_name("nowhere") / "db.sqlite3")
+    try:
         yield
+    finally:
+        its["NAME"] = there
 
 
 def names_at(vapi: House, call: CallSession, *, running: bool) -> list[str]:
