@@ -35,14 +35,6 @@ GIVE_UP = timedelta(minutes=10)  # a message nobody's session answers to by then
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-def store_inbox(
-    *, source: str, key: str, kind: str, body: Any, vapi_call_id: str, at: datetime, call_id: int | None = None
-) -> InboxMessage | None:
-    """Keep a webhook body before its 200 is sent. None when this key was stored before: there is nothing more to do."""
-    row = _row(source=source, key=key, kind=kind, body=redact_body(body), vapi_call_id=vapi_call_id, at=at, call_id=call_id)
-    return row if _is_first(row) else None
-
-
 def _is_first(row: InboxMessage) -> bool:
     try:
         with transaction.atomic():

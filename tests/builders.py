@@ -203,3 +203,8 @@ def at_once(jobs: list[Callable[[], R]]) -> list[R]:
 
     with ThreadPoolExecutor(len(jobs)) as threads:
         return list(threads.map(run, jobs))
+
+
+def a_body(*, kind: str, at: datetime, source: str = "vapi", key: str = "k", body: Any = None, vapi_call_id: str = "") -> InboxMessage:
+    """Stored, and not processed yet."""
+    return InboxMessage.objects.create(source=source, key=key, kind=kind, body=body or {}, vapi_call_id=vapi_call_id, received_at=at)

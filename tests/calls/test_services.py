@@ -17,9 +17,21 @@ from django.utils import timezone
 from agents.models import TemplateVersion
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.ports import Closing
-from calls import history, inbox, lifecycle, services, sessions, tool_runs
+from calls import history, inbox, lifecycle, services, sessions, tool_runs, vapi_events
 from calls.history import NewEvent, NewEvents
-from calls.models import CallMetrics, CallSession, EndReason, Heard, OutboxCommand, Report, Role, Status, VapiSession, VapiState
+from calls.models import (
+    CallMetrics,
+    CallSession,
+    EndReason,
+    Heard,
+    InboxMessage,
+    OutboxCommand,
+    Report,
+    Role,
+    Status,
+    VapiSession,
+    VapiState,
+)
 from calls.sweep import end_silent_calls
 from tests.builders import (
     ACCOUNT,
@@ -28,6 +40,7 @@ from tests.builders import (
     LINE,
     FakeVapi,
     QuietPublisher,
+    a_body,
     a_call,
     a_line,
     at_once,
@@ -369,7 +382,7 @@ def test_a_session_is_ended_once_and_its_urls_are_forgotten() -> None:
 @pytest.mark.django_db
 def test_a_webhook_faster_than_the_create_finds_its_call_when_the_id_is_known() -> None:
     call = a_call()
-    early = inbox.store_inbox(source="vapi", key="a" * 64, kind="status-update", body={}, vapi_call_id="v1", at=timezone.now())
+    early = a_body(key="a" * 64, kind="status-update", body={}, vapi_call_id="v1", at=timezone.now())
     assert early is not None
     assert early.call is None
     claim = sessions.claim_session(pk=session_of(call).pk, by="worker", at=timezone.now())
@@ -604,9 +617,11 @@ def test_a_tool_runs_once_and_its_first_answer_stays() -> None:
 
 @pytest.mark.django_db
 def test_the_same_body_is_stored_once() -> None:
-    store = partial(inbox.store_inbox, source="vapi", key="k", kind="hang", body={}, vapi_call_id="", at=timezone.now())
+    told = vapi_events.read(b'{"message": {"type": "hang", "call": {"id": "v1"}}}')
+    store = partial(inbox.keep, told, session=None, at=timezone.now())
     assert store() is not None
     assert store() is None
+    assert InboxMessage.objects.count() == 1
 
 
 @pytest.mark.django_db

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from celery import current_app
 from django.utils import timezone
 
-from agents import account
 from calls import consent, lost_reports, missed_sweep, returning, services, sessions, sweep_steps, tasks
 from calls.models import EndReason, VapiSession, VapiState
 from tests.builders import CALLER, FakeVapi, a_call, session_of
+from tests.calls.test_tasks import vapi as vapi
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = timezone.now()
@@ -25,15 +23,6 @@ STEPS = [
     (lost_reports, "due"),
     (sessions, "left_over"),
 ]
-
-
-@pytest.fixture
-def vapi(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVapi]:
-    fake = FakeVapi()
-    monkeypatch.setattr(account, "client", lambda *_: fake)
-    current_app.conf.task_always_eager = True
-    yield fake
-    current_app.conf.task_always_eager = False
 
 
 def breaks(**asked: object) -> None:

@@ -23,7 +23,7 @@ from bridge.vapi_http import LIST_CALLS_S, NOBODY_WAITS_S
 from calls import history, inbox, services, sessions, tasks, vapi_events
 from calls.history import NewLine
 from calls.models import CallSession, EndReason, InboxMessage, Status, VapiSession, VapiState
-from tests.builders import FakeVapi, a_call, session_of
+from tests.builders import FakeVapi, a_body, a_call, session_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -140,8 +140,8 @@ def test_a_body_that_was_stored_and_not_processed_is_processed_later(vapi: FakeV
     body = {"type": "transcript", "transcriptType": "final", "role": "user", "transcript": "Hello?", "timestamp": 1}
     vapi_id = session_of(call).vapi_call_id or ""
     an_age_ago = timezone.now() - timedelta(minutes=1)
-    inbox.store_inbox(source="vapi", key="k1", kind="transcript", body=body, vapi_call_id=vapi_id, at=an_age_ago)
-    inbox.store_inbox(source="vapi", key="k2", kind="transcript", body=body, vapi_call_id=vapi_id, at=timezone.now())
+    a_body(key="k1", kind="transcript", body=body, vapi_call_id=vapi_id, at=an_age_ago)
+    a_body(key="k2", kind="transcript", body=body, vapi_call_id=vapi_id, at=timezone.now())
     tasks.reprocess_inbox()
     assert call.lines.filter(role="user", said="Hello?").count() == 1
     assert list(InboxMessage.objects.filter(processed_at=None).values_list("key", flat=True)) == ["k2"]
@@ -151,7 +151,7 @@ def stored(call: CallSession, key: str, **changes: object) -> None:
     body = {"type": "transcript", "transcriptType": "final", "role": "user", "transcript": f"Hello {key}?", "timestamp": 1}
     an_age_ago = timezone.now() - timedelta(minutes=1)
     vapi_id = session_of(call).vapi_call_id or ""
-    inbox.store_inbox(source="vapi", key=key, kind="transcript", body=body | changes, vapi_call_id=vapi_id, at=an_age_ago)
+    a_body(key=key, kind="transcript", body=body | changes, vapi_call_id=vapi_id, at=an_age_ago)
 
 
 def test_a_body_that_cannot_be_processed_is_marked_and_holds_up_nobody(vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch) -> None:
