@@ -58,10 +58,11 @@ class OnTheLine:
         return after[0] - self.struck_at if after else None
 
     def served_s(self) -> float:
-        """From the strike until the next agent's first words."""
+        """From the strike until the next agent's first words, or until its caller, whose next sentence is due then too, cut them off."""
         words = [final.started_at for final in self.phone.heard if final.clip_name == "cut_off"]
-        assert words, (self.mode, [(moment.what, round(moment.at - self.struck_at, 2)) for moment in self.phone.timeline])
-        return min(words) - self.struck_at
+        cuts = [moment.at for moment in self.phone.timeline if moment.what == "clear" and moment.at > self.struck_at]
+        assert words or cuts, f"{self.mode}: " + ", ".join(f"{each.what} {each.at - self.struck_at:.2f}" for each in self.phone.timeline)
+        return min(words or cuts) - self.struck_at
 
 
 def serving(house: House) -> list[int]:
