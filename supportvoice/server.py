@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -38,6 +37,7 @@ from typing import Any, ClassVar
 
 import uvicorn
 
+from supportvoice import collecting
 from supportvoice.duty import Duty
 from supportvoice.framing import MESSAGE_BYTES
 from supportvoice.guards import GuardedHttp, GuardedSocket
@@ -115,7 +115,7 @@ class CallServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._listening = sockets or []
         await self._accept()
-        set_aside_what_stays()
+        collecting.set_aside_what_stays()
         self._duty.watchdog.start()
         self._tell(SERVES)
 
@@ -139,11 +139,12 @@ class CallServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter):
             return True
+        collecting.pace(self._duty.streams)
         if self._duty.streams:
             self._carried = True
         elif self._carried:  # the first call loads a good deal, and nobody is on the line now
             self._carried = False
-            set_aside_what_stays()
+            collecting.set_aside_what_stays()
             await self._rest()
         if self._duty.draining:
             return self._has_left()
@@ -195,13 +196,6 @@ class CallServer(uvicorn.Server):
                 await self._at_rest()
         except Exception as problem:  # whatever it is, the server goes on
             log.warning("could not give back what nobody uses", extra={"problem": type(problem).__name__})
-
-
-def set_aside_what_stays() -> None:
-    """A full collection of the loaded process costs two audio frames of every call: later ones look at what is new alone."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def configured(app: Any, **changes: Any) -> uvicorn.Config:

@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from supportvoice import server
+from supportvoice import collecting, server
 from supportvoice.duty import Duty
 from supportvoice.laboratory.ground import children, connected_to, descriptors
 from supportvoice.memory import HURRIES_AT, LEAVES_AT, LOOK_S, MIB, use_of
@@ -421,7 +421,7 @@ async def test_what_the_first_call_loads_is_set_aside_when_it_is_over(monkeypatc
         nonlocal times
         times += 1
 
-    monkeypatch.setattr(server, "set_aside_what_stays", count)
+    monkeypatch.setattr(collecting, "set_aside_what_stays", count)
     duty = Duty()
     carrying = server.CallServer(server.configured(print), duty=duty, drain_s=1.0)
     seen = []
