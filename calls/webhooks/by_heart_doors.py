@@ -173,7 +173,7 @@ def recording(knock: Knock, kind: RecordingKind) -> HttpResponse:
 
 def go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
     """A document could not be had, and nobody is left to ask after us: the next person, or the voicemail."""
-    return twiml(twilio_http.hang_up()) if is_over(knock) else down(knock, str(parts.get("target", "")))
+    return twiml(twilio_http.hang_up()) if is_over(knock) else down(knock, parts.get("target", ""), parts.get("epoch", 0))
 
 
 def down(knock: Knock, rung: str, epoch: int = 0) -> HttpResponse:

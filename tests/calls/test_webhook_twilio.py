@@ -574,6 +574,8 @@ def test_without_a_database_the_fallback_rings_the_lines_people_from_memory(
     rung = [tree(fallback(client, f"{DOOR}{door}")) for door in ("", "/dial/0/tier2", "/dial/0/boss")]
     assert [rung[0][1][3][2], rung[1][1][3][2]] == ["+15550100111", "+15550100112"]
     assert [verb[0] for verb in rung[2]] == ["Say", "Record", "Say"]
+    assert tree(fallback(client, f"{DOOR}/resume/2"))[1][1]["action"].endswith("/dial/2/tier2")
+    assert tree(fallback(client, f"{DOOR}/dial/3/tier2"))[1][1]["action"].endswith("/dial/3/boss")
     lines.forget()
     assert verbs(fallback(client, DOOR)) == ["Say", "Record", "Say"]
 
