@@ -71,6 +71,13 @@ class ListedCall:
     seconds: int
 
 
+class CallList(NamedTuple):
+    """Newest first. Unless it `is_whole`, older ones are missing."""
+
+    calls: list[ListedCall]
+    is_whole: bool
+
+
 class TwilioRest:
     """One account at Twilio, or at any server that speaks like it. Safe to share between threads.
 
@@ -151,16 +158,15 @@ class TwilioRest:
         found = next((each for each in page or [] if each.phone_number == phone_number), None)  # Twilio looks for parts of numbers
         return None if found is None else _settings_of(found)
 
-    def calls_since(
-        self, since: datetime, *, deadline_s: float = LIST_CALLS_S, clock: Callable[[], float] = time.monotonic
-    ) -> list[ListedCall]:
-        """Our own account's inbound calls begun at `since` or later, newest first, as many as come within `deadline_s`.
+    def calls_since(self, since: datetime, *, deadline_s: float = LIST_CALLS_S, clock: Callable[[], float] = time.monotonic) -> CallList:
+        """Our own account's inbound calls begun at `since` or later, as many as come within `deadline_s`.
 
         Twilio promises to find calls by the day, so the rest is looked at here. Raises when there is no first page, or nobody can
-        make sense of it; such a later one ends the list.
+        make sense of it; such a later one cuts the list.
         """
         until, day = clock() + deadline_s, since.astimezone(UTC).date().isoformat()
         found: dict[str, ListedCall] = {}
+        is_whole = False
         ask: Callable[[], Any] = partial(self._calls("").page, start_time_after=day, page_size=LISTED_AT_ONCE)
         for pages in range(MOST_PAGES):
             try:
@@ -172,10 +178,11 @@ class TwilioRest:
                 break
             for call in listed.calls:
                 found.setdefault(call.sid, call)
-            if listed.is_last or clock() >= until:
+            is_whole = listed.is_last
+            if is_whole or clock() >= until:
                 break
             ask = page.next_page
-        return list(found.values())
+        return CallList(list(found.values()), is_whole)
 
     def close(self) -> None:
         self._wire.close()

@@ -33,14 +33,14 @@ AGENTS_OF = timedelta(hours=1)  # longer than an agent speaks to nobody
 class Twilio(Protocol):
     """What we need of `bridge.twilio_rest.TwilioRest`."""
 
-    def calls_since(self, since: datetime) -> list[twilio_rest.ListedCall]: ...
+    def calls_since(self, since: datetime) -> twilio_rest.CallList: ...
 
 
 def keep_missed_calls(*, twilio: Twilio | None, now: datetime) -> int:
     """Keep the calls to our lines that came and went without us. Returns how many; safe to run twice at once.
 
-    A call that is still under way is somebody else's: it is looked at again until it is over. Of a first look nothing before it is
-    asked, and never more than a day.
+    A call that is still under way is somebody else's: it is looked at again until it is over. So is a gap of which Twilio told a part
+    only. Of a first look nothing before it is asked, and never more than a day.
     """
     if twilio is None or by_heart.is_to_be_told(now=now):  # what is told there was not missed
         return 0
@@ -48,7 +48,7 @@ def keep_missed_calls(*, twilio: Twilio | None, now: datetime) -> int:
     row, _ = Compared.objects.get_or_create(listed=TWILIO, defaults={"until": now - LATE})
     since = max(row.until, now - LONGEST_GAP)
     try:
-        listed = twilio.calls_since(since)
+        listed, is_whole = twilio.calls_since(since)
     except TwilioError as problem:
         log.warning("Twilio did not list its calls", extra={"problem": str(problem), "status": problem.status})
         return 0
@@ -57,6 +57,9 @@ def keep_missed_calls(*, twilio: Twilio | None, now: datetime) -> int:
     kept = sum(_kept(call) for call in unknown if call.status in OVER)
     if kept:
         log.warning("Calls came while nobody of us was here", extra={"calls": kept})
+    if not is_whole:
+        log.warning("Twilio did not list all of its calls: it is asked again", extra={"calls": len(listed)})
+        return kept
     until = min([now - LATE, *(call.started_at for call in unknown if call.status not in OVER)])
     Compared.objects.filter(pk=row.pk, until=row.until, until__lt=until).update(until=until)
     return kept

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from agents import account, lines
+from bridge import twilio_rest
 from bridge.sandbox.script import Caller
 from bridge.sandbox.twilio import TwilioCall
 from bridge.twilio_rest import LISTED_AT_ONCE, TwilioRest
@@ -143,6 +144,17 @@ def test_what_has_been_compared_is_not_listed_again_and_a_long_gap_is_read_page_
     assert looked(vendors) == LISTED_AT_ONCE + 5
     assert asked_lists(vendors) == 2
     assert Compared.objects.get().until > timezone.now() - timedelta(minutes=11)
+
+
+def test_of_a_list_that_was_cut_the_rest_is_asked_for_again(vendors: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_line()
+    away_for(120)
+    for minutes in range(20, 20 + LISTED_AT_ONCE + 5):
+        at_twilio(vendors, minutes_ago=minutes, seconds=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(twilio_rest, "MOST_PAGES", 1)
+        assert looked(vendors) == LISTED_AT_ONCE
+    assert looked(vendors) == 5
 
 
 def test_a_first_look_asks_for_nothing_that_was_before_this_installation(vendors: Both) -> None:
