@@ -56,7 +56,8 @@ def _keep_missed_calls(sweep: Sweep) -> None:
 
 
 def _give_up_reports(sweep: Sweep) -> None:
-    sessions.give_up_reports(now=sweep.now)
+    if given_up := sessions.give_up_reports(now=sweep.now):
+        log.error("Calls are closed without the report of their AI", extra={"calls": given_up})
 
 
 def _ask_for_reports(sweep: Sweep) -> None:

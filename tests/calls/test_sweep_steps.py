@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from calls import consent, lost_reports, missed_sweep, returning, services, sessions, sweep_steps, tasks
-from calls.models import EndReason, VapiSession, VapiState
+from calls.models import CallSession, EndReason, Report, VapiSession, VapiState
 from tests.builders import CALLER, FakeVapi, a_call, session_of
 from tests.calls.test_tasks import vapi as vapi
 
@@ -72,3 +72,16 @@ def test_where_nobody_sweeps_orphans_are_looked_for_though_a_step_before_breaks(
 
 def test_every_step_is_broken_here() -> None:
     assert len(STEPS) == len(sweep_steps.STEPS)
+
+
+def test_that_a_report_never_came_is_said_once(vapi: FakeVapi, caplog: pytest.LogCaptureFixture) -> None:
+    session = left_over()
+    tasks.sweep()
+    VapiSession.objects.filter(pk=session.pk).update(report_asks=1)
+    CallSession.objects.update(ended_at=NOW - timedelta(minutes=3))
+    with caplog.at_level(logging.ERROR, logger="calls.sweep_steps"):
+        tasks.sweep()
+        tasks.sweep()
+    (told,) = [record for record in caplog.records if record.name == "calls.sweep_steps"]
+    assert (told.levelname, told.__dict__["calls"]) == ("ERROR", 1)
+    assert CallSession.objects.get().report == Report.MISSING
