@@ -169,6 +169,12 @@ def premake(*, version_pk: int, client: Vapi, server: ServerAddress, at: datetim
     return True
 
 
+def not_at_vapi(*, version_pk: int, at: datetime) -> None:
+    """Vapi does not know the assistant it made for this version: calls send the words along, and staff may have it prepared again."""
+    gone = {"premade": Premade.FAILED, "vapi_assistant_id": "", "premade_error": "Vapi does not have it any more.", "premade_at": at}
+    TemplateVersion.objects.filter(pk=version_pk, premade=Premade.READY).update(**gone)
+
+
 def prepare_again(*, version_pk: int) -> bool:
     """Put a version that could not be prepared back in the queue; the caller enqueues it. False: there is nothing to do."""
     failed = TemplateVersion.objects.filter(pk=version_pk).exclude(premade=Premade.READY)

@@ -23,10 +23,11 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
 from agents import account, lines
+from agents import services as agents
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import ListedCall, VapiCall
-from calls import accounts, breaker, ended_reasons, erasure, evidence, guards, memory, publisher, rungs
+from calls import accounts, breaker, ended_reasons, erasure, evidence, guards, memory, prepared, publisher, rungs
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiAccount, VapiSession, VapiState
 
@@ -169,7 +170,7 @@ def start_conversation(
         return False
     session = VapiSession.objects.select_related("call", "call__version", "call__line").get(pk=vapi_session_pk)
     try:
-        vapi_call = client.create_call(_request(session))
+        vapi_call, is_gone = prepared.create(client, partial(_request, session))
     except VapiError as problem:
         log.warning("Vapi did not create a call", extra={"call": session.call.short_id, "status": problem.status})
         if kind := breaker.kind_of(problem):
@@ -181,12 +182,21 @@ def start_conversation(
             session_failed(pk=vapi_session_pk, claim=claim, why="It could not be asked for.", at=clock(), maybe_created=True)
         raise
     accounts.took(session.account, at=clock())
+    if is_gone:
+        _forget_prepared(session, at=clock())
     if not _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client, at=clock()):
         return False
     if not VapiSession.objects.filter(OF_NO_USE, pk=vapi_session_pk).exists():
         return True
     end_session(pk=vapi_session_pk, client=client, at=clock())  # its stream ended, or the caller left, while it was being created
     return False
+
+
+def _forget_prepared(session: VapiSession, *, at: datetime) -> None:
+    """Later calls send the words at once. The agent is there: nothing of it waits for this, or breaks on it."""
+    if session.call.version_id is not None:
+        with contextlib.suppress(DatabaseProblem):
+            agents.not_at_vapi(version_pk=session.call.version_id, at=at)
 
 
 def _may_run(problem: VapiError) -> bool:
@@ -361,7 +371,7 @@ def is_of_no_use(*, pk: int) -> bool:
     return VapiSession.objects.filter(OF_NO_USE, pk=pk, state=VapiState.LIVE).exists()
 
 
-def _request(session: VapiSession) -> dict[str, Any]:
+def _request(session: VapiSession, may_be_prepared: bool = True) -> dict[str, Any]:
     call = session.call
     if call.version_id is None:
         raise VapiRefused("No version of an agent answers this call.")
@@ -374,7 +384,7 @@ def _request(session: VapiSession) -> dict[str, Any]:
         server=account.server(),
         variables={"call": call.short_id, "line": call.line.name if call.line else ""},
         taken_up=memory.taken_up(session),
-        prepared=session.account == VapiAccount.MAIN,
+        prepared=may_be_prepared and session.account == VapiAccount.MAIN,
         claim=str(session.claim or ""),
     )
 

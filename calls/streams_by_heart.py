@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from agents import account, lines
@@ -23,7 +24,7 @@ from bridge import live
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.longest import ROLLED_OVER
 from bridge.ports import Admission, CallRef, Conversation
-from calls import by_heart, discretion, entries, guards, ladder, orphans, publisher, redaction, resuming, said_by_heart, sessions
+from calls import by_heart, discretion, entries, guards, ladder, orphans, prepared, publisher, redaction, resuming, said_by_heart, sessions
 from calls.clock import moment
 from calls.entries import Admitted, Asked, Created, Entry, Resumed
 from calls.keeper import Keeper
@@ -219,7 +220,7 @@ class StreamsByHeart:
             return n
         client = self._clients.get(at_account, self._clients[VapiAccount.MAIN])
         try:
-            made = client.create_call(_request(ref, mine))
+            made, _ = prepared.create(client, partial(_request, ref, mine))
         except Exception as problem:  # nobody awaits this thread: the caller's way goes down the ladder
             log.error("A call could not be made by heart", extra={"call": ref.short_id, "problem": type(problem).__name__})
             mine.agent = replace(mine.agent, state="failed")
@@ -266,7 +267,7 @@ def _as_told(ref: CallRef, said: Iterable[tuple[str, str]]) -> tuple[Said, ...]:
     return tuple(Said(line.role, words) for line, words in zip(told, kept, strict=True))
 
 
-def _request(ref: CallRef, mine: Carried) -> dict[str, Any]:
+def _request(ref: CallRef, mine: Carried, may_be_prepared: bool) -> dict[str, Any]:
     version = mine.answer.version
     if version is None or mine.agent is None:
         raise VapiRefused("No version of an agent is known by heart.")
@@ -279,6 +280,6 @@ def _request(ref: CallRef, mine: Carried) -> dict[str, Any]:
         server=account.server(),
         variables={**({"call": ref.short_id} if mine.is_known else {}), "line": mine.answer.line_name},
         taken_up=mine.taken_up,
-        prepared=mine.agent.account == VapiAccount.MAIN,
+        prepared=may_be_prepared and mine.agent.account == VapiAccount.MAIN,
         by_heart=version,
     )

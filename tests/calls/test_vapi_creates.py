@@ -14,7 +14,8 @@ from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from agents import account
+from agents import account, services
+from agents.models import TemplateVersion
 from bridge.errors import VapiRefused
 from bridge.ports import CallRef
 from bridge.sandbox import malformed
@@ -359,3 +360,43 @@ def _timed(house: House, call: CallSession) -> float:
     began = time.monotonic()
     start(house, call)
     return time.monotonic() - began
+
+
+# -- a prepared assistant that is gone ---------------------------------------------------------------------------------
+
+
+def prepare(house: House, call: CallSession) -> TemplateVersion:
+    """The call's version is stored at Vapi."""
+    assert call.version is not None
+    assert services.premake(version_pk=call.version.pk, client=house, server=account.server(), at=timezone.now())
+    return TemplateVersion.objects.get(pk=call.version.pk)
+
+
+def test_a_call_is_made_with_the_assistant_that_was_prepared_for_it(house: House) -> None:
+    call = a_call()
+    version = prepare(house, call)
+    assert start(house, call)
+    (made,) = house.of(call.call_sid)
+    assert made.public["assistantId"] == version.vapi_assistant_id
+
+
+def test_an_agent_whose_assistant_was_deleted_at_vapi_speaks_all_the_same_and_staff_sees_it(house: House) -> None:
+    first, second = a_call(), a_call()
+    prepare(house, first)
+    house.vapi.assistants.clear()
+    assert start(house, first)
+    (made,) = house.of(first.call_sid)
+    assert "assistantId" not in made.public
+    assert (session_of(first).state, session_of(first).n) == (VapiState.LIVE, 0)
+    version = TemplateVersion.objects.get()
+    assert (version.premade, version.vapi_assistant_id, version.premade_error) == ("failed", "", "Vapi does not have it any more.")
+    assert start(house, second)
+    assert [house.vapi.asked[call.call_sid] for call in (first, second)] == [2, 1]
+
+
+def test_a_create_that_is_refused_for_another_reason_leaves_the_prepared_assistant_as_it_is(house: House) -> None:
+    call = a_call()
+    prepare(house, call)
+    house.faulty(call.call_sid, Faults(create_status=400))
+    assert not start(house, call)
+    assert TemplateVersion.objects.get().premade == "ready"

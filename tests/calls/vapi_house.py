@@ -40,6 +40,9 @@ class House:
     def create_call(self, request: Mapping[str, Any]) -> VapiCall:
         return self._client.create_call(request, deadline_s=self.deadline_s)
 
+    def create_assistant(self, assistant: Mapping[str, Any]) -> str:
+        return self._client.create_assistant(assistant)
+
     def end_call(self, control_url: str) -> None:
         self._client.end_call(control_url)
 
