@@ -7,6 +7,7 @@ if the server were down.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -27,3 +28,9 @@ class ImpatientConnection(psycopg.Connection[Any]):
                 raise
             self.pgconn.finish()
             raise psycopg.OperationalError("PostgreSQL did not answer in time.") from None
+
+
+# For a try to connect that failed psycopg's pool makes pauses, each twice as long as the one before, and asks nobody: a server that
+# is back would be known to one process a quarter of a minute before the next. After a second it leaves off here, and whoever wants a
+# connection then has it try at once.
+POOL: Mapping[str, Any] = {"min_size": 1, "max_size": 20, "timeout": 1.0, "reconnect_timeout": 1.0, "connection_class": ImpatientConnection}

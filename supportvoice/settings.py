@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from supportvoice.embedded import socket_path
 from supportvoice.environment import Env
-from supportvoice.postgres import ImpatientConnection
+from supportvoice.postgres import POOL
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
@@ -123,7 +123,7 @@ else:
     DATABASES["default"]["CONN_MAX_AGE"] = 0  # back to the pool
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # the pool would lend connections that a restart of the server cut
     DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 2)
-    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 20, "timeout": 1.0, "connection_class": ImpatientConnection}
+    DATABASES["default"]["OPTIONS"]["pool"] = POOL
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_SOCKET = socket_path(VAR_DIR)  # the embedded Valkey of this checkout

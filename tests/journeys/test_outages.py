@@ -282,5 +282,5 @@ def test_a_caller_who_rang_just_before_postgresql_refused_is_greeted_as_ever(
         with wire.weather(Weather(refuse=True)):
             calling.result(LONGEST_S)
             assert spooled(house)
-        house.eventually(lambda: not spooled(house), within=LONGEST_S)  # the pool tries again ever more rarely
+        house.eventually(lambda: not spooled(house), within=BACK_WITHIN_S)
         greeted_and_not_told_of_any_cut(house, phone)
