@@ -2,7 +2,7 @@
 
 A server that is stopped, or whose machine is gone, keeps its sockets: no time-out of its own ends a wait for it. Here each
 answer has as long as the thread's patience (`calls.patience`); then the connection is closed, and the question has failed as
-if the server were down.
+if the server were down. The pool that lends such connections waits no longer to know that the server is back.
 """
 
 from __future__ import annotations
