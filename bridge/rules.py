@@ -16,7 +16,7 @@ class Rules:
     keypad_pause: float = 3.0  # so does this long without a key
     debounce: float = 0.5
     confirm: float = 0.6
-    filler_after: float = 0.9
+    filler_after: float = 0.75  # 0.04 s until it is loud enough and 0.2 s of way to the ear: within a second
     agent_within: float = 5.0
     first_sound_after: float = 1.0  # of a connected agent; 0.55 to 0.8 s was measured
     fill_gap_after: float = 0.06

@@ -453,7 +453,7 @@ def test_an_agent_that_is_connected_but_mute_does_not_leave_the_caller_in_silenc
 def test_an_agent_that_lets_the_caller_speak_first_is_waited_for_with_a_tone_that_it_is_there() -> None:
     core = a_call(agent_speaks_first=False)
     out: list[Action] = []
-    run_until(core, 0.89, out)
+    run_until(core, 0.74, out)
     assert played(out) == b""
     run_until(core, 10.0, out)
     assert played(out) == TONE.ulaw
@@ -472,8 +472,8 @@ def test_an_agent_that_is_there_but_has_not_spoken_within_a_second_is_announced_
 def test_first_words_that_wait_for_their_cushion_are_heard_within_the_second() -> None:
     core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
     core.agent_connected(0.3)
-    assert core.agent_audio(b"\x55" * 400, 0.89) == []
-    assert played(core.tick(0.9)) == b"\x55" * 320
+    assert core.agent_audio(b"\x55" * 400, 0.74) == []
+    assert played(core.tick(0.75)) == b"\x55" * 320
 
 
 def test_who_has_heard_something_is_told_nothing_by_a_tone() -> None:

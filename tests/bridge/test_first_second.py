@@ -16,6 +16,7 @@ import pytest
 from pytest_django import Settings
 
 from bridge.agent_leg import CLAIM_AFTER_S, CONVERSATION_POLL_S, CREATED_WITHIN_S
+from bridge.consumers import SAID_S
 from bridge.deadline import Answer, Courier, NoAnswer
 from bridge.errors import VapiError
 from bridge.ports import CallRef, Conversation
@@ -34,6 +35,7 @@ CREATED: dict[str, Any] = {
     "subscriptionLimits": {"concurrencyBlocked": False},
 }
 DRIPS_S = 1.0
+SENT_WITHIN_S = 1.0 - SAID_S  # on these pipes there is no way to the ear
 EARLY = Scenario(
     "early",
     caller=(
@@ -183,7 +185,7 @@ def first_heard_s(call: OneCall) -> float:
 def test_something_is_heard_within_a_second_whatever_becomes_of_the_create(name: str) -> None:
     faults = CREATE[name].switches()
     call = carry_a_call(SILENT, faults=ENDS, notebook=Created(faults=faults))
-    assert first_heard_s(call) < 1.0
+    assert first_heard_s(call) < SENT_WITHIN_S
     heard = [final.clip_name for final in call.phone.heard]
     assert heard[-1] == "connecting_colleague"
     assert ("greeting" in heard) == (call.notebook.state == "live")
@@ -220,13 +222,13 @@ def test_a_caller_whose_agent_is_never_made_is_not_asked_for_patience_for_ever()
     assert call.left_at < 14.0
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.89, 0.9, 1.0, 1.5, 2.5, 2.95])
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.74, 0.75, 0.8, 0.9, 1.0, 1.5, 2.5, 2.95])
 @pytest.mark.parametrize("wideband", [False, True])
 @pytest.mark.parametrize("agent_speaks_first", [False, True])
 def test_something_is_heard_within_a_second_however_long_a_create_takes(delay_s: float, wideband: bool, agent_speaks_first: bool) -> None:
     wants = {"wideband": wideband, "agent_speaks_first": agent_speaks_first}
     call = carry_a_call(SILENT, faults=ENDS, notebook=Created(faults=Faults(create_delay_s=delay_s), admission=wants))
-    assert first_heard_s(call) < 1.0
+    assert first_heard_s(call) < SENT_WITHIN_S
     assert "greeting" in [final.clip_name for final in call.phone.heard]
 
 
@@ -234,7 +236,7 @@ def test_something_is_heard_within_a_second_however_long_a_create_takes(delay_s:
 @pytest.mark.parametrize("admits_after_s", [0.1, 0.3, 0.5, 0.59, 0.61, 0.7, 0.9, 1.5, 2.5])
 def test_something_is_heard_within_a_second_however_long_a_stream_waits_to_be_let_in(admits_after_s: float, delay_s: float) -> None:
     call = carry_a_call(SILENT, faults=ENDS, notebook=Created(faults=Faults(create_delay_s=delay_s), admits_after_s=admits_after_s))
-    assert first_heard_s(call) < 1.0
+    assert first_heard_s(call) < SENT_WITHIN_S
     assert "greeting" in [final.clip_name for final in call.phone.heard]
 
 
