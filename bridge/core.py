@@ -299,8 +299,9 @@ class BridgeCore:
         )
 
     def take_up(self, left_off: LeftOff, now: float) -> list[Action]:
-        """The agent of the stream before this one goes on here, where it was; the caller hears the rest, and nothing about it."""
+        """The agent of the stream before this one goes on here, where it was; the caller hears the rest, and no word about it."""
         self._agenda.clear()
+        self._agenda.put("sign", self._silent_since + self._rules.filler_after)
         self._greeted = self._greeting_said = True
         self._agent_opens = False
         self._said, self._dead_air, self._longest = left_off.said, left_off.dead_air, left_off.longest
@@ -518,17 +519,24 @@ class BridgeCore:
         return [AskForAgent(ROLLED_OVER)]
 
     def _play_clip(self, name: str, now: float) -> list[Action]:
+        """A sentence of ours, for which the agent's turn is over."""
+        self._barge_in.turn, self._said.bytes = Turn.SPEAKING, 0
+        return self._play(name, now)
+
+    def _play(self, name: str, now: float) -> list[Action]:
         clip = self._clips[name]
-        self._barge_in.turn, self._said.bytes = Turn.SPEAKING, 0  # it is nobody's turn
         self._figures.clip_bytes += len(clip.ulaw)
         said = Noted("clip-played", detail={"clip": name, "text": clip.text})
         return [said, *self._voice.add(clip.ulaw, now), *self._voice.end_turn(now)]
 
     def _sign_of_life(self, now: float) -> list[Action]:
-        """The agent is there and nobody has heard anything yet: its first words at once if they wait for more, else a tone."""
+        """The agent is there and nobody has heard anything yet: its first words at once if they wait for more, else a tone.
+
+        The tone is no turn: of one that was cut on the stream before nothing is heard after it either.
+        """
         if self._voice.sent_bytes:
             return []
-        return [*self._voice.hurry(now)] if self._voice.held_bytes else self._play_clip("tone", now)
+        return [*self._voice.hurry(now)] if self._voice.held_bytes else self._play("tone", now)
 
     def _nothing_follows(self, now: float) -> list[Action]:
         """No more sound of the agent will come: what is here is played to its end, then the call is left."""

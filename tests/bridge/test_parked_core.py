@@ -15,6 +15,7 @@ from bridge.lately import Lately
 from bridge.parked import MESSAGE_LIMIT, Meanwhile
 from bridge.parking import Over, Parking
 from bridge.rules import Rules
+from bridge.tone import TONE
 from bridge.vapi_link import VapiLink
 from tests.bridge.test_core import CLIPS, a_call, agent_is_speaking, clears, noted, played, run_until
 from tests.bridge.test_dead_air import after_the_greeting, caller_says, dead_air_at
@@ -59,7 +60,7 @@ def test_what_twilio_played_after_its_socket_was_dead_is_not_taken_for_heard() -
     assert len(before.left_off.rest) >= 2600 * 8
 
 
-def test_nothing_is_said_about_it_and_the_agent_hears_the_caller_at_once() -> None:
+def test_no_word_is_said_about_it_and_the_agent_hears_the_caller_at_once() -> None:
     before = after_the_greeting()
     before.stream_lost("stream-lost", 2.0)
     out: list[Action] = []
@@ -69,8 +70,46 @@ def test_nothing_is_said_about_it_and_the_agent_hears_the_caller_at_once() -> No
     out += after.take_up(before.left_off, 2.7)
     run_until(after, 8.0, out)
     assert ToAgent(b"\x21" * 160) in out
-    assert played(out) == b""
+    assert played(out) == TONE.ulaw
     assert not noted(out, "greeting-heard")
+
+
+def test_a_caller_who_is_back_hears_within_a_second_that_somebody_is_there() -> None:
+    before, out = after_the_greeting(), list[Action]()
+    before.stream_lost("stream-lost", 2.0)
+    after = taken_up(before, 2.6, out)  # of a stream that began at 2.5
+    run_until(after, 3.24, out)
+    assert played(out) == b""
+    run_until(after, 3.26, out)
+    assert played(out) == TONE.ulaw
+
+
+def test_a_tone_leaves_the_turn_of_the_agent_as_it_was() -> None:
+    before, out = a_call(), list[Action]()
+    run_until(before, 1.5, agent_is_speaking(before, ms=1000))
+    before.mark_returned("0:1000", 1.5)
+    before.stream_lost("stream-lost", 1.5)
+    after = taken_up(before, 2.0, out)
+    run_until(after, 3.5, out)
+    assert played(out) == TONE.ulaw
+    out += after.agent_audio(b"\x55" * 8000, 3.5)
+    run_until(after, 4.4, out)
+    ended = noted(after.vapi_said(vapi.AgentStopped(), 4.4), "agent-turn-ended")
+    assert ended[0].detail["said_ms"] == 2000
+
+
+def test_a_turn_the_caller_had_cut_stays_cut_behind_a_tone_too() -> None:
+    before, out = a_call(), list[Action]()
+    out += agent_is_speaking(before, ms=2000)
+    out += before.vapi_said(vapi.CallerSpoke(), 0.5) + before.vapi_said(vapi.CallerInterrupted(), 0.6)
+    before.stream_lost("stream-lost", 0.7)
+    heard: list[Action] = []
+    after = taken_up(before, 0.9, heard)
+    for at in (0.9, 1.1, 1.3, 1.5, 1.7, 1.9):  # still on its way, without a pause
+        run_until(after, at, heard)
+        heard += after.agent_audio(b"\x55" * 800, at)
+    run_until(after, 3.0, heard)
+    assert played(heard) == TONE.ulaw
 
 
 def test_a_caller_who_interrupts_the_rest_is_told_to_the_model_as_one_turn() -> None:
@@ -105,7 +144,7 @@ def test_a_turn_the_caller_had_cut_stays_cut() -> None:
     heard += after.agent_audio(b"\x55" * 800, 0.9)
     heard += after.vapi_said(vapi.AgentStopped(), 0.95)
     run_until(after, 2.0, heard)
-    assert played(heard) == b""
+    assert played(heard) == TONE.ulaw
 
 
 def test_an_agent_that_is_not_there_or_not_to_stay_is_not_parked() -> None:
