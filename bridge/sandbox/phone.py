@@ -19,6 +19,7 @@ from bridge.sandbox.script import Caller, Echo, HangUp, Noise, Press, Say
 from bridge.sandbox.sound import FRAME, FRAME_S, RATE, SILENT_FRAME
 
 BREATHE = 50  # ticks made up for in a row before everybody else gets a turn
+KEPT_WAITING_S = 3 * FRAME_S  # a tick that is later than this was kept by the machine
 
 
 class Line(Protocol):
@@ -119,6 +120,7 @@ class Phone:
         self._connected = False
         self._echoes = False
         self.late_s = 0.0  # the longest this phone was kept from a tick: more than a frame or two, and nobody should judge by it
+        self._stalls: list[tuple[float, float]] = []  # from when to when it was
 
     def now(self) -> float:
         """The running loop's time."""
@@ -175,8 +177,20 @@ class Phone:
             wait = due - self._loop.time()
             if wait > 0 or ticks % BREATHE == 0:
                 await asyncio.sleep(max(wait, 0))
-            self.late_s = max(self.late_s, self._loop.time() - due)
+            self._note_lateness(due, self._loop.time())
             await self._tick(due)
+
+    def stood_still_s(self, since: float, until: float) -> float:
+        """How much of that time the machine kept this phone from ticking."""
+        return sum(max(0.0, min(until, over) - max(since, began)) for began, over in self._stalls)
+
+    def _note_lateness(self, due: float, now: float) -> None:
+        self.late_s = max(self.late_s, now - due)
+        if now - due < KEPT_WAITING_S:
+            return
+        if self._stalls and due <= self._stalls[-1][1]:  # the same one: its ticks are made up for
+            due = self._stalls.pop()[0]
+        self._stalls.append((due, now))
 
     async def _tick(self, now: float) -> None:
         self._listen(now)

@@ -77,8 +77,8 @@ class Met:
     def call_sid(self) -> str:
         return self.placed.call_sid
 
-    def hit(self) -> None:
-        self.placed.hit()
+    def hit(self, *, stands_still: bool = False) -> None:
+        self.placed.hit(stands_still=stands_still)
         count = self.blows[self.call_sid] = self.blows.get(self.call_sid, 0) + self.blow.costs
         rung = "R3" if self.blow.no_agent else HEALTHY_AFTER[min(count, len(HEALTHY_AFTER) - 1)]
         at_first = "" if self.placed.port else self.blow.at_first

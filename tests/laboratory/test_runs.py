@@ -1,8 +1,10 @@
-"""Which calls are placed again, and that whoever reads the result is told of it."""
+"""Which calls are placed again, that whoever reads the result is told of it, and what a call remembers of the faults that met it."""
 
 from __future__ import annotations
 
+import asyncio
 import random
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,11 +12,17 @@ import pytest
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
 from supportvoice.laboratory.judge import Verdict
 from supportvoice.laboratory.matrix import Row
+from supportvoice.laboratory.nemesis import BLOWS, Met
 from supportvoice.laboratory.person import Person
 from supportvoice.laboratory.runs import TRIES, Laboratory, Placed
 
 ROW = Row("C2", "dies")
 LATE = STALLED_MS + 1
+
+
+def a_call() -> Placed:
+    phone = TwilioCall(webhook_url="http://house/", auth_token="key", caller=Person(), web=cast(Any, None))
+    return Placed(ROW, phone, cast(Any, SimpleNamespace(port=1)), "R1")
 
 
 class Staged(Laboratory):
@@ -23,9 +31,9 @@ class Staged(Laboratory):
     goes: list[tuple[int, bool]]
 
     async def _call(self, row: Row) -> Placed:
-        phone = TwilioCall(webhook_url="http://house/", auth_token="key", caller=Person(), web=cast(Any, None))
-        phone.phone.late_s = self.goes[0][0] / 1000
-        return Placed(row, phone, cast(Any, None), "R1")
+        placed = a_call()
+        placed.phone.phone.late_s = self.goes[0][0] / 1000
+        return placed
 
     async def _judge(self, placed: Any) -> None:
         if self.goes.pop(0)[1]:
@@ -53,3 +61,13 @@ async def test_a_loss_that_is_put_down_to_the_machine_is_counted(goes: list[tupl
     assert laboratory.goes == []
     assert (placed.rung_again, bool(placed.verdicts)) == (again, is_lost)
     assert sum("rings again" in said for said in told) == again
+
+
+async def test_a_call_remembers_when_its_process_was_made_to_stand_still_and_no_other_fault_as_that() -> None:
+    placed, now = a_call(), asyncio.get_running_loop().time()
+    by_nemesis = Met(placed, BLOWS[0], {})
+    for line in (placed, by_nemesis):
+        line.hit()
+        assert len(placed.stopped_at) == (line is by_nemesis)
+        line.hit(stands_still=True)
+    assert placed.stopped_at == [pytest.approx(now, abs=1.0)] * 2

@@ -49,14 +49,16 @@ class Carrier:
     blocked_while: Path
     leaks_while: Path
     hits: int = 0
+    stands_still: bool = False
     port: int = 1
     call_sid: str = "CA1"
 
     def carriers(self, port: int) -> list[int]:
         return [self.process.pid]
 
-    def hit(self) -> None:
+    def hit(self, *, stands_still: bool = False) -> None:
         self.hits += 1
+        self.stands_still |= stands_still
 
     def resident(self) -> int:
         use = use_of(self.process.pid, resident_limit=1)
@@ -114,7 +116,7 @@ async def blocked(carrier: Carrier) -> AsyncIterator[None]:
 
 async def test_a_blocked_loop_stands_still_while_threads_go_on_and_then_goes_on_itself(carrier: Carrier) -> None:
     async with blocked(carrier):
-        assert carrier.hits == 1
+        assert (carrier.hits, carrier.stands_still) == (1, True)
         async with asyncio.timeout(2):
             while await carrier.said_within(0.2) != {b"thread\n"}:  # what was said before is still in the pipe
                 pass
@@ -130,6 +132,13 @@ async def test_a_loop_that_is_blocked_for_long_is_ended_by_its_own_watchdog(carr
         await asyncio.gather(reading, return_exceptions=True)
 
 
+@pytest.mark.parametrize(("sig", "stands_still"), [(signal.SIGSTOP, True), (signal.SIGKILL, False)])
+async def test_only_the_calls_of_a_process_that_is_stopped_stand_still(carrier: Carrier, sig: signal.Signals, stands_still: bool) -> None:
+    ground: Any = carrier
+    async with strikes.to_carriers(sig)(ground, [cast(strikes.Line, carrier)]):
+        assert (carrier.hits, carrier.stands_still) == (1, stands_still)
+
+
 @asynccontextmanager
 async def leaking(carrier: Carrier) -> AsyncIterator[None]:
     ground: Any = carrier
@@ -140,7 +149,7 @@ async def leaking(carrier: Carrier) -> AsyncIterator[None]:
 async def test_a_leak_uses_memory_while_the_loop_goes_on_and_gives_it_back(carrier: Carrier) -> None:
     before = carrier.resident()
     async with leaking(carrier):
-        assert carrier.hits == 1
+        assert (carrier.hits, carrier.stands_still) == (1, False)
         await until(lambda: carrier.resident() - before >= 8 * MIB)
         await carrier.says("loop")
         assert use_of(carrier.process.pid, resident_limit=None) is not None

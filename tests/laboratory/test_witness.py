@@ -18,7 +18,7 @@ from bridge.sandbox.script import TECHFLOW
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.vapi_call import SandboxCall
 from supportvoice.laboratory.person import Person
-from supportvoice.laboratory.witness import documents_s, first_sounds_s, served_again_s, witnessed
+from supportvoice.laboratory.witness import documents_s, first_sounds_s, late_sounds, served_again_s, witnessed
 
 CUT = Final("greeting", CLIPS["greeting"].text, 10.8, 8.0, 10.0, 1.0, 0, 2000)
 REST = Final("greeting", CLIPS["greeting"].text, 13.5, 9.0, 13.0, 1.0, 2200, 4000)
@@ -75,6 +75,29 @@ def test_the_first_sound_counts_from_the_start_of_each_stream_that_the_caller_he
     call = a_call([], ("say", 5.5))
     call.streams, call.phone.playout, call.phone.now = streams, playout, lambda: 14.0
     assert list(first_sounds_s(call)) == pytest.approx([0.5, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("heard_at", "stood_still", "stopped_at", "whose"),
+    [
+        (7.0, (6.0, 7.0), [], []),
+        (7.3, (0.0, 0.0), [5.9, 7.4], ["house"]),
+        (7.3, (6.5, 6.9), [], ["machine_stood_still"]),
+        (7.3, (6.5, 6.7), [], ["house"]),
+        (9.3, (6.5, 6.9), [6.4], ["process_stopped"]),
+    ],
+    ids=["in time", "late", "in time but for the machine", "late, whatever the machine did", "its process was stopped meanwhile"],
+)
+def test_a_sound_that_comes_too_late_is_the_houses_unless_something_else_made_it_late(
+    heard_at: float, stood_still: tuple[float, float], stopped_at: list[float], whose: list[str]
+) -> None:
+    playout = Playout(5.0)
+    playout.play(b"\x10" * 160, heard_at)
+    began, over = stood_still
+    call = a_call([])
+    call.streams = [StreamFacts("MZ1", started_at=6.0, ended_at=12.0, end="server-closed")]
+    call.phone.playout, call.phone.stood_still_s = playout, lambda since, until: min(until, over) - max(since, began)
+    assert list(late_sounds(call, stopped_at)) == whose
 
 
 async def test_the_judge_is_told_what_was_heard_of_the_greeting_and_by_when_the_house_knew_what_the_caller_wants() -> None:
