@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.routing import MEDIA_PATH
-from supportvoice.server import AS_A_CHILD, listen
+from supportvoice.parent import AS_A_CHILD, listen
 from supportvoice.stack import HOME, Stack, StackFailed, free_port
 
 RELAYS = Path(__file__).parent / "relays"

@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 from supportvoice.bench import report
 from supportvoice.bench.rounds import Plan, generate, idle_loop, measure
 from supportvoice.bench.subjects import Ground, Running, Subject, ours, relay
-from supportvoice.server import listen
+from supportvoice.parent import listen
 
 ROOT = Path(__file__).parents[2]
 STRANGERS = ("load", "goodbye", "callers", "pattern", "wheel", "figures", "processes")

@@ -37,7 +37,8 @@ from bridge.vapi_link import VapiConversations
 from calls.hands import Hands
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession
-from supportvoice.server import configured, listen
+from supportvoice.parent import listen
+from supportvoice.server import configured
 from tests.bridge.virtual_time import BRIDGE_CLIPS
 
 KEY = stream_token.key_from("a secret of the tests")

@@ -10,7 +10,7 @@ import sys
 
 import django
 
-from supportvoice.server import Parent, listen
+from supportvoice.parent import Parent, listen
 from tests.races.pair import ROOT
 
 

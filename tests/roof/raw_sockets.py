@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from supportvoice.duty import Duty
-from supportvoice.server import CallServer, configured, listen
+from supportvoice.parent import listen
+from supportvoice.server import CallServer, configured
 
 WHATEVER_FRAMES_IT = pytest.mark.parametrize("under", ["", "/webhook"], ids=["uvicorn", "picows"])
 

@@ -20,6 +20,7 @@ from supportvoice import collecting, server
 from supportvoice.duty import Duty
 from supportvoice.laboratory.ground import children, connected_to, descriptors
 from supportvoice.memory import HURRIES_AT, LEAVES_AT, LOOK_S, MIB, use_of
+from supportvoice.parent import RESCUED_FIRST_S, Parent
 from supportvoice.presence import ASK_S, ENDED_AFTER_S
 from supportvoice.spare import LONGEST_S
 from supportvoice.watchdog import STUCK_S, TICK_S
@@ -270,7 +271,7 @@ async def test_where_others_serve_a_killed_child_is_replaced_when_its_callers_ha
         began = asyncio.get_running_loop().time()
         os.kill(serving.children[0], signal.SIGKILL)
         await until(lambda: set(children(serving.parent.pid)) - set(serving.children))
-        assert asyncio.get_running_loop().time() - began >= server.RESCUED_FIRST_S
+        assert asyncio.get_running_loop().time() - began >= RESCUED_FIRST_S
         await until(lambda: len(children(serving.parent.pid)) == 2)
 
 
@@ -375,7 +376,7 @@ async def test_where_nobody_else_can_serve_a_caller_is_refused_and_not_kept_wait
 
 
 async def test_children_that_never_start_end_the_parent_with_a_sentence() -> None:
-    code = "import asyncio, sys; from pathlib import Path; from supportvoice.server import Parent, listen\n"
+    code = "import asyncio, sys; from pathlib import Path; from supportvoice.parent import Parent, listen\n"
     code += "sys.exit(asyncio.run(Parent(listen('127.0.0.1', 0), 1, 'all', Path('.'), program='tests.no_such_program').run()))"
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE, cwd=HOME)
     _, said = await asyncio.wait_for(parent.communicate(), 100)
@@ -399,7 +400,7 @@ async def test_a_child_that_does_not_come_up_again_ends_no_call_of_the_others(tm
         (carrier,) = connected_to(call.local_address[1], serving.children)
         broken.touch()
         os.kill(next(child for child in serving.children if child != carrier), signal.SIGKILL)
-        await logged(serving, b"died and is started again", server.Parent.GIVE_UP_AFTER + 1)
+        await logged(serving, b"died and is started again", Parent.GIVE_UP_AFTER + 1)
         assert await says(call, "still here") == "10"
         broken.unlink()
         await until(lambda: sum(accepts(child, serving.port) for child in children(serving.parent.pid)) == 2)

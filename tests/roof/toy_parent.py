@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 from supportvoice.memory import MIB
-from supportvoice.server import Parent, listen
+from supportvoice.parent import Parent, listen
 
 
 def give_away(boot: uuid.UUID) -> None:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from supportvoice.bench import report, rounds, silence
 from supportvoice.bench.subjects import SUBJECTS, Ground
 from supportvoice.embedded import EmbeddedAway
-from supportvoice.server import listen
+from supportvoice.parent import listen
 from supportvoice.stack import HOME, StackFailed
 
 

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from supportvoice.demo import EARS, USER, WRONGS, House, keep_sound, open_house, place_call, report
 from supportvoice.embedded import EmbeddedAway
-from supportvoice.server import listen
+from supportvoice.parent import listen
 from supportvoice.stack import StackFailed
 
 

@@ -22,7 +22,7 @@ from supportvoice.checks import problems
 from supportvoice.embedded import EmbeddedAway, Hold
 from supportvoice.lifeline import is_gone
 from supportvoice.memory import MIB
-from supportvoice.server import Parent, listen
+from supportvoice.parent import Parent, listen
 
 log = logging.getLogger(__name__)
 
