@@ -22,7 +22,7 @@ from django.db import connections
 from django.utils import timezone
 
 from bridge.errors import TwilioError
-from calls import rescue, spoken
+from calls import leases, rescue, spoken
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source
 
@@ -53,7 +53,7 @@ def give(*, twilio: Twilio | None, is_gone: Callable[[str], bool]) -> None:
 
 
 def _left_in_silence(is_gone: Callable[[str], bool]) -> list[CallSession]:
-    gone = [beat.boot for beat in rescue.beats(but=uuid.uuid4(), is_gone=is_gone) if beat.is_dead]
+    gone = [beat.boot for beat in leases.beats(but=uuid.uuid4(), is_gone=is_gone) if beat.is_dead]
     return list(rescue.left_alone(CallSession.objects.live().filter(held_by__in=gone))) if gone else []
 
 

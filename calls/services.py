@@ -244,7 +244,7 @@ def _close_books_soon(call_sid: str) -> None:
 def admit_stream(*, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime, held_by: uuid.UUID | None = None) -> bool:
     """Use up the token of an epoch and let its stream in. True once per epoch, for the stream that came first.
 
-    `held_by` is the process that carries it (`calls.rescue`); None when it has no lease.
+    `held_by` is the process that carries it (`calls.leases`); None when it has no lease.
     """
     unused = CallSession.objects.filter(guards.token_unused(epoch), call_sid=call_sid, account_sid=account_sid)
     with transaction.atomic():

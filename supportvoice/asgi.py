@@ -37,7 +37,8 @@ from bridge.vapi_link import VapiConversations  # noqa: E402
 from calls import by_heart, missed_sweep, patience, twilio_account  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
 from calls.ledger import DatabaseLedger  # noqa: E402
-from calls.rescue import Lifeguard, the_life  # noqa: E402
+from calls.lifeguard import Lifeguard  # noqa: E402
+from calls.rescue import the_life  # noqa: E402
 from calls.storing import the_keeper  # noqa: E402
 from supportvoice.checks import refuse_unsafe  # noqa: E402
 from supportvoice.duty import the_duty  # noqa: E402

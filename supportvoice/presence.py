@@ -6,7 +6,7 @@ Pure: `now` is monotonic seconds of the one who asks.
 from __future__ import annotations
 
 ASK_S = 0.25
-MISSED_AFTER_S = 1.5  # sooner than a lease ends (`calls.rescue`): nobody who stands still for a second is given up
+MISSED_AFTER_S = 1.5  # sooner than a lease ends (`calls.leases`): nobody who stands still for a second is given up
 ENDED_AFTER_S = 4.0  # sooner than a caller, or a vendor who waits for its answer, has heard nothing for five seconds
 LATE_S = 1.0
 

@@ -18,8 +18,8 @@ from bridge import stream_token
 from bridge.errors import VapiUnavailable
 from bridge.longest import ROLLED_OVER
 from bridge.ports import CallRef, Conversation, LedgerAway
+from calls import leases, rescue, sessions
 from calls import ledger as ledger_module
-from calls import rescue, sessions
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, Rung, Status, VapiState
 from calls.storing import the_keeper
@@ -128,12 +128,12 @@ def test_the_call_of_a_stream_let_in_by_heart_is_looked_after_when_its_process_d
     lines.warm()
     sessions.start_conversation(vapi_session_pk=call.vapi_sessions.get().pk, by="worker", client=vapi)
     ledger = DatabaseLedger(token_key=KEY, client=vapi, deadline_s=5.0, boot=lambda: boot)
-    rescue.begin(boot=boot, at=timezone.now())
+    leases.begin(boot=boot, at=timezone.now())
     with nobody_can_write():
         is_admitted(ledger, call)
     all_is_stored()
-    dead = rescue.Sign(rescue.Beat(boot, counter=0, is_dead=True), at=0.0)
-    rescue.died(boot=boot, at=timezone.now())
+    dead = leases.Sign(leases.Beat(boot, counter=0, is_dead=True), at=0.0)
+    leases.died(boot=boot, at=timezone.now())
     found = rescue.claim(dead, by=uuid.uuid4(), at=timezone.now(), now=1.0)
     ledger.close()
     assert found is not None

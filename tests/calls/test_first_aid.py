@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from bridge.errors import TwilioRefused
-from calls import first_aid, rescue, spoken
+from calls import first_aid, leases, spoken
 from calls.models import CallSession, ProcessLease, Status
 from tests.builders import ACCOUNT, a_call
 
@@ -54,7 +54,7 @@ def test_the_callers_of_a_process_that_is_gone_are_asked_to_wait_and_their_calls
     assert account == ACCOUNT
     assert CallSession.objects.filter(pk=call.pk).values("status", "epoch", "held_by").get() == before
     assert call.events.filter(kind="caller-asked-to-wait").count() == 1
-    assert rescue.beats(but=THERE, is_gone=lambda place: True)[0].is_dead  # whoever comes next claims it
+    assert leases.beats(but=THERE, is_gone=lambda place: True)[0].is_dead  # whoever comes next claims it
 
 
 def test_nobody_else_is_disturbed() -> None:
@@ -87,10 +87,10 @@ def test_without_an_account_or_a_database_nothing_is_done(monkeypatch: pytest.Mo
     carried(1)
     given(None)
 
-    def away(**kwargs: Any) -> list[rescue.Beat]:
+    def away(**kwargs: Any) -> list[leases.Beat]:
         raise OperationalError("The database is away.")
 
-    monkeypatch.setattr(rescue, "beats", away)
+    monkeypatch.setattr(leases, "beats", away)
     twilio = Told()
     given(twilio)
     assert twilio.documents == {}

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from bridge import stream_token
 from bridge.ports import Closing
-from calls import handover, ladder, parked, rescue, resuming, services, sessions, spoken
+from calls import handover, ladder, leases, parked, rescue, resuming, services, sessions, spoken
 from calls.models import CallSession, EndReason, Rung, Status, VapiState
 from tests.builders import a_line
 from tests.calls.test_resuming import fresh, lost, states, talking
@@ -59,14 +59,14 @@ def carried(call: CallSession) -> tuple[uuid.UUID, uuid.UUID]:
     """By a process that has a lease; another one is there beside it."""
     boot, other = uuid.uuid4(), uuid.uuid4()
     for each in (boot, other):
-        rescue.begin(boot=each, at=timezone.now())
+        leases.begin(boot=each, at=timezone.now())
     CallSession.objects.filter(pk=call.pk).update(held_by=boot, carried_by=boot)
     return boot, other
 
 
 def claim(boot: uuid.UUID, *, by: uuid.UUID, at: datetime) -> None:
-    (beat,) = [beat for beat in rescue.beats(but=by) if beat.boot == boot]
-    assert rescue.claim(rescue.Sign(beat, 0.0), by=by, at=at, now=1.0) is not None
+    (beat,) = [beat for beat in leases.beats(but=by) if beat.boot == boot]
+    assert rescue.claim(leases.Sign(beat, 0.0), by=by, at=at, now=1.0) is not None
 
 
 @pytest.mark.parametrize("claimed_s_ago", [None, 0, 600])
@@ -74,7 +74,7 @@ def test_the_agent_of_a_process_that_is_gone_is_not_waited_for(claimed_s_ago: fl
     call, now = broken(said=False), timezone.now()
     boot, other = carried(call)
     if claimed_s_ago is None:
-        rescue.died(boot=boot, at=now)
+        leases.died(boot=boot, at=now)
     else:
         claim(boot, by=other, at=now - timedelta(seconds=claimed_s_ago))
     ask(call)

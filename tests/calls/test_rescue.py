@@ -2,101 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from django.db import OperationalError
 from django.utils import timezone
 
-from bridge.errors import TwilioUnavailable
 from bridge.ports import Closing
-from calls import by_heart, handover, rescue, services
+from calls import by_heart, handover, leases, rescue, services
+from calls.leases import LEASE_S, RENEW_EVERY_S, Beat, Sign
 from calls.models import CallSession, OutboxCommand, ProcessLease, Status
-from calls.rescue import ASKED_WITHIN_S, LEASE_S, Beat, Lifeguard, Observer, Sign
+from calls.rescue import ASKED_WITHIN_S
 from calls.spoken import AGAIN
-from tests.builders import ACCOUNT, a_call
-
-A, B = uuid.UUID(int=1), uuid.UUID(int=2)
-
-
-class Redirects:
-    """Twilio, as far as it is asked to send calls elsewhere."""
-
-    def __init__(self, *, away: int = 0) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self._away = away
-
-    def redirect(self, call_sid: str, url: str, account_sid: str = "") -> bool:
-        self.asked.append((call_sid, url))
-        if len(self.asked) <= self._away:
-            raise TwilioUnavailable("Twilio failed.", status=503)
-        return True
-
-
-def carried(boot: uuid.UUID = A, **fields: Any) -> CallSession:
-    ProcessLease.objects.get_or_create(boot=boot, defaults={"born_at": timezone.now(), "counter": 7})
-    return a_call(**{"status": Status.STREAMING, "stream_epoch": 0, "held_by": boot, **fields})
+from tests.builders import ACCOUNT
+from tests.calls.carriers import A, B, Redirects, carried
 
 
 def claimed(boot: uuid.UUID = A, by: uuid.UUID = B, counter: int = 7) -> list[rescue.Rescue] | None:
     return rescue.claim(Sign(Beat(boot, counter), 10.0), by=by, at=timezone.now(), now=12.0)
-
-
-# -- who is gone -------------------------------------------------------------------------------------------------------
-
-
-def test_a_counter_that_stands_still_for_a_lease_is_seen_and_one_that_moves_is_not() -> None:
-    observer = Observer()
-    seen = [observer.look([Beat(A, 5), Beat(B, tick)], tick * 0.5) for tick in range(6)]
-    assert [[sign.beat.boot for sign in signs] for signs in seen] == [[], [], [], [], [A], [A]]
-    assert seen[4][0].at == 0.0
-
-
-def test_a_process_that_was_seen_to_die_is_claimed_without_a_wait() -> None:
-    assert [sign.beat.boot for sign in Observer().look([Beat(A, 5, is_dead=True)], 3.0)] == [A]
-
-
-def test_a_process_that_does_not_answer_whoever_started_it_is_claimed_without_a_wait() -> None:
-    assert [sign.beat.boot for sign in Observer().look([Beat(A, 5, is_frozen=True)], 3.0)] == [A]
-
-
-@pytest.mark.django_db
-def test_a_process_told_to_be_frozen_loses_its_calls_whatever_it_counted_last_and_twilio_is_asked_at_once() -> None:
-    carried()
-    rescue.frozen(boot=A, at=timezone.now())
-    [beat] = rescue.beats(but=B)
-    [job] = rescue.claim(Sign(beat._replace(counter=6), 10.0), by=B, at=timezone.now(), now=12.0) or []
-    assert (beat.is_frozen, beat.is_dead, job.due) == (True, False, 12.0)
-    assert not rescue.renew(boot=A)
-
-
-@pytest.mark.django_db
-def test_a_frozen_process_that_wakes_before_anybody_took_its_calls_keeps_them() -> None:
-    carried()
-    rescue.frozen(boot=A, at=timezone.now())
-    assert rescue.renew(boot=A)
-    assert rescue.beats(but=B) == [Beat(A, 8)]
-    assert claimed(counter=7) is None
-
-
-@pytest.mark.django_db
-def test_a_process_whose_machine_says_that_it_is_gone_is_claimed_without_a_wait() -> None:
-    rescue.begin(boot=A, at=timezone.now(), place="here 7")
-    rescue.begin(boot=B, at=timezone.now(), place="here 8")
-    found = rescue.beats(but=uuid.uuid4(), is_gone=lambda place: place == "here 7")
-    assert [sign.beat.boot for sign in Observer().look(found, 3.0)] == [A]
-
-
-def test_who_forgets_times_everybody_for_a_whole_lease_again() -> None:
-    observer = Observer()
-    observer.look([Beat(A, 5)], 0.0)
-    observer.forget()
-    assert observer.look([Beat(A, 5)], LEASE_S) == []
-    assert observer.look([Beat(A, 5)], 2 * LEASE_S) != []
 
 
 # -- what becomes of its calls -----------------------------------------------------------------------------------------
@@ -110,7 +34,7 @@ def test_one_claims_a_lease_and_has_its_calls_and_every_other_gets_nothing() -> 
     assert [(job.call_sid, job.epoch) for job in jobs] == [(call.call_sid, 0)]
     assert claimed(by=uuid.uuid4()) is None
     assert CallSession.objects.get().held_by == B
-    assert not rescue.renew(boot=A)
+    assert not leases.renew(boot=A)
 
 
 @pytest.mark.django_db
@@ -122,13 +46,13 @@ def test_twilio_is_left_time_to_ask_by_itself_unless_it_has_had_it(is_dead: bool
 
 
 def test_a_lease_is_longer_than_twilio_is_left_after_the_last_sign() -> None:
-    assert LEASE_S >= rescue.RENEW_EVERY_S + ASKED_WITHIN_S
+    assert LEASE_S >= RENEW_EVERY_S + ASKED_WITHIN_S
 
 
 @pytest.mark.django_db
 def test_a_process_that_gave_a_sign_since_it_was_looked_at_keeps_its_calls() -> None:
     carried()
-    assert rescue.renew(boot=A)
+    assert leases.renew(boot=A)
     assert claimed(counter=7) is None
     assert CallSession.objects.get().held_by == A
 
@@ -136,8 +60,8 @@ def test_a_process_that_gave_a_sign_since_it_was_looked_at_keeps_its_calls() -> 
 @pytest.mark.django_db
 def test_a_process_that_is_known_to_be_dead_is_claimed_whatever_it_counted_last_and_counts_no_more() -> None:
     carried()
-    rescue.died(boot=A, at=timezone.now())
-    assert not rescue.renew(boot=A)
+    leases.died(boot=A, at=timezone.now())
+    assert not leases.renew(boot=A)
     assert claimed(counter=6) is not None
     assert ProcessLease.objects.get(boot=A).counter == 7
 
@@ -155,11 +79,11 @@ def test_when_the_rescuer_dies_too_the_next_one_finds_the_calls_with_it() -> Non
 @pytest.mark.django_db
 def test_a_process_started_again_has_a_lease_of_its_own_and_its_calls_are_not_mistaken_for_those_before() -> None:
     carried()
-    rescue.died(boot=A, at=timezone.now())
-    rescue.begin(boot=B, at=timezone.now())
+    leases.died(boot=A, at=timezone.now())
+    leases.begin(boot=B, at=timezone.now())
     later = carried(B)
     assert claimed(by=B) is not None
-    assert rescue.renew(boot=B)
+    assert leases.renew(boot=B)
     assert CallSession.objects.get(pk=later.pk).held_by == B
 
 
@@ -238,6 +162,25 @@ def test_a_redirect_that_twilio_does_not_take_is_tried_again_and_then_given_up()
     assert tries == 1 + len(rescue.TRY_AGAIN_S)
 
 
+@pytest.mark.django_db
+def test_a_process_told_to_be_frozen_loses_its_calls_whatever_it_counted_last_and_twilio_is_asked_at_once() -> None:
+    carried()
+    leases.frozen(boot=A, at=timezone.now())
+    [beat] = leases.beats(but=B)
+    [job] = rescue.claim(Sign(beat._replace(counter=6), 10.0), by=B, at=timezone.now(), now=12.0) or []
+    assert (beat.is_frozen, beat.is_dead, job.due) == (True, False, 12.0)
+    assert not leases.renew(boot=A)
+
+
+@pytest.mark.django_db
+def test_a_frozen_process_that_wakes_before_anybody_took_its_calls_keeps_them() -> None:
+    carried()
+    leases.frozen(boot=A, at=timezone.now())
+    assert leases.renew(boot=A)
+    assert leases.beats(but=B) == [Beat(A, 8)]
+    assert claimed(counter=7) is None
+
+
 # -- calls this process itself knows of --------------------------------------------------------------------------------
 
 
@@ -308,194 +251,3 @@ def test_old_leases_are_cleared_away() -> None:
     ProcessLease.objects.create(boot=uuid.uuid4(), born_at=long_ago, claimed_by=B, claimed_at=long_ago)
     claimed()
     assert list(ProcessLease.objects.values_list("boot", flat=True)) == [A]
-
-
-# -- the process -------------------------------------------------------------------------------------------------------
-
-
-def a_lifeguard(clock: list[float], twilio: Redirects | None = None, *, well: bool = True) -> tuple[rescue.Life, Lifeguard]:
-    life = rescue.Life()
-    return life, Lifeguard(life, boot=B, is_well=lambda: well, twilio=lambda: twilio, clock=lambda: clock[0])
-
-
-def one_whose_loop_stops(clock: list[float], well: list[bool]) -> Lifeguard:
-    """It has renewed its lease, and its loop stands still from now on."""
-    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: well[0], twilio=lambda: None, clock=lambda: clock[0])
-    turns(guard, clock, 0.75)
-    well[0] = False
-    return guard
-
-
-def turns(guard: Lifeguard, clock: list[float], seconds: float) -> None:
-    for _ in range(round(seconds / 0.25)):
-        guard.turn()
-        clock[0] += 0.25
-
-
-@pytest.mark.django_db
-def test_a_lifeguard_claims_a_silent_process_after_one_lease() -> None:
-    carried()
-    clock = [100.0]
-    _, guard = a_lifeguard(clock)
-    turns(guard, clock, LEASE_S)
-    assert CallSession.objects.get().held_by == A
-    turns(guard, clock, 0.5)
-    assert CallSession.objects.get().held_by == B
-
-
-@pytest.mark.django_db
-def test_twilio_has_had_its_time_when_a_process_was_dead_before_the_lifeguard_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    carried()
-    rescue.died(boot=A, at=timezone.now())
-    clock, left_s = [100.0], []
-    _, guard = a_lifeguard(clock)
-    monkeypatch.setattr(rescue, "claim", lambda sign, *, asked_within_s, **more: left_s.append(asked_within_s))
-    guard.turn()
-    guard.turn()
-    assert left_s == [0.0, ASKED_WITHIN_S]
-
-
-@pytest.mark.django_db
-def test_a_process_that_could_not_renew_its_own_lease_waits_a_whole_one_before_it_claims_another() -> None:
-    carried()
-    clock = [100.0]
-    _, guard = a_lifeguard(clock)
-    turns(guard, clock, 0.5)
-    clock[0] += 30.0  # the database was away, or we were stopped
-    turns(guard, clock, LEASE_S)
-    assert CallSession.objects.get().held_by == A
-
-
-@pytest.mark.django_db
-def test_a_process_whose_loop_is_stuck_renews_nothing_and_claims_nobody() -> None:
-    carried()
-    clock = [100.0]
-    _, guard = a_lifeguard(clock, well=False)
-    turns(guard, clock, 10.0)
-    assert not ProcessLease.objects.filter(boot=B).exists()
-    assert CallSession.objects.get().held_by == A
-
-
-@pytest.mark.django_db
-def test_a_process_whose_loop_was_stuck_waits_a_whole_lease_before_it_claims_another() -> None:
-    carried()
-    clock, well = [100.0], [True]
-    guard = one_whose_loop_stops(clock, well)
-    turns(guard, clock, 0.5)
-    well[0] = True
-    turns(guard, clock, LEASE_S)
-    assert CallSession.objects.get().held_by == A
-    turns(guard, clock, 0.5)
-    assert CallSession.objects.get().held_by == B
-
-
-@pytest.mark.django_db
-def test_a_process_whose_loop_stands_still_says_so_and_takes_it_back_when_it_goes_on() -> None:
-    clock, well = [100.0], [True]
-    guard = one_whose_loop_stops(clock, well)
-    turns(guard, clock, rescue.RENEW_EVERY_S)
-    assert [beat.is_frozen for beat in rescue.beats(but=A)] == [True]
-    well[0] = True
-    turns(guard, clock, rescue.RENEW_EVERY_S)
-    assert [beat.is_frozen for beat in rescue.beats(but=A)] == [False]
-
-
-@pytest.mark.django_db
-def test_a_process_all_of_which_stood_still_lets_its_loop_have_a_turn_before_it_says_so() -> None:
-    clock, well = [100.0], [True]
-    guard = one_whose_loop_stops(clock, well)
-    clock[0] += rescue.LATE_S + 0.1
-    turns(guard, clock, 0.25)
-    assert [beat.is_frozen for beat in rescue.beats(but=A)] == [False]
-    turns(guard, clock, 0.25)
-    assert [beat.is_frozen for beat in rescue.beats(but=A)] == [True]
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("slow", ["renew", "beats"])
-def test_a_process_that_waited_long_for_the_database_waits_a_whole_lease_before_it_claims_another(
-    monkeypatch: pytest.MonkeyPatch, slow: str
-) -> None:
-    carried()
-    clock = [100.0]
-    _, guard = a_lifeguard(clock)
-    turns(guard, clock, LEASE_S - 0.25)
-    really = getattr(rescue, slow)
-
-    def slowly(**asked: Any) -> Any:
-        clock[0] += rescue.LATE_S + 0.1
-        return really(**asked)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rescue, slow, slowly)
-        turns(guard, clock, 0.5)
-    assert CallSession.objects.get().held_by == A
-    turns(guard, clock, LEASE_S + 0.5)
-    assert CallSession.objects.get().held_by == B
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_database_that_fails_makes_a_process_time_everybody_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    carried()
-    clock = [100.0]
-    _, guard = a_lifeguard(clock)
-    turns(guard, clock, LEASE_S - 0.25)
-
-    def away(**asked: Any) -> None:
-        raise OperationalError("away")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rescue, "beats", away)
-        guard._safely(guard.turn)
-    clock[0] += 0.5
-    turns(guard, clock, 0.5)
-    assert CallSession.objects.get().held_by == A
-
-
-@pytest.mark.django_db
-def test_a_process_that_was_taken_for_dead_goes_on_under_another_name() -> None:
-    clock = [100.0]
-    life, guard = a_lifeguard(clock)
-    turns(guard, clock, 0.25)
-    ProcessLease.objects.filter(boot=B).update(claimed_by=A, claimed_at=timezone.now())
-    turns(guard, clock, 1.0)
-    assert life.boot not in (None, B)
-    assert ProcessLease.objects.get(boot=life.boot).claimed_by is None
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_call_that_no_hand_is_free_for_is_sent_on_at_the_next_look() -> None:
-    call, clock, twilio, gate = carried(B), [100.0], Redirects(), threading.Event()
-    life, guard = a_lifeguard(clock, twilio)
-    while guard._hands.take(gate.wait, 10) is not None:
-        pass
-    life.look_after(rescue.Rescue(call.call_sid, call.short_id, 0, 100.0, 100.0))
-    guard.turn()
-    assert (guard._hands.refused, [job.due for job in guard._rescues]) == (2, [100.0 + rescue.LOOK_EVERY_S])
-    gate.set()
-    until = time.monotonic() + 5.0
-    while not twilio.asked:
-        assert time.monotonic() < until
-        turns(guard, clock, rescue.LOOK_EVERY_S)
-        time.sleep(0.01)
-    guard._hands.close()
-    assert [sid for sid, _ in twilio.asked] == [call.call_sid]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_running_lifeguard_sends_the_calls_of_a_dead_process_on_and_says_goodbye() -> None:
-    call, sent = carried(), threading.Event()
-
-    class Told(Redirects):
-        def redirect(self, call_sid: str, url: str, account_sid: str = "") -> bool:
-            sent.set()
-            return super().redirect(call_sid, url, account_sid)
-
-    rescue.died(boot=A, at=timezone.now())
-    twilio = Told()
-    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: True, twilio=lambda: twilio)
-    guard.start()
-    assert sent.wait(5.0)
-    guard.stop()
-    assert [sid for sid, _ in twilio.asked] == [call.call_sid]
-    assert ProcessLease.objects.get(boot=B).dead_at is not None

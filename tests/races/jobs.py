@@ -23,7 +23,7 @@ from agents import services as agent_services
 from agents.meanwhile import changed_meanwhile
 from agents.models import AssistantTemplate, Edited, HandoffTarget, PhoneLine, Team, TemplateVersion, Tool
 from bridge.ports import Closing
-from calls import admission, breaker, endings, handover, inbox, ladder, person, rescue, services, sessions
+from calls import admission, breaker, endings, handover, inbox, ladder, leases, person, rescue, services, sessions
 from calls.clock import moment
 from calls.models import CallSession, EndReason
 from calls.sweep import end_silent_calls
@@ -139,7 +139,7 @@ def rescue_all(boot: str, by: str) -> list[str]:
             led.append(knock_at_resume(call_sid, int(urlsplit(url).path.rpartition("/")[2])))
             return True
 
-    silent = rescue.Sign(rescue.Beat(uuid.UUID(boot), 0), 0.0)
+    silent = leases.Sign(leases.Beat(uuid.UUID(boot), 0), 0.0)
     for job in rescue.claim(silent, by=uuid.UUID(by), at=timezone.now(), now=2.0) or []:
         again: rescue.Rescue | None = job
         while again is not None:  # while the door is busy with Twilio's own question
@@ -211,13 +211,13 @@ def hear(news: list[tuple[str, Any]]) -> list[int]:
 
 def look_after(boot: str, by: str) -> int | None:
     """How many calls of a process that gave no sign since the first of its counter this one has now; None when it has not got it."""
-    sign = rescue.Sign(rescue.Beat(uuid.UUID(boot), 0), 0.0)
+    sign = leases.Sign(leases.Beat(uuid.UUID(boot), 0), 0.0)
     jobs = rescue.claim(sign, by=uuid.UUID(by), at=timezone.now(), now=2.0)
     return None if jobs is None else len(jobs)
 
 
 def give_sign(boot: str) -> bool:
-    return rescue.renew(boot=uuid.UUID(boot))
+    return leases.renew(boot=uuid.UUID(boot))
 
 
 def rows_of_the_desk() -> dict[str, Edited]:

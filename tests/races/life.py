@@ -26,11 +26,11 @@ def main() -> None:
     given = parser.parse_args()
     die_with_parent(given.parent)
     django.setup()
-    from calls import publisher, rescue  # only after the set-up
+    from calls import lifeguard, publisher, rescue  # only after the set-up
     from tests.builders import QuietPublisher
 
     publisher.install(QuietPublisher())
-    guard = rescue.Lifeguard(rescue.Life(), boot=given.boot, is_well=lambda: True, twilio=Obliging)
+    guard = lifeguard.Lifeguard(rescue.Life(), boot=given.boot, is_well=lambda: True, twilio=Obliging)
     guard.start()
     lifeline = socket.socket(fileno=given.lifeline)
     lifeline.sendall(b"r")

@@ -13,7 +13,7 @@ from django.db.models import Count
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from calls import inbox, rescue, services
+from calls import inbox, leases, services
 from calls.lease_rows import ProcessLease
 from calls.models import CallEvent, CallSession, EndReason, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
 from calls.queue_rows import AgentPlace
@@ -343,7 +343,7 @@ def test_a_place_is_taken_once_also_where_nothing_holds_the_database(pair: Pair)
 
 def a_process_with_calls(how_many: int) -> str:
     boot = uuid.uuid4()
-    rescue.begin(boot=boot, at=timezone.now())
+    leases.begin(boot=boot, at=timezone.now())
     for _ in range(how_many):
         a_call(status=Status.STREAMING, stream_epoch=0, held_by=boot)
     return str(boot)

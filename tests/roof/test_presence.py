@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calls.rescue import LEASE_S
+from calls.leases import LEASE_S
 from supportvoice.presence import ASK_S, ENDED_AFTER_S, LATE_S, MISSED_AFTER_S, Presence
 
 

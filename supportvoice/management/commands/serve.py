@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from agents import services
 from agents.tasks import premake_version
-from calls import first_aid, numbers, publisher, rescue, twilio_account
+from calls import first_aid, leases, numbers, publisher, twilio_account
 from supportvoice.checks import problems
 from supportvoice.embedded import EmbeddedAway, Hold
 from supportvoice.lifeline import is_gone
@@ -80,7 +80,7 @@ def give_first_aid() -> None:
 def bury(boot: uuid.UUID) -> None:
     """A child is dead: whoever looks after its calls need not wait. Without a database they find out by themselves."""
     try:
-        rescue.died(boot=boot, at=timezone.now())
+        leases.died(boot=boot, at=timezone.now())
     except DatabaseError as problem:
         log.warning("the death of a serving process could not be told", extra={"problem": type(problem).__name__})
     finally:
@@ -90,7 +90,7 @@ def bury(boot: uuid.UUID) -> None:
 def give_away(boot: uuid.UUID) -> None:
     """A child stands still: whoever looks after its calls need not wait. Raises what the database raises."""
     try:
-        rescue.frozen(boot=boot, at=timezone.now())
+        leases.frozen(boot=boot, at=timezone.now())
     finally:
         connections.close_all()
 
