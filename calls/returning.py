@@ -8,6 +8,7 @@ middle has a row, and is the sweep's to close.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -93,12 +94,13 @@ def end_strangers(*, client: orphans.Account, now: datetime) -> int:
     by_heart.enter_all()
     ours = vapi_account.server().url
     running = [call for call in listed if not call.is_over and call.server_url == ours and named(call.name)[0]]
-    return sum(sessions.end_quietly(client, call) for call in running if not _is_held(call))
+    return sum(sessions.end_quietly(client, call) for call in _not_held(running))
 
 
-def _is_held(call: vapi_answers.ListedCall) -> bool:
-    call_sid, n = named(call.name)
-    if VapiSession.objects.filter(vapi_call_id=call.id).exists():
-        return True
+def _not_held(running: Sequence[vapi_answers.ListedCall]) -> list[vapi_answers.ListedCall]:
+    """Rows whose id is to come are asked for first: one that is told its id meanwhile is found by that."""
     id_to_come = Q(state__in=(VapiState.ASKED, VapiState.CLAIMED)) | Q(state=VapiState.LIVE, vapi_call_id=None)
-    return VapiSession.objects.filter(id_to_come, call__call_sid=call_sid, n=n).exists()
+    of_these = VapiSession.objects.filter(id_to_come, call__call_sid__in=[named(call.name)[0] for call in running])
+    to_come = set(of_these.values_list("call__call_sid", "n"))
+    known = set(VapiSession.objects.filter(vapi_call_id__in=[call.id for call in running]).values_list("vapi_call_id", flat=True))
+    return [call for call in running if call.id not in known and named(call.name) not in to_come]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from agents import account, lines
@@ -19,7 +21,7 @@ from bridge.sandbox.script import Caller
 from bridge.sandbox.twilio import TwilioCall
 from bridge.twilio_rest import LISTED_AT_ONCE, TwilioRest
 from calls import by_heart, returning
-from calls.models import CallSession, Compared, Status, VapiState
+from calls.models import CallSession, Compared, Status, VapiSession, VapiState
 from calls.spool import Spool
 from calls.sweep import end_silent_calls
 from tests.builders import CALLER, LINE, a_call, a_line, call_sid, session_of
@@ -282,6 +284,36 @@ def test_an_agent_that_is_held_or_is_being_made_is_left_alone(vendors: Both) -> 
     made(vendors, name=f"{being_made.call.call_sid}.0", url=ours)
     assert ended_strangers(vendors) == 0
     assert len(running(vendors)) == 2
+
+
+def test_an_agent_whose_row_is_told_its_id_in_this_moment_is_left_alone(vendors: Both) -> None:
+    row = session_of(a_call())
+    vapi_id = made(vendors, name=f"{row.call.call_sid}.0", url=account.server().url)
+    looks = 0
+
+    def told_between_the_looks(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        nonlocal looks
+        if sql.startswith("SELECT") and VapiSession._meta.db_table in sql:
+            looks += 1
+            if looks == 2:
+                VapiSession.objects.filter(pk=row.pk).update(state=VapiState.LIVE, vapi_call_id=vapi_id)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(told_between_the_looks):
+        assert ended_strangers(vendors) == 0
+    assert looks == 2
+    assert running(vendors) == {vapi_id}
+
+
+def test_however_many_agents_run_the_rows_are_asked_as_often(vendors: Both) -> None:
+    asked = []
+    for count in (1, 4):
+        for _ in range(count):
+            made(vendors, name=f"{call_sid()}.0", url=account.server().url)
+        with CaptureQueriesContext(connection) as questions:
+            assert ended_strangers(vendors) == count
+        asked.append(len(questions))
+    assert asked[0] == asked[1] > 0
 
 
 def test_an_agent_without_an_address_that_we_may_use_is_not_counted_as_ended_and_the_log_says_so(
