@@ -27,11 +27,11 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from agents import lines
-from calls import endings, resuming, services, spool
+from calls import away, endings, resuming, services, spool
 from calls.clock import moment
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source
@@ -247,9 +247,9 @@ def _entered(path: Path) -> bool:
     try:
         with transaction.atomic():
             is_new = _enter(path)
-    except (OperationalError, InterfaceError):
-        raise
     except Exception as problem:
+        if away.is_away(problem):
+            raise
         log.error("A call answered by heart could not be written down", extra={"problem": type(problem).__name__})
     with suppress(OSError):
         spool.end(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))  # the caller's number is in it
@@ -282,9 +282,9 @@ def _enter_sent_on(paths: Iterable[Path]) -> None:
         try:
             with transaction.atomic():
                 is_known = _write_sent_on(path.stem, epoch)
-        except (OperationalError, InterfaceError):
-            raise
         except Exception as problem:
+            if away.is_away(problem):
+                raise
             log.error("A call sent on by heart could not be written down", extra={"problem": type(problem).__name__})
             is_known = True
         if is_known:

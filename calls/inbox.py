@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import IntegrityError, InterfaceError, OperationalError, transaction
+from django.db import IntegrityError, transaction
 
 from agents.models import TemplateVersion
 from bridge.errors import BadMessage
-from calls import masking, unsaid, vapi_events, vapi_report
+from calls import away, masking, unsaid, vapi_events, vapi_report
 from calls.discretion import rules_of, rules_of_call
 from calls.models import CallSession, InboxMessage, Source, VapiSession
 from calls.redaction import redact_body
@@ -66,8 +66,8 @@ def inbox_to_do(*, now: datetime) -> Iterator[int]:
 
 
 def is_away(problem: Exception) -> bool:
-    """True when the database is not there, or is busy, or so slow that a task's time ran out: what failed may succeed later."""
-    return isinstance(problem, OperationalError | InterfaceError | SoftTimeLimitExceeded)
+    """True when the database cannot be used, or is so slow that a task's time ran out: what failed may succeed later."""
+    return isinstance(problem, SoftTimeLimitExceeded) or away.is_away(problem)
 
 
 # -- Vapi's messages ---------------------------------------------------------------------------------------------------

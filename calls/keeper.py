@@ -15,14 +15,13 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
+from django.db import connections, transaction
 
-from calls import patience, spool
+from calls import away, spool
 from calls.models import SpoolMark
 from calls.spool import Line, Spool
 
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.25
 LINES_AT_ONCE = 50  # whoever carries a call meanwhile waits for the lock no longer than one of these takes
 OTHERS_FIRST_S = 0.02
-PATIENCE_S = 0.5
 Store = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
@@ -98,17 +96,17 @@ class Keeper:
         self.look()
         return self.is_away
 
-    def is_found_away(self, *, within_s: float) -> bool:
-        """As `ask`, for whoever waits no longer than that: the thread asks. False also when nobody knows by then."""
+    def is_found_away(self, *, within_s: float) -> bool | None:
+        """As `ask`, for whoever waits no longer than that: the thread asks. None when nobody knows by then."""
         since = time.monotonic()
         self.suspect()
         with self._found_out:
-            self._found_out.wait_for(lambda: self.is_away or self._asked_at > since, within_s)
-        return self.is_away
+            is_known = self._found_out.wait_for(lambda: self.is_away or self._asked_at > since, within_s)
+        return self.is_away if is_known else None
 
     def _find_out(self) -> None:
         try:
-            _ask_for_a_write()
+            away.ask_for_a_write()
         except Exception as problem:  # whatever it is, this database takes nothing
             self._away_since = time.monotonic()
             log.error("The database is away; what is told is kept in the spool", extra={"problem": type(problem).__name__})
@@ -145,12 +143,12 @@ class Keeper:
                 return
         try:
             if self._away_since is not None:
-                _ask_for_a_write()
+                away.ask_for_a_write()
                 log.warning("The database is back", extra={"s": round(time.monotonic() - self._away_since, 1)})
                 self._away_since = None
             self.replay()
         except Exception as problem:  # whatever the database raises: this thread must live on
-            if not database_is_away(problem):
+            if not away.is_away(problem):
                 log.error("The spool could not be stored", extra={"problem": type(problem).__name__})
             else:
                 self._is_suspect = True
@@ -211,7 +209,7 @@ class Keeper:
                     SpoolMark.objects.filter(pk=mark.pk).update(number=lines[-1].number)
                     self._store(new)
         except Exception as problem:
-            if database_is_away(problem):
+            if away.is_away(problem):
                 raise
             if len(lines) > 1:
                 for line in lines:
@@ -220,14 +218,3 @@ class Keeper:
             log.error("The database refused a line of the spool", extra={"problem": type(problem).__name__})
             SpoolMark.objects.update_or_create(name=name, defaults={"number": lines[-1].number})
         yield lines
-
-
-def database_is_away(problem: Exception) -> bool:
-    """True when the database is not there, or is busy: what failed may succeed later."""
-    return isinstance(problem, OperationalError | InterfaceError)
-
-
-def _ask_for_a_write() -> None:
-    close_old_connections()  # the one that failed may be the trouble
-    with patience.of(PATIENCE_S), patience.of_a_lock(PATIENCE_S), transaction.atomic():
-        SpoolMark.objects.create(name=f"asked-{uuid.uuid4().hex}", number=0).delete()

@@ -20,12 +20,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
+from django.db import Error as DatabaseError
+from django.db import close_old_connections, connections, transaction
 
 from bridge import live, stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import by_heart, discretion, entries, guards, inbox, orphans, parked, publisher, resuming, services, storing, tasks
+from calls import away, by_heart, discretion, entries, guards, inbox, orphans, parked, publisher, resuming, services, storing, tasks
 from calls.clock import moment
 from calls.creating import create
 from calls.entries import Alive, Closed, Entry, Obeyed, PersonAsked, Told
@@ -210,7 +211,7 @@ class DatabaseLedger:
         """By heart; one that the row can be read to let in is not let in otherwise."""
         try:
             return await asyncio.to_thread(self._admit_by_heart, **stream)
-        except (OperationalError, InterfaceError):
+        except DatabaseError:
             is_away = await asyncio.to_thread(self._is_away)
         return await asyncio.to_thread(self._by_heart.admit_expected, **stream) if is_away else None
 
@@ -304,7 +305,9 @@ class DatabaseLedger:
                 return await asyncio.get_running_loop().run_in_executor(self._askers, storing.in_thread, question)
         except TimeoutError:
             raise LedgerAway("The history did not answer in time.") from None
-        except (OperationalError, InterfaceError) as problem:
+        except DatabaseError as problem:
+            if not (away.is_gone(problem) or (away.is_suspicious(problem) and await asyncio.to_thread(self._is_away))):
+                raise
             raise LedgerAway("The history cannot be asked.") from problem
 
 

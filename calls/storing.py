@@ -13,12 +13,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+from django.db import Error as DatabaseError
+from django.db import close_old_connections, transaction
 from django.utils import timezone
 
 from bridge.ports import CallRef, Note
 from bridge.vapi_answers import VapiCall
-from calls import by_heart, endings, entries, evidence, handover, inbox, intake, patience, publisher, resuming, services, sessions, tasks
+from calls import (
+    away,
+    by_heart,
+    endings,
+    entries,
+    evidence,
+    handover,
+    inbox,
+    intake,
+    patience,
+    publisher,
+    resuming,
+    services,
+    sessions,
+    tasks,
+)
 from calls.clock import moment
 from calls.entries import Admitted, Alive, Asked, Closed, Created, Entry, Obeyed, PersonAsked, Resumed, Told
 from calls.history import NewEvent, NewEvents, add_line, hold_in_order, record_all, record_events
@@ -229,8 +245,9 @@ def in_thread(job: Callable[[], R]) -> R:
     try:
         with patience.of(patience.WHERE_A_CALLER_WAITS_S):
             return job()
-    except (OperationalError, InterfaceError):
-        the_keeper().suspect()
+    except DatabaseError as problem:
+        if away.is_suspicious(problem):
+            the_keeper().suspect()
         raise
     finally:
         close_old_connections()

@@ -3,7 +3,7 @@
 `or_by_heart` asks the rows first, unless the database is known to be away, and waits for them no longer than a caller does
 (`patience.WHERE_A_CALLER_WAITS_S`), all statements together. One that failed sooner, and is there, is asked a second time: what is in
 the rows is worth more than what is known by heart. Whether it is away is found out meanwhile by the keeper's thread, for
-whoever knocks next. What Twilio tells meanwhile goes to the spool.
+whoever knocks next; what looks like a mistake of ours is one if the database takes writes. What Twilio tells meanwhile goes to the spool.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from django.db import Error as DatabaseError
-from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse
 
 from bridge import twilio_http
-from calls import by_heart, endings, handover, lifecycle, patience, resuming_by_heart, services, spoken
+from calls import away, by_heart, endings, handover, lifecycle, patience, resuming_by_heart, services, spoken
 from calls.models import OVER, CallSession, RecordingKind
 from calls.storing import the_keeper
 from calls.webhooks.knock import Knock
@@ -35,6 +34,7 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
         @wraps(view)
         def door(knock: Knock, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             keeper = the_keeper()
+            mistake: Exception | None = None
             with patience.of_all(patience.WHERE_A_CALLER_WAITS_S):
                 for _ in range(TRIES):
                     if keeper.is_away or not patience.left():
@@ -42,9 +42,14 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
                     try:
                         by_heart.enter(knock.call_sid)
                         return view(knock, *args, **kwargs)
-                    except (OperationalError, InterfaceError):
+                    except DatabaseError as problem:
+                        if not away.is_suspicious(problem):
+                            raise
                         with patience.waiting():
-                            keeper.is_found_away(within_s=patience.left())
+                            is_away = keeper.is_found_away(within_s=patience.left())
+                        mistake = problem if is_away is False and not away.is_gone(problem) else None
+            if mistake is not None:
+                raise mistake
             try:
                 return answer(knock, *args, **kwargs)
             finally:

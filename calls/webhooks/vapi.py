@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import InterfaceError, OperationalError
+from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
@@ -23,7 +23,7 @@ from agents.limits import DO_NOT_RECORD, END_CALL, TRANSFER
 from bridge import live
 from bridge.errors import BadMessage
 from bridge.vapi_proof import VapiProof
-from calls import by_heart, inbox, intake, patience, publisher, tasks, tool_calls, vapi_events
+from calls import away, by_heart, inbox, intake, patience, publisher, tasks, tool_calls, vapi_events
 from calls.storing import the_keeper
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
@@ -82,12 +82,12 @@ def _heard(said: VapiMessage) -> HttpResponse:
             raise OperationalError("The database is known to be away.")
         with patience.of(patience.WHERE_A_CALLER_WAITS_S):
             intake.take(said)
-    except (OperationalError, InterfaceError, TimeoutError):
+    except (DatabaseError, TimeoutError) as problem:
+        if isinstance(problem, DatabaseError) and not away.is_away(problem):
+            return _send_again(said)
         keeper.suspect()
         if not _kept(said):
             return _send_again(said)
-    except DatabaseError:
-        return _send_again(said)
     if said.kind == "voice-request":
         return HttpResponse(b"", content_type="application/octet-stream")  # it wants samples: there are none
     return JsonResponse(dict(ANSWERS.get(said.kind, {})))

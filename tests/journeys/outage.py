@@ -1,4 +1,6 @@
-"""Databases that are away, for real: SQLite's lock in another process's hand, its file gone, PostgreSQL behind a wire that is cut."""
+"""Databases that are away, for real: SQLite's lock in another process's hand, its file gone, PostgreSQL behind a wire that is cut,
+or one that answers and takes nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
 
 from bridge.sandbox.proxy import CLEAR, Proxy, Weather
 
@@ -47,6 +52,53 @@ def nobody_can_read(database: Path) -> Iterator[None]:
     finally:
         database.rmdir()
         elsewhere.rename(database)
+
+
+@contextmanager
+def read_only(server: str, database: str) -> Iterator[None]:
+    """As after a failover that left us on the copy: every session is cut, and the new ones may only read; then so again, and back."""
+    _default(server, database, "SET default_transaction_read_only = on")
+    try:
+        yield
+    finally:
+        _default(server, database, "RESET default_transaction_read_only")
+
+
+def _default(server: str, database: str, what: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("ALTER DATABASE {} {}").format(sql.Identifier(_name(database)), sql.SQL(what)))
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [_name(database)])
+
+
+@contextmanager
+def rights_revoked(server: str, database: str, rights: str) -> Iterator[None]:
+    """Its user, who is nobody special, may do so no more with any table. Sessions stay."""
+    tables = sql.SQL("ON ALL TABLES IN SCHEMA public")
+    user = sql.Identifier(urlsplit(database).username or "")
+    with psycopg.connect(urlunsplit(urlsplit(server)._replace(path=f"/{_name(database)}")), autocommit=True) as connection:
+        connection.execute(sql.SQL("REVOKE {} {} FROM {}").format(sql.SQL(rights), tables, user))
+        try:
+            yield
+        finally:
+            connection.execute(sql.SQL("GRANT {} {} TO {}").format(sql.SQL(rights), tables, user))
+
+
+@contextmanager
+def of_nobody_special(server: str, database: str) -> Iterator[str]:
+    """The URL of this database for a user of its own, who has no rights but those of its owner, and those can be revoked."""
+    parts, user = urlsplit(database), sql.Identifier(f"u_{_name(database)}")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(user))
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(_name(database)), user))
+        try:
+            yield urlunsplit(parts._replace(netloc=f"u_{_name(database)}@{parts.netloc.rpartition('@')[2]}"))
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(_name(database))))
+            connection.execute(sql.SQL("DROP ROLE {}").format(user))
+
+
+def _name(database: str) -> str:
+    return urlsplit(database).path.lstrip("/")
 
 
 class Wire:

@@ -8,10 +8,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from supportvoice.laboratory.ground import connected_to, valkey_at
 from supportvoice.laboratory.runs import Ways
 from tests.journeys.conftest import lived_in
 from tests.journeys.house import LONGEST_S, OF_CALL, House
-from tests.journeys.outage import Wire, nobody_can_read, nobody_can_write
+from tests.journeys.outage import Wire, nobody_can_read, nobody_can_write, of_nobody_special, read_only, rights_revoked
 from tests.journeys.test_calls import heard, nothing_to_complain_of
 from tests.journeys.test_demo import database as database
 from tests.journeys.test_killed import COMES
@@ -294,3 +295,30 @@ def test_a_caller_who_rang_just_before_postgresql_refused_is_greeted_as_ever(
             assert spooled(house)
         house.eventually(lambda: not spooled(house), within=BACK_WITHIN_S)
         greeted_and_not_told_of_any_cut(house, phone)
+
+
+TAKES_NOTHING: dict[str, Callable[[str, str], AbstractContextManager[None]]] = {
+    "is read-only": read_only,
+    "lets nobody write": partial(rights_revoked, rights="INSERT, UPDATE, DELETE"),
+    "lets nobody read or write": partial(rights_revoked, rights="ALL"),
+}
+
+
+@pytest.mark.load
+@pytest.mark.postgres
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", TAKES_NOTHING)
+def test_a_postgresql_that_answers_and_takes_nothing_is_as_good_as_away(
+    tmp_path: Path, database: str, django_db_blocker: DjangoDbBlocker, how: str
+) -> None:
+    """One call is on when it begins, and one comes meanwhile."""
+    server = os.environ["TEST_POSTGRES_URL"]
+    with of_nobody_special(server, database) as url, lived_in(House(tmp_path, django_db_blocker, database_url=url)) as house:
+        _, on = house.talk(PLAIN)
+        with TAKES_NOTHING[how](server, url):
+            phones = [house.place(PLAIN).result(LONGEST_S), on.result(LONGEST_S)]
+            assert spooled(house)
+        house.eventually(lambda: not spooled(house), within=LONGEST_S)  # after a cut the pool tries again ever more rarely
+        for phone in phones:
+            whole_and_once(house, phone)
+            assert "history-spooled" in house.kinds(phone.call_sid)
