@@ -235,10 +235,9 @@ class BridgeCore:
             return self._way_out.go(Leave("agent-lost", raw))
         self._agent_opens = True
         self._part_with_agent()
-        out = self._barge_in.play_on(now)
         self._agenda.clear()
         self._agenda.put("agent", now + self._rules.agent_within)
-        return [*out, *self._play_clip("one_moment", now), AskForAgent(raw)]
+        return [*self._play_clip("one_moment", now), AskForAgent(raw)]
 
     def agent_unreachable(self, now: float) -> list[Action]:
         """Nothing comes from Vapi, not even an answer. Whoever hears nothing by now is told, whether or not anything is owed."""
@@ -477,9 +476,8 @@ class BridgeCore:
     def _apologise(self, why: str, now: float, *, raw: str) -> list[Action]:
         self._agent_speaking = False
         self._caller.disconnected()
-        out = self._barge_in.play_on(now)
         self._agenda.clear()
-        out += self._play_clip("connecting_colleague", now)
+        out = self._play_clip("connecting_colleague", now)
         return out + self.leave_after_last_word(why, now, raw=raw, wait_for_sentence=False)
 
     def _owed(self, now: float) -> list[Action]:
@@ -520,8 +518,9 @@ class BridgeCore:
 
     def _play_clip(self, name: str, now: float) -> list[Action]:
         """A sentence of ours, for which the agent's turn is over."""
-        self._barge_in.turn, self._said.bytes = Turn.SPEAKING, 0
-        return self._play(name, now)
+        out = self._barge_in.play_on(now)  # what is held comes before it
+        self._barge_in.turn, self._said.bytes = Turn.SPEAKING, 0  # it is nobody's turn
+        return [*out, *self._play(name, now)]
 
     def _play(self, name: str, now: float) -> list[Action]:
         clip = self._clips[name]

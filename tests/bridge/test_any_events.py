@@ -24,6 +24,7 @@ from tests.bridge.test_core import CLIPS
 
 LEAD_S, FRAME_S = HELD_BACK_MOST_S, 0.02  # a network that is even allows less
 SILENT_S = 2.0  # three looks at nothing
+WAITS_MOST_S = HELD_BACK_MOST_S + 2 * Rules().confirm  # a cushion, and an "mhm" before it is there and after
 HELD_MOST = 62 * BYTES_PER_S  # a minute, and what a clear takes back
 OURS = {clip.ulaw[0] for clip in CLIPS.values()}
 TURNS = [number for number in range(64, 250) if number not in OURS]
@@ -76,6 +77,8 @@ class AnyCall(RuleBasedStateMachine):
         self.phone = Playout(self.now)
         self.left: Leave | None = None
         self.on_its_way: dict[bool, float] = {}  # since when, elsewhere or (True) for good
+        self.gone_bytes = 0
+        self.waits_since: float | None = None
 
     # -- what the core asks for
 
@@ -138,6 +141,7 @@ class AnyCall(RuleBasedStateMachine):
         voice = self.core._voice
         if self.left is None and voice._filling_since is not None and voice.held_bytes >= FRAME_BYTES and not voice._paused:
             assert self.now < voice._filling_since + HELD_BACK_MOST_S, "held back too long"
+        self.what_is_held_is_sent_or_dropped_within_its_bound()
 
     # -- the vendor
 
@@ -181,6 +185,18 @@ class AnyCall(RuleBasedStateMachine):
         self.sound(8000)
         self.vapi_says("caller spoke")
         self.vapi_says("interrupted")
+
+    @precondition(lambda self: self.turn < len(TURNS) - 3)
+    @rule(waits=st.sampled_from([0.1, 0.35]))
+    def a_clip_falls_due_while_sound_is_held(self, waits: float) -> None:
+        """An agent is lost in the middle of a sentence, the next one says nothing yet, and the caller does."""
+        self.a_turn_starts()
+        self.sound(48_000)
+        self.agent_goes("lost")
+        self.agent_connects()
+        self.passes(0.7)
+        self.vapi_says("caller spoke")
+        self.passes(waits)
 
     def looks_for_a_gap(self) -> None:
         if self.now - self.sound_at >= Rules().new_turn_after_gap and TURNS[self.turn] in self.cut:
@@ -294,6 +310,20 @@ class AnyCall(RuleBasedStateMachine):
             assert len(self.core._caller._backlog) <= Rules().backlog_limit
             at_twilio = self.phone.play(b"", self.now) - self.now
             assert at_twilio <= LEAD_S + FRAME_S + 1e-6
+
+    @invariant()
+    def what_is_held_is_sent_or_dropped_within_its_bound(self) -> None:
+        """Less than a frame waits for the rest of its turn."""
+        if not hasattr(self, "core") or self.left is not None:
+            return
+        voice = self.core._voice
+        gone_bytes = voice.sent_bytes + voice.let_go_bytes
+        if voice.held_bytes < FRAME_BYTES:
+            self.waits_since = None
+        elif self.waits_since is None or gone_bytes != self.gone_bytes:
+            self.waits_since = self.now
+        self.gone_bytes = gone_bytes
+        assert self.waits_since is None or self.now < self.waits_since + WAITS_MOST_S, "held for ever"
 
     @invariant()
     def is_out_within_the_bound_of_a_last_word(self) -> None:

@@ -276,6 +276,21 @@ def test_a_voice_takes_breath_at_a_full_stop_and_not_in_the_middle() -> None:
 # -- sound that waits ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("instant", [True, False])
+def test_a_clip_that_falls_due_while_sound_is_held_leaves_nothing_held_for_ever(instant: bool) -> None:
+    """The next agent is there and silent, and the caller speaks over what is left of the last one."""
+    core = a_call(instant=instant)
+    agent_is_speaking(core, ms=1500)
+    out = core.agent_lost(0.0) + core.agent_connected(0.1)
+    run_until(core, 1.0, out)
+    out += core.vapi_said(vapi.CallerSpoke(), 1.0)
+    run_until(core, 1.9, out)
+    assert len(noted(out, "clip-played")) == 2
+    out += core.vapi_said(vapi.CallerPaused(), 1.9) + core.vapi_said(vapi.AgentStarted(), 1.9) + core.agent_audio(b"\x66" * 16_000, 1.9)
+    run_until(core, 9.0, out)
+    assert played(out).endswith(b"\x66" * 16_000)
+
+
 def test_a_process_that_did_not_get_to_the_sound_it_holds_says_so() -> None:
     core = a_call()
     agent_is_speaking(core, ms=3000)
