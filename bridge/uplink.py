@@ -61,8 +61,8 @@ class CallerVoice:
 
     def connected(self, now: float) -> list[Action]:
         """The agent listens from now on: first what the caller said so far, a second in a message."""
-        self.fill_at = now + FRAME_S
         backlog, self._backlog, self._figures.uplink_held = bytes(self._backlog), bytearray(), 0
+        self.fill_at = now + FRAME_S if backlog else now
         seconds = [backlog[start : start + BYTES_PER_S] for start in range(0, len(backlog), BYTES_PER_S)]
         return [self._to_agent(second) for second in seconds] or self.fill(now)
 
@@ -70,16 +70,27 @@ class CallerVoice:
         self.fill_at = NEVER
 
     def fill(self, now: float) -> list[Action]:
-        """Nothing has come for 60 ms or more: silence, or nothing yet when it may still come."""
+        """Nothing has come for 60 ms or more: a frame of silence for each that fell due, or nothing yet when sound may still come."""
         if self.fill_at != self._look_at:
             self._gap_at = self.fill_at - self._fill_gap_after
         self._lateness.hole(self._gap_at, now, sound_s=seconds(self._figures.uplink_bytes + self._figures.relayed_bytes))
-        self.fill_at = self._look_at = now + FRAME_S
+        frames = self._fall_due(now)
         if now - self._gap_at < self._lateness.patience(now):
-            self._figures.uplink_waited += len(SILENT_FRAME)
+            self._figures.uplink_waited += frames * len(SILENT_FRAME)
             return []
-        self._figures.uplink_filled += len(SILENT_FRAME)
-        return [self._to_agent(SILENT_FRAME)]
+        self._figures.uplink_filled += frames * len(SILENT_FRAME)
+        return [self._to_agent(SILENT_FRAME) for _ in range(frames)]
+
+    def _fall_due(self, now: float) -> int:
+        """How many frames have since the last look, which comes late by up to a slot. After a longer sleep the caller's own sound waits."""
+        if now - self.fill_at >= self._fill_gap_after:
+            self.fill_at = now
+        frames = 0
+        while self.fill_at <= now:
+            self.fill_at += FRAME_S
+            frames += 1
+        self._look_at = self.fill_at
+        return frames
 
     def _to_agent(self, ulaw: bytes) -> ToAgent:
         self._figures.uplink_sent += len(ulaw)

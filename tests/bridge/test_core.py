@@ -296,6 +296,14 @@ def test_gaps_of_the_caller_are_filled_with_silence_every_20_ms() -> None:
     assert all(a.ulaw == b"\xff" * 160 for a in out if isinstance(a, ToAgent))
 
 
+@pytest.mark.parametrize(("late_s", "frames"), [(0.0, 1), (0.015, 1), (0.03, 2), (0.055, 3), (3.0, 1)])
+def test_a_gap_looked_at_late_is_made_up_for_unless_the_process_slept_as_the_callers_own_sound_did(late_s: float, frames: int) -> None:
+    core = a_call()
+    core.caller_audio(b"\x11" * 160, 1.0)
+    out = [action for action in core.tick(1.06 + late_s) if isinstance(action, ToAgent)]
+    assert [action.ulaw for action in out] == [b"\xff" * 160] * frames
+
+
 def test_a_caller_hears_a_sentence_within_a_second_when_no_agent_comes() -> None:
     core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
     out: list[Action] = []

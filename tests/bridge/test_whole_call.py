@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 from pytest_django import Settings
 
+from bridge.audio import seconds
 from bridge.sandbox.script import PLAIN, TECHFLOW, TEN_MINUTES, THREE_BARGE_INS, Scenario
 from bridge.sandbox.turns import Faults
-from tests.bridge.virtual_time import Notebook, OneCall, carry_a_call
+from tests.bridge import virtual_time
+from tests.bridge.virtual_time import Notebook, OneCall, TwilioPipe, carry_a_call
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +109,28 @@ def test_every_hop_counts_what_was_seen_at_its_two_ends_and_the_hops_add_up(want
     assert audio["to_agent"] == audio["from_caller"] + audio["silence_to_agent"] - unheard
     unsent = audio["from_agent_dropped"] + audio["from_agent_let_go"] + audio["from_agent_left"]
     assert audio["to_caller"] == audio["from_agent"] + audio["clips"] + audio["to_caller_taken_back"] - unsent
+
+
+class MutePipe(TwilioPipe):
+    """Nothing of the caller's comes any more, from the third second on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mute_from = asyncio.get_running_loop().time() + 3.0
+
+    async def send(self, text: str) -> None:
+        if asyncio.get_running_loop().time() < self._mute_from or json.loads(text)["event"] != "media":
+            await super().send(text)
+
+
+def test_a_vapi_that_gets_nothing_of_the_caller_gets_a_second_of_silence_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang_up(twilio: TwilioPipe) -> None:
+        await asyncio.sleep(8.0)
+        twilio.abort()
+
+    monkeypatch.setattr(virtual_time, "TwilioPipe", MutePipe)
+    call = carry_a_call(PLAIN, meddle=hang_up)
+    assert 4.9 <= seconds(figures(call)["silence_to_agent"]) <= 5.05  # and what was put before the first frame
 
 
 def test_ten_minutes_of_talk_leave_nothing_behind() -> None:
