@@ -19,7 +19,7 @@ from bridge.rules import Rules
 
 
 class AgentTurn:
-    """`bytes` of sound since it began; `is_over` when no more is to come; `at` is when `give_up` wants to be called."""
+    """`bytes` of sound since it began; `is_over` when no more is to come; `is_told`: that a turn begins; `at`: when `give_up` is due."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -28,10 +28,11 @@ class AgentTurn:
         self._cut_ms = (0, 0)
         self.bytes = 0
         self.is_over = True
+        self.is_told = False
         self.at = NEVER
 
     def begin(self) -> None:
-        self.bytes, self._line, self.is_over = 0, "", False
+        self.bytes, self._line, self.is_over, self.is_told = 0, "", False, True
         self._words.next_turn()
 
     def sound(self, n_bytes: int) -> None:

@@ -8,6 +8,9 @@ agent's turn; where a pause comes first (not `instant`) an end proves nothing un
 `clear` per interruption: 500 ms must pass from the last clear to the next. An agent that sent all of its turn long ago can be
 interrupted in it no more; then the turn that answers what the caller said over it is the confirmation.
 
+Sound that comes after a cut is of the turn that was cut, until the next one is told of. A gap proves nothing: a socket may stall.
+Who tells of turns has a second for it; then, and where none was ever told of, what comes after a gap is a turn nobody announced.
+
 Pure: `now` is seconds of a monotonic clock.
 """
 
@@ -20,6 +23,7 @@ from bridge.agenda import Agenda
 from bridge.agent_turn import AgentTurn
 from bridge.audio import ms
 from bridge.figures import Figures
+from bridge.moments import NEVER
 from bridge.rules import Rules
 from bridge.voice import AgentVoice, FlushCaller
 
@@ -41,6 +45,8 @@ class BargeIn:
         self._caller_has_words = False  # in what the caller says now
         self._spoke_over = self._said_over = False  # the caller, over sound that is still unheard: was heard, and in words
         self._cleared_at: float | None = None
+        self._told_by = -NEVER  # of the next turn, after a cut
+        self._gap_since = False
         self._evidence_at: float | None = None
         self._silence_pending: float | None = None
 
@@ -71,6 +77,19 @@ class BargeIn:
         self._said.give_up()  # its line is not coming any more
         return out
 
+    def turn_queued(self) -> None:
+        """The model has begun the next one."""
+        self._told_by = -NEVER
+
+    def cut_goes_on(self, gap: float, now: float) -> bool:
+        """Whether sound that comes in FLUSHED, so long after the sound before it, is of the turn that was cut."""
+        self._gap_since |= gap >= self._rules.new_turn_after_gap
+        return not self._gap_since or (self._said.is_told and now < self._told_by)
+
+    def was_cut(self, now: float) -> None:
+        """Or is told of again."""
+        self._told_by, self._gap_since = now + self._rules.turn_told_within, False
+
     @property
     def end_confirms(self) -> bool:
         """The end of the agent's turn says that it was interrupted."""
@@ -80,6 +99,7 @@ class BargeIn:
 
     def flush(self, now: float, *, note: str) -> list[Action]:
         """Vapi may have finished its turn long ago while Twilio still plays it: clear also when nothing is held here."""
+        self.was_cut(now)
         out = self._clear(now)
         if not out and self._voice.unheard(now) <= 0 and self.turn is not Turn.HOLDING:
             return []  # the same interruption, told twice

@@ -111,10 +111,10 @@ class BridgeCore:
         """Re-framed and paced; dropped while it belongs to an interrupted turn."""
         self._figures.downlink_bytes += len(ulaw)
         self._figures.downlink_frames += 1
-        gap = None if self._agent_audio_at is None else now - self._agent_audio_at
+        gap = NEVER if self._agent_audio_at is None else now - self._agent_audio_at
         self._agent_audio_at = now
         if self._barge_in.turn is Turn.FLUSHED or self._dismissed:
-            if self._dismissed or (gap is not None and gap < self._rules.new_turn_after_gap):
+            if self._dismissed or self._barge_in.cut_goes_on(gap, now):
                 self._figures.downlink_flushed += len(ulaw)
                 self._figures.downlink_late += len(ulaw)
                 return []
@@ -178,6 +178,7 @@ class BridgeCore:
                 return [] if self._barge_in.protected else self._interrupted(now)
             case vapi.ResponseQueued(turn_id) if turn_id != self._response:
                 self._response = turn_id
+                self._barge_in.turn_queued()
                 return [Noted("agent-response-queued", "vapi")]
             case vapi.FinalHeard(role, text) if role != "user":
                 return self._said.said(text)
@@ -308,6 +309,7 @@ class BridgeCore:
         self._barge_in = BargeIn(self._rules, self._figures, self._voice, self._said, self._agenda)
         self._barge_in.protected, self._barge_in.caller_speaks = False, left_off.caller_speaking
         self._barge_in.turn = Turn.FLUSHED if left_off.flushed else Turn.SPEAKING
+        self._barge_in.was_cut(now)
         self._agent_speaking = left_off.agent_speaking
         self._agent_audio_at = now  # what follows without a pause is of the same turn
         out = self._caller.connected(now) + self._keypad.connected()

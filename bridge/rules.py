@@ -21,6 +21,7 @@ class Rules:
     first_sound_after: float = 1.0  # of a connected agent; 0.55 to 0.8 s was measured
     fill_gap_after: float = 0.06
     new_turn_after_gap: float = 0.3
+    turn_told_within: float = 1.0  # of an interruption, by a vendor that tells of turns
     last_sentence_within: float = 2.5
     drain_within: float = 20.0
     backlog_limit: int = 5 * 8000  # bytes

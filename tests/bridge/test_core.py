@@ -208,11 +208,42 @@ def test_sound_of_the_interrupted_turn_is_dropped_until_the_next_turn_starts() -
     assert played(core.agent_audio(b"\x66" * 1120, 1.3)) == b"\x66" * 1120
 
 
-def test_a_turn_nobody_announced_is_heard_all_the_same() -> None:
+@pytest.mark.parametrize("stalls_s", [0.3, 0.41, 0.75])
+def test_sound_of_a_cut_turn_that_waited_in_a_stalled_socket_is_dropped(stalls_s: float) -> None:
+    """The webhook tells of the interruption first, the socket only behind the sound."""
     core = a_call()
     agent_is_speaking(core, ms=500)
     core.vapi_said(vapi.CallerInterrupted(), 0.2)
-    assert played(core.agent_audio(b"\x66" * 1120, 0.9)) == b"\x66" * 1120
+    for n in range(3):
+        assert played(core.agent_audio(b"\x55" * 1120, stalls_s + n * 0.001)) == b""
+    core.vapi_said(vapi.CallerInterrupted(), stalls_s + 0.01)
+    core.vapi_said(vapi.AgentStarted(), stalls_s + 0.02)
+    assert played(core.agent_audio(b"\x66" * 1120, stalls_s + 0.03)) == b"\x66" * 1120
+
+
+def test_a_turn_nobody_announced_is_heard_after_a_second_all_the_same() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=500)
+    core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    out: list[Action] = []
+    for n in range(60):
+        out += core.agent_audio(b"\x66" * 400, 0.9 + n * 0.05)
+    assert len(played(out)) >= (60 - 6) * 400 - 160
+
+
+def test_of_a_vendor_that_announces_no_turns_the_next_one_is_known_by_its_gap() -> None:
+    core = a_call()
+    core.agent_audio(b"\x55" * 4000, 0.0)
+    core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    assert played(core.agent_audio(b"\x66" * 1120, 0.6)) == b"\x66" * 1120
+
+
+def test_a_turn_that_the_model_has_begun_is_announced() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=500)
+    core.vapi_said(vapi.CallerInterrupted(), 0.2)
+    core.vapi_said(vapi.ResponseQueued("next"), 0.5)
+    assert played(core.agent_audio(b"\x66" * 1120, 0.6)) == b"\x66" * 1120
 
 
 def test_interruption_clears_twilio_even_when_our_queue_is_empty() -> None:
