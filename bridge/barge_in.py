@@ -112,6 +112,7 @@ class BargeIn:
             *self._said.cut(now, unheard=cancelled, tell=note == "interruption-confirmed"),
         ]
         self._agenda.strike("confirm")
+        self._evidence_at = None  # the next interruption has its own
         self._spoke_over = self._said_over = False
         self.turn = Turn.FLUSHED
         return out

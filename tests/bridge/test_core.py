@@ -270,6 +270,21 @@ def test_time_to_silence_runs_from_the_callers_speech_to_the_mark_behind_the_cle
     assert core.figures()["time_to_silence_ms"] == [pytest.approx(30, abs=1)]
 
 
+def test_time_to_silence_of_an_interruption_is_not_counted_from_the_one_before_it() -> None:
+    """The second one is so soon after the first that it gets no clear of its own; the third begins with Vapi's word of it."""
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    core.vapi_said(vapi.CallerInterrupted(), 0.1)
+    core.mark_returned("1:0", 0.12)
+    agent_is_speaking(core, ms=1000, at=0.3)
+    core.vapi_said(vapi.CallerSpoke(), 0.4)
+    core.vapi_said(vapi.CallerInterrupted(), 0.5)
+    agent_is_speaking(core, ms=1000, at=2.0)
+    core.vapi_said(vapi.CallerInterrupted(), 2.3)
+    core.mark_returned("2:0", 2.32)
+    assert core.figures()["time_to_silence_ms"] == [pytest.approx(20, abs=1)] * 2
+
+
 def test_the_last_word_is_heard_before_the_call_is_left() -> None:
     core = a_call()
     agent_is_speaking(core, ms=400)
