@@ -7,6 +7,8 @@ leg is over. Such a file is made once, by whoever is first; so a token is used o
 
 While the database is there, one more is made for every call: between the answer to Twilio and the first stream lies the
 disclosure, seconds in which the row may become unreadable. What that stream can be let in on then is `expected`, until it has come.
+As long as a stream is carried a mark says by which process, and one more that Twilio has had an answer to what comes after it: should
+that process die while the row cannot be read, the others know whom it left in silence (`calls.rescue_by_heart`).
 
 When the database is back a call becomes its row, and the stream it was sent on to the row's epoch (`enter_all`), before anything is
 told of it. The end of its leg, which any process may have heard of, is written down when all of them have told what they kept
@@ -23,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from django.conf import settings
@@ -43,12 +45,22 @@ UNREAD_NUMBER = A_STREAMS_NUMBERS // 2  # of the first stream's agent when its r
 LONGEST_NUMBER = 9999
 SAFE = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 SENT_ON = re.compile(r"[A-Za-z0-9]{2,64}\.next-([0-9]{1,3})", re.ASCII)
+CARRIED = re.compile(r"([A-Za-z0-9]{2,64})\.carried-([0-9]{1,3})", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
 EXPECTED_FOR_S = 600.0  # more than a token's life and all that is borne beyond it
 LONGEST_WISH_S = 30.0
 ANSWERED_WITHIN_S = 3.0  # after that Twilio asks again by itself
 
 Write = Callable[[Path, bytes], None]
+
+
+class Stream(NamedTuple):
+    """One that a process carries, or did when it died; `place` is that process (`supportvoice.lifeline`)."""
+
+    call_sid: str
+    epoch: int
+    account_sid: str
+    place: str
 
 
 def opened(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> lines.Answer | None:
@@ -130,6 +142,36 @@ def has_come(sid: str) -> bool:
     return False
 
 
+def carries(stream: Stream) -> None:
+    """Remember which process has the caller, for whoever finds it dead while nobody can read the row. Nobody waits for the disk here."""
+    _forget_carried(stream.call_sid, below=stream.epoch)
+    told = {"account_sid": stream.account_sid, "place": stream.place}
+    _keep(stream.call_sid, f"carried-{stream.epoch}", told, ways=(_as_link,))
+
+
+def let_go(sid: str, epoch: int) -> None:
+    """The stream of this epoch is over, and its end is written down or kept."""
+    _forget_carried(sid, below=epoch + 1)
+
+
+def carried() -> list[Stream]:
+    """Every stream that a process of this machine carries, or carried when it died."""
+    found = [CARRIED.fullmatch(path.name) for path in _directory().glob("*.carried-*")]
+    told = [(name[1], int(name[2]), _read(name[1], f"carried-{name[2]}")) for name in found if name]
+    return [Stream(sid, epoch, its["account_sid"], its["place"]) for sid, epoch, its in told if its]
+
+
+def is_carried_on(sid: str, *, after: int) -> bool:
+    """A stream of a later epoch was let in on this machine."""
+    found = (CARRIED.fullmatch(path.name) for path in _directory().glob(f"{sid}.carried-*"))
+    return any(int(name[2]) > after for name in found if name)
+
+
+def is_leg_over(sid: str) -> bool:
+    """Twilio has said so to a process of this machine, and it is not written down yet."""
+    return os.path.lexists(_directory() / f"{sid}.leg")
+
+
 def is_let_in(sid: str, epoch: int) -> bool:
     """The stream of this epoch was let in by heart."""
     return os.path.lexists(_directory() / f"{sid}.stream-{epoch}")
@@ -172,6 +214,15 @@ def is_being_asked(sid: str, epoch: int, *, now: float) -> bool:
         return abs(now - (_directory() / f"{sid}.asking-{epoch}").lstat().st_mtime) < ANSWERED_WITHIN_S
     except OSError:
         return False
+
+
+def was_answered(sid: str, epoch: int) -> None:
+    """Remember that Twilio has been told what is next after the stream of this epoch."""
+    _keep(sid, f"answered-{epoch}", {}, ways=(_as_link,))
+
+
+def is_answered(sid: str, epoch: int) -> bool:
+    return os.path.lexists(_directory() / f"{sid}.answered-{epoch}")
 
 
 def wish(sid: str, verb: str, *, at: float, at_once: bool = False) -> bool:
@@ -314,6 +365,12 @@ def _left_to_its_row(sid: str, n: int) -> bool:
     """Nobody has begun to make this session by heart, and from now on nobody will. A second writer of its row hears the same."""
     _keep(sid, f"claim-{n}", {"row": True})
     return bool((_read(sid, f"claim-{n}") or {}).get("row"))
+
+
+def _forget_carried(sid: str, *, below: int) -> None:
+    for path in _directory().glob(f"{sid}.carried-*") if SAFE.fullmatch(sid) else ():
+        if (name := CARRIED.fullmatch(path.name)) and int(name[2]) < below:
+            path.unlink(missing_ok=True)
 
 
 def _directory() -> Path:

@@ -60,8 +60,8 @@ class DatabaseLedger:
     """`token_key` signs the stream tokens, `former_keys` did before a rotation, `client` speaks with Vapi, `backup`
     with our backup account there.
 
-    `wall` and `clock` are seconds since 1970 and monotonic ones; `boot` is the life of this process, and `left` is told of each
-    stream that it leaves while the caller may be there (`calls.rescue`).
+    `wall` and `clock` are seconds since 1970 and monotonic ones; `boot` is the life of this process, `place` names it
+    on this machine, and `left` is told of each stream that it leaves while the caller may be there (`calls.rescue`).
     """
 
     def __init__(
@@ -75,12 +75,14 @@ class DatabaseLedger:
         clock: Callable[[], float] = time.monotonic,
         deadline_s: float = DEADLINE_S,
         boot: Callable[[], uuid.UUID | None] = lambda: None,
+        place: str = "",
         left: Callable[[str, str, int, str], None] = lambda call_sid, short_id, epoch, why: None,
     ) -> None:
         self._token_key, self._former_keys, self._clients = token_key, former_keys, {VapiAccount.MAIN: client}
         if backup is not None:
             self._clients[VapiAccount.BACKUP] = backup
         self._wall, self._clock, self._deadline, self._boot, self._left = wall, clock, deadline_s, boot, left
+        self._place = place
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._creators = Hands(CREATORS, room=CREATES_THAT_WAIT, name="ledger-create")
         self._keeper = the_keeper()
@@ -107,7 +109,12 @@ class DatabaseLedger:
         except BadMessage:
             return None
         at = moment(self._wall())
-        stream: dict[str, Any] = {"call_sid": call_sid, "account_sid": account_sid, "stream_sid": stream_sid, "epoch": epoch, "at": at}
+        admission = await self._admitted(call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at)
+        if admission is not None and self._place:
+            await asyncio.to_thread(by_heart.carries, by_heart.Stream(call_sid, epoch, account_sid, self._place))
+        return admission
+
+    async def _admitted(self, **stream: Any) -> Admission | None:
         try:
             let_in = await self._admit_by_row(ADMITTED_WITHIN_S, **stream)
         except LedgerAway:
@@ -270,6 +277,7 @@ class DatabaseLedger:
         for entry in batch:
             if isinstance(entry, Closed):
                 self._by_heart.forget(entry.ref)
+                by_heart.let_go(entry.ref.call_sid, entry.ref.epoch)
 
     def _spill(self, batch: Sequence[Entry]) -> None:
         self._keeper.suspect()

@@ -15,10 +15,10 @@ import uuid
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from django.db import close_old_connections, connections
+from django.db import Error, close_old_connections, connections
 from django.utils import timezone
 
-from calls import leases, rescue
+from calls import leases, rescue, rescue_by_heart
 from calls.hands import Hands
 from calls.leases import RENEW_EVERY_S, Observer, Sign
 from calls.rescue import ASKED_WITHIN_S, LOOK_EVERY_S, TRY_AGAIN_S, Life, Rescue, Twilio
@@ -75,10 +75,10 @@ class Lifeguard:
 
     def _run(self) -> None:
         try:
-            self._safely(self.turn)
+            self._turn()
             self._safely(self._get_ready)
             while not self._stopping.wait(self._pause()):
-                self._safely(self.turn)
+                self._turn()
             self._safely(self._say_goodbye)
         finally:
             connections.close_all()
@@ -92,14 +92,29 @@ class Lifeguard:
             due = min((job.due for job in self._rescues), default=float("inf"))
         return min(LOOK_EVERY_S, max(0.01, due - self._clock()))
 
-    def _safely(self, work: Callable[[], None]) -> None:
+    def _safely(self, work: Callable[[], None]) -> bool:
         try:
             work()
         except Exception as problem:  # whatever the database raises: this thread must live on
             self._observer.forget()
             log.warning("A lease could not be looked after", extra={"problem": type(problem).__name__})
+            return False
         finally:
             close_old_connections()
+        return True
+
+    def _turn(self) -> None:
+        if not self._safely(self.turn):
+            self._safely(self.turn_by_heart)
+
+    def turn_by_heart(self) -> None:
+        """The database cannot be asked: whom a dead process of this machine left in silence its marks say."""
+        if self._is_well():
+            jobs = rescue_by_heart.left(is_gone=self._is_gone, now=self._clock())
+            if jobs:
+                log.error("A process is gone, and no row can be read: its calls are looked after by heart", extra={"calls": len(jobs)})
+            self._add(jobs)
+        self._send_due()
 
     def turn(self) -> None:
         """Renew, look, claim, and send what is due on its way. Raises what the database raises."""
@@ -112,6 +127,8 @@ class Lifeguard:
             if jobs is not None:
                 log.error("A process is gone: its calls are looked after", extra={"calls": len(jobs)})
                 self._add(jobs)
+        if silent:
+            rescue_by_heart.forget(is_gone=self._is_gone)
         self._send_due()
 
     def _renewed(self) -> bool:
@@ -154,7 +171,7 @@ class Lifeguard:
 
     def _rescue(self, job: Rescue) -> None:
         try:
-            again = rescue.rescue(job, twilio=self._twilio(), clock=self._clock)
+            again = self._sent(job)
         except Exception as problem:  # nobody awaits this thread; the row says whose the call is, and another try is made
             log.error("A rescue failed", extra={"call": job.short_id, "problem": type(problem).__name__})
             again = replace(job, tries=job.tries + 1, due=self._clock() + 1.0) if job.tries < len(TRY_AGAIN_S) else None
@@ -162,6 +179,12 @@ class Lifeguard:
             close_old_connections()
         if again is not None:
             self._add([again])
+
+    def _sent(self, job: Rescue) -> Rescue | None:
+        try:
+            return rescue.rescue(job, twilio=self._twilio(), clock=self._clock)
+        except Error:
+            return rescue_by_heart.rescue(job, twilio=self._twilio(), clock=self._clock)
 
     def _add(self, jobs: Iterable[Rescue]) -> None:
         with self._lock:

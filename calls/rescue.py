@@ -68,6 +68,7 @@ class Rescue:
     tries: int = 0
     to_come: bool = False
     is_told: bool = True  # in the call's own log, also when nothing had to be done
+    account_sid: str = ""  # where no row says it
 
     def is_left(self) -> QuerySet[CallSession]:
         """The call, as long as it is where it was."""
@@ -98,7 +99,11 @@ def left_alone(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
 
 
 def rescue(job: Rescue, *, twilio: Twilio | None, clock: Callable[[], float] = time.monotonic) -> Rescue | None:
-    """Send a call that is where it was to the resume door. Returns the job when it is to be tried again."""
+    """Send a call that is where it was to the resume door. Returns the job when it is to be tried again.
+
+    One that was sent on by heart is not where it was, and its row says so first.
+    """
+    by_heart.enter(job.call_sid)
     if by_heart.is_being_asked(job.call_sid, job.epoch, now=time.time()):
         return replace(job, due=clock() + LOOK_EVERY_S)  # a redirect would only make Twilio ask the busy door a second time
     account_sid = job.is_left().values_list("account_sid", flat=True).first()

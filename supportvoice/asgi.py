@@ -59,6 +59,7 @@ ledger = DatabaseLedger(
     client=account.client(),
     backup=account.client(account.BACKUP) if account.has_backup() else None,
     boot=lambda: life.boot,
+    place=place(),
     left=life.left,
 )
 _media: Any = MediaStreamConsumer.as_asgi(

@@ -61,12 +61,14 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
 
 
 def is_noticed(view: Callable[[Knock, int], HttpResponse]) -> Callable[[Knock, int], HttpResponse]:
-    """While this door is busy with an answer nobody sends Twilio to it once more."""
+    """While this door is busy with an answer nobody sends Twilio to it once more, nor by heart when it has had one."""
 
     @wraps(view)
     def door(knock: Knock, epoch: int) -> HttpResponse:
         with by_heart.being_asked(knock.call_sid, epoch):
-            return view(knock, epoch)
+            answer = view(knock, epoch)
+            by_heart.was_answered(knock.call_sid, epoch)
+            return answer
 
     return door
 
