@@ -20,7 +20,7 @@ from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
 from agents import hours, limits, presets, services, signing, tool_request
-from agents.forms import NOTE_CHARS, AgentForm, LineForm, OrderForm, PublishForm, TargetForm, TeamForm, ToolForm
+from agents.forms import NOTE_CHARS, AgentForm, LineForm, OrderForm, Phrases, PublishForm, TargetForm, TeamForm, ToolForm
 from agents.limits import PHRASE_LISTS
 from agents.meanwhile import SharedList
 from agents.models import (
@@ -69,12 +69,12 @@ LIMITS = ("max_duration_s", "at_longest", "time_is_up", "silence_timeout_s")
 LEFT_OUT = ("redact_cards", "redact_emails", "redact_phones", "redact_patterns")
 
 
-def listed(name: str) -> Any:
+def listed(name: str, label: str = "") -> Any:
     """A column that shows a list of phrases as people would write it down."""
 
-    @admin.display(description=TemplateVersion._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
-    def column(version: TemplateVersion) -> str:
-        return " · ".join(getattr(version, name)) or "none"
+    @admin.display(description=label or TemplateVersion._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+    def column(row: models.Model) -> str:
+        return " · ".join(getattr(row, name)) or "none"
 
     return column
 
@@ -144,15 +144,22 @@ class DeskAdmin(ModelAdmin):
         return form
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Where something can be saved over, the page also holds when that was read (`agents.meanwhile`)."""
+        """Where something can be saved over, the page also holds when that was read (`agents.meanwhile`).
+
+        Who may only look is shown lists of phrases as they are typed, and not as they are stored.
+        """
         (title, first), *others = super().get_fieldsets(request, obj)
         names = [name for name in first["fields"] if name != "as_read"]
-        if obj is not None and "as_read" in self.form.base_fields and self.has_change_permission(request, obj):
+        if obj is not None and not self.has_change_permission(request, obj):
+            shown: list[tuple[Any, Any]] = [(title, {**first, "fields": names}), *others]
+            return [(title, {**group, "fields": [self._as_typed(name) for name in group["fields"]]}) for title, group in shown]
+        if obj is not None and "as_read" in self.form.base_fields:
             names.append("as_read")
         return [(title, {**first, "fields": names}), *others]
 
-    class Media:
-        css: ClassVar = {"all": ("agents/desk.css",)}
+    def _as_typed(self, name: Any) -> Any:
+        field = self.form.base_fields.get(name)
+        return listed(name, str(field.label)) if isinstance(field, Phrases) else name
 
 
 @admin.register(AssistantTemplate)
@@ -471,7 +478,6 @@ class HandoffTargetAdmin(DeskAdmin):
         answer = super().changelist_view(request, extra_context)
         shown = (getattr(answer, "context_data", None) or {}).get("cl")
         if shown is not None and shown.formset is not None and shown.formset.is_bound:
-            shown.formset.forms = [form for form in shown.formset.forms if form.instance.pk]
             shown.result_list = [form.instance for form in shown.formset.forms]
         return answer
 

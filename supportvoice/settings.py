@@ -86,6 +86,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "calls.console.session.LogInLimits",
+    "calls.console.viewers_zone.ViewersZone",
     "django.contrib.messages.middleware.MessageMiddleware",
 ]
 

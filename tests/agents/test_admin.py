@@ -21,7 +21,7 @@ from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Premade, 
 from agents.signing import SIGNATURE
 from tests.agents.words import EMAIL_TOOL
 from tests.bridge.http_server import Server, reply
-from tests.builders import LINE, a_line, a_target, a_version
+from tests.builders import LINE, a_line, a_person, a_target, a_version
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -493,6 +493,16 @@ def test_a_list_costs_the_same_however_long_it_is(desk: Client, page: str) -> No
 def test_people_without_a_log_in_are_asked_for_one(client: Client) -> None:
     for page in ("assistanttemplate/", "templateversion/1/prepare/"):
         assert client.post(f"{DESK}/{page}").status_code == 302
+
+
+def test_somebody_who_may_only_look_reads_lists_as_they_are_typed(client: Client) -> None:
+    line = a_line(hours=["Mon-Fri 9:00-17:00", "Sat 10-12"])
+    AssistantTemplate.objects.update(keyterms=["SSO", "VPN"])
+    client.force_login(a_person("auditor", "ada"))
+    shown = text_of(client.get(f"{DESK}/phoneline/{line.pk}/change/"))
+    assert "Hours: Mon-Fri 9:00-17:00 · Sat 10-12" in shown
+    assert "Holidays: none" in shown
+    assert "Words to listen for: SSO · VPN" in text_of(client.get(f"{DESK}/assistanttemplate/{line.template.pk}/change/"))
 
 
 def test_somebody_who_may_only_look_cannot_publish_restore_or_prepare(client: Client) -> None:

@@ -10,6 +10,7 @@ const FORMATS = {
   "clock": new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" }),
   "clock-ms": new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 }),
 };
+const VIEWERS_ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 let ahead = 0; // ms by which the server's clock is ahead of ours
 
 // --- texts into slots ---------------------------------------------------------------------------------------------
@@ -201,13 +202,14 @@ function tidy({ target: form }) {
   if (!("tidy" in form.dataset)) return;
   const zone = form.querySelector("[data-viewers-zone]");
   const dated = ["from", "to"].some((name) => form.elements[name].value);
-  zone.value = dated ? zone.value || Intl.DateTimeFormat().resolvedOptions().timeZone : "";
+  zone.value = dated ? zone.value || VIEWERS_ZONE : "";
   for (const field of form.elements) if (field.name && !field.value) field.disabled = true;
   setTimeout(() => { for (const field of form.elements) field.disabled = false; });
 }
 
 document.querySelectorAll("time[data-show]").forEach(showTime);
-document.querySelector("[data-zone]").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+document.querySelector("[data-zone]").textContent = VIEWERS_ZONE;
+document.cookie = `zone=${VIEWERS_ZONE}; path=/; max-age=31536000; samesite=lax${location.protocol === "https:" ? "; secure" : ""}`; // the desk's times
 document.addEventListener("click", seek);
 document.addEventListener("submit", tidy);
 document.addEventListener("error", sayWhySilent, true);
