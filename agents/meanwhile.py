@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.core.exceptions import NON_FIELD_ERRORS
 from django.db.models import F, Model, QuerySet
 
 if TYPE_CHECKING:  # generic for the type checker only
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # generic for the type checker only
 else:
     ModelForm, ModelFormSet = forms.ModelForm, forms.BaseModelFormSet
 
+CODE = "changed-meanwhile"
 CHANGED_MEANWHILE = (
     "Somebody else has saved this {thing} since you opened it, so nothing was saved. What you wrote is still here: "
     "open the {thing} in another window to see the other change, then save again to replace it with yours."
@@ -57,14 +59,19 @@ class SharedForm(ModelForm):
             sent: Any = self.data  # of a request: no plain mapping, but one that copies its lists
             self.data = sent = sent.copy()
             sent[self.add_prefix("as_read")] = _said(self._changed_at())
-            raise forms.ValidationError(changed_meanwhile(self.instance), code="changed-meanwhile")
+            raise forms.ValidationError(changed_meanwhile(self.instance), code=CODE)
         return read
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if "as_read" in self.errors:  # hidden, so said on top
-            self.add_error(None, self.errors.pop("as_read"))
+            self.add_error(None, self.errors.pop("as_read").as_data())  # with their codes
         return cleaned
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether somebody else has saved this row since it was read, and its person was told just now."""
+        return self.has_error(NON_FIELD_ERRORS, code=CODE)
 
     def _is_as(self, read: str) -> bool:
         """Whether the row is as it was read; if so, nobody else changes it before the transaction that saves this form is over.
@@ -85,9 +92,14 @@ class SharedForm(ModelForm):
 
 
 class SharedList(ModelFormSet):
-    """Forms of several rows. Everybody asks for theirs in one order, so that no two people wait for each other's."""
+    """Forms of several rows. Everybody asks for theirs in one order, so that no two people wait for each other's.
+
+    A row that somebody has deleted since it was shown is left out, or the list could never be saved again.
+    """
 
     def full_clean(self) -> None:
+        if self.is_bound:
+            self.forms = [form for form in self.forms if form.instance.pk]
         for form in sorted(self.forms, key=lambda form: form.instance.pk or 0):
             form.is_valid()
         super().full_clean()

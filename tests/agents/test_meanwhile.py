@@ -251,11 +251,22 @@ def test_colleagues_are_asked_for_in_one_order_however_the_list_is_sorted(sorted
     assert [int(found[1]) for sql in updates[:3] if (found := re.search(r'"id" = (\d+)', sql))] == keys
 
 
-def test_a_colleague_who_is_gone_breaks_no_list_that_was_opened_before() -> None:
+def test_a_colleague_who_is_gone_holds_up_no_list_that_was_opened_before() -> None:
     a_target("second", order=2)
     gone = a_target("first", order=1)
     bob = opened("bob", COLLEAGUES)
     gone.delete()
-    page = bob.saves(**{"form-1-order": "5", "_save": "1"})
+    assert bob.saves(**{"form-0-order": "3", "form-1-order": "5", "_save": "1"}).status_code == 302
+    assert orders() == {"second": 5}
+
+
+def test_a_list_that_lost_a_colleague_and_was_refused_may_be_saved_again() -> None:
+    a_target("second", order=2)
+    gone = a_target("first", order=1)
+    bob = opened("bob", COLLEAGUES)
+    gone.delete()
+    page = bob.saves(**{"form-1-order": "-5", "_save": "1"})
     assert page.status_code == 200
-    assert placed(page) == {"second": "5"}
+    assert placed(page) == {"second": "-5"}
+    assert Browser(bob.client, bob.address, fields_of(page)).saves(**{"form-1-order": "5", "_save": "1"}).status_code == 302
+    assert orders() == {"second": 5}
