@@ -196,6 +196,12 @@ def test_a_page_of_another_role_says_so_in_a_sentence_and_is_kept_by_no_cache(co
     assert "/calls/" not in answer.content.decode()
 
 
+def test_a_page_of_another_role_leads_back_to_what_its_reader_may_see(come: Come) -> None:
+    answer = come("supervisor").get("/trail/")
+    assert answer.status_code == 403
+    assert '<a href="/">Live calls</a> · <a href="/calls/">All calls</a>' in answer.content.decode()
+
+
 def test_a_role_can_be_given_more_in_the_admin(come: Come, talkative: CallSession) -> None:
     browser = come("manager")
     person = a_person("manager", "mia")
