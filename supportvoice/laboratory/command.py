@@ -83,17 +83,20 @@ def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: P
 async def _play(
     options: Mapping[str, Any], rows: Sequence[matrix.Row], seed: int, tell: Callable[[str], None], calls: list[Placed]
 ) -> None:
-    """Every call that is over is put with `calls`. Rows that need two `serve` are played in a house of their own, after the others."""
+    """Every call that is over is put with `calls`. Rows that need another house than the usual one are played in it, after the others."""
     rng = random.Random(seed)
-    houses = [False] if options["nemesis"] else sorted({row.is_doubled for row in rows})
-    for is_doubled in houses:
+    houses = [(False, False)] if options["nemesis"] else sorted({row.house for row in rows})
+    for is_doubled, has_backup in houses:
         with tempfile.TemporaryDirectory(prefix="laboratory-") as directory:
-            async with open_ground(Path(directory), say=lambda sentence: tell(f"... {sentence}"), is_doubled=is_doubled) as ground:
+            opening = open_ground(
+                Path(directory), say=lambda sentence: tell(f"... {sentence}"), is_doubled=is_doubled, has_backup=has_backup
+            )
+            async with opening as ground:
                 if options["nemesis"]:
                     calls += await nemesis(ground, rng=rng, calls=options["nemesis"], at_once=options["at_once"], tell=tell)
                     return
                 laboratory = Laboratory(ground, rng, tell, at_once=options["at_once"] or AT_ONCE, done=calls)
-                await laboratory.run([row for row in rows if row.is_doubled is is_doubled], options["runs"], among=rows)
+                await laboratory.run([row for row in rows if row.house == (is_doubled, has_backup)], options["runs"], among=rows)
 
 
 def _keep(path: Path, text: str, tell: Callable[[str], None]) -> None:

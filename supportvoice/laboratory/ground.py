@@ -51,6 +51,7 @@ class Ground:
     to_vapi: Proxy
     to_twilio: Proxy
     secrets: Secrets
+    backup: VapiSandbox | None  # our second account, at a Vapi of its own without any fault
     fallback_url: str  # of the number: where Twilio asks when nobody answers ...
     fallback_is_static: bool  # ... on somebody else's host, the ladder's last rung; else it is a door of the house itself
     say: Say
@@ -63,6 +64,11 @@ class Ground:
         """The children of `serve`, and of the second one where there is one."""
         there = [member for name, member in self.stack.members.items() if name in ("serve", "beside")]
         return [child for member in there for child in children(member.process.pid)]
+
+    @property
+    def places(self) -> int:
+        """How many they are while nobody leaves and all are well."""
+        return self.stack.workers * (2 if self.stack.beside else 1)
 
     def carriers(self, port: int) -> list[int]:
         """Those of them that hold an open connection to this port."""
@@ -119,7 +125,7 @@ class Ground:
         await self.stack.until("the house is ready again", self.stack.serves, within=MENDED_WITHIN_S)
 
     async def _all_children(self) -> bool:
-        return len(self.serving()) == self.stack.workers * (2 if self.stack.beside else 1)
+        return len(self.serving()) == self.places
 
     # ---- evidence
 
@@ -149,24 +155,25 @@ class Ground:
 
 @asynccontextmanager
 async def open_ground(
-    directory: Path, *, say: Say, env: Mapping[str, str] | None = None, is_doubled: bool = False
+    directory: Path, *, say: Say, env: Mapping[str, str] | None = None, is_doubled: bool = False, has_backup: bool = False
 ) -> AsyncIterator[Ground]:
     """A house of its own with an empty database, its vendors, and nothing left of it afterwards. Raises StackFailed, EmbeddedAway.
 
     `env` comes on top of the house's environment; with a PYTHONPATH in it no loop can be blocked, and nothing leaks. `is_doubled`: two
-    `serve`, and a balancer in front.
+    `serve`, and a balancer in front. `has_backup`: a second account at Vapi.
     """
     shared = Secrets()
     vapi = BehindWire(api_key=shared.vapi_key, concurrency_limit=CALLS_AT_ONCE)
     async with AsyncExitStack() as left:
         tool_host = await left.enter_async_context(crm_running())
         await left.enter_async_context(vapi)
+        backup = await left.enter_async_context(_second_account(shared)) if has_backup else None
         twilio = await left.enter_async_context(TwilioRestSandbox(shared.account_sid, shared.auth_token))
         vapi.wire = to_vapi = await left.enter_async_context(Proxy(_place(vapi.base_url)))
         to_twilio = await left.enter_async_context(Proxy(_place(twilio.base_url)))
         urls = {"vapi_url": vapi.base_url, "twilio_url": f"http://127.0.0.1:{to_twilio.port}", "tool_host": tool_host}
         stack = household(directory=directory, port=0, shared=shared, say=say, **urls)
-        stack.env = {**stack.env, **_surroundings(stack), **(env or {})}
+        stack.env = {**stack.env, **_surroundings(stack), **_told_of(backup), **(env or {})}
         front = await left.enter_async_context(doubled(stack)) if is_doubled else None
         left.push_async_callback(stack.stop)
         await stack.prepare()
@@ -175,7 +182,16 @@ async def open_ground(
         await stack.run()
         fallback_url = await left.enter_async_context(somebody_elses_host(await _static_twiml(stack)))
         ours = f"{stack.url}/webhook/twilio/fallback"
-        yield Ground(stack, vapi, twilio, to_vapi, to_twilio, shared, fallback_url or ours, bool(fallback_url), say, front)
+        yield Ground(stack, vapi, twilio, to_vapi, to_twilio, shared, backup, fallback_url or ours, bool(fallback_url), say, front)
+
+
+def _second_account(shared: Secrets) -> VapiSandbox:
+    return VapiSandbox(api_key=f"backup-{shared.vapi_key}", concurrency_limit=CALLS_AT_ONCE)
+
+
+def _told_of(backup: VapiSandbox | None) -> dict[str, str]:
+    """What a house is told of its second account, once that listens."""
+    return {"VAPI_BACKUP_API_KEY": backup.api_key, "VAPI_BACKUP_BASE_URL": backup.base_url} if backup is not None else {}
 
 
 def _surroundings(stack: Stack) -> dict[str, str]:

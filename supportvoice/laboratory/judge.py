@@ -3,8 +3,8 @@
 A call is lost if, while the caller's leg is up, more than 5 s pass with neither speech, prompt, ringing nor a turn for the caller; or
 Twilio ends the leg for a reason that is not caller, agent, human or voicemail done or maximum duration; or a lower rung was used than
 the highest healthy one; or no row with a terminal state and reason exists 120 s later; or a final line the vendor got 200 for is missing.
-Three things more are held against the house: a conversation that did not go on where the ladder says it does (R0, R1), a Vapi call
-alive 60 s after the caller left, and anything that was created twice.
+Four things more are held against the house: a conversation that did not go on where the ladder says it does (R0 to R2), a Vapi call
+alive 60 s after the caller left, anything that was created twice, and a process that had time to leave in good order and did not.
 
 Times are seconds since the caller dialled.
 """
@@ -24,7 +24,7 @@ ROW_WITHIN_S = 120.0
 ORPHAN_AFTER_S = 60.0
 TOGETHER_S = 10.0  # two agents for one caller: longer than the old one may wait to be taken up again, and to say goodbye
 RUNGS = ("R0", "R1", "R2", "R3", "R4", "R5")
-KEEPS_CONTEXT = "R1"  # the lowest rung on which the agent knows the caller; a lower one that is healthy promises none
+KEEPS_CONTEXT = "R2"  # the lowest rung on which the agent knows the caller; a lower one that is healthy promises none
 GREETED = 0.9  # of the greeting: who has heard so much was greeted
 ANEW = 0.5  # a greeting that is heard from before here is no rest of one that was cut
 KNOWN_AFTER_S = 1.0  # what was accepted so long before an agent was made, it must be told
@@ -64,6 +64,7 @@ class Witnessed:
     `audible`: when the caller heard something; `excused`: when ringing, a colleague, the tone or a turn of the caller's filled the time.
     `ended_by`: one of GOOD_ENDINGS, else what happened. `lowest`: the lowest rung that was seen. `rows`: the export's objects for it, as
     they were `looked_at`. `healthy`: the highest rung that the fault left standing. `forgot`: when an agent said it does not remember.
+    `broken`: when a media stream ended without a close frame. `unkept`: what the strike saw that the house did not do.
     """
 
     up_at: float
@@ -79,6 +80,10 @@ class Witnessed:
     greetings: Sequence[Greeting] = ()
     forgot: Sequence[float] = ()
     may_repeat_a_create: bool = False  # the fault swallowed the answer to one, so that nobody could know of it
+    leads_there: bool = False  # the fault leads to the healthy rung, from every higher one
+    in_good_order: bool = False  # its process has time to leave
+    broken: Sequence[float] = ()
+    unkept: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ class Verdict:
 
 def judge(call: Witnessed) -> list[Verdict]:
     """Why the call counts as lost; empty when it was looked after."""
-    rules = (_silence, _ending, _rung, _memory, _row, _lines, _orphans, _twice)
+    rules = (_silence, _ending, _rung, _memory, _row, _lines, _orphans, _twice, _process)
     return [verdict for rule in rules for verdict in rule(call)]
 
 
@@ -115,6 +120,10 @@ def _rung(call: Witnessed) -> Iterator[Verdict]:
     used = max((call.lowest, *told), key=_depth)
     if _depth(used) > _depth(call.healthy):
         yield Verdict("rung", call.over_at, f"{used} was used although {call.healthy} was healthy")
+    if call.leads_there:
+        for rung in {call.lowest, *told}:
+            if _depth(rung) < _depth(call.healthy):
+                yield Verdict("rung", call.over_at, f"{rung} was used although the fault leads to {call.healthy}")
 
 
 def _memory(call: Witnessed) -> Iterator[Verdict]:
@@ -179,6 +188,14 @@ def _twice(call: Witnessed) -> Iterator[Verdict]:
         together_s = (call.over_at if first.over_at is None else first.over_at) - since
         if together_s > TOGETHER_S:
             yield Verdict("twice", since, f"{first.name} and {second.name} were carried together for {together_s:.0f} s")
+
+
+def _process(call: Witnessed) -> Iterator[Verdict]:
+    if call.in_good_order:
+        for at in call.broken:
+            yield Verdict("process", at, "a media stream broke off, though its process had time to hand the caller on")
+    for what in call.unkept:
+        yield Verdict("process", call.over_at, what)
 
 
 def plain(words: str) -> str:

@@ -1,7 +1,8 @@
 """Which faults there are: one `Row` a way to inject one, by the ids of the fault table (P before a call stands, C in it, E after it).
 
-`healthy` is the highest rung that the fault leaves standing. A row that is `alone` strikes the
-house or the account at Vapi, so that all calls of that moment are its calls; the others are faults of one phone call, many at once.
+`healthy` is the highest rung that the fault leaves standing; with `leads_there` nobody may stand on a higher one either. A row that
+is `alone` strikes the house or the account at Vapi, so that all calls of that moment are its calls; the others are faults of one phone
+call, many at once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Row:
 
     `vapi` are switches of the sandbox Vapi, `twilio` arguments of the phone. `strike` is done to the house for `lasts_s`, before the calls
     are placed (`mid` False) or MID_S after the first caller spoke. `wire` is the network of each call from then on, for `lasts_s`: of all
-    its streams, or of the `first_stream_only`.
+    its streams, or of the `first_stream_only`. `past_the_balancer`: that leads to the first `serve` of two, whatever became of it since, as
+    with a balancer that does not know it yet; only those whom it refuses are hit.
     """
 
     id: str
@@ -56,11 +58,21 @@ class Row:
     may_repeat_a_create: bool = False
     in_a_second: int = 0  # so many callers at once, whatever else was asked for
     is_doubled: bool = False  # needs two `serve` with a balancer in front
+    has_backup: bool = False  # needs a second account at Vapi
+    leads_there: bool = False  # to the healthy rung: who is met and stands higher was not met, or it is told wrongly
+    in_good_order: bool = False  # the process that is struck has time to leave: nobody's stream may break off
+    one_is_there: bool = False  # one more caller is on the line before the strike, as a witness of it
+    past_the_balancer: bool = False
     not_here: Callable[[], str] = lambda: ""  # why this machine cannot do it; empty when it can
 
     @property
     def name(self) -> str:
         return f"{self.id} {self.how}".strip()
+
+    @property
+    def house(self) -> tuple[bool, bool]:
+        """Which house it is played in; rows of the same one are played together."""
+        return self.is_doubled, self.has_backup
 
     def faults(self) -> Faults:
         return Faults(**self.vapi)
@@ -90,6 +102,11 @@ def _streams(row: Row) -> Iterable[Row]:
     """The next stream finds another way, or goes the same dead one, so that no stream is to be had: then a person is."""
     yield replace(row, how=f"{row.how} once", first_stream_only=True, healthy="R1")
     yield replace(row, healthy="R3")
+
+
+def _backed_up(rows: Iterable[Row]) -> Iterable[Row]:
+    """What costs these callers the agent leads them to the one at the second account, and not to a person."""
+    return [replace(row, how=f"{row.how} backup", healthy="R2", leads_there=True, has_backup=True) for row in rows]
 
 
 def _not_as_root() -> str:
@@ -129,6 +146,7 @@ BEFORE: tuple[Row, ...] = (
         rings_first=True,
     ),
     *_account("P10", KEY, "R3", {str(code): {"create_status": code} for code in (401, 403)}),
+    *_backed_up(_account("P10", KEY, "R2", {"401": {"create_status": 401}})),
     *_account("P11", POOR, "R3", {"402": {"create_status": 402}}),
     *(
         _house("P11", POOR, f"limit {how}", strikes.limit_forgotten, healthy="R3", mid=False, vapi={"line_limit": how})
@@ -142,12 +160,26 @@ BEFORE: tuple[Row, ...] = (
     *_account("P14", SLOW, "R3", {f"{late} s": {"create_delay_s": float(late)} for late in (3, 10, 60)}),
     *_account("P14", SLOW, "R3", {"drip": {"create_drips": True}}),
     _house("P14", SLOW, "no answer", strikes.vapi_weather(DEAD), healthy="R3", mid=False),
+    *_backed_up([_house("P14", SLOW, "no answer", strikes.vapi_weather(DEAD), mid=False)]),
     *_account("P15", SPOILED, "R3", {kind: {"create_malformed": kind} for kind in malformed.KINDS}),
     *_account("P16", NO_SOCKET, "R3", {str(code): {"socket_status": code} for code in (403, 500)}),
     *_account("P16", NO_SOCKET, "R3", {"never": {"socket_never": True}, "half TLS": {"socket_tls_half": True}}),
     *_account("P16", NO_SOCKET, "R3", {"subprotocol": {"socket_protocol": "chat.v9"}}),
     *_account("P16", NO_SOCKET, "R3", {"closes at once": {"strikes_in_turn": 0, "dies_with": 1008}}),
     Row("P17", "Twilio does not open the stream", refuses_streams=1, healthy="R1"),
+    _house(
+        "P18",
+        "a `serve` that leaves refuses the stream",
+        "",
+        strikes.leave_one_of_two,
+        healthy="R1",
+        mid=False,
+        lasts_s=0.0,
+        is_doubled=True,
+        one_is_there=True,
+        past_the_balancer=True,
+        first_stream_only=True,
+    ),
     _house("P19", "more callers than lines", "two lines", strikes.vapi_carries(2), healthy="R3", mid=False, lasts_s=30.0),
     _house("P19", "more callers than lines", "tenfold", strikes.vapi_carries(10), healthy="R3", mid=False, lasts_s=30.0, in_a_second=100),
     *_both_modes(_house("P20", "the web tier is down", "", strikes.kill_serve, healthy="R5", mid=False, lasts_s=10.0)),
@@ -158,6 +190,7 @@ IN_IT: tuple[Row, ...] = (
     *_vapi("C2", DIES, "R1", {str(code): {**ONCE, "dies_with": code} for code in (1001, 1008, 1011, 1012, 1013)}),
     *_vapi("C2", DIES, "R1", {"no close frame": {**ONCE, "dies_with": NO_CLOSE_FRAME}, "reset": {**ONCE, "dies_with": RESET}}),
     *_vapi("C2", DIES, "R1", {"twice": {"sessions": 2, "dies_with": 1011}}),
+    *_backed_up(_vapi("C2", DIES, "R2", {"twice": {"sessions": 2, "dies_with": 1011}})),
     *_vapi("C2", DIES, "R3", {"every time": {"dies_with": 1011}}),
     *_vapi("C3", HANGS, "R1", {"mute": {**ONCE, "strikes_after_s": 0.0, "falls_silent": True}, "frozen": {**ONCE, "freezes": True}}),
     *_vapi("C3", HANGS, "R1", {"voiceless": {**ONCE, "mute": True}}),
@@ -179,7 +212,7 @@ IN_IT: tuple[Row, ...] = (
     _house("C11", BLOCKED, "0.3 s", strikes.block_loop, lasts_s=0.3),
     _house("C11", BLOCKED, "1 s", strikes.block_loop, lasts_s=1.0),
     *_both_modes(_house("C11", BLOCKED, "5 s", strikes.block_loop, lasts_s=5.0, healthy="R1")),
-    _house("C12", "a serving process is told to leave", "", strikes.to_carriers(signal.SIGTERM), healthy="R1"),
+    _house("C12", "a serving process is told to leave", "", strikes.to_carriers(signal.SIGTERM), healthy="R1", in_good_order=True),
     _house("C13", VALKEY, "killed", strikes.kill_valkey),
     _house("C13", VALKEY, "hangs", strikes.stop_valkey),
     _house("C13", VALKEY, "flushed", strikes.flush_valkey, lasts_s=1.0),
@@ -189,7 +222,7 @@ IN_IT: tuple[Row, ...] = (
     Row("C16", "Twilio reads slowly", twilio={"slow_reader_after_s": 8.0}, healthy="R1"),
     Row("C17", "a bad line", "late", wire=Weather(delay_s=0.1, jitter_s=0.4), lasts_s=OUTAGE_S),
     Row("C17", "a bad line", "slow", wire=Weather(bytes_per_s=1000.0), lasts_s=5.0, healthy="R1"),
-    _house("C18", "a serving process leaks", "", strikes.leak, healthy="R1", lasts_s=30.0),
+    _house("C18", "a serving process leaks", "", strikes.leak, healthy="R1", lasts_s=30.0, in_good_order=True),
     _house("C19", "no file descriptors left", "", strikes.no_descriptors, mid=False),
     *(
         Row("C20", "the colleague cannot be had", outcome, asks_for_person=True, person=outcome, healthy="R4")
@@ -231,13 +264,12 @@ MATRIX: tuple[Row, ...] = (*BEFORE, *IN_IT, *_pairs(), *AFTER)
 NOT_COVERED: Mapping[str, str] = {
     "P1": "an attacker's request is no call; every forgery is tried at the door by the tests",
     "P2": "a wrong token of ours is a setting, tried by the tests of rotation",
-    "P18": "a stream reaches a `serve` that leaves only in the half second before the balancer knows of it, and no caller can be timed "
-    "to that; the refusal is tried by the tests, and what follows it is P17",
     "P21": "clocks cannot be moved without root; the deadlines' clocks are arguments, tried by the tests",
     "C21": "an expired certificate needs TLS in front; the house has none",
     "E5": "reports of unknown calls are no caller's, tried at the door by the tests",
     "E6": "as E5: reports of 5 MB are tried by the tests",
     "E8": "the sweep against live calls is tried in virtual time by the tests",
+    **{f"R{n}": "a race: who is first decides, and only the tests can decide who is (docs/races.md)" for n in range(1, 19)},
 }
 
 

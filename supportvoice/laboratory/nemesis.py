@@ -88,6 +88,9 @@ class Met:
     def break_stream(self) -> None:
         self.placed.break_stream()
 
+    def held_against(self, what: str) -> None:
+        self.placed.held_against(what)
+
 
 class Nemesis(Laboratory):
     """Callers who come one after the other, and blows between them."""

@@ -18,7 +18,7 @@ from bridge.sandbox.media import Pipe
 from bridge.sandbox.proxy import CLEAR, Proxy
 from bridge.sandbox.script import TECHFLOW
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
-from bridge.sandbox.vapi import SandboxCall
+from bridge.sandbox.vapi import SandboxCall, VapiSandbox
 from bridge.sandbox.web import Answer, Internet, SocketPipe, WebFailure
 from supportvoice.demo import COLLEAGUE, LINE
 from supportvoice.laboratory import judge, witness
@@ -37,6 +37,7 @@ LOOK_S = 3.0
 TRIES = 3  # of a call during which this machine stood still
 ANYONE_S = 1.5
 MID_WITHIN_S = 40.0
+REFUSED_BY_US = ("stream-refused", 31920)  # answered, with something else than an upgrade
 
 Tell = Callable[[str], None]
 
@@ -84,6 +85,7 @@ class Placed:
     may_repeat_a_create: bool = False
     struck_at: float | None = None
     gave_up: bool = False
+    unkept: list[str] = field(default_factory=list)
     verdicts: list[judge.Verdict] = field(default_factory=list)
     noticed_s: float | None = None
     served_s: float | None = None
@@ -118,6 +120,9 @@ class Placed:
     def break_stream(self) -> None:
         self.phone.break_stream()
 
+    def held_against(self, what: str) -> None:
+        self.unkept.append(what)
+
 
 @dataclass(slots=True)
 class Laboratory:
@@ -137,7 +142,8 @@ class Laboratory:
         `among`: all rows that share them, when some are played elsewhere.
         """
         share = {row.name: max(math.ceil(runs / sum(each.id == row.id for each in among or rows)), row.in_a_second) for row in rows}
-        self.expected = len(self.done) + sum(share.values())
+        witnesses = (math.ceil(share[row.name] / self.at_once) for row in rows if row.one_is_there)
+        self.expected = len(self.done) + sum(share.values()) + sum(witnesses)
         single = [row for row in rows if not row.alone for _ in range(share[row.name])]
         self.rng.shuffle(single)
         await self._singles(deque(single))
@@ -213,8 +219,8 @@ class Laboratory:
         placed: list[Placed] = []
         ringing: list[asyncio.Task[None]] = []
 
-        async def ring() -> None:
-            for number in range(size):
+        async def ring(so_many: int = size) -> None:
+            for number in range(so_many):
                 await asyncio.sleep((1 / row.in_a_second if row.in_a_second else RING_APART_S) if number else 0)
                 each = self._placed(row, row.faults(), None)
                 placed.append(each)
@@ -232,6 +238,10 @@ class Laboratory:
             await asyncio.sleep(MID_S)
             await self._strike(row.strike, placed, row.lasts_s, ringing)
         else:
+            if row.one_is_there:
+                await ring(1)
+                await _said_something(placed[0])
+                await asyncio.sleep(MID_S)
             await self._strike_before(row.strike, placed, row.lasts_s, ring)
         await asyncio.gather(*ringing)
         for each in placed:
@@ -262,7 +272,8 @@ class Laboratory:
 
     def _placed(self, row: Row, faults: Faults, wire: Proxy | None) -> Placed:
         stack, secrets = self.ground.stack, self.ground.secrets
-        tunnel = {stack.url: f"http://127.0.0.1:{wire.port}"} if wire else None
+        leads_to = wire.port if wire is not None else stack.port if row.past_the_balancer else 0
+        tunnel = {stack.url: f"http://127.0.0.1:{leads_to}"} if leads_to else None
         ways = Ways(tunnel=tunnel, only_once=row.first_stream_only, refuses_streams=row.refuses_streams)
         phone = TwilioCall(
             webhook_url=f"{stack.url}/webhook/twilio",
@@ -295,14 +306,20 @@ class Laboratory:
             await asyncio.gather(leaving, return_exceptions=True)
 
     def _remember_strike(self, placed: Placed) -> None:
-        """When the fault came: the sandbox Vapi knows of its own; the others are there when the phone rings."""
-        if placed.struck_at is None and placed.row.strike is None:
+        """When the fault came: each vendor knows of its own (Twilio that a stream was refused); others are there when the phone rings."""
+        if placed.row.past_the_balancer:
+            refused = (moment.at for moment in placed.phone.timeline if (moment.what, moment.detail.get("code")) == REFUSED_BY_US)
+            placed.struck_at = next(refused, None)
+        elif placed.struck_at is None and placed.row.strike is None:
             entries = [entry.at for each in self._at_vapi(placed) for entry in each.evidence.entries if entry.way == "fault"]
             placed.struck_at = min(entries, default=placed.phone.phone.origin)
             placed.healthy = max(placed.healthy, placed.row.healthy)
 
     def _at_vapi(self, placed: Placed) -> list[SandboxCall]:
-        return [call for call in list(self.ground.vapi.calls.values()) if call.name.startswith(placed.call_sid)]
+        return [*_made_at(self.ground.vapi, placed), *self._at_backup(placed)]
+
+    def _at_backup(self, placed: Placed) -> list[SandboxCall]:
+        return _made_at(self.ground.backup, placed) if self.ground.backup is not None else []
 
     # ---- the verdict
 
@@ -326,7 +343,7 @@ class Laboratory:
         return told and over and not any(verdict.rule == "line" for verdict in placed.verdicts)
 
     def _look(self, placed: Placed, rows: Sequence[Mapping[str, Any]]) -> None:
-        at_vapi = self._at_vapi(placed)
+        at_vapi, is_struck = self._at_vapi(placed), placed.struck_at is not None
         seen = witness.witnessed(
             placed.phone,
             at_vapi,
@@ -336,6 +353,10 @@ class Laboratory:
             gave_up=placed.gave_up,
             static_url=self.ground.fallback_url if self.ground.fallback_is_static else "",
             may_repeat_a_create=placed.may_repeat_a_create,
+            leads_there=is_struck and placed.row.leads_there,
+            in_good_order=is_struck and placed.row.in_good_order,
+            unkept=placed.unkept,
+            at_backup=self._at_backup(placed),
         )
         placed.verdicts = judge.judge(seen)
         placed.first_sounds_s = tuple(witness.first_sounds_s(placed.phone))
@@ -349,6 +370,10 @@ class Laboratory:
         self.done.append(placed)
         said = "; ".join(f"{each.rule} at {each.at:.1f} s: {each.what}" for each in placed.verdicts)
         self.tell(f"{len(self.done)}/{self.expected} {placed.row.name}: {'LOST ' + said if said else 'kept'}")
+
+
+def _made_at(vapi: VapiSandbox, placed: Placed) -> list[SandboxCall]:
+    return [call for call in list(vapi.calls.values()) if call.name.startswith(placed.call_sid)]
 
 
 async def _said_something(placed: Placed) -> None:

@@ -41,6 +41,9 @@ class Line(Protocol):
 
     def break_stream(self) -> None: ...
 
+    def held_against(self, what: str) -> None:
+        """The house did not do what nobody but the strike can see."""
+
 
 MISSED = (OSError, sqlite3.Error)  # a strike that met nothing to strike: what it wanted was gone, or was not to be had
 Strike = Callable[[Ground, Sequence[Line]], AbstractAsyncContextManager[None]]
@@ -74,13 +77,15 @@ def _carried(ground: Ground, lines: Sequence[Line]) -> dict[int, list[Line]]:
     return found
 
 
-def _chosen(ground: Ground, lines: Sequence[Line], *, everyone: bool = False, stands_still: bool = False) -> list[int]:
-    """The child that carries the most calls, or all that carry one; their calls are hit."""
+def _chosen(
+    ground: Ground, lines: Sequence[Line], *, everyone: bool = False, stands_still: bool = False
+) -> dict[int, list[Line]]:
+    """The child that carries the most calls, or all that carry one, with their calls, which are hit."""
     carried = _carried(ground, lines)
     chosen = sorted(carried, key=lambda pid: -len(carried[pid]))[: None if everyone else 1]
     for pid in chosen:
         _hit(carried[pid], stands_still=stands_still)
-    return chosen
+    return {pid: carried[pid] for pid in chosen}
 
 
 def _address_space(pid: int) -> int:
@@ -136,6 +141,14 @@ async def kill_one_of_two(ground: Ground, lines: Sequence[Line]) -> AsyncIterato
     yield
 
 
+@asynccontextmanager
+async def leave_one_of_two(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+    """The first `serve` is told to leave, and has left in the end. Who is on the line there keeps it until they are handed on."""
+    leaving = asyncio.create_task(ground.stack.kill("serve", signal.SIGTERM))
+    yield
+    await leaving
+
+
 def limited(what: int, *, to: Callable[[int], int], who: Callable[[Ground], list[int]]) -> Strike:
     """A resource limit of processes becomes `to(pid)`, and what it was afterwards."""
 
@@ -171,15 +184,33 @@ async def no_descriptors(ground: Ground, lines: Sequence[Line]) -> AsyncIterator
 
 @asynccontextmanager
 async def leak(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
-    """The child that carries the most calls uses more and more memory; it may have so much more than it has (`LEFT_TO_IT`), then dies."""
+    """The child that carries the most calls uses more and more memory; it may have so much more than it has (`LEFT_TO_IT`), then dies.
+
+    That it left before, by itself, is seen by who takes its place while it is there.
+    """
     leaking = _chosen(ground, lines)
+    looking = {pid: asyncio.create_task(_is_relieved(ground, pid)) for pid in leaking}
     ground.leaks_while.touch()
     try:
-        async with limited(resource.RLIMIT_AS, to=lambda pid: _address_space(pid) + LEFT_TO_IT, who=lambda ground: leaking)(ground, ()):
+        async with limited(resource.RLIMIT_AS, to=lambda pid: _address_space(pid) + LEFT_TO_IT, who=lambda ground: [*leaking])(ground, ()):
             _signal(leaking, signal.SIGUSR1)
             yield
     finally:
         ground.leaks_while.unlink()
+        for pid, look in looking.items():
+            if not (look.done() and look.result()):
+                look.cancel()
+                for line in leaking[pid]:
+                    line.held_against("its process did not leave, though it had used up its memory")
+
+
+async def _is_relieved(ground: Ground, pid: int) -> bool:
+    """Whether there is one more than there are places, this one among them. A process that was ended is replaced when it is gone."""
+    while pid in (there := ground.serving()):
+        if len(there) > ground.places:
+            return True
+        await asyncio.sleep(ASK_S)
+    return False
 
 
 # ---- the lines of the account at Vapi

@@ -37,8 +37,15 @@ def witnessed(
     gave_up: bool = False,
     static_url: str = "",
     may_repeat_a_create: bool = False,
+    leads_there: bool = False,
+    in_good_order: bool = False,
+    unkept: Sequence[str] = (),
+    at_backup: Sequence[SandboxCall] = (),
 ) -> Witnessed:
-    """`gave_up`: the caller hung up because nobody served them. `static_url` is rung R5's."""
+    """`gave_up`: the caller hung up because nobody served them. `static_url` is rung R5's.
+
+    `at_backup`: those of `at_vapi` that were made at our second account.
+    """
     origin = call.phone.origin
     up_at = (call.answered_at if call.answered_at is not None else origin) - origin
     over_at = next((each.at for each in call.timeline if each.what == "ended"), call.phone.now()) - origin
@@ -47,7 +54,7 @@ def witnessed(
         over_at=over_at,
         ended_by=GAVE_UP if gave_up else _ended_by(call, at_vapi),
         healthy=healthy,
-        lowest=_lowest(call, at_vapi, static_url),
+        lowest=_lowest(call, at_vapi, at_backup, static_url),
         looked_at=looked_at_wall - call.dialled_wall,
         audible=list(_audible(call)),
         excused=[*_between(call, ("dialling", "record"), ("asks", "ended")), *_between(call, ("say",), ("said", "ended", "turned"))],
@@ -56,6 +63,10 @@ def witnessed(
         greetings=list(_greetings(call)),
         forgot=[final.started_at - origin for final in call.heard if final.clip_name == FORGOT],
         may_repeat_a_create=may_repeat_a_create,
+        leads_there=leads_there,
+        in_good_order=in_good_order,
+        broken=[stream.ended_at - origin for stream in call.streams if stream.end == "broken" and stream.ended_at is not None],
+        unkept=unkept,
     )
 
 
@@ -78,7 +89,7 @@ def _ended_by(call: TwilioCall, at_vapi: Sequence[SandboxCall]) -> str:
     return f"after {call.verbs[-1] if call.verbs else 'no document at all'}"
 
 
-def _lowest(call: TwilioCall, at_vapi: Sequence[SandboxCall], static_url: str) -> str:
+def _lowest(call: TwilioCall, at_vapi: Sequence[SandboxCall], at_backup: Sequence[SandboxCall], static_url: str) -> str:
     """The lowest rung that was stood on."""
     if static_url and any(document.url.startswith(static_url) for document in call.documents):
         return "R5"
@@ -86,6 +97,8 @@ def _lowest(call: TwilioCall, at_vapi: Sequence[SandboxCall], static_url: str) -
         return "R4"
     if call.dials:
         return "R3"
+    if any(each.turns is not None for each in at_backup):
+        return "R2"
     carried = [each for each in at_vapi if each.turns is not None]
     opened = [stream for stream in call.streams if stream.end != "refused"]
     return "R1" if len(carried) > 1 or len(opened) > 1 else "R0"

@@ -74,6 +74,23 @@ def test_the_rung_of_the_export_counts_when_nobody_saw_a_lower_one() -> None:
     assert rules(rows=[{**ROW, "rung": "R4"}]) == ["rung"]
 
 
+@pytest.mark.parametrize(("seen", "told", "lost"), [("R2", "R2", 0), ("R1", "R2", 1), ("R2", "R1", 1), ("R1", "R1", 1), ("R0", "R1", 2)])
+def test_where_a_fault_leads_to_one_rung_a_higher_one_is_a_loss_whoever_tells_of_it(seen: str, told: str, lost: int) -> None:
+    used = {"healthy": "R2", "lowest": seen, "rows": [{**ROW, "rung": told}]}
+    assert rules(**used, leads_there=True) == ["rung"] * lost
+    assert rules(**used) == []
+
+
+def test_a_stream_that_breaks_off_is_a_loss_where_its_process_had_time_to_leave() -> None:
+    assert rules(broken=[9.0]) == []
+    assert rules(in_good_order=True) == []
+    assert [(each.rule, each.at) for each in verdicts(broken=[9.0], in_good_order=True)] == [("process", 9.0)]
+
+
+def test_what_the_strike_saw_is_held_against_the_house() -> None:
+    assert verdicts(unkept=["it did not leave"]) == [Verdict("process", 20.0, "it did not leave")]
+
+
 WHOLE, AGAIN, BROKEN_OFF = Greeting(1.6), Greeting(9.0, 0.0, 0.3), Greeting(1.6, 0.0, 0.7)
 
 
@@ -108,8 +125,12 @@ def test_an_agent_need_not_have_been_given_what_it_heard_itself() -> None:
     assert rules(vapi=[replace(SESSION, told_at=5.0)], forgot=[14.0]) == []
 
 
-@pytest.mark.parametrize("healthy", ["R2", "R3", "R4", "R5"])
-def test_a_rung_below_the_resumed_agent_promises_no_memory(healthy: str) -> None:
+def test_the_agent_at_the_backup_remembers_too() -> None:
+    assert rules(**{**resumed(told_at=6.0), "healthy": "R2"}) == ["memory"]
+
+
+@pytest.mark.parametrize("healthy", ["R3", "R4", "R5"])
+def test_a_rung_below_every_agent_promises_no_memory(healthy: str) -> None:
     assert rules(**{**resumed(told_at=6.0), "healthy": healthy}, greetings=[WHOLE, AGAIN]) == []
 
 

@@ -117,6 +117,7 @@ def test_every_row_of_the_table_has_a_name_of_its_own() -> None:
 
 def test_every_id_of_the_fault_table_is_played_or_said_to_be_left_out() -> None:
     ids = {f"P{n}" for n in range(1, 22)} | {f"C{n}" for n in range(1, 23)} | {f"E{n}" for n in range(1, 10)}
+    ids |= {f"R{n}" for n in range(1, 19)}
     assert {row.id for row in matrix.MATRIX} | set(matrix.NOT_COVERED) == ids
     assert {row.id for row in matrix.MATRIX} & set(matrix.NOT_COVERED) == set()
 

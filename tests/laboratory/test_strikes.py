@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -50,15 +50,26 @@ class Carrier:
     leaks_while: Path
     hits: int = 0
     stands_still: bool = False
+    held: list[str] = field(default_factory=list)
+    beside: list[int] = field(default_factory=list)  # who serves in its place
+    places: int = 1
+    asked: int = 0
     port: int = 1
     call_sid: str = "CA1"
 
     def carriers(self, port: int) -> list[int]:
         return [self.process.pid]
 
+    def serving(self) -> list[int]:
+        self.asked += 1
+        return [*([self.process.pid] if self.process.returncode is None else []), *self.beside]
+
     def hit(self, *, stands_still: bool = False) -> None:
         self.hits += 1
         self.stands_still |= stands_still
+
+    def held_against(self, what: str) -> None:
+        self.held.append(what)
 
     def resident(self) -> int:
         use = use_of(self.process.pid, resident_limit=1)
@@ -164,6 +175,25 @@ async def test_who_leaks_is_killed_at_its_limit(carrier: Carrier, monkeypatch: p
         assert await asyncio.wait_for(carrier.process.wait(), 10) == -signal.SIGKILL
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+        carrier.beside.append(os.getpid())  # started when it was dead
+    assert len(carrier.held) == 1
+
+
+async def test_who_leaks_and_is_relieved_while_it_lives_has_left_by_itself(carrier: Carrier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strikes, "LEFT_TO_IT", 16 * MIB)
+    async with leaking(carrier):
+        carrier.beside.append(os.getpid())
+        asked = carrier.asked
+        await until(lambda: carrier.asked > asked)
+        carrier.process.kill()
+        await carrier.process.wait()
+    assert carrier.held == []
+
+
+async def test_who_leaks_and_stays_has_not_left(carrier: Carrier) -> None:
+    async with leaking(carrier):
+        await carrier.says("loop")
+    assert len(carrier.held) == 1
 
 
 async def test_a_rest_that_is_refused_is_so_for_connections_that_are_open_too_and_hits_no_call_by_itself() -> None:

@@ -119,6 +119,23 @@ async def test_the_judge_is_told_what_was_heard_of_the_greeting_and_by_when_the_
     assert seen.vapi[0].told_at == pytest.approx(2.25)
 
 
+async def test_who_talked_with_the_agent_of_our_second_account_stood_on_the_rung_of_the_backup() -> None:
+    call = TwilioCall(webhook_url="http://house/", auth_token="key", caller=Person(), web=cast(Any, None))
+    first, second = (SandboxCall(name, {"name": name}, {}, {}, TECHFLOW, Faults()) for name in ("CA1.0", "CA1.1"))
+    first.turns = cast(Any, object())
+    how: dict[str, Any] = {"healthy": "R2", "looked_at_wall": call.dialled_wall, "at_backup": [second]}
+    assert witnessed(call, [first, second], [], **how).lowest == "R0"
+    second.turns = cast(Any, object())
+    assert witnessed(call, [first, second], [], **how).lowest == "R2"
+
+
+async def test_only_a_stream_that_ended_without_a_close_frame_is_told_as_broken() -> None:
+    call = TwilioCall(webhook_url="http://house/", auth_token="key", caller=Person(), web=cast(Any, None))
+    origin = call.phone.origin
+    call.streams += [StreamFacts("MZ1", ended_at=origin + 5, end="server-closed"), StreamFacts("MZ2", ended_at=origin + 9, end="broken")]
+    assert witnessed(call, [], [], healthy="R1", looked_at_wall=call.dialled_wall).broken == pytest.approx([9.0])
+
+
 def test_each_document_was_waited_for_since_it_was_asked_for() -> None:
     told = [("asks", 1.0), ("document", 1.2), ("stream-started", 2.0), ("asks", 3.0), ("asks", 5.0), ("document", 5.5)]
     assert list(documents_s(a_call([], *told))) == pytest.approx([0.2, 0.5])
