@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,25 @@ from supportvoice.laboratory.runs import Laboratory, Placed
 
 HANDFUL = ("C2 1011", "C7", "C20 busy", "E3")
 PLANTS = Path(__file__).parent.parent / "laboratory" / "plants"
-LOST_BY: Mapping[str, str] = {
-    "no-resume-door": "C7",
-    "no-rescuer": "C9 one stay",
-    "no-claim": "P8",
-    "no-epoch": "C7",
-    "no-memory": "C2 1011",
-}
+LOST_BY = (
+    ("no-resume-door", "C7"),
+    ("no-resume-door", "P18"),
+    ("no-rescuer", "C9 one stay"),
+    ("no-claim", "P8"),
+    ("no-epoch", "C7"),
+    ("no-memory", "C2 1011"),
+    ("no-backup", "P10 401 backup"),
+    ("no-limit", "C18"),
+)
 
 
 def played(directory: Path, *rows: str, planted: str = "") -> list[Placed]:
     async def play() -> list[Placed]:
         env = {"PYTHONPATH": str(PLANTS), "PLANTED": planted} if planted else {}
-        async with open_ground(directory, say=print, env=env) as ground:
-            return await Laboratory(ground, random.Random(1), print).run(chosen(rows), runs=1)
+        wanted = chosen(rows)
+        needs = {"is_doubled": wanted[0].is_doubled, "has_backup": wanted[0].has_backup}
+        async with open_ground(directory, say=print, env=env, **needs) as ground:
+            return await Laboratory(ground, random.Random(1), print).run(wanted, runs=1)
 
     return asyncio.run(play())
 
@@ -49,7 +53,6 @@ def test_a_handful_of_faults_costs_no_caller_anything(tmp_path: Path) -> None:
 @pytest.mark.journey
 @pytest.mark.load
 @pytest.mark.timeout(400)  # a caller whom nobody looks after waits for a hundred seconds
-@pytest.mark.parametrize(("planted", "fault"), LOST_BY.items())
+@pytest.mark.parametrize(("planted", "fault"), LOST_BY)
 def test_the_laboratory_sees_a_bug_that_is_planted_in_the_house(tmp_path: Path, planted: str, fault: str) -> None:
-    (call,) = played(tmp_path, fault, planted=planted)
-    assert call.verdicts
+    assert [call for call in played(tmp_path, fault, planted=planted) if call.struck_at is not None and call.verdicts]

@@ -1,6 +1,6 @@
 """Bugs planted in a house under test, before any of its code runs: Python reads this file first, because it is on the house's PYTHONPATH.
 
-PLANTED names the bug. The product has no switch for any of them.
+PLANTED names the bug. The product has no switch for any of them. What a laboratory's house has there is there, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -46,12 +47,24 @@ def no_memory(payload: ModuleType) -> None:
     payload.resumed = lambda body, taken_up: dict(body)  # type: ignore[attr-defined]
 
 
+def no_backup(accounts: ModuleType) -> None:
+    """M10: the second account at Vapi is never asked."""
+    accounts._backup_works = lambda at: False  # type: ignore[attr-defined]
+
+
+def no_limit(memory: ModuleType) -> None:
+    """M11: nobody is told to leave for want of memory."""
+    memory.Turns.who_leaves = lambda self, everybody, now: None
+
+
 PLANTS: dict[str, tuple[str, Spoil]] = {
     "no-resume-door": ("calls.ladder", no_resume_door),
     "no-rescuer": ("calls.rescue", no_rescuer),
     "no-claim": ("calls.ledger", no_claim),
     "no-memory": ("agents.payload", no_memory),
     "no-epoch": ("calls.services", no_epoch),
+    "no-backup": ("calls.accounts", no_backup),
+    "no-limit": ("supportvoice.memory", no_limit),
 }
 
 
@@ -79,5 +92,12 @@ class Planter(importlib.abc.MetaPathFinder):
         return spec
 
 
+def run(file: Path) -> None:
+    spec = importlib.util.spec_from_file_location("inside", file)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+run(Path(__file__).parents[3] / "supportvoice" / "laboratory" / "inside" / "sitecustomize.py")
 if os.environ.get("PLANTED"):
     sys.meta_path.insert(0, Planter(*PLANTS[os.environ["PLANTED"]]))
