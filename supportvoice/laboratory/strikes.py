@@ -77,9 +77,7 @@ def _carried(ground: Ground, lines: Sequence[Line]) -> dict[int, list[Line]]:
     return found
 
 
-def _chosen(
-    ground: Ground, lines: Sequence[Line], *, everyone: bool = False, stands_still: bool = False
-) -> dict[int, list[Line]]:
+def _chosen(ground: Ground, lines: Sequence[Line], *, everyone: bool = False, stands_still: bool = False) -> dict[int, list[Line]]:
     """The child that carries the most calls, or all that carry one, with their calls, which are hit."""
     carried = _carried(ground, lines)
     chosen = sorted(carried, key=lambda pid: -len(carried[pid]))[: None if everyone else 1]
