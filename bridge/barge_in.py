@@ -105,11 +105,12 @@ class BargeIn:
             return []  # the same interruption, told twice
         cancelled = self._voice.drop()
         self._figures.downlink_flushed += cancelled
-        self._figures.interruptions += 1
+        is_callers = note == "interruption-confirmed"
+        self._figures.interruptions += is_callers
         out += [
             Noted(note),
             Noted("tts-buffer-flushed", detail={"cancelled_ms": ms(cancelled)}),
-            *self._said.cut(now, unheard=cancelled, tell=note == "interruption-confirmed"),
+            *self._said.cut(now, unheard=cancelled, tell=is_callers),
         ]
         self._agenda.strike("confirm")
         self._evidence_at = None  # the next interruption has its own

@@ -68,6 +68,7 @@ class BridgeCore:
         self._fell_silent_at = -NEVER  # the caller, last
         self._response = ""
         self._greeted = False
+        self._greeting_from = NEVER  # of all that was to be played, where the agent's first sound begins
         self._greeting_said = False
         self._dismissed = False  # the agent may say what it wants: the caller is on the way to a person
         self._overflow_noted = False
@@ -215,7 +216,7 @@ class BridgeCore:
         current = self._voice.mark_returned(name, now)
         if current and self._barge_in.awaits_silence:
             out += self._barge_in.silent(now)
-        elif current and not self._greeted and self._figures.first_audio_ms is not None:
+        elif current and not self._greeted and self._voice.gone_bytes > self._greeting_from:
             self._greeted = True
             out.append(Noted("greeting-heard", "twilio", {"ms": self._since_opened(now)}))
         self._unprotect_greeting(now)
@@ -469,6 +470,7 @@ class BridgeCore:
     def _first_sound_of_turn(self, now: float) -> None:
         if self._figures.first_audio_ms is None:
             self._figures.first_audio_ms = self._since_opened(now)
+            self._greeting_from = self._voice.came_bytes
         if self._caller_paused_at is not None:
             self._figures.turn_latency_ms.append(int((now - self._caller_paused_at) * 1000))
             self._caller_paused_at = None

@@ -100,6 +100,16 @@ class AgentVoice:
 
     # -- what is where -------------------------------------------------------------------------------------------
 
+    @property
+    def came_bytes(self) -> int:
+        """All that ever was to be played, over all generations."""
+        return self.sent_bytes - self.taken_back_bytes + self.let_go_bytes + len(self._held)
+
+    @property
+    def gone_bytes(self) -> int:
+        """Of it, what marks prove to have been played, or is not to be played any more."""
+        return self.came_bytes - len(self._held) - (self._sent - self._played)
+
     def heard(self, now: float) -> int:
         """Bytes of this generation heard: what the clock says, within what the marks prove."""
         by_clock = self._sent - int(max(0.0, self._ear_at - now) * BYTES_PER_S)

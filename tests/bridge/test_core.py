@@ -270,6 +270,24 @@ def test_time_to_silence_runs_from_the_callers_speech_to_the_mark_behind_the_cle
     assert core.figures()["time_to_silence_ms"] == [pytest.approx(30, abs=1)]
 
 
+def test_the_greeting_is_heard_when_its_own_sound_is_and_not_with_the_clip_before_it() -> None:
+    core = BridgeCore(Rules(), clips=CLIPS, now=0.0)
+    out: list[Action] = core.tick(0.9)  # "one moment", 200 ms of it
+    out += core.agent_connected(0.95) + agent_is_speaking(core, ms=500, at=0.95) + core.vapi_said(vapi.AgentStopped(), 0.96)
+    names = [action.name for action in out if isinstance(action, MarkCaller)]
+    assert names[0] == "0:200"
+    assert noted(core.mark_returned("0:200", 1.1), "greeting-heard") == []
+    assert MarkCaller("0:400") in core.tick(1.1)
+    assert noted(core.mark_returned("0:400", 1.3), "greeting-heard")[0].detail == {"ms": 1300}
+
+
+def test_a_key_that_cuts_the_agent_short_is_no_interruption() -> None:
+    core = a_call()
+    agent_is_speaking(core, ms=1000)
+    assert clears(core.hand_over_now(0.3)) == 1
+    assert core.figures()["interruptions"] == 0
+
+
 def test_time_to_silence_of_an_interruption_is_not_counted_from_the_one_before_it() -> None:
     """The second one is so soon after the first that it gets no clear of its own; the third begins with Vapi's word of it."""
     core = a_call()
