@@ -169,7 +169,7 @@ class Link(Protocol):
         """
 
     def drop(self) -> None:
-        """Be gone at once, whatever the peer says; `carry` then raises LinkClosed."""
+        """Be gone at once, whatever the peer says; `carry` tells nothing more, and raises LinkClosed."""
 
     async def close(self) -> None: ...
 

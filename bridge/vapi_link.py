@@ -121,6 +121,8 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         self._takes_sound = self._closed is None
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if self._closed is not None:  # picows goes on with what it read together with the last word
+            return
         self._quiet_looks = 0
         kind = frame.msg_type
         if kind is BINARY and frame.fin and 0 < frame.payload_size <= self._sound_limit and not self._parts:  # nearly every one
@@ -185,6 +187,8 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
 
     def drop(self) -> None:
         if self._transport is not None and self._closed is None:
+            self._closed, self._takes_sound = CLOSED_ABNORMALLY, False
+            self._inbox.clear()
             self._transport.disconnect(graceful=False)
 
     async def close(self) -> None:

@@ -78,6 +78,34 @@ async def test_sound_and_texts_pass_both_ways_in_order() -> None:
     assert got == [b"\xff" * 160, '{"type":"end-call"}']
 
 
+@pytest.mark.parametrize("listens_after_s", [0.0, 0.2], ids=["told as it comes", "kept until somebody listens"])
+async def test_of_a_link_that_is_dropped_nothing_more_is_told_though_it_was_read_with_the_last_word(listens_after_s: float) -> None:
+    ended, got = '{"type":"status-update","status":"ended"}', list[object]()
+
+    async def end_and_go_on(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        assert request.transport is not None
+        await asyncio.sleep(0.1)
+        text, sound = bytes([0x81, len(ended)]) + ended.encode(), bytes([0x82, 4]) + b"\x01" * 4
+        request.transport.write(text + sound * 3)  # in one read
+        await socket.receive()
+        return socket
+
+    async with vapi(end_and_go_on) as url:
+        link = await VapiConversations(api_key="").open(url)
+        await asyncio.sleep(listens_after_s)
+
+        def hear(message: bytes | str | Garbage) -> bool:
+            got.append(message)
+            link.drop()
+            return True
+
+        with pytest.raises(LinkClosed) as closed:
+            await link.carry(hear)
+    assert (got, closed.value.code) == ([ended], 1006)
+
+
 @pytest.mark.parametrize("code", [1001, 1011, 1012])
 async def test_the_code_of_a_close_is_told(code: int) -> None:
     async def leave(request: web.Request) -> web.StreamResponse:
