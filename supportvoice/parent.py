@@ -7,6 +7,8 @@ as soon as somebody else serves.
 
 A child that comes near its memory limit is told so by the parent, which looks from outside (`supportvoice.memory`).
 
+A child that does not come to serve is ended, and started again as a dead one.
+
 A child that stands still is there and answers nothing (`supportvoice.presence`): the parent gives its calls to the others at once.
 Where nobody can take them, because it is alone or the database cannot be told, the parent ends it: its callers' sockets end, and
 Twilio asks what is next. It is ended all the same if it does not go on soon: whoever waits for an answer of it would wait for as
@@ -43,6 +45,7 @@ RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
 RESCUED_FIRST_S = 2.5  # a start keeps a core busy for a second or two, which the callers of the dead one need first
 
 GIVEN_AWAY_WITHIN_S = 1.0
+SERVES_WITHIN_S = 60.0  # of its start; a slow machine takes a sixth of that
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +79,7 @@ class Parent:
     give_away: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child does not answer; may raise anything
     memory_limit: int = 0  # bytes, of each child; 0: none but the system's
     program: str = "supportvoice.child"
+    serves_within_s: float = SERVES_WITHIN_S
     children: dict[int, Child] = field(default_factory=dict)
     departing: dict[Child, asyncio.Task[None]] = field(default_factory=dict)  # told to leave alone, replaced, still with calls
     signals: int = 0
@@ -240,6 +244,10 @@ class Parent:
             silent_s = child.presence.silent_s(time.monotonic())
             if child.ready and silent_s >= ENDED_AFTER_S:
                 _end(child)
+            elif not child.ready and time.monotonic() - child.born >= self.serves_within_s:
+                log.error("a serving process does not come up: it is ended, and another one started", extra={"pid": child.process.pid})
+                _end(child)
+                return
             elif child.ready and silent_s >= MISSED_AFTER_S and not child.given_away:
                 child.given_away = True
                 await self._give_away(child, give_away)

@@ -88,6 +88,8 @@ def listens(pid: int, port: int) -> bool:
 def accepts(pid: int, port: int) -> bool:
     """Its loop watches for somebody who comes."""
     process, polls = Path(f"/proc/{pid}"), []
+    if not (process / "fdinfo").exists():  # it is dead, and was listed a moment ago
+        return False
     for poll in (process / "fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile: a process that starts opens and closes a good deal
             polls.append(poll.read_text().splitlines())
@@ -403,6 +405,19 @@ async def test_a_child_that_does_not_come_up_again_ends_no_call_of_the_others(tm
         await logged(serving, b"died and is started again", Parent.GIVE_UP_AFTER + 1)
         assert await says(call, "still here") == "10"
         broken.unlink()
+        await until(lambda: sum(accepts(child, serving.port) for child in children(serving.parent.pid)) == 2)
+
+
+async def test_a_child_that_comes_to_nothing_is_ended_and_another_one_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = tmp_path / "hangs"
+    monkeypatch.setenv("TOY_HANGS", str(hangs))
+    async with serve(2, "serves-within-8", stderr=asyncio.subprocess.PIPE) as serving:
+        hangs.touch()
+        os.kill(serving.children[0], signal.SIGKILL)
+        await logged(serving, b"does not come up", 1)
+        hangs.unlink()
         await until(lambda: sum(accepts(child, serving.port) for child in children(serving.parent.pid)) == 2)
 
 

@@ -4,7 +4,7 @@
 All are there as a vendor's too (`/webhook/live`): then picows cuts the frames.
 
 Whoever asks for `/stuck` has the event loop turn no more, and for `/late` not for two seconds after the answer. With `TOY_BROKEN`, the
-name of a file, no process comes up while that is there.
+name of a file, no process comes up while that is there; with `TOY_HANGS` one begins and comes to nothing.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ def main() -> None:
     if (broken := os.environ.get("TOY_BROKEN")) and Path(broken).exists():
         sys.exit(3)
     die_with_parent(given.parent)
+    if (hangs := os.environ.get("TOY_HANGS")) and Path(hangs).exists():
+        threading.Event().wait()
     serve_as_child(
         house(duty),
         duty=duty,

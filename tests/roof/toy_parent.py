@@ -1,6 +1,6 @@
 """`serve` around the toy children, for tests that send signals: prints `port child-pid child-pid` when both serve.
 
-With `limit-MIB` that is how much memory each of them may use.
+With `limit-MIB` that is how much memory each of them may use, with `serves-within-S` how long one has to come up.
 
 It prints `given away` for a child that does not answer, or fails to as a database would.
 """
@@ -31,8 +31,12 @@ async def main() -> int:
 
     home = Path(__file__).resolve().parents[2]
     limit = sum(int(word.removeprefix("limit-")) * MIB for word in sys.argv if word.startswith("limit-"))
-    program = "tests.roof.toy_child"
-    parent = Parent(listening, int(sys.argv[1]), "all", home, ready, give_away=give_away, memory_limit=limit, program=program)
+    parent = Parent(
+        listening, int(sys.argv[1]), "all", home, ready, give_away=give_away, memory_limit=limit, program="tests.roof.toy_child"
+    )
+    for word in sys.argv:
+        if word.startswith("serves-within-"):
+            parent.serves_within_s = float(word.removeprefix("serves-within-"))
     return await parent.run()
 
 
