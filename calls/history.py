@@ -14,10 +14,13 @@ from operator import or_
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Max, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import BigIntegerField, F, Min, Q, QuerySet
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from django.utils.crypto import salted_hmac
 
-from calls import publisher, split_numbers, unsaid
+from calls import agent_turns, publisher, split_numbers, unsaid
+from calls.agent_turns import AgentTurn
 from calls.clock import CallClock
 from calls.discretion import rules_of
 from calls.finals import NEARLY_MS, SAME_TURN_MS, Final, retold
@@ -92,7 +95,7 @@ def record_all(entries: Sequence[NewEvents]) -> dict[tuple[str, int | None], int
             written[entry.call_sid, entry.epoch] = call.last_event_seq
             transaction.on_commit(partial(publisher.rows, call.public_id, call.last_event_seq))
         CallEvent.objects.bulk_create(rows)
-        cut = {row.call for row in rows if row.kind == "agent-turn-ended" and row.detail.get("interrupted")}
+        cut = {row.call for row in rows if row.kind == agent_turns.ENDED and row.detail.get("interrupted")}
         for call in _with_lines(cut):
             mark_heard(call=call)
     return written
@@ -229,8 +232,10 @@ def _row(line: NewLine) -> TranscriptLine:
 
 
 def _told(line: NewLine) -> NewEvent:
-    source = Source.VAPI if line.vapi_call_id else Source.SYSTEM
-    return NewEvent("transcript-final", source, line.at, {"role": line.role, "text": line.text})
+    told: dict[str, Any] = {"role": line.role, "text": line.text}
+    if not line.vapi_call_id:
+        return NewEvent("transcript-final", Source.SYSTEM, line.at, told)
+    return NewEvent("transcript-final", Source.VAPI, line.at, {**told, "vendor_ms": line.vendor_ms})
 
 
 def _told_by_call(lines: Sequence[NewLine]) -> list[NewEvents]:
@@ -266,32 +271,45 @@ def _settle_retold(lines: Sequence[NewLine]) -> None:
 
 
 def _cut_off(calls: Collection[CallSession]) -> list[CallSession]:
-    """Those whose agent was interrupted in its newest turn: nobody else has lines to be marked."""
-    ended = CallEvent.objects.filter(call=OuterRef("pk"), kind="agent-turn-ended").order_by("-at", "-seq")
-    turn = Subquery(ended.values("detail")[:1])
-    newest = dict(CallSession.objects.filter(pk__in=[call.pk for call in calls]).values_list("pk", turn)) if calls else {}
-    return [call for call in calls if (newest.get(call.pk) or {}).get("interrupted")]
+    """Those whose agent was cut in a turn: nobody else has lines to be marked."""
+    if not calls:
+        return []
+    turns = CallEvent.objects.filter(call__in=calls, kind=agent_turns.ENDED, detail__interrupted=True)
+    cut = set(turns.values_list("call_id", flat=True).distinct())
+    return [call for call in calls if call.pk in cut]
 
 
 def mark_heard(*, call: CallSession) -> None:
-    """Say of the lines of the newest ended turn how much of them was heard.
+    """Say of the agent's lines how much of them was heard.
 
     The bridge's word on a turn and the vendor's line come in any order, so both ask for this; it gives the same answer
-    however often it is asked. A turn's lines are those that came from its start of speech to the next one's.
+    however often it is asked.
     """
-    events = CallEvent.objects.filter(call=call)
-    turn = events.filter(kind="agent-turn-ended").order_by("-at", "-seq").only("at", "detail").first()
-    if turn is None or not turn.detail.get("interrupted"):
-        return
-    near = {"began": Max("at", filter=Q(at__lte=turn.at)), "following": Min("at", filter=Q(at__gt=turn.at))}
-    starts = events.filter(kind="agent-speech-started").aggregate(**near)
-    told = TranscriptLine.objects.filter(call=call, role=Role.ASSISTANT, from_report=False)
-    lines = told.filter(at__gte=starts["began"] or call.started_at)
-    if starts["following"] is not None:
-        lines = lines.filter(at__lt=starts["following"])
-    spoken = list(lines)
-    reached = {name: turn.detail.get(name) for name in ("said_ms", "heard_ms", "heard_words")}
-    shares = share_out([line.said for line in spoken], **reached)
-    for line, (heard, heard_text) in zip(spoken, shares, strict=True):
-        line.heard, line.heard_text = Heard(heard), heard_text
-    TranscriptLine.objects.bulk_update(spoken, ["heard", "heard_text"])
+    events = CallEvent.objects.filter(call=call, kind__in=agent_turns.KINDS).order_by("seq")
+    turns = agent_turns.turns(events.values_list("kind", "ms", "detail"))
+    apart = _apart(call)
+    spoken: list[list[TranscriptLine]] = [[] for _ in turns]
+    for line in TranscriptLine.objects.filter(call=call, role=Role.ASSISTANT, from_report=False) if turns else ():
+        spoken[agent_turns.place(turns, line.vendor_ms + apart)].append(line)
+    changed: list[TranscriptLine] = []
+    for turn, lines in zip(turns, spoken, strict=True):
+        for line, (heard, heard_text) in zip(lines, _shares(turn, lines), strict=True):
+            if (line.heard, line.heard_text) != (heard, heard_text):
+                line.heard, line.heard_text = Heard(heard), heard_text
+                changed.append(line)
+    TranscriptLine.objects.bulk_update(changed, ["heard", "heard_text"])
+
+
+def _shares(turn: AgentTurn, lines: Sequence[TranscriptLine]) -> list[tuple[Heard, str]]:
+    if not turn.is_cut:
+        return [(Heard.FULL, "")] * len(lines)
+    reached: dict[str, Any] = {name: turn.ended.get(name) for name in ("said_ms", "heard_ms", "heard_words")}
+    return share_out([line.said for line in lines], **reached)
+
+
+def _apart(call: CallSession) -> int:
+    """What to add to the vendor's time of a line for the call's own. A call that no final tells it of takes our wall clock's word."""
+    vendor_ms = Cast(KeyTextTransform("vendor_ms", "detail"), BigIntegerField())
+    finals = CallEvent.objects.filter(call=call, kind="transcript-final", detail__has_key="vendor_ms")
+    quickest = finals.aggregate(apart=Min(F("ms") - vendor_ms))["apart"]
+    return quickest if quickest is not None else -int((call.answered_at or call.started_at).timestamp() * 1000)

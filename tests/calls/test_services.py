@@ -633,7 +633,7 @@ def test_an_interrupted_line_is_heard_in_part_whichever_news_comes_first(line_fi
         return EPOCH + timedelta(seconds=seconds)
 
     def line() -> None:
-        history.add_line(call=call, vapi_call_id="v", role="assistant", text="one two three four", vendor_ms=1, at=at(4.1), n=0)
+        history.add_line(call=call, vapi_call_id="v", role="assistant", text="one two three four", vendor_ms=4000, at=at(4.1), n=0)
 
     def turn() -> None:
         detail = {"said_ms": 4000, "heard_ms": 2000, "interrupted": True}
@@ -643,7 +643,7 @@ def test_an_interrupted_line_is_heard_in_part_whichever_news_comes_first(line_fi
     for news in (line, turn) if line_first else (turn, line):
         news()
     history.record_events(call_sid=call.call_sid, events=[NewEvent("agent-speech-started", "bridge", at(6))])
-    history.add_line(call=call, vapi_call_id="v", role="assistant", text="the next turn", vendor_ms=2, at=at(6.5), n=0)
+    history.add_line(call=call, vapi_call_id="v", role="assistant", text="the next turn", vendor_ms=6400, at=at(6.5), n=0)
     first, following = call.lines.filter(role="assistant")
     assert (first.heard, first.heard_text) == (Heard.PART, "one two")
     assert following.heard == Heard.FULL
