@@ -56,6 +56,14 @@ class AgentTurn:
     def heard_out(self) -> list[Noted]:
         return turn_ended(said=self.bytes, heard=self.bytes, interrupted=False)
 
+    def left(self, *, unheard: int) -> list[Noted]:
+        """The stream or the agent is gone, maybe in the middle of it: what it has is all there is. It may go on, on another stream."""
+        if self.is_over and unheard <= 0:
+            return []
+        heard = self._words.heard(ms(max(0, self.bytes - unheard))) if self._words else None
+        count = None if heard is None else len(heard)
+        return turn_ended(said=self.bytes, heard=self.bytes - unheard, interrupted=True, heard_words=count, left=True)
+
     def cut(self, now: float, *, unheard: int, tell: bool) -> list[Action]:
         """The rest is not heard any more: `unheard` bytes. `tell`: it was the caller who cut it."""
         said_ms, heard_ms = ms(self.bytes), ms(max(0, self.bytes - unheard))

@@ -32,7 +32,7 @@ from bridge.rules import Rules
 from bridge.tone import TONE
 from bridge.uplink import CallerVoice
 from bridge.voice import AgentVoice, Relayed
-from bridge.way_out import WayOut
+from bridge.way_out import TOO_LATE, WayOut
 
 SPEAKING = Turn.SPEAKING
 SAME_NEWS_S = 1.0  # a webhook comes later than the socket's word; an older hint is left out before (`bridge.live`)
@@ -234,12 +234,13 @@ class BridgeCore:
         if self._is_leaving:
             return self._nothing_follows(now)
         if self._way_out.is_moving:
-            return self._way_out.go(Leave("agent-lost", raw))
+            return self._go_now(Leave("agent-lost", raw), now)
         self._agent_opens = True
         self._part_with_agent()
+        out = self._said.left(unheard=0)  # what it said is heard, before anything else
         self._agenda.clear()
         self._agenda.put("agent", now + self._rules.agent_within)
-        return [*self._play_clip("one_moment", now), AskForAgent(raw)]
+        return [*out, *self._play_clip("one_moment", now), AskForAgent(raw)]
 
     def agent_unreachable(self, now: float) -> list[Action]:
         """Nothing comes from Vapi, not even an answer. Whoever hears nothing by now is told, whether or not anything is owed."""
@@ -277,15 +278,17 @@ class BridgeCore:
 
     def caller_left(self, now: float) -> list[Action]:
         """Twilio said stop: the call is over."""
+        out = self._go_now(Leave("caller-left"), now)
         self._voice.drop()
-        return self._way_out.go(Leave("caller-left"))
+        return out
 
     def stream_lost(self, why: str, now: float, *, raw: str = "") -> list[Action]:
         """Twilio's socket is gone without a `stop`: the caller may be there, and the resume door will be asked."""
         if not self._is_leaving and not self._way_out.is_moving and not self._way_out.is_gone and self._caller.has_agent:
             self.left_off = self._where_the_agent_is(now)
+        out = self._go_now(Leave(why, raw), now)
         self._voice.drop()
-        return self._way_out.go(Leave(why, raw))
+        return out
 
     def _where_the_agent_is(self, now: float) -> LeftOff:
         return LeftOff(
@@ -547,6 +550,11 @@ class BridgeCore:
         self._way_out.await_no_sentence()
         return [*self._voice.end_turn(now), *self._go_if_it_is_time(now)]
 
+    def _go_now(self, why: Leave, now: float) -> list[Action]:
+        """In the middle of whatever is being said: what was not heard of it by now never will be."""
+        gone = self._way_out.go(why)
+        return [*self._said.left(unheard=self._voice.unheard(now)), *gone] if gone else []
+
     def _go_if_it_is_time(self, now: float) -> list[Action]:
         if self._agent_speaking:
             return []
@@ -573,7 +581,7 @@ class BridgeCore:
             case "agent":
                 return self._no_sound_in_time(now)
             case "drain" | "hand-on":
-                return self._way_out.too_late()
+                return self._go_now(TOO_LATE, now)
         return []  # "heard" and "last-sentence" only wake the check that follows
 
     def _no_sound_in_time(self, now: float) -> list[Action]:

@@ -19,6 +19,8 @@ from bridge.audio import FRAME_S
 from bridge.rules import Rules
 from bridge.voice import AgentVoice
 
+TOO_LATE = Leave("drained", "in the middle of a turn")  # a bound is reached: whatever is being said is cut
+
 
 class WayOut:
     """`leave` says why, from the moment it is decided. `is_moving`: elsewhere, as soon as nobody is in the middle of anything."""
@@ -54,10 +56,6 @@ class WayOut:
     def once_calm(self, now: float, *, nobody_waits: bool) -> list[Action]:
         """The same for one whose process is to leave: the caller has the turn, and has not begun."""
         return self.go(Leave("drained")) if self._all_heard(now) and nobody_waits else []
-
-    def too_late(self) -> list[Action]:
-        """A bound is reached: whatever is being said is cut."""
-        return self.go(Leave("drained", "in the middle of a turn"))
 
     def go(self, why: Leave) -> list[Action]:
         """Now: for what was decided before, or for this."""

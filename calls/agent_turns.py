@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-STARTED, ENDED = "agent-speech-started", "agent-turn-ended"
-KINDS = (STARTED, ENDED)
+STARTED, ENDED, GOES_ON = "agent-speech-started", "agent-turn-ended", "re-attached"
+KINDS = (STARTED, ENDED, GOES_ON)
 
 
 @dataclass(slots=True)
@@ -28,13 +28,18 @@ class AgentTurn:
 
 
 def turns(events: Iterable[tuple[str, int, Mapping[str, Any]]]) -> list[AgentTurn]:
-    """The turns that these events, of `KINDS` and in their order, tell of: kind, ms, detail."""
+    """The turns that these events, of `KINDS` and in their order, tell of: kind, ms, detail.
+
+    One that was left with its stream, and goes on with the next one, is not over.
+    """
     found: list[AgentTurn] = []
     for kind, ms, detail in events:
         if kind == STARTED or not found:
             found.append(AgentTurn(ms if kind == STARTED else 0))
         if kind == ENDED:
             found[-1].ended = detail
+        elif kind == GOES_ON and found[-1].ended.get("left"):
+            found[-1].ended = {}
     return found
 
 

@@ -95,8 +95,7 @@ def record_all(entries: Sequence[NewEvents]) -> dict[tuple[str, int | None], int
             written[entry.call_sid, entry.epoch] = call.last_event_seq
             transaction.on_commit(partial(publisher.rows, call.public_id, call.last_event_seq))
         CallEvent.objects.bulk_create(rows)
-        cut = {row.call for row in rows if row.kind == agent_turns.ENDED and row.detail.get("interrupted")}
-        for call in _with_lines(cut):
+        for call in _with_lines({row.call for row in rows if _changes_marks(row)}):
             mark_heard(call=call)
     return written
 
@@ -109,6 +108,10 @@ def _reserve(entries: Sequence[NewEvents]) -> None:
         rows.append((len(entry.events), seen, seen, entry.call_sid, entry.epoch))
     with connection.cursor() as cursor:
         cursor.executemany(RESERVE, rows)
+
+
+def _changes_marks(event: CallEvent) -> bool:
+    return event.kind == agent_turns.GOES_ON or (event.kind == agent_turns.ENDED and bool(event.detail.get("interrupted")))
 
 
 def _with_lines(calls: Collection[CallSession]) -> list[CallSession]:
@@ -198,8 +201,7 @@ def add_lines(lines: Sequence[NewLine]) -> int:
             rows = TranscriptLine.objects.bulk_create(map(_row, lines))
             split_numbers.settle([row for row in rows if row.vapi_call_id])
             _settle_retold([line for line in lines if line.vapi_call_id])
-            for call in _cut_off({line.call for line in lines if line.role == Role.ASSISTANT}):
-                mark_heard(call=call)
+            mark_where_cut({line.call for line in lines if line.role == Role.ASSISTANT})
     except IntegrityError:  # one of them is known: each has to be tried alone
         return sum(add_lines([line]) for line in lines) if len(lines) > 1 else 0
     return len(lines)
@@ -270,26 +272,28 @@ def _settle_retold(lines: Sequence[NewLine]) -> None:
                 TranscriptLine.everything.filter(pk=row.pk).update(retold=row.pk in hidden)
 
 
-def _cut_off(calls: Collection[CallSession]) -> list[CallSession]:
-    """Those whose agent was cut in a turn: nobody else has lines to be marked."""
+def mark_where_cut(calls: Collection[CallSession]) -> None:
+    """`mark_heard` for those of these calls whose agent was cut in a turn: nobody else has lines to be marked."""
     if not calls:
-        return []
+        return
     turns = CallEvent.objects.filter(call__in=calls, kind=agent_turns.ENDED, detail__interrupted=True)
     cut = set(turns.values_list("call_id", flat=True).distinct())
-    return [call for call in calls if call.pk in cut]
+    for call in calls:
+        if call.pk in cut:
+            mark_heard(call=call)
 
 
 def mark_heard(*, call: CallSession) -> None:
     """Say of the agent's lines how much of them was heard.
 
-    The bridge's word on a turn and the vendor's line come in any order, so both ask for this; it gives the same answer
-    however often it is asked.
+    The bridge's word on a turn and the vendor's line, by a final or its report, come in any order, so all ask for this; it gives
+    the same answer however often it is asked.
     """
     events = CallEvent.objects.filter(call=call, kind__in=agent_turns.KINDS).order_by("seq")
     turns = agent_turns.turns(events.values_list("kind", "ms", "detail"))
     apart = _apart(call)
     spoken: list[list[TranscriptLine]] = [[] for _ in turns]
-    for line in TranscriptLine.objects.filter(call=call, role=Role.ASSISTANT, from_report=False) if turns else ():
+    for line in TranscriptLine.objects.filter(call=call, role=Role.ASSISTANT) if turns else ():
         spoken[agent_turns.place(turns, line.vendor_ms + apart)].append(line)
     changed: list[TranscriptLine] = []
     for turn, lines in zip(turns, spoken, strict=True):

@@ -17,7 +17,7 @@ from django.db.models import QuerySet
 
 from calls import evidence, unsaid, vapi_report
 from calls.discretion import rules_of
-from calls.history import NewEvent, line_hash, record_events
+from calls.history import NewEvent, line_hash, mark_where_cut, record_events
 from calls.models import InboxMessage, Source, TranscriptLine, VapiReport, VapiSession
 from calls.redaction import Said, redact_body, redact_talk, same_number_once
 from calls.vapi_kinds import FETCHED, REPORT
@@ -132,6 +132,7 @@ def _settle(session: VapiSession, lines: Sequence[Line], *, at: datetime) -> Non
     for key, line in there.items():
         if line.retold == (key in wanted):
             TranscriptLine.everything.filter(pk=line.pk).update(retold=key not in wanted)
+    mark_where_cut([session.call])
 
 
 def _row(session: VapiSession, line: Line, at: datetime) -> TranscriptLine:
