@@ -102,13 +102,9 @@ class VapiMessage:
         """The vendor's time of the message in epoch ms; 0 without a sane one."""
         return _ms(self.body.get("timestamp"))
 
-    def live_hint(self, *, now: float) -> str:
-        """What a running call should look at now: the socket says the same, but not always first. `now`: seconds since 1970.
-
-        What comes late was heard of by the socket before; it would cut the agent's next turn.
-        """
-        if self.vendor_ms and now - self.vendor_ms / 1000 > live.FRESH_S:
-            return ""
+    @property
+    def live_hint(self) -> str:
+        """What a running call should look at now: the socket says the same, but not always first."""
         if self.kind == "user-interrupted":
             return live.INTERRUPTED
         if self.kind == "speech-update" and self.body.get("role") == "user" and self.body.get("status") == "started":

@@ -27,6 +27,7 @@ from calls import away, by_heart, inbox, intake, patience, publisher, tasks, too
 from calls.storing import the_keeper
 from calls.vapi_events import REPORT_LIMIT, VapiMessage
 from calls.vapi_kinds import ANSWERS, TOOL_CALLS, label
+from calls.vendor_ages import VendorAges
 from calls.webhooks.refusal import only_posted, refusal
 from calls.webhooks.unproven import refused
 
@@ -40,6 +41,8 @@ BY_HEART = {
 PROOFS = ("X-Vapi-Secret", "Authorization", "X-Signature")  # one of them is in each message of Vapi's
 
 told: Counter[str] = Counter()  # what came in at this process's door, by kind; refusals among it
+late: Counter[str] = Counter()  # hints that were left out for it, by what they hint at
+ages = VendorAges()
 
 
 @csrf_exempt
@@ -74,7 +77,7 @@ def _answered(request: HttpRequest, raw: bytes) -> tuple[str, HttpResponse]:
 def _heard(said: VapiMessage) -> HttpResponse:
     keeper = the_keeper()
     try:
-        if (hint := said.live_hint(now=time.time())) and (call_sid := _call_sid_of(said)):
+        if (hint := _fresh_hint(said)) and (call_sid := _call_sid_of(said)):
             publisher.tell(call_sid, hint)
         if said.is_only_counted:
             return JsonResponse({})
@@ -91,6 +94,17 @@ def _heard(said: VapiMessage) -> HttpResponse:
     if said.kind == "voice-request":
         return HttpResponse(b"", content_type="application/octet-stream")  # it wants samples: there are none
     return JsonResponse(dict(ANSWERS.get(said.kind, {})))
+
+
+def _fresh_hint(said: VapiMessage) -> str:
+    """What comes late was heard of by the socket before; it would cut the agent's next turn. Every message shows how late others are."""
+    age_s = ages.age_s(said.vapi_call_id, said.vendor_ms, now=time.monotonic()) if said.vendor_ms else 0.0
+    hint = said.live_hint
+    if hint and age_s > live.FRESH_S:
+        late[hint] += 1
+        log.info("A hint came too late", extra={"hint": hint, "ms": int(age_s * 1000), "so_far": late[hint]})
+        return ""
+    return hint
 
 
 def _call_sid_of(said: VapiMessage) -> str:

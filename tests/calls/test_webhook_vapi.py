@@ -39,6 +39,7 @@ from calls.models import (
     VapiState,
 )
 from calls.vapi_kinds import Deed, deed
+from calls.vendor_ages import WINDOW_S, VendorAges
 from calls.webhooks import vapi as vapi_door
 from tests.calls import doors
 from tests.calls.doors import ACCOUNT_SID, CALL_SID, CALLER, NUMBER, SECRET, WIRE, Remembering, a_line
@@ -62,6 +63,12 @@ def configured(settings: Settings) -> None:
 def published() -> Iterator[Remembering]:
     with doors.remembering() as remembered:
         yield remembered
+
+
+@pytest.fixture(autouse=True)
+def ages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test's clock is another one's."""
+    monkeypatch.setattr(vapi_door, "ages", VendorAges())
 
 
 class Crm:
@@ -225,7 +232,7 @@ def test_a_final_line_is_kept_once_however_often_it_is_told(client: Client, call
     line = TranscriptLine.objects.get(role="user")
     assert (line.said, line.vendor_ms, line.n, line.vapi_call_id) == ("I already tried that", 1_795_342_809_123, 0, VAPI_ID)
     final = call.events.get(kind="transcript-final", source="vapi")
-    assert final.detail == {"role": "user", "text": "I already tried that"}
+    assert final.detail == {"role": "user", "text": "I already tried that", "vendor_ms": 1_795_342_809_123}
 
 
 def test_the_same_words_later_are_another_line(client: Client, call: CallSession) -> None:
@@ -324,12 +331,35 @@ def test_an_interruption_is_hinted_to_the_live_call(client: Client, call: CallSe
     assert published.hints == [(CALL_SID, "speech"), (CALL_SID, "interrupted")]
 
 
-@pytest.mark.parametrize(("age_ms", "hinted"), [(-60_000, True), (0, True), (200, True), (500, False), (60_000, False)])
-def test_an_interruption_that_is_over_by_now_cuts_nothing(
-    client: Client, call: CallSession, published: Remembering, age_ms: int, hinted: bool
+@pytest.mark.parametrize("ahead_ms", [-7_200_000, -500, 0, 500, 7_200_000], ids=lambda ms: f"our clock {ms} ms ahead")
+@pytest.mark.parametrize(("age_ms", "hinted"), [(0, True), (200, True), (500, False), (60_000, False)])
+def test_an_interruption_that_is_over_by_now_cuts_nothing_whatever_our_clock_says(
+    client: Client, call: CallSession, published: Remembering, caplog: pytest.LogCaptureFixture, ahead_ms: int, age_ms: int, hinted: bool
 ) -> None:
-    post(client, wire("user-interrupted", timestamp=now_ms() - age_ms))
+    """A refused one is in the log and in a count."""
+    caplog.set_level(logging.INFO)
+    before = vapi_door.late["interrupted"]
+    post(client, wire("speech-update.assistant-started", timestamp=now_ms() - ahead_ms))
+    post(client, wire("user-interrupted", timestamp=now_ms() - ahead_ms - age_ms))
     assert bool(published.hints) is hinted
+    assert vapi_door.late["interrupted"] - before == (not hinted)
+    assert ("A hint came too late" in caplog.text) is not hinted
+
+
+def test_a_stamp_from_nowhere_spoils_the_hints_of_two_minutes_and_no_more() -> None:
+    ages = VendorAges()
+    at = [(60.0, 10_000_000), *((float(second), second * 1000) for second in range(61, 200, 10))]
+    old = [now for now, stamp_ms in at if ages.age_s("v", stamp_ms, now=now) > 0.4]
+    assert old
+    assert max(old) < 60.0 + 2 * WINDOW_S
+    assert max(old) < at[-1][0]
+
+
+def test_of_many_calls_the_silent_ones_are_forgotten() -> None:
+    ages = VendorAges(most=3)
+    for number in range(10):
+        ages.age_s(f"v{number}", 1000, now=1.0)
+    assert len(ages._seen) == 3
 
 
 def test_an_interruption_without_a_time_is_taken_for_a_new_one(client: Client, call: CallSession, published: Remembering) -> None:
