@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from channels.layers import get_channel_layer
 
 from bridge import live
+from calls.no_room import NoRoom
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Publisher:
 
     def __init__(self, *, layer: Callable[[], live.Layer | None] = get_channel_layer, limit: int = QUEUE_LIMIT) -> None:
         self.counts = Counts()
+        self._no_room = NoRoom("publisher")
         self._find_layer = layer
         self._queue: queue.Queue[TaskCall | Hint | Rows | None] = queue.Queue(maxsize=limit)
         self._rows: dict[uuid.UUID, int] = {}  # newest number per call: a burst of rows is one hint, and so are those of many calls
@@ -110,6 +112,7 @@ class Publisher:
             self._queue.put_nowait(item)
         except queue.Full:
             self.counts.dropped += 1
+            self._no_room.dropped()
             return False
         if self._thread is None:
             self._start()
@@ -128,6 +131,7 @@ class Publisher:
         try:
             while (item := self._queue.get()) is not None and not self._abandoned:
                 self._publish_safely(item, loop)
+                self._no_room.rest()
         finally:
             loop.close()
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from calls.no_room import NoRoom
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -70,6 +72,7 @@ class BoundedWriter(Generic[T]):
         self._urgent = threading.Event()
         self._away_since: float | None = None
         self._name = name
+        self._no_room = NoRoom(name)
 
     # -- for everybody: returns at once ----------------------------------------------------------------------------
 
@@ -77,6 +80,7 @@ class BoundedWriter(Generic[T]):
         """Leave something to be written. False when there was no room; an urgent thing finds room a little longer."""
         if self._queue.qsize() >= self._limit + (URGENT_ROOM if urgent else 0):
             self.counts.dropped += 1
+            self._no_room.dropped()
             return False
         self._queue.put(item)
         if urgent:
@@ -109,6 +113,7 @@ class BoundedWriter(Generic[T]):
     def _run(self) -> None:
         try:
             while (batch := self._next_batch()) is not None:
+                self._no_room.rest()
                 if batch:
                     self._store(batch)
                 else:

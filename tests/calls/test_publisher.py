@@ -78,12 +78,13 @@ def test_enqueueing_on_a_dead_broker_takes_less_than_5_ms_and_is_counted(refusin
     publisher.stop(within_s=10)
 
 
-def test_a_frozen_broker_fills_the_queue_and_no_further(frozen: Path) -> None:
+def test_a_frozen_broker_fills_the_queue_and_no_further(frozen: Path, caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher(layer=lambda: None, limit=20)
     task = a_task(frozen)
     times = sorted(timed(lambda: publisher.task(task, 1)) for _ in range(100))
     assert times[95] < 0.005
     assert publisher.counts.dropped >= 79
+    assert "There was no room" in caplog.text
     publisher.stop(within_s=0)
 
 

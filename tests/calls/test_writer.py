@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from calls import no_room
 from calls.writer import BoundedWriter
 
 
@@ -93,6 +94,20 @@ def test_a_stuck_database_costs_the_caller_nothing_and_the_queue_its_room(writer
     assert 100 <= taken.count(True) <= 121  # the queue, and the batch in hand
     assert writer.counts.dropped == taken.count(False)
     assert writer.put(1, urgent=True)
+
+
+def test_what_finds_no_room_is_said_in_the_log_at_once_and_in_all(
+    writer: BoundedWriter[int], store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A crowd of them is two lines, not a thousand: the first, and the rest once the thread is at work again."""
+    store.open.clear()
+    taken = [writer.put(number) for number in range(1000)]
+    assert [record.count for record in caplog.records if "no room" in record.message] == [1]
+    monkeypatch.setattr(no_room, "EVERY_S", 0.0)  # a second has passed
+    store.open.set()
+    writer.stop()
+    counts = [record.count for record in caplog.records if "no room" in record.message]
+    assert counts == [1, taken.count(False) - 1]
 
 
 def test_an_absence_shorter_than_our_patience_loses_nothing(writer: BoundedWriter[int], store: Store) -> None:
