@@ -75,6 +75,11 @@ class AgentLeg:
         self._news = asyncio.Event()
         self.manners = Manners(VAPI)
 
+    @property
+    def is_there(self) -> bool:
+        """Who is told something hears it."""
+        return self.link is not None and self._lost is None
+
     def look(self) -> None:
         """There may be news of the session."""
         self._news.set()

@@ -85,6 +85,7 @@ class MediaStreamConsumer(AsyncConsumer):
         self._stuck = Stuck(Rules().stuck_after)
         self._left: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         self._command_news = asyncio.Event()
+        self._unsaid: list[Command] = []  # what is to be spoken, while no agent is there
         self._twilio = Manners(TWILIO)
         self._sound_in_time = self._twilio.pace("sound")
 
@@ -321,10 +322,15 @@ class MediaStreamConsumer(AsyncConsumer):
         """The last one's number. A stream that is left does nothing any more: what waits came too late, or is the next one's."""
         if self._left.done():
             return after
-        for command in await self._ledger.commands(self._ref, after=after):
+        news = await self._ledger.commands(self._ref, after=after)
+        waiting, self._unsaid = self._unsaid, []
+        for command in [*waiting, *news]:
             if self._left.done():
                 break
-            after = command.id
+            after = max(after, command.id)
+            if command.verb == "say" and not self._agent.is_there:
+                self._unsaid.append(command)  # not done: if none comes to this stream, the row tells so to whoever has the call next
+                continue
             self._carry_out(command)
             self._ledger.done(self._ref, command.id)
         return after
@@ -435,6 +441,8 @@ class MediaStreamConsumer(AsyncConsumer):
     def _note(self, noted: Noted) -> None:
         if noted.kind == "audio-stuck":
             log.error("sound is queued and nothing is sent", extra={"call": self._ref.short_id, "ms": noted.detail["ms"]})
+        if self._unsaid and noted.kind in ("vapi-connected", "re-attached"):
+            self._command_news.set()
         note = Note(kind=noted.kind, source=noted.source, at=self._wall(), now=self._clock(), detail=noted.detail)
         self._ledger.note(self._ref, note)
 

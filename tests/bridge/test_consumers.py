@@ -15,7 +15,7 @@ from bridge import live
 from bridge.actions import Action
 from bridge.consumers import ADMITTED_SOON_S
 from bridge.core import BridgeCore
-from bridge.ports import CallRef, Closing, Command
+from bridge.ports import CallRef, Closing, Command, Conversation
 from bridge.sandbox.memory import MemoryClient
 from bridge.sandbox.script import PLAIN, TECHFLOW, THREE_BARGE_INS
 from supportvoice.logs import FieldsFormatter
@@ -74,6 +74,47 @@ def test_what_staff_type_is_spoken_by_the_agent() -> None:
     call = carry_a_call(PLAIN, notebook=Notebook(waiting=[Command(1, "say", {"text": "One moment, please."})]))
     assert [said["content"] for said in call.evidence.details("in", "say")] == ["One moment, please."]
     assert "one_moment" in [final.clip_name for final in call.phone.heard]
+
+
+class Awaited(Notebook):
+    """A history in which staff type a sentence at once, and whose agent is being made for so long."""
+
+    made_after_s = 2.5
+
+    async def conversation(self, ref: CallRef) -> Conversation | None:
+        """The loop's clock begins at a thousand."""
+        is_made = asyncio.get_running_loop().time() >= 1000.0 + self.made_after_s
+        return Conversation(0, "live" if is_made else "claimed", "vapi-1", "ws://in-memory")
+
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
+        return False
+
+    async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
+        return [command for command in self.waiting if command.id > after]
+
+    def done(self, ref: CallRef, command_id: int) -> None:
+        assert "vapi-connected" in self.kinds()
+        super().done(ref, command_id)
+
+
+def test_what_staff_type_while_no_agent_is_there_waits_for_one_and_is_done_when_it_was_told() -> None:
+    async def hang_up(pipe: TwilioPipe) -> None:
+        await asyncio.sleep(8.0)
+        pipe.server.arrived.put_nowait(
+            '{"event":"stop","sequenceNumber":"9","streamSid":"MZ1","stop":{"accountSid":"AC1","callSid":"CA1"}}'
+        )
+
+    call = carry_a_call(PLAIN, notebook=Awaited(waiting=[Command(1, "say", {"text": "One moment, please."})]), meddle=hang_up)
+    assert [said["content"] for said in call.evidence.details("in", "say")] == ["One moment, please."]
+    assert call.notebook.obeyed == [1]
+
+
+def test_what_staff_type_is_not_done_when_no_agent_ever_comes() -> None:
+    notebook = Awaited(waiting=[Command(1, "say", {"text": "One moment, please."})])
+    notebook.made_after_s = float("inf")
+    call = carry_a_call(PLAIN, notebook=notebook)
+    assert call.notebook.closing is not None
+    assert call.notebook.obeyed == []
 
 
 def test_a_core_that_breaks_when_it_is_woken_ends_the_call_and_the_ladder_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
