@@ -102,11 +102,11 @@ def test_what_finds_no_room_is_said_in_the_log_at_once_and_in_all(
     """A crowd of them is two lines, not a thousand: the first, and the rest once the thread is at work again."""
     store.open.clear()
     taken = [writer.put(number) for number in range(1000)]
-    assert [record.count for record in caplog.records if "no room" in record.message] == [1]
+    assert [vars(record)["count"] for record in caplog.records if "no room" in record.message] == [1]
     monkeypatch.setattr(no_room, "EVERY_S", 0.0)  # a second has passed
     store.open.set()
     writer.stop()
-    counts = [record.count for record in caplog.records if "no room" in record.message]
+    counts = [vars(record)["count"] for record in caplog.records if "no room" in record.message]
     assert counts == [1, taken.count(False) - 1]
 
 
