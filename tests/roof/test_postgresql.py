@@ -15,7 +15,8 @@ from django.db.utils import ConnectionHandler
 
 from bridge.sandbox.proxy import Weather
 from calls import patience
-from calls.keeper import LOOK_S, PATIENCE_S
+from calls.away import PATIENCE_S
+from calls.keeper import LOOK_S
 from supportvoice.postgres import POOL
 from tests.journeys.outage import Wire
 from tests.journeys.test_demo import database as database
