@@ -112,7 +112,7 @@ def take(call: CallSession, *, at: datetime, entry: Waiting | None = None, even_
 
 
 def take_again(call: CallSession, *, at: datetime) -> None:
-    """The AI has this call once more, whose caller was sent elsewhere: also when others have all places."""
+    """The AI has this call, whose caller was sent elsewhere before or was answered by heart: also when others have all places."""
     AgentPlace.objects.filter(call=call).update(call=None)
     take(call, at=at, even_if_full=True)
 

@@ -33,7 +33,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents import lines
-from calls import away, endings, resuming, services, spool
+from calls import admission, away, endings, resuming, services, spool
 from calls.clock import moment
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source
@@ -314,9 +314,11 @@ def _enter(path: Path) -> bool:
         return False
     sid, public_id = call["sid"], call.pop("public_id")
     is_new = not CallSession.objects.filter(call_sid=sid).exists()
-    row = services.open_call(**{**call, "at": moment(call["at"])})
+    row = services.open_call(**{**call, "at": moment(call["at"])}, by_heart=True)
     if row is not None and is_new:
         CallSession.objects.filter(pk=row.pk).update(public_id=public_id)
+        if row.version_id is not None and _read(sid, "leg") is None:  # else nobody is there who has it
+            admission.take_again(row, at=timezone.now())
         if not _left_to_its_row(sid, 0):
             resuming.being_made_by_heart(row, 0)
         spooled = NewEvent("history-spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})

@@ -49,24 +49,27 @@ BRIDGED = (Status.CONNECTING, Status.STREAMING)
 # -- the beginning -----------------------------------------------------------------------------------------------------
 
 
-def open_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> CallSession | None:
+def open_call(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime, by_heart: bool = False) -> CallSession | None:
     """The call Twilio tells us of: one row however often and in parallel it asks. None: no agent answers this number.
 
     A new call asks for its Vapi session (`CallSession.session_to_start`), or waits when the AI has all hands full; a refused
-    one is kept as ended.
+    one is kept as ended. One that was answered `by_heart` was sent to the agent, at the main account: it never waits, and whoever writes
+    it down gives it its place.
     """
     with _opening[hash(sid) % len(_opening)]:
-        known = CallSession.objects.filter(call_sid=sid).first() or _new_call(sid, account_sid, from_number, to_number, at)
+        known = CallSession.objects.filter(call_sid=sid).first() or _new_call(sid, account_sid, from_number, to_number, at, by_heart)
     return None if known.end_reason == EndReason.REFUSED else known
 
 
-def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> CallSession:
+def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: datetime, by_heart: bool) -> CallSession:
     answer = lines.answer(to_number, draw=lines.draw_of(sid))
     if answer is not None and answer.version is not None:
         discretion.remember(answer.version.version_id, answer.version.rules)
         discretion.answered_by(sid, answer.version.version_id)
     has_agent = answer is not None and answer.version is not None
-    agent_at = accounts.first(at=at, people=bool(answer.targets or answer.voicemail)) if answer and has_agent else None
+    agent_at = VapiAccount.MAIN if by_heart and has_agent else None
+    if answer and has_agent and not by_heart:
+        agent_at = accounts.first(at=at, people=bool(answer.targets or answer.voicemail))
     boot, origin_ms = clock.origin(at)
     row = CallSession(
         call_sid=sid,
@@ -81,18 +84,18 @@ def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: 
     )
     try:
         with transaction.atomic():
-            return _refused(row) if answer is None else _answered(row, answer, agent_at)
+            return _refused(row) if answer is None else _answered(row, answer, agent_at, by_heart)
     except IntegrityError:  # another process was faster
         return CallSession.objects.get(call_sid=sid)
 
 
-def _answered(row: CallSession, answer: lines.Answer, agent_at: VapiAccount | None) -> CallSession:
+def _answered(row: CallSession, answer: lines.Answer, agent_at: VapiAccount | None, by_heart: bool) -> CallSession:
     row.line_id, row.version_id, row.team_id = answer.line_id, answer.version_id, answer.team_id
     row.status = Status.CONNECTING
     _tell(row, answer.disclosure, row.started_at)
     row.save(force_insert=True)
     events = [NewEvent("call-received", Source.TWILIO, row.started_at)]
-    if answer.version_id is None or agent_at is None or admission.take(row, at=row.started_at):
+    if answer.version_id is None or agent_at is None or by_heart or admission.take(row, at=row.started_at):
         events += _met(row, disclosure=answer.disclosure, agent_at=agent_at, at=row.started_at)
     else:
         row.status, row.disclosed_at, row.disclosure_mark = Status.WAITING, None, ""

@@ -20,13 +20,25 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test import Client
 from django.utils import timezone
 
-from agents import lines
+from agents import account, lines
 from bridge.ports import CallRef, Closing, LedgerAway, Note
-from calls import by_heart, endings, entries, erasure, person
+from calls import breaker, by_heart, circuit, endings, entries, erasure, person
 from calls.entries import Admitted, Closed, Entry, Told
 from calls.keeper import Keeper
 from calls.ledger import DatabaseLedger
-from calls.models import CallbackRequest, CallSession, EndReason, InboxMessage, Outcome, SpoolMark, Status, TranscriptLine
+from calls.models import (
+    CallbackRequest,
+    CallSession,
+    EndReason,
+    InboxMessage,
+    Outcome,
+    SpoolMark,
+    Status,
+    TranscriptLine,
+    VapiAccount,
+    VapiSession,
+)
+from calls.queue_rows import AgentPlace, Waiting
 from calls.spool import Spool, files
 from calls.storing import finish_again, store_again, the_keeper
 from tests.builders import CALLER, LINE, FakeVapi, a_call, a_line
@@ -310,6 +322,57 @@ def test_a_leg_that_is_over_before_its_stream_is_told_of_ends_as_the_stream_did(
     store_again(told)
     call = CallSession.objects.get(call_sid=SID)
     assert (call.end_reason, call.outcome) == (EndReason.AGENT_ENDED, Outcome.RESOLVED)
+
+
+# -- over the limits -----------------------------------------------------------------------------------------------------
+
+
+def without_room(settings: Any) -> CallSession:
+    """A line whose one place with the AI another call has."""
+    settings.MAX_CALLS = 1
+    a_line(number=NUMBER)
+    other = a_call(to=NUMBER)
+    assert AgentPlace.objects.get().call == other
+    return other
+
+
+def test_a_call_that_was_answered_by_heart_never_waits_afterwards_however_many_there_are(settings: Any) -> None:
+    """Nothing it told is lost, and who heard goodbye has no agent again."""
+    without_room(settings)
+    told = a_call_by_heart()
+    by_heart.enter_all()
+    call = CallSession.objects.get(call_sid=SID)
+    assert (call.status, AgentPlace.objects.filter(call=call).count()) == (Status.CONNECTING, 1)
+    assert not Waiting.objects.exists()
+    assert call.vapi_sessions.get().account == VapiAccount.MAIN
+    store_again(told)
+    call.refresh_from_db()
+    assert (call.is_over, call.end_reason, call.outcome) == (True, EndReason.AGENT_ENDED, Outcome.RESOLVED)
+
+
+def test_one_that_is_over_by_then_keeps_nobody_else_from_the_agent(settings: Any) -> None:
+    settings.MAX_CALLS = 1
+    a_line(number=NUMBER)
+    a_call_by_heart()
+    assert by_heart.leg_over(SID, status="completed", at=timezone.now())
+    by_heart.enter_all()
+    assert a_call(to=NUMBER).status == Status.CONNECTING
+    assert not Waiting.objects.exists()
+
+
+@pytest.mark.parametrize("has_backup", [True, False], ids=["with a backup", "without one"])
+def test_the_agent_of_such_a_call_stays_at_the_account_that_carries_it(settings: Any, has_backup: bool) -> None:
+    """Whatever the main account says when the database is back."""
+    settings.VAPI_BACKUP_API_KEY = "backup-key" if has_backup else ""
+    a_line(number=NUMBER, targets=("tier2",))
+    told = a_call_by_heart()
+    assert by_heart.first(SID, "claim-0")
+    breaker.failed(account.MAIN, circuit.KEY, at=timezone.now())
+    by_heart.enter_all()
+    store_again(told)
+    session = VapiSession.objects.get(call__call_sid=SID)
+    assert (session.n, session.account, session.claimed_by) == (0, VapiAccount.MAIN, "consumer")
+    assert CallSession.objects.get(call_sid=SID).rung == "R0"
 
 
 # -- busy is not away --------------------------------------------------------------------------------------------------
