@@ -30,6 +30,7 @@ LEG_WORDS = frozenset({"queued", "initiated", "ringing", "in-progress", "complet
 NOT_PUT_THROUGH = "hung up before the caller was put through"
 UNKNOWN = "unknown"  # nobody told us how it went
 CLOSED = "closed-hours"
+BY_HEART = "led-by-heart"
 ALL_TALK = "all agents talk"
 NOBODY = "nobody could talk"
 WHISPER = "A caller from the support line."
@@ -164,6 +165,16 @@ def note_closed(call: CallSession, at: datetime) -> None:
     """A person was needed while nobody is at work; once for each stream."""
     if not call.events.filter(kind=CLOSED, detail__epoch=call.epoch).exists():
         record_events(call_sid=call.call_sid, events=[NewEvent(CLOSED, Source.SYSTEM, at, {"epoch": call.epoch})])
+
+
+def led_by_heart(*, call_sid: str, epoch: int, at: datetime) -> None:
+    """Nobody could write it down when Twilio was told to ring a person, or to take a message: a caller who is silent may be with them."""
+    with transaction.atomic():
+        call = evidence.hold(call_sid=call_sid, at=at)
+        if call is not None:
+            key, detail = f"{BY_HEART}:{call_sid}:{at.isoformat()}", {"epoch": epoch}
+            told = services.ask(call=call, key=key, verb=BY_HEART, detail=detail, at=at, to="twilio")
+            OutboxCommand.objects.filter(pk=told.pk, done_at=None).update(done_at=at)
 
 
 def tried(call: CallSession) -> frozenset[str]:

@@ -51,7 +51,7 @@ TWILIO_TELLS: Mapping[str, Callable[..., object]] = {
     verb.__name__: verb
     for verb in (
         *(endings.leg_over, endings.message_left, endings.callback_asked, endings.recording_told, endings.stream_failed),
-        *(handover.dial_result, handover.leg_told, services.open_call),
+        *(handover.dial_result, handover.leg_told, handover.led_by_heart, services.open_call),
     )
 }
 

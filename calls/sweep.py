@@ -8,9 +8,10 @@
     nothing          left for later, but not for ever       ended (ttl), and hung up at Twilio as soon as it answers
 
     Silent for 30 s: if Twilio says "over", its word of the end was lost, so the call is ended with it. If it says nothing, a
-    stream that it stopped is word enough: it would have asked the resume door long ago. If it says "in progress" of a call whose
-    stream was open, nobody carries that stream any more, and at the second such look Twilio is sent to the resume door, once for
-    each stream: a database that was away comes back with calls that only seem silent.
+    stream that it stopped is word enough: it would have asked the resume door long ago. If it says "in progress" of a call that the
+    rows know on a stream, between two streams or on the way to a person who was not rung, nobody carries it any more: whoever was to
+    send it on has forgotten. At the second such look Twilio is sent to the resume door, once for each silence: a database that was
+    away comes back with calls that only seem silent. A caller who may be with a person, or leave a message, is never sent on.
 
 Every ending is one conditional UPDATE that fails when the call has just given a sign of life, so two sweeps share the
 work and a living call is never touched. Without credentials nobody is asked, and everything is "nothing".
@@ -30,13 +31,15 @@ from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F, Max, Q
 from django.urls import reverse
 
 from bridge.errors import TwilioError, TwilioRefused
 from bridge.twilio_http import HUMAN_TIME_LIMIT_S
 from bridge.twilio_rest import OVER
-from calls import services
+from calls import evidence, services
 from calls.endings import LEG_ENDS
+from calls.handover import BY_HEART
 from calls.in_time import InTime
 from calls.models import CallSession, EndReason, OutboxCommand, Status
 
@@ -125,14 +128,29 @@ def _known_to_be_over(call: CallSession, now: datetime, asker: _Asker) -> bool:
     word: str | None = asker.ask("status", call.call_sid, call.account_sid)
     if word in OVER:
         return services.end_call(call_sid=call.call_sid, at=now, reason=LEG_ENDS[word], raw=word, last_seen=call.last_seen_at)
-    if word == IN_PROGRESS and call.status == Status.STREAMING and call.closed_epoch < call.epoch:
-        seen = call.last_seen_at.isoformat()
-        services.ask(
-            call=call, key=f"{SEND_ON}:{call.call_sid}:{call.epoch}:{seen}", verb=SEND_ON, detail={"epoch": call.epoch}, at=now, to="twilio"
-        )
+    if word == IN_PROGRESS and _has_nobody(call):
+        where = {"epoch": call.epoch, "status": str(call.status)}
+        key = ":".join([SEND_ON, call.call_sid, *map(str, where.values()), call.last_seen_at.isoformat()])
+        services.ask(call=call, key=key, verb=SEND_ON, detail=where, at=now, to="twilio")
     if word or call.status != Status.RECOVERING or call.closed_why != STOPPED:  # it has gone on since
         return False
     return services.end_call(call_sid=call.call_sid, at=now, reason=EndReason.CALLER_HUNG_UP, last_seen=call.last_seen_at)
+
+
+def _has_nobody(call: CallSession) -> bool:
+    """True of a caller on a stream, between two streams or on the way to a person, for whom the rows know of nothing else.
+
+    What Twilio was told by heart while they could not be written stands there too; so does who picked up.
+    """
+    calls = CallSession.objects.live().filter(pk=call.pk, epoch=call.epoch)
+    after_a_stream = Q(status__in=(Status.STREAMING, Status.RECOVERING, Status.TRANSFERRING), stream_epoch=F("epoch"))
+    before_a_further_one = Q(status=Status.CONNECTING, epoch__gt=0, stream_epoch__lt=F("epoch"))
+    if not calls.filter(after_a_stream | before_a_further_one).exists():
+        return False
+    with_agent_since = call.vapi_sessions.aggregate(at=Max("asked_at"))["at"] or call.started_at
+    led = call.commands.filter(Q(verb="dial", done_at=None) | Q(verb=BY_HEART), asked_at__gte=with_agent_since)
+    picked_up = call.events.filter(kind="dial-result", detail__status__in=evidence.ANSWERED, at__gte=with_agent_since)
+    return not (led.exists() or picked_up.exists())
 
 
 def _end_dead_line(call: CallSession, now: datetime, *, tell_twilio: bool) -> bool:
@@ -154,15 +172,15 @@ def _hang_up_dead_lines(now: datetime, asker: _Asker, in_time: InTime) -> None:
 
 
 def _send_on(now: datetime, asker: _Asker, in_time: InTime) -> None:
-    """Callers on a stream that nobody carried at the last look either: the resume door knows what is next for them.
+    """Callers who had nobody at the last look either: the resume door knows what is next for them.
 
-    Nobody is sent on twice from one stream, and nobody who has moved or made a sound in the meantime.
+    Nobody is sent on twice in one silence, and nobody who has moved or made a sound in the meantime.
     """
     to_do = OutboxCommand.objects.filter(to="twilio", verb=SEND_ON, done_at=None, asked_at__lte=now - SECOND_LOOK_AFTER)
     for command in in_time.begun(to_do.select_related("call")):
         call, epoch = command.call, command.detail["epoch"]
-        is_there = call.ended_at is None and call.status == Status.STREAMING and call.epoch == epoch and call.closed_epoch < epoch
-        if not is_there or call.last_seen_at > command.asked_at - ASKED_ABOUT_AFTER:
+        was_there = (epoch, command.detail.get("status", call.status))
+        if (call.epoch, call.status) != was_there or not _has_nobody(call) or call.last_seen_at > command.asked_at - ASKED_ABOUT_AFTER:
             OutboxCommand.objects.filter(pk=command.pk, done_at=None).update(done_at=now, problem="not needed")
             continue
         url = settings.PUBLIC_URL + reverse("twilio-resume", args=[epoch])

@@ -184,7 +184,8 @@ def go_on(knock: Knock, door: str, parts: dict[str, Any]) -> HttpResponse:
 
 
 def down(knock: Knock, rung: str, epoch: int = 0) -> HttpResponse:
-    """The next person after the one that was `rung`, else the voicemail."""
+    """The next person after the one that was `rung`, else the voicemail; that the caller may be there the rows are told, too."""
+    tell(knock, handover.led_by_heart, epoch=epoch)
     return twiml(spoken.from_memory(call_sid=knock.call_sid, to_number=knock.get("To"), rung=rung, epoch=epoch, at=knock.at))
 
 

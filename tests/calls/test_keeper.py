@@ -203,6 +203,19 @@ def test_what_is_next_is_known_without_the_database(client: Client, why: str, sa
 
 
 @pytest.mark.usefixtures("twilio")
+def test_that_a_caller_was_led_on_by_heart_stands_in_the_rows_afterwards(client: Client) -> None:
+    """A sweep has to know it: no sound of a talk or a message passes us."""
+    call = a_call(status=Status.STREAMING, to=NUMBER)
+    lines.warm()
+    form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    with nobody_can_write():
+        by_heart.closed(call.call_sid, 0, "handed-over")
+        assert "Record" in knock(client, "/webhook/twilio/resume/0", form).content.decode()
+    wait_for(lambda: not the_keeper().holds)
+    assert call.commands.get(verb="led-by-heart").done_at is not None
+
+
+@pytest.mark.usefixtures("twilio")
 def test_a_goodbye_that_is_not_written_down_yet_is_a_goodbye_all_the_same(client: Client) -> None:
     """The database is back, and another process has not stored yet what its stream told."""
     call = a_call(status=Status.STREAMING, to=NUMBER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 from django.utils import timezone
 
 from bridge.errors import TwilioRefused, TwilioUnavailable
-from calls import services
-from calls.models import CallSession, EndReason, OutboxCommand, Outcome, Status
-from calls.sweep import end_silent_calls
+from calls import handover, services
+from calls.models import CallSession, EndReason, OutboxCommand, Outcome, Status, VapiSession
+from calls.sweep import SECOND_LOOK_AFTER, end_silent_calls
 from tests.builders import EPOCH, a_call, at_once
 from tests.calls.test_handover import fresh
 
@@ -260,3 +261,104 @@ def test_a_sweep_that_twilio_answers_slowly_leaves_the_rest_to_the_next_one_and_
     assert ended == [call.call_sid for call in dead]
     assert set(twilio.hung_up) == set(ended)
     assert fresh(stopped).status == Status.RECOVERING
+
+
+# -- callers whom everybody has forgotten --------------------------------------------------------------------------------
+
+
+def seen_at_two_looks(call: CallSession, twilio: FakeTwilio, *, between: Callable[[], object] = lambda: None) -> None:
+    """The second look comes when the first one's question is old enough to be answered."""
+    assert swept(twilio) == []
+    between()
+    OutboxCommand.objects.filter(verb="send-on").update(asked_at=timezone.now() - SECOND_LOOK_AFTER)
+    swept(twilio)
+
+
+def forgotten(status: Status, **fields: Any) -> CallSession:
+    """A minute after whoever was to send it on gave up."""
+    call = silent_call(status, hours=1 / 60, **fields)
+    VapiSession.objects.filter(call=call).update(asked_at=timezone.now() - timedelta(minutes=5))
+    return call
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "on a stream": {"status": Status.STREAMING},
+    "between two streams": {"status": Status.RECOVERING, "closed_epoch": 0, "closed_why": "stream-lost"},
+    "after a stream that was stopped": {"status": Status.RECOVERING, "closed_epoch": 0, "closed_why": "caller-left"},
+    "promised to a person who was not rung": {"status": Status.TRANSFERRING, "closed_epoch": 0, "closed_why": "handed-over"},
+    "before a further stream": {"status": Status.CONNECTING, "epoch": 1, "closed_epoch": 0, "closed_why": "stream-lost"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_caller_whom_nobody_carries_any_more_is_sent_on_wherever_they_are(way: str) -> None:
+    call, twilio = forgotten(**WAYS[way]), FakeTwilio("in-progress")
+    seen_at_two_looks(call, twilio)
+    assert (twilio.sent_on, twilio.hung_up, fresh(call).is_over) == ([call.call_sid], [], False)
+    swept(twilio)
+    assert twilio.sent_on == [call.call_sid], "once for each silence"
+
+
+def is_heard_of(call: CallSession) -> None:
+    CallSession.objects.filter(pk=call.pk).update(last_seen_at=timezone.now())
+
+
+def goes_on(call: CallSession) -> None:
+    CallSession.objects.filter(pk=call.pk).update(epoch=2)
+
+
+def leaves_a_message(call: CallSession) -> None:
+    CallSession.objects.filter(pk=call.pk).update(status=Status.VOICEMAIL)
+
+
+def ends(call: CallSession) -> None:
+    services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
+
+
+@pytest.mark.parametrize("news", [is_heard_of, goes_on, leaves_a_message, ends])
+@pytest.mark.parametrize("way", WAYS)
+def test_one_of_whom_there_is_news_between_the_two_looks_is_not(way: str, news: Callable[[CallSession], None]) -> None:
+    call, twilio = forgotten(**WAYS[way]), FakeTwilio("in-progress")
+    seen_at_two_looks(call, twilio, between=partial(news, call))
+    assert twilio.sent_on == []
+
+
+def rung(call: CallSession) -> None:
+    key, at = f"dial:{call.call_sid}:0:tier2", timezone.now() - timedelta(minutes=2)
+    services.ask(call=call, key=key, verb="dial", detail={"target": "tier2"}, at=at, to="twilio")
+
+
+def led_by_heart(call: CallSession) -> None:
+    handover.led_by_heart(call_sid=call.call_sid, epoch=0, at=timezone.now() - timedelta(minutes=2))
+
+
+def picked_up(call: CallSession) -> None:
+    handover.leg_told(call_sid=call.call_sid, target="tier2", status="in-progress", at=timezone.now() - timedelta(minutes=2))
+
+
+@pytest.mark.parametrize("led", [rung, led_by_heart, picked_up])
+@pytest.mark.parametrize("way", WAYS)
+def test_one_who_may_be_with_a_person_or_leave_a_message_is_left_alone(way: str, led: Callable[[CallSession], None]) -> None:
+    """Also when nobody could write that down in time."""
+    call, twilio = forgotten(**WAYS[way]), FakeTwilio("in-progress")
+    led(call)
+    CallSession.objects.filter(pk=call.pk).update(last_seen_at=call.last_seen_at)
+    seen_at_two_looks(call, twilio)
+    assert (twilio.sent_on, twilio.hung_up, fresh(call).is_over) == ([], [], False)
+
+
+@pytest.mark.parametrize("status", [Status.WAITING, Status.VOICEMAIL, Status.CONNECTING])
+def test_nor_is_one_who_waits_or_was_never_on_a_stream(status: Status) -> None:
+    call, twilio = forgotten(status), FakeTwilio("in-progress")
+    seen_at_two_looks(call, twilio)
+    assert twilio.sent_on == []
+
+
+@pytest.mark.parametrize("led", [rung, led_by_heart, picked_up])
+def test_whoever_has_an_agent_again_since_is_with_nobody_else(led: Callable[[CallSession], None]) -> None:
+    call, twilio = forgotten(Status.RECOVERING), FakeTwilio("in-progress")
+    led(call)
+    VapiSession.objects.filter(call=call).update(asked_at=timezone.now() - timedelta(seconds=70))
+    CallSession.objects.filter(pk=call.pk).update(last_seen_at=call.last_seen_at)
+    seen_at_two_looks(call, twilio)
+    assert twilio.sent_on == [call.call_sid]
