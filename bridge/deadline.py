@@ -23,6 +23,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from bridge import waiting
+
 USER_AGENT = "supportvoice/0.1"  # Vapi's edge refuses the default Python ones
 KEEP_ALIVE_S = 15.0  # a connection idle for longer may be dead without our knowing; a POST on it would be lost
 Resolve = Callable[[str, int], str]  # (host, port) -> the IP address to connect to; raises Forbidden
@@ -185,6 +187,7 @@ class Courier:
         errand = _Errand(self._resolve)
         work = (errand, method, url, body, headers, each_read or within, max_bytes)
         threading.Thread(target=self._run, args=work, daemon=True, name="courier").start()
+        waiting.give_back()
         if not errand.done.wait(within):
             errand.give_up()
             raise NoAnswer(sent=errand.sent, late=True)

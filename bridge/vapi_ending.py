@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
-from bridge import vapi_messages
+from bridge import vapi_messages, waiting
 from bridge.errors import VapiRefused, VapiUnavailable
 
 CONNECT_WITHIN_S = 0.5
@@ -27,6 +27,7 @@ _silent = logging.Logger("vapi-ending", level=logging.CRITICAL)  # the library w
 
 def end_on_socket(url: str, *, headers: Mapping[str, str]) -> None:
     """Connect and send `end-call`, within 2 s. A call that is over already is no error. Raises VapiUnavailable or VapiRefused."""
+    waiting.give_back()
     try:
         _say_end(url, headers)
     except InvalidStatus as refused:

@@ -24,6 +24,7 @@ from django.utils import timezone
 
 from agents import schema, tools
 from agents.tools import MAX_PROBLEM_CHARS, ToolAnswer, one_line
+from bridge import waiting
 from bridge.errors import BadMessage
 from bridge.untrusted import parse_untrusted
 from calls import builtin_tools, tool_runs
@@ -228,10 +229,13 @@ def _known(call: CallSession, tool_call: ToolCall, until: float, clock: Callable
             return ToolAnswer(text=run.result, problem=run.problem)
         if clock() >= until:
             return _given_up(run)
+        waiting.give_back()
         time.sleep(LOOK_AGAIN_S)
 
 
 def _said(tool_call: ToolCall, started: Future[ToolAnswer], wait_s: float) -> ToolAnswer:
+    if not started.done():
+        waiting.give_back()
     try:
         answered = started.result(timeout=wait_s)
     except TooLate:

@@ -6,7 +6,8 @@ from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
 from django.utils.module_loading import autodiscover_modules
 
-from supportvoice import checks
+from bridge import waiting
+from supportvoice import checks, lent
 
 __all__ = ["DeskConfig", "SupportvoiceConfig", "checks"]
 
@@ -16,6 +17,7 @@ class SupportvoiceConfig(AppConfig):
     default = True
 
     def ready(self) -> None:
+        waiting.give_back = lent.give_back
         autodiscover_modules("log_ins")  # it knows the models, which are loaded by now
 
 

@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 
 from agents.trail import Who
+from bridge import waiting
 from bridge.errors import TwilioRefused, TwilioUnavailable
 from calls import roles, twilio_account
 from calls.console import watched
@@ -87,6 +88,7 @@ def _fetched(sound: Recording) -> bytes:
     client = twilio_account.client()
     if client is None:
         raise NotToBeHad(503, "There is no Twilio account in the settings, so this recording cannot be fetched.")
+    waiting.give_back()
     if not _fetching.acquire(timeout=WAIT_S):
         raise NotToBeHad(503, "Others are listening to recordings just now. Try again in a moment.")
     try:

@@ -26,10 +26,15 @@ def pair(started: Pair, transactional_db: None) -> Pair:
 
 
 @pytest.fixture
-def pair_on_postgresql(database: str) -> Iterator[Pair]:
-    """On a database of its own, which only the two processes know."""
+def migrated(database: str) -> str:
+    """PostgreSQL with a database of its own, which only the processes of a test know."""
     env = os.environ | {"DATABASE_URL": database, "DJANGO_SETTINGS_MODULE": "supportvoice.settings"}
     subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0"], cwd=ROOT, env=env, check=True)
-    pair = Pair(database)
+    return database
+
+
+@pytest.fixture
+def pair_on_postgresql(migrated: str) -> Iterator[Pair]:
+    pair = Pair(migrated)
     yield pair
     pair.end()

@@ -31,6 +31,7 @@ from tests.agents.words import EMAIL_TOOL
 from tests.browser import fields_of
 from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
 from tests.calls import doors
+from tests.races.waits import all_wait, wait_for_others
 
 VAPI_ANSWERS_S = 0.004
 PROOF = {"X-Vapi-Secret": doors.SECRET}
@@ -316,5 +317,7 @@ JOBS: dict[str, Callable[..., Any]] = {
         may_ask,
         fail,
         work,
+        wait_for_others,
+        all_wait,
     )
 }
