@@ -7,12 +7,14 @@ it. A call whose report is given up in the meantime gets it later all the same.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from bridge import vapi_answers
 from bridge.errors import VapiRefused
 from calls import inbox, vapi_events
+from calls.in_time import InTime
 from calls.models import VapiSession
 
 log = logging.getLogger(__name__)
@@ -28,15 +30,18 @@ class Account(Protocol):
     def call(self, call_id: str) -> dict[str, Any]: ...
 
 
-def due(*, now: datetime) -> list[int]:
-    """Sessions whose report is to be asked for now, as primary keys. Each time of asking is given to one asker only."""
-    found: list[int] = []
+def due(*, now: datetime, in_time: InTime | None = None) -> Iterator[int]:
+    """Sessions whose report is to be asked for now, as primary keys. Each time of asking is given to one asker only, and when
+    the time is up it is kept for whoever looks next.
+    """
+    waiting: list[tuple[int, int]] = []
     for times, after in reversed(list(enumerate(ASKED_AFTER))):
         ended = VapiSession.objects.filter(ended_at__lt=now - after, ended_at__gt=now - TOO_OLD).exclude(vapi_call_id=None)
-        waiting = ended.filter(report_at=None, report_asks=times).order_by("ended_at")
-        for pk in list(waiting.values_list("pk", flat=True)[: AT_ONCE - len(found)]):
-            found += [pk] * VapiSession.objects.filter(pk=pk, report_asks=times).update(report_asks=times + 1)
-    return found
+        unasked = ended.filter(report_at=None, report_asks=times).order_by("ended_at")
+        waiting += unasked.values_list("pk", "report_asks")[: AT_ONCE - len(waiting)]
+    for pk, times in in_time.begun(waiting) if in_time else waiting:
+        if VapiSession.objects.filter(pk=pk, report_asks=times).update(report_asks=times + 1):
+            yield pk
 
 
 def fetch(*, vapi_session_pk: int, client: Account, at: datetime) -> bool:

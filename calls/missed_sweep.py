@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 SWEEP = "sweep"
 LATE = timedelta(seconds=15)
 MOST_MISSED = 5
+ASKED_S = 10.0  # of each step, at Vapi: the thread that stores what a dead process kept sweeps too
 
 
 def somebody_sweeps(*, now: datetime) -> bool:
@@ -63,7 +64,7 @@ def _has_jumped(last: datetime, now: datetime) -> bool:
 def _sweep(now: datetime, *, judges: bool, jumped: bool) -> None:
     """Here two more steps belong to it, which have a schedule of their own where beat and workers live."""
     alone = (_reprocess_inbox,) if jumped else (_end_orphans, _reprocess_inbox)
-    take((*STEPS, *alone), Sweep(now, judges, partial(_fetch_report, now), partial(_end_session, now)))
+    take((*STEPS, *alone), Sweep(now, judges, partial(_fetch_report, now), partial(_end_session, now), ASKED_S))
 
 
 def _fetch_report(now: datetime, pk: int) -> None:
@@ -79,7 +80,7 @@ def _end_session(now: datetime, pk: int) -> None:
 def _end_orphans(sweep: Sweep) -> None:
     for each in VapiAccount.values:
         with suppress(VapiError):
-            orphans.end_orphans(client=account.client(each), now=sweep.now, account=each)
+            orphans.end_orphans(client=account.client(each), now=sweep.now, account=each, ends_s=sweep.asked_s)
 
 
 def _reprocess_inbox(sweep: Sweep) -> None:

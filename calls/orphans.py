@@ -18,6 +18,7 @@ from bridge.errors import VapiError
 from bridge.vapi_answers import ListedCall
 from calls import sessions
 from calls.history import NewEvent, record_events
+from calls.in_time import InTime
 from calls.models import Source, VapiAccount, VapiSession, VapiState
 from calls.vapi_names import named
 
@@ -39,10 +40,11 @@ class Account(sessions.Vapi, Protocol):
     def list_calls(self, *, since: datetime) -> list[ListedCall]: ...
 
 
-def end_orphans(*, client: Account, now: datetime, account: str = VapiAccount.MAIN) -> int:
+def end_orphans(*, client: Account, now: datetime, account: str = VapiAccount.MAIN, ends_s: float = float("inf")) -> int:
     """Look for calls nobody holds at one of our accounts, and end them. Returns how many; safe to run twice at once.
 
-    Asks Vapi only while a session may have one. Whatever cannot be ended now is tried again at the next look.
+    Asks Vapi only while a session may have one. Whatever cannot be ended now, or within `ends_s` seconds, is tried again at the
+    next look.
     """
     sessions.give_up_claims(now=now)
     maybe = VapiSession.objects.filter(maybe_created=True, claimed_at__gt=now - SUSPICIOUS_FOR, account=account)
@@ -60,7 +62,8 @@ def end_orphans(*, client: Account, now: datetime, account: str = VapiAccount.MA
         session = ours.get(named(call.name))
         if session is not None and call.id not in held:
             found.setdefault(session.pk, []).append(call)
-    return sum(_end_all(session, found.get(session.pk, []), client, now) for session in ours.values())
+    in_time = InTime(ends_s)
+    return sum(_end_all(session, found.get(session.pk, []), client, now) for session in in_time.begun(ours.values()))
 
 
 def end_unheard(*, client: Account, call_sid: str, below: int, since: datetime) -> int:

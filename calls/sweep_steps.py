@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from calls import consent, lost_reports, returning, sessions, twilio_account, whereabouts
+from calls.in_time import InTime
 from calls.sweep import end_silent_calls
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,15 @@ log = logging.getLogger(__name__)
 class Sweep(NamedTuple):
     """One of them. Unless it `judges`, no silence is held against a call.
 
-    `fetch_report` and `end_session` see to one Vapi session, known by its primary key.
+    `fetch_report` and `end_session` see to one Vapi session, known by its primary key. None is begun after `asked_s` seconds of a step:
+    a worker's tasks have time limits of their own.
     """
 
     now: datetime
     judges: bool
     fetch_report: Callable[[int], object]
     end_session: Callable[[int], object]
+    asked_s: float = float("inf")
 
 
 class Step(Protocol):
@@ -61,12 +64,12 @@ def _give_up_reports(sweep: Sweep) -> None:
 
 
 def _ask_for_reports(sweep: Sweep) -> None:
-    for pk in lost_reports.due(now=sweep.now):
+    for pk in lost_reports.due(now=sweep.now, in_time=InTime(sweep.asked_s)):
         sweep.fetch_report(pk)
 
 
 def _end_left_over(sweep: Sweep) -> None:
-    for pk in sessions.left_over(now=sweep.now, judges=sweep.judges):
+    for pk in InTime(sweep.asked_s).begun(sessions.left_over(now=sweep.now, judges=sweep.judges)):
         sweep.end_session(pk)
 
 

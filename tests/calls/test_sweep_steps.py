@@ -85,3 +85,25 @@ def test_that_a_report_never_came_is_said_once(vapi: FakeVapi, caplog: pytest.Lo
     (told,) = [record for record in caplog.records if record.name == "calls.sweep_steps"]
     assert (told.levelname, told.__dict__["calls"]) == ("ERROR", 1)
     assert CallSession.objects.get().report == Report.MISSING
+
+
+def test_a_serving_process_that_sweeps_begins_nothing_more_at_vapi_when_its_time_is_up(
+    vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks next does all of it, and nothing counts as asked that nobody asked for."""
+    left, owed, lost = left_over(), left_over(), session_of(a_call())
+    VapiSession.objects.filter(pk=owed.pk).update(state=VapiState.ENDED, ended_at=NOW - timedelta(minutes=2))
+    VapiSession.objects.filter(pk=lost.pk).update(maybe_created=True, claimed_at=NOW - timedelta(minutes=5), state=VapiState.FAILED)
+
+    def done() -> tuple[int, int, bool]:
+        asks, suspects = (VapiSession.objects.values_list(field, flat=True) for field in ("report_asks", "maybe_created"))
+        return len(vapi.ended), asks.get(pk=owed.pk), suspects.get(pk=lost.pk)
+
+    with monkeypatch.context() as hurry:
+        hurry.setattr(missed_sweep, "ASKED_S", 0.0)
+        swept(is_workers=False)
+    assert done() == (0, 0, True)
+    swept(is_workers=False)
+    assert done() == (1, 1, False)
+    left.refresh_from_db()
+    assert left.state == VapiState.ENDED
