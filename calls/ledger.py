@@ -34,6 +34,7 @@ from calls.guards import PARKED
 from calls.hands import Hands
 from calls.lookout import Lookout
 from calls.models import CallSession, OutboxCommand, VapiAccount, VapiSession, VapiState
+from calls.patience import ELSEWHERE_S
 from calls.storing import the_keeper, write
 from calls.streams_by_heart import StreamsByHeart
 from calls.terms import terms
@@ -53,6 +54,9 @@ ASKERS = 4
 NOBODY_LEFT = ("agent-ended", "hung-up", "caller-left")
 ORDINARY = ("agent-ended", "hung-up", "handed-over")
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
+# To a writer: what waits for its statement and then, as the transaction ends, for another connection has given both up by then, and kept
+# what it was to write.
+GOODBYE_S = 3 * ELSEWHERE_S
 CREATES_THAT_WAIT = 100  # the last of them for half a minute, longer than a caller's patience
 
 
@@ -301,7 +305,7 @@ class DatabaseLedger:
     def close(self) -> None:
         """Write what waits and let the threads go."""
         atexit.unregister(self.close)
-        self.writer.stop()
+        self.writer.stop(within_s=GOODBYE_S)
         self._askers.shutdown(wait=False, cancel_futures=True)
         self._creators.close()
 

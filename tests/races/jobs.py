@@ -31,6 +31,7 @@ from tests.agents.words import EMAIL_TOOL
 from tests.browser import fields_of
 from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
 from tests.calls import doors
+from tests.races.leaving import carry, leave
 from tests.races.waits import all_wait, wait_for_others
 
 VAPI_ANSWERS_S = 0.004
@@ -319,5 +320,7 @@ JOBS: dict[str, Callable[..., Any]] = {
         work,
         wait_for_others,
         all_wait,
+        carry,
+        leave,
     )
 }
