@@ -14,7 +14,8 @@ import logging
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -39,8 +40,10 @@ log = logging.getLogger(__name__)
 
 illegal_edges: Counter[tuple[str, str]] = Counter()  # (from, to) somebody asked for; a test that leaves one here fails
 
-# Repeats of one webhook wait for each other here and not in the database's queue. The unique key decides, not this.
+# Repeats of one webhook wait for each other here and not in the database's queue. The unique key decides, not this: whoever waited for
+# so long goes on without.
 _opening = tuple(threading.Lock() for _ in range(64))
+REPEAT_WAITS_S = 1.0
 
 MAIN_TAKES_NONE = "Vapi's main account takes no calls now"
 BRIDGED = (Status.CONNECTING, Status.STREAMING)
@@ -56,9 +59,20 @@ def open_call(*, sid: str, account_sid: str, from_number: str, to_number: str, a
     one is kept as ended. One that was answered `by_heart` was sent to the agent, at the main account: it never waits, and whoever writes
     it down gives it its place.
     """
-    with _opening[hash(sid) % len(_opening)]:
+    with _after_its_repeats(sid):
         known = CallSession.objects.filter(call_sid=sid).first() or _new_call(sid, account_sid, from_number, to_number, at, by_heart)
     return None if known.end_reason == EndReason.REFUSED else known
+
+
+@contextmanager
+def _after_its_repeats(sid: str) -> Iterator[None]:
+    lock = _opening[hash(sid) % len(_opening)]
+    is_mine = lock.acquire(timeout=REPEAT_WAITS_S)
+    try:
+        yield
+    finally:
+        if is_mine:
+            lock.release()
 
 
 def _new_call(sid: str, account_sid: str, from_number: str, to_number: str, at: datetime, by_heart: bool) -> CallSession:

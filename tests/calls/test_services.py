@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import product
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from agents import lines
 from agents.models import TemplateVersion
 from bridge.errors import VapiRefused, VapiUnavailable
 from bridge.ports import Closing
@@ -78,6 +80,31 @@ def test_fifty_identical_webhooks_at_once_make_one_call() -> None:
     assert VapiSession.objects.count() == 1
     assert kinds(call) == ["call-received", "vapi-session-asked", "transcript-final"]
     assert call.lines.get().role == Role.SYSTEM
+
+
+@threaded
+def test_a_repeat_does_not_wait_for_one_that_does_not_come_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_line()
+    sid, answer, stuck, is_open, given = call_sid(), lines.answer, Event(), Event(), list[bool]()
+
+    def first_is_stuck(to_number: str, **more: Any) -> lines.Answer | None:
+        if not stuck.is_set():
+            stuck.set()
+            given.append(is_open.wait(10.0))
+        return answer(to_number, **more)
+
+    def repeat() -> CallSession | None:
+        stuck.wait(10.0)
+        opened = open_call(sid)
+        is_open.set()
+        return opened
+
+    monkeypatch.setattr(lines, "answer", first_is_stuck)
+    both: list[Callable[[], CallSession | None]] = [partial(open_call, sid), repeat]
+    opened = at_once(both)
+    assert given == [True], "the repeat waited for the first one"
+    assert [each.pk for each in opened if each] == [CallSession.objects.get().pk] * 2
+    assert VapiSession.objects.count() == 1
 
 
 @threaded
