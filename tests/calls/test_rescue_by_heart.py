@@ -23,6 +23,7 @@ from calls.rescue import ASKED_WITHIN_S, TRY_AGAIN_S
 from tests.builders import ACCOUNT, FakeVapi, a_call, call_sid
 from tests.calls.carriers import A, B, Redirects, carried
 from tests.calls.doors import CALL_SID, PUBLIC_URL, TOKEN, incoming, knock
+from tests.calls.vapi_house import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -111,6 +112,7 @@ def test_without_a_database_a_lifeguard_sends_them_on_once_twilio_has_had_its_ti
         turns(guard, clock, ASKED_WITHIN_S)
         assert twilio.asked == []
         turns(guard, clock, 1.0)
+        until(lambda: twilio.asked)
         guard._hands.close()
     assert twilio.asked == [(stream.call_sid, spoken.resume_url(0))]
 
@@ -122,6 +124,7 @@ def test_with_a_database_the_rows_say_it_and_the_marks_of_the_dead_are_forgotten
     twilio, clock = Redirects(), [100.0]
     guard = a_lifeguard(clock, twilio)
     turns(guard, clock, 1.0)
+    until(lambda: twilio.asked)
     guard._hands.close()
     assert twilio.asked == [(call.call_sid, spoken.resume_url(0))]
     assert by_heart.carried() == []

@@ -33,7 +33,7 @@ def left_over() -> VapiSession:
     """A session whose call is over, and of which nobody has told Vapi."""
     call = a_call()
     tasks.start_conversation(session_of(call).pk)
-    services.end_call(call_sid=call.call_sid, at=NOW, reason=EndReason.CALLER_HUNG_UP)
+    services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
     return session_of(call)
 
 
