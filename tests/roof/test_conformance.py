@@ -1,8 +1,9 @@
 """RFC 6455 on raw sockets, after the groups of the Autobahn test suite: framing, pings, reserved bits, opcodes, fragments, UTF-8,
-closes, sizes.
+closes, sizes; and the same around the sound of a call.
 
-Every case is played twice: at a vendor's door, whose frames picows cuts, and at a browser's, whose frames are uvicorn's. The
-peer says its bytes, waits for the answers and closes, unless the server has to close for what it said.
+Every case is played three times: at a browser's door, whose frames are uvicorn's, and at a vendor's, whose frames picows cuts, once
+with an application that awaits its messages and once with one that listens as a call does. The peer says its bytes, waits for the
+answers and closes, unless the server has to close for what it said.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 
 import pytest
 
+from bridge.express import express
+from bridge.ports import WIRE, Wire
 from tests.roof.raw_sockets import serving, upgraded
 
-DOORS = ("/webhook/twilio/media", "/ws/console/live/")
 MASK = b"\x37\xfa\x21\x3d"
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 LIMIT = 64 * 1024
@@ -199,14 +201,87 @@ def by_chance() -> Iterator[Case]:
         yield Case(f"seed {seed}", [whole[start:end] for start, end in pairwise(cuts)], replies)
 
 
-GROUPS = {group.__name__: list(group()) for group in (framing, pings, reserved_bits, opcodes, fragments, utf8, closes, sizes, by_chance)}
+STREAM = "MZ18ad3ab5a668481ce02b83e7395059f0"
 
 
-async def echo(scope: Any, receive: Any, send: Any) -> None:
+def sound(number: int = 1, payload: bytes = b"/v7+/g==", stream: bytes = STREAM.encode()) -> bytes:
+    """A message that a call takes before anybody looks whether it is text."""
+    return (
+        b'{"event":"media","sequenceNumber":"%d","media":{"track":"inbound","chunk":"%d","timestamp":"%d","payload":"%s"},"streamSid":"%s"}'
+        % (number, number, 20 * number, payload, stream)
+    )
+
+
+def sounds() -> Iterator[Case]:
+    """Nothing passes because sound is around it, or because it looks like sound."""
+    good, said = frame(TEXT, sound()), (TEXT, sound())
+    many = [sound(number) for number in range(1, 60)]
+    yield Case("many at once", [b"".join(frame(TEXT, each) for each in many)], [(TEXT, each) for each in many])
+    for size in (1, 7, 97):
+        yield Case(f"cut to {size}", in_pieces(good, size), [said])
+    for parts in (2, 3, 60):
+        pieces = in_pieces(sound(), len(sound()) // parts + 1)
+        sent = [frame(CONT if at else TEXT, piece, fin=at == len(pieces) - 1) for at, piece in enumerate(pieces)]
+        yield Case(f"in {len(pieces)} fragments", sent, [said])
+        yield Case(f"in {len(pieces)} fragments, sound behind it", [b"".join(sent) + good], [said, said])
+    for kind in (TEXT, BINARY):
+        yield Case(f"inside a message of {kind}", [frame(kind, b"a", fin=False) + good], close=1002)
+    yield Case("as binary", [frame(BINARY, sound())], [(BINARY, sound())])
+    yield Case("a ping before and behind it", [frame(PING, b"a") + good + frame(PING, b"b")], [(PONG, b"a"), said, (PONG, b"b")])
+    for rsv in range(1, 8):
+        yield Case(f"with rsv {rsv}", [good, frame(TEXT, sound(), rsv=rsv)], [said], close=1002)
+    yield Case("without a mask", [good, frame(TEXT, sound(), masked=False)], [said], close=1002)
+    yield Case("after a close", [goodbye() + good], close=1000)
+    for data in BAD:
+        for name, bad in {
+            "for sound": sound(payload=data),
+            "in sound": sound(payload=b"/v7+" + data + b"/g=="),
+            "for its stream": sound(stream=data),
+            "before it": data + sound(),
+            "behind it": sound() + data,
+        }.items():
+            yield Case(f"{data!r} {name}", [good, frame(TEXT, bad)], [said], close=1007)
+        yield Case(f"{data!r} between sound", [good, frame(TEXT, data) + good], [said], close=1007)
+
+
+GROUPS = {
+    group.__name__: list(group()) for group in (framing, pings, reserved_bits, opcodes, fragments, utf8, closes, sizes, sounds, by_chance)
+}
+
+
+async def awaits(scope: Any, receive: Any, send: Any) -> None:
+    """Echoes what it awaits."""
     await receive()
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         await send({**message, "type": "websocket.send"})
+
+
+async def listens(scope: Any, receive: Any, send: Any) -> None:
+    """Echoes what it is told as a call is: its sound first, as it came, and all else as text, which is empty for binary."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    wire: Wire = scope["extensions"][WIRE]["wire"]
+    sound_of = express(STREAM)
+
+    def echo(text: str) -> None:
+        assert wire.write(text)
+
+    def takes(message: bytes) -> bool:
+        if is_sound := sound_of(message) is not None:
+            echo(message.decode())
+        return is_sound
+
+    wire.listen(echo, first=takes)
+    while (await receive())["type"] == "websocket.receive":
+        raise AssertionError("a message was not told")
+
+
+WAYS = {
+    "uvicorn": (awaits, "/ws/console/live/"),
+    "picows": (awaits, "/webhook/twilio/media"),
+    "picows, as a call": (listens, "/webhook/twilio/media"),
+}
 
 
 async def played(port: int, door: str, case: Case) -> tuple[list[Reply], int | None]:
@@ -248,14 +323,16 @@ async def read_frame(reader: asyncio.StreamReader) -> Reply:
     return first & 0x0F, await reader.readexactly(size)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("group", GROUPS)
-async def test_the_server_speaks_websocket_as_the_rfc_has_it(group: str, door: str) -> None:
+async def test_the_server_speaks_websocket_as_the_rfc_has_it(group: str, way: str) -> None:
+    app, door = WAYS[way]
     wrong = []
-    async with serving(echo) as port:
+    async with serving(app) as port:
         for case in GROUPS[group]:
+            expected = [(TEXT, b"") if app is listens and kind == BINARY else (kind, data) for kind, data in case.replies]
             replies, code = await played(port, door, case)
-            if (in_their_order(replies), code) != (in_their_order(case.replies), case.close or 1000):
+            if (in_their_order(replies), code) != (in_their_order(expected), case.close or 1000):
                 wrong.append((case.name, replies[:3], code))
     assert wrong == []
 
