@@ -128,9 +128,7 @@ class AgentLeg:
             self.link, self._dropped_before = None, (0, 0)
             return await self._find()
         left, since = spot.left_off, spot.meanwhile
-        detail = {"n": spot.n, "gap_ms": spot.waited_ms, "kept_ms": ms(len(left.rest) + since.sound_bytes)}
-        if since.dropped_bytes:
-            detail["dropped_ms"] = ms(since.dropped_bytes)
+        detail = {"n": spot.n, "gap_ms": spot.waited_ms, "kept_ms": ms(len(left.rest) + since.sound_bytes), **since.dropped}
         self._do([Noted("re-attached", "bridge", detail), *self._core.take_up(left, self._clock())])
         return await self._listen(spot.link, first=since)
 
@@ -272,10 +270,11 @@ class AgentLeg:
             await asyncio.wait({listening})
             spot.let_go.set()
             return
-        log.info("an agent waits no more", extra={"call": self._ref.short_id, "why": over.value})
+        waited = spot.in_vain()
+        log.info("an agent waits no more", extra={"call": self._ref.short_id, "why": over.value, **waited})
         await self.end()
         with suppress(LedgerAway):  # the stream that comes asks for another one by itself
-            await self._ledger.given_up(self._ref)
+            await self._ledger.given_up(self._ref, waited)
 
     def figures(self) -> dict[str, int]:
         """What was dropped on the way to them, once there was one."""

@@ -2,7 +2,7 @@
 
 `LeftOff` is what a core knows of its agent and of nobody else, so it goes over to the core of the next stream. `Meanwhile` is
 what came from the agent since: kept in its order, so that the caller hears the rest of the sentence. It is bounded: a minute
-of sound, as everywhere, of which the newest is dropped and counted. Pure.
+of sound, as everywhere, of which the newest is dropped and counted, like texts that are too many. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bridge import vapi_messages
 from bridge.agent_turn import AgentTurn
-from bridge.audio import BYTES_PER_S
+from bridge.audio import BYTES_PER_S, ms
 from bridge.dead_air import DeadAir
 from bridge.errors import BadMessage
 from bridge.longest import LongestTime
@@ -43,7 +43,7 @@ class Meanwhile:
     def __init__(self, *, sound_limit: int = SOUND_LIMIT) -> None:
         self._messages: list[bytes | str | Garbage] = []
         self._room = sound_limit
-        self.sound_bytes = self.dropped_bytes = 0
+        self.sound_bytes = self.dropped_bytes = self.dropped_texts = 0
         self.has_ended = False
 
     def hear(self, message: bytes | str | Garbage) -> None:
@@ -52,6 +52,14 @@ class Meanwhile:
         elif len(self._messages) < MESSAGE_LIMIT:
             self._messages.append(message)
             self.has_ended |= isinstance(message, str) and _is_end(message)
+        else:
+            self.dropped_texts += 1
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What found no room, for the detail of an event: empty if all did."""
+        counts = {"dropped_ms": ms(self.dropped_bytes), "dropped_texts": self.dropped_texts}
+        return {name: count for name, count in counts.items() if count}
 
     def _hear_sound(self, ulaw: bytes) -> None:
         fits = ulaw[: self._room] if len(self._messages) < MESSAGE_LIMIT else b""

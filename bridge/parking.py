@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
-from bridge.audio import FRAME_S, SILENT_FRAME
+from bridge.audio import FRAME_S, SILENT_FRAME, ms
 from bridge.lately import Lately
 from bridge.manners import Garbage
 from bridge.parked import LeftOff, Meanwhile
@@ -69,6 +70,10 @@ class Spot:
         """Its socket closed. After a goodbye the caller is to hear that, so it is kept."""
         if not self.meanwhile.has_ended:
             self.end(Over.AGENT_GONE)
+
+    def in_vain(self) -> dict[str, Any]:
+        """Of an agent that nobody takes up: how long it waited, and heard silence, and what it said that nobody heard."""
+        return {"n": self.n, "ms": self.waited_ms, "said_ms": ms(self.meanwhile.sound_bytes), **self.meanwhile.dropped}
 
     @property
     def waited_ms(self) -> int:

@@ -121,8 +121,8 @@ class Ledger(Protocol):
     async def taken_up(self, ref: CallRef) -> bool:
         """The agent of the stream before this one was found parked here. False: another one was asked for, so end it."""
 
-    async def given_up(self, ref: CallRef) -> None:
-        """The agent of this stream waits no more. If another stream is awaited, an agent for that is asked for."""
+    async def given_up(self, ref: CallRef, waited: Mapping[str, Any]) -> None:
+        """The agent of this stream waits no more, and `waited` like this. If another stream is awaited, an agent for that is asked for."""
 
     def note(self, ref: CallRef, note: Note) -> None: ...
 

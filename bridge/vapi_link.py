@@ -163,7 +163,7 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
     def send_audio(self, ulaw: bytes) -> None:
         if self._takes_sound:
             self._send(BINARY, ulaw)
-        elif self._transport is not None and self._closed is None:
+        elif self._transport is not None:  # also between Vapi's close and whoever is told of it
             self.dropped_bytes += len(ulaw)
             self.dropped_frames += 1
 

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -32,8 +32,9 @@ from calls.creating import create
 from calls.entries import Alive, Closed, Entry, Obeyed, PersonAsked, Told
 from calls.guards import PARKED
 from calls.hands import Hands
+from calls.history import NewEvent, record_events
 from calls.lookout import Lookout
-from calls.models import CallSession, OutboxCommand, VapiAccount, VapiSession, VapiState
+from calls.models import CallSession, OutboxCommand, Source, VapiAccount, VapiSession, VapiState
 from calls.patience import ELSEWHERE_S
 from calls.storing import the_keeper, write
 from calls.streams_by_heart import StreamsByHeart
@@ -170,8 +171,8 @@ class DatabaseLedger:
             return await asyncio.to_thread(self._by_heart.taken_up, ref)
         return await self._ask(partial(parked.taken_up, call_sid=ref.call_sid, epoch=ref.epoch, at=moment(self._wall())))
 
-    async def given_up(self, ref: CallRef) -> None:
-        asking = partial(_given_up, ref, moment(self._wall()))
+    async def given_up(self, ref: CallRef, waited: Mapping[str, Any]) -> None:
+        asking = partial(_given_up, ref, waited, moment(self._wall()))
         await self._ask(asking, within_s=max(self._deadline, ADMITTED_WITHIN_S))
 
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
@@ -385,7 +386,9 @@ def _resume(ref: CallRef, raw: str, at: datetime, turn: threading.Lock, n: int |
     return True
 
 
-def _given_up(ref: CallRef, at: datetime) -> None:
+def _given_up(ref: CallRef, waited: Mapping[str, Any], at: datetime) -> None:
+    """Told whoever owns the call by now: its figures were stored before the wait."""
+    record_events(call_sid=ref.call_sid, events=[NewEvent("waited-in-vain", Source.SYSTEM, at, waited)])
     started = resuming.given_up(call_sid=ref.call_sid, epoch=ref.epoch, at=at)
     if started is not None:
         publisher.task(tasks.start_conversation, started)

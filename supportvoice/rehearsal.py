@@ -196,7 +196,7 @@ class _Notebook:
     async def taken_up(self, ref: CallRef) -> bool:
         return False
 
-    async def given_up(self, ref: CallRef) -> None:
+    async def given_up(self, ref: CallRef, waited: Mapping[str, Any]) -> None:
         return
 
     def note(self, ref: CallRef, note: Note) -> None:

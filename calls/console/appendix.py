@@ -21,7 +21,7 @@ AUDIO = {
     "to_agent": ("Us → agent", "what we sent to Vapi, the silence below among it"),
     "silence_to_agent": ("… silence", "filled in while the caller's sound paused"),
     "silence_waited": ("… waited for", "not filled in, for the caller's sound might still come"),
-    "to_agent_dropped": ("… dropped", "Vapi did not read in time"),
+    "to_agent_dropped": ("… dropped", "Vapi did not read in time, or had closed"),
     "from_agent": ("Agent → us", "what Vapi sent us"),
     "from_agent_held_most": ("… held, at most", "waited here at once for its turn to be heard"),
     "from_agent_flushed": ("… flushed", "cancelled because the caller spoke"),

@@ -274,6 +274,10 @@ def test_when_nobody_comes_the_agent_is_ended_and_the_next_one_is_asked_for_the_
     caller = on_a_call(is_broken_and_replaced, parking=lambda: Parking(waits_s=1.0))
     assert session_of(caller.row).state == VapiState.ASKED
     assert caller.detail("conversation-lost")["raw"] == "its agent waited in vain"
+    waited = caller.detail("waited-in-vain")
+    assert waited == {"n": 0, "ms": waited["ms"], "said_ms": waited["said_ms"]}
+    assert waited["ms"] >= 1000
+    assert 0 < waited["said_ms"] < 3000  # of a sentence of three seconds, of which one was heard
 
 
 def test_when_nobody_asks_the_agent_is_ended_and_the_door_asks_for_the_next_one() -> None:

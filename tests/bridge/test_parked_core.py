@@ -199,6 +199,7 @@ def test_what_comes_meanwhile_keeps_its_order_and_is_bounded() -> None:
     for _ in range(2 * MESSAGE_LIMIT):
         meanwhile.hear("{}")
     assert len(list(meanwhile)) == MESSAGE_LIMIT
+    assert meanwhile.dropped == {"dropped_ms": 100, "dropped_texts": MESSAGE_LIMIT + 3}
 
 
 def test_a_goodbye_is_recognised_among_what_comes_meanwhile() -> None:

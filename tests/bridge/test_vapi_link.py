@@ -106,6 +106,21 @@ async def test_of_a_link_that_is_dropped_nothing_more_is_told_though_it_was_read
     assert (got, closed.value.code) == ([ended], 1006)
 
 
+async def test_sound_for_a_vapi_that_has_closed_is_counted_as_dropped() -> None:
+    async def leave(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.close(code=1000)
+        return socket
+
+    async with vapi(leave) as url:
+        link = await VapiConversations(api_key="").open(url)
+        with pytest.raises(LinkClosed):
+            await the_next(link)
+        link.send_audio(b"\xff" * 160)
+    assert (link.dropped_bytes, link.dropped_frames) == (160, 1)
+
+
 @pytest.mark.parametrize("code", [1001, 1011, 1012])
 async def test_the_code_of_a_close_is_told(code: int) -> None:
     async def leave(request: web.Request) -> web.StreamResponse:

@@ -110,7 +110,7 @@ class Notebook:
     async def taken_up(self, ref: CallRef) -> bool:
         return False
 
-    async def given_up(self, ref: CallRef) -> None:
+    async def given_up(self, ref: CallRef, waited: Mapping[str, Any]) -> None:
         raise AssertionError("nobody is parked")
 
     def note(self, ref: CallRef, note: Note) -> None:
