@@ -2,7 +2,7 @@
 
 `LeftOff` is what a core knows of its agent and of nobody else, so it goes over to the core of the next stream. `Meanwhile` is
 what came from the agent since: kept in its order, so that the caller hears the rest of the sentence. It is bounded: a minute
-of sound, as everywhere, of which the newest is dropped and counted, like texts that are too many. Pure.
+of sound, as everywhere, of which the newest is dropped and counted, like texts that are too many or too long. Pure.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bridge.not_heard import NotHeard
 
 SOUND_LIMIT = 60 * BYTES_PER_S
 MESSAGE_LIMIT = 2000  # five seconds of the vendor's smallest pieces, and ten times that
+TEXT_LIMIT = 1024 * 1024  # bytes of all of them; one may have a quarter of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,16 @@ class Meanwhile:
 
     def __init__(self, *, sound_limit: int = SOUND_LIMIT) -> None:
         self._messages: list[bytes | str | Garbage] = []
-        self._room = sound_limit
+        self._room, self._text_room = sound_limit, TEXT_LIMIT
         self.sound_bytes = self.dropped_bytes = self.dropped_texts = 0
         self.has_ended = False
 
     def hear(self, message: bytes | str | Garbage) -> None:
         if isinstance(message, bytes):
             self._hear_sound(message)
-        elif len(self._messages) < MESSAGE_LIMIT:
+        elif len(self._messages) < MESSAGE_LIMIT and (size := _size(message)) <= self._text_room:
             self._messages.append(message)
+            self._text_room -= size
             self.has_ended |= isinstance(message, str) and _is_end(message)
         else:
             self.dropped_texts += 1
@@ -71,6 +73,10 @@ class Meanwhile:
 
     def __iter__(self) -> Iterator[bytes | str | Garbage]:
         return iter(self._messages)
+
+
+def _size(message: str | Garbage) -> int:
+    return len(message.encode()) if isinstance(message, str) else 0
 
 
 def _is_end(text: str) -> bool:

@@ -25,7 +25,7 @@ from bridge.parked import LeftOff, Meanwhile
 from bridge.ports import Link
 
 WAITS_S = 5.0
-MOST = 20  # of one process at once: each may hold a minute of sound, and costs money
+MOST = 20  # of one process at once: each may hold a minute of sound and a megabyte of texts, and costs money
 
 
 class Over(Enum):

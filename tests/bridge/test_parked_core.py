@@ -12,7 +12,7 @@ from bridge import vapi_messages as vapi
 from bridge.actions import Action, AskForAgent, Leave, ToAgent
 from bridge.core import BridgeCore
 from bridge.lately import Lately
-from bridge.parked import MESSAGE_LIMIT, Meanwhile
+from bridge.parked import MESSAGE_LIMIT, TEXT_LIMIT, Meanwhile
 from bridge.parking import Over, Parking
 from bridge.rules import Rules
 from bridge.tone import TONE
@@ -200,6 +200,15 @@ def test_what_comes_meanwhile_keeps_its_order_and_is_bounded() -> None:
         meanwhile.hear("{}")
     assert len(list(meanwhile)) == MESSAGE_LIMIT
     assert meanwhile.dropped == {"dropped_ms": 100, "dropped_texts": MESSAGE_LIMIT + 3}
+
+
+def test_texts_that_come_meanwhile_are_bounded_by_their_bytes_too_and_a_short_one_still_fits() -> None:
+    meanwhile, long = Meanwhile(), "é" * (TEXT_LIMIT // 5)
+    for message in (long, long, long, ENDED):
+        meanwhile.hear(message)
+    assert list(meanwhile) == [long, long, ENDED]
+    assert meanwhile.dropped == {"dropped_texts": 1}
+    assert meanwhile.has_ended
 
 
 def test_a_goodbye_is_recognised_among_what_comes_meanwhile() -> None:
