@@ -458,7 +458,9 @@ def test_a_secret_written_into_the_file_is_refused_and_not_repeated() -> None:
 
 def test_the_page_of_keys_says_every_key_and_its_default() -> None:
     page = (ROOT / as_code.KEYS_PAGE).read_text()
-    told = dict(re.findall(r"^\| `([a-z_]+\[\]\.[A-Za-z_.]+)` \| ([^|]+?) \|", page, re.MULTILINE))
+    lines = re.findall(r"^\| `([a-z_]+\[\]\.[A-Za-z_.]+)` \| ([^|]+?) \|", page, re.MULTILINE)
+    told = dict(lines)
+    assert len(lines) == len(told), "a key is said twice"
     keys: dict[str, str] = {}
     for kind in as_code.KINDS:
         for key in kind.keys:
