@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,11 +93,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    """With `tls`, each connection is wrapped in that, in its own thread."""
+
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, *acts: Act, port: int = 0) -> None:
+    def __init__(self, *acts: Act, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", port), Handler)
+        self._tls = tls
         self.acts = list(acts)
         self.asked: list[Asked] = []
         self.connections = 0
@@ -108,11 +112,17 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def process_request(self, *args: Any) -> None:
         self.connections += 1
         super().process_request(*args)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self._tls is None:
+            return super().finish_request(request, client_address)
+        with self._tls.wrap_socket(request, server_side=True) as unwrapped:
+            return super().finish_request(unwrapped, client_address)
 
     def handle_error(self, *args: Any) -> None:
         """A peer that went away is what some tests are about."""

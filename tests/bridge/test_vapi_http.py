@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from bridge.deadline import KEEP_ALIVE_S, USER_AGENT, Answer, Courier, Forbidden
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import MAX_CALL_BYTES, MAX_LIST_BYTES, Hosts, VapiCall
 from bridge.vapi_http import VapiClient
+from tests.bridge.certificates import self_signed
 from tests.bridge.http_server import Server, drip, drop, hang, reply
 
+A_BUSY_MACHINE_S = 2.0
 CALL_ID = "019a9b1c-7f2e-7c33-9d41-2b6f0c5e8a77"
 
 
@@ -132,6 +135,42 @@ def test_a_refused_connection_is_known_not_to_have_been_sent() -> None:
     with pytest.raises(VapiUnavailable) as problem:
         client.create_call({}, pause=lambda _: None)
     assert problem.value.sent is False
+
+
+def trusting(url: str, certificate: Path) -> VapiClient:
+    """A client that would take this certificate, were it right."""
+    courier = Courier()
+    courier._session.verify = str(certificate)
+    return VapiClient(base_url=url, api_key="k", courier=courier)
+
+
+def test_a_vapi_with_a_certificate_that_is_vouched_for_is_spoken_to(tmp_path: Path) -> None:
+    tls, certificate = self_signed(tmp_path)
+    with Server(reply(201, {"id": CALL_ID}), tls=tls) as vapi:
+        assert trusting(vapi.url, certificate).create_assistant({}) == CALL_ID
+
+
+@pytest.mark.parametrize("wrong", [{"address": "127.0.0.2"}, {"until": timedelta(days=-1)}, None], ids=["another's", "expired", "unknown"])
+def test_a_vapi_with_a_bad_certificate_hears_nothing_of_us(tmp_path: Path, wrong: dict[str, Any] | None) -> None:
+    tls, certificate = self_signed(tmp_path, **(wrong or {}))
+    with Server(reply(201, created()), tls=tls) as vapi:
+        client = trusting(vapi.url, certificate) if wrong else client_of(vapi)
+        with pytest.raises(VapiUnavailable) as problem:
+            client.create_call({}, pause=lambda _: None)
+    assert (vapi.asked, vapi.connections, problem.value.sent) == ([], 2, False)
+    assert "127.0.0.1" not in str(problem.value)
+
+
+def test_a_name_that_cannot_be_looked_up_is_a_vapi_that_was_sent_nothing() -> None:
+    pauses: list[float] = []
+    client = VapiClient(base_url="https://vapi.invalid", api_key="k", jitter=lambda: 0.5)
+    started = time.monotonic()
+    with pytest.raises(VapiUnavailable) as problem:
+        client.create_call({}, deadline_s=2.0, pause=pauses.append)
+    assert time.monotonic() - started < 2.0 + A_BUSY_MACHINE_S
+    assert problem.value.sent is False
+    assert pauses in ([0.2], [])  # none if the name servers themselves say nothing in time
+    assert "invalid" not in str(problem.value)
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
