@@ -1,6 +1,7 @@
 """What this machine cannot run is left out and said aloud; with NOTHING_LEFT_OUT=1 (CI) that, or a skip, is a failure.
 
-A test asks by its mark: `browser` wants a Chromium, `postgres` a server to make databases on (TEST_POSTGRES_URL).
+A test asks by its mark: `browser` wants a Chromium, `postgres` a server to make databases on (TEST_POSTGRES_URL), `small_disk` somebody
+who may mount one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
+
+from tests import small_disk
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -27,6 +30,8 @@ def missing() -> dict[str, str]:
         reasons["browser"] = "no Chromium: apt-get install chromium"
     if not os.environ.get("TEST_POSTGRES_URL"):
         reasons["postgres"] = "no PostgreSQL: set TEST_POSTGRES_URL"
+    if not small_disk.can_be_had():
+        reasons["small_disk"] = "no small disk: only root may mount one"
     return reasons
 
 
