@@ -265,7 +265,7 @@ class MediaStreamConsumer(AsyncConsumer):
         if not self._sound_in_time(now):
             return False
         link = self._agent.link
-        if link is not None and not self._outbox.is_waiting and self._relays_caller(len(sound), now):
+        if link is not None and not self._outbox.is_waiting and self._relays_caller(sound, now):
             link.send_audio(sound)
         else:
             self._do(self._core.caller_audio(sound, now))

@@ -5,7 +5,8 @@ Feed it what happened, perform what it returns. `now` is seconds of any monotoni
 Theory. Sound flows both ways untouched: towards the caller through `AgentVoice`, which knows what was heard, towards the
 agent through `CallerVoice`, which leaves no hole. `Pulse` tells a silent line from a dead one. What becomes of a caller who
 speaks over the agent is `BargeIn`'s to say; every `WayOut` of a call lets the last word be heard first, within a bound. What was
-said and heard of a turn `AgentTurn` knows, what the agent owes `DeadAir`. Here is only what they have to do with each other.
+said and heard of a turn `AgentTurn` knows, what the agent owes `DeadAir`, whether one is there at all `Doubt`. Here is only what
+they have to do with each other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bridge.agent_turn import AgentTurn
 from bridge.audio import FRAME_S, Clip, ms
 from bridge.barge_in import BargeIn, Turn
 from bridge.dead_air import DeadAir
+from bridge.doubt import Doubt
 from bridge.figures import Figures
 from bridge.keypad import Keypad
 from bridge.lateness import Lateness
@@ -50,7 +52,8 @@ class BridgeCore:
         self._figures = Figures()
         lateness = Lateness()
         self._voice = AgentVoice(lateness, ear_at=said_until)
-        self._caller = CallerVoice(rules, self._figures, lateness, now)
+        self._doubt = Doubt(rules)
+        self._caller = CallerVoice(rules, self._figures, lateness, self._doubt, now)
         self._keypad = Keypad(rules, self._figures)
         self._pulse = Pulse(rules, now)
         self._dead_air = DeadAir(rules)
@@ -82,8 +85,8 @@ class BridgeCore:
         return self._caller.add(ulaw, now)
 
     @property
-    def relays_caller(self) -> Callable[[int, float], bool]:
-        """`caller_audio` for so much sound, without a list: True when all there is to do is to hand it on. Else nothing is done."""
+    def relays_caller(self) -> Callable[[bytes, float], bool]:
+        """`caller_audio` without a list: True when all there is to do is to hand it on. Else nothing is done."""
         return self._caller.relays
 
     def relays_agent(self, ulaw: bytes, now: float) -> Relayed | None:
@@ -105,7 +108,9 @@ class BridgeCore:
         self._agent_audio_at = now
         said.bytes += len(ulaw)
         said.is_over = False
-        self._dead_air.agent_sound(voice.heard_at(now))
+        heard_at = voice.heard_at(now)
+        self._dead_air.agent_sound(heard_at)
+        self._doubt.agent_sound(heard_at)
         return sound
 
     def agent_audio(self, ulaw: bytes, now: float) -> list[Action]:
@@ -130,6 +135,7 @@ class BridgeCore:
         heard_at = self._voice.heard_at(now)
         self._dead_air.agent_sound(heard_at)
         self._not_heard.agent_sound(heard_at)
+        self._doubt.agent_sound(heard_at)
         if self._voice.dropped_bytes and not self._overflow_noted:
             self._overflow_noted = True  # the figures have the bytes
             out.append(Noted("agent-audio-dropped", detail={"policy": "the newest", "held_ms": ms(self._voice.held_bytes)}))
@@ -151,6 +157,7 @@ class BridgeCore:
         else:
             self._agenda.strike("filler")
             self._agenda.strike("agent")
+        self._doubt.agent_there(now)
         return self._caller.connected(now) + self._keypad.connected()
 
     def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
@@ -165,6 +172,7 @@ class BridgeCore:
             case vapi.CallerSpoke():
                 self._caller_paused_at = None
                 self._dead_air.caller_spoke(now)
+                self._doubt.told(speaks=True)
                 self._not_heard.caller_spoke(now, heard_until=self._voice.heard_at(now))
                 self._unprotect_greeting(now)
                 return self._barge_in.caller_spoke(now)
@@ -172,9 +180,11 @@ class BridgeCore:
                 self._barge_in.caller_speaks = False
                 self._caller_paused_at = self._fell_silent_at = now
                 self._dead_air.caller_paused(now)
+                self._doubt.told(speaks=False)
                 self._not_heard.caller_paused(now)
                 return [Noted("user-speech-stopped", "vapi")]
             case vapi.CallerInterrupted():
+                self._doubt.told()
                 self._unprotect_greeting(now)
                 return [] if self._barge_in.protected else self._interrupted(now)
             case vapi.ResponseQueued(turn_id) if turn_id != self._response:
@@ -225,6 +235,7 @@ class BridgeCore:
     def key_pressed(self, key: str, now: float) -> list[Action]:
         """A key of the caller's telephone; which one it was is the keypad's secret."""
         self._pulse.heard(now)
+        self._doubt.forget()  # its tone
         if self._rules.keypad_digits:
             self._not_heard.key_pressed()
         return self._keypad.pressed(key, now, is_leaving=self._is_leaving)
@@ -267,6 +278,7 @@ class BridgeCore:
         self._longest.over()
         self._dead_air = DeadAir(self._rules)  # what was owed, nobody owes any more
         self._not_heard = NotHeard(self._rules)
+        self._doubt.agent_gone()
 
     def no_other_agent(self, now: float, *, raw: str = "") -> list[Action]:
         """The one that was lost was the last one of this stream."""
@@ -322,6 +334,7 @@ class BridgeCore:
             self._figures.downlink_frames += 1
             out += self._voice.add(left_off.rest, now)
         self._not_heard.line_was_gone(self._voice.heard_at(now))
+        self._doubt.agent_there(now, tells_ends=True)
         return out if self._agent_speaking else [*out, *self._voice.end_turn(now)]
 
     def leave_after_last_word(self, why: str, now: float, *, raw: str = "", wait_for_sentence: bool = True) -> list[Action]:
@@ -333,6 +346,7 @@ class BridgeCore:
         self._way_out.decide(Leave(why, raw), now)
         self._dead_air.end()
         self._not_heard.end()
+        self._doubt.end()
         self._longest.over()
         self._barge_in.protected = True
         out = self._barge_in.play_on(now)
@@ -365,7 +379,10 @@ class BridgeCore:
 
     def flush(self, now: float) -> list[Action]:
         """Somebody above wants silence now; a protected sentence is spoken all the same."""
-        return [] if self._barge_in.protected else self._barge_in.flush(now, note="flush-asked")
+        if self._barge_in.protected:
+            return []
+        self._doubt.agent_cut(now)
+        return self._barge_in.flush(now, note="flush-asked")
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -388,7 +405,8 @@ class BridgeCore:
     def next_but_gap(self) -> float:
         """The deadlines but that one."""
         first = min(
-            self._agenda.at, self._pulse.at, self._dead_air.at, self._not_heard.at, self._said.at, self._longest.at, self._keypad.at
+            *(self._agenda.at, self._pulse.at, self._dead_air.at, self._not_heard.at, self._doubt.at),
+            *(self._said.at, self._longest.at, self._keypad.at),
         )
         send = self._voice.next_send()
         return send if send is not None and send < first else first
@@ -413,6 +431,8 @@ class BridgeCore:
             out += self._owed(now)
         if self._not_heard.at <= now:
             out += self._ask_again(now)
+        if self._doubt.at <= now:
+            out += self._is_it_there(now)
         if self._said.at <= now:
             self._said.give_up()
         if self._longest.at <= now:
@@ -443,6 +463,7 @@ class BridgeCore:
         self._agent_speaking = False
         self._said.over()
         self._dead_air.agent_stopped()
+        self._doubt.agent_stopped()
         out: list[Action] = [Noted("agent-speech-stopped", "vapi")]
         if self._barge_in.end_confirms:
             return out + self._interrupted(now)
@@ -458,12 +479,15 @@ class BridgeCore:
         if out:
             self._dead_air.agent_cut(now)
             self._not_heard.agent_cut(now)
+            self._doubt.agent_cut(now)
         return out
 
     def _caller_said(self, text: str, now: float, *, is_all: bool) -> None:
         self._barge_in.caller_said(text)
         self._dead_air.caller_said(text)
         self._not_heard.caller_said(text, now, is_all=is_all, wants_time=self._dead_air.caller_wants_time)
+        if text.strip():
+            self._doubt.understood()
 
     def _unprotect_greeting(self, now: float) -> None:
         """A greeting that may not be interrupted is protected until the caller has heard it, not until it was sent."""
@@ -505,6 +529,20 @@ class BridgeCore:
         self._dead_air.asked(now)
         return [TellAgent(vapi.not_heard()), Noted("caller-asked-to-repeat")]
 
+    def _is_it_there(self, now: float) -> list[Action]:
+        """It tells nothing. Whoever owes something, or is to open the call, is waited for all the same."""
+        if self._dead_air.at != NEVER or "agent" in self._agenda:
+            self._doubt.forget()
+            return []
+        doubted = self._doubt.check(now, busy_until=max(self._voice.heard_at(now), self._not_heard.time_until))
+        if doubted is None:
+            return []
+        self._dead_air.doubted(doubted.since)
+        if not doubted.asks:
+            return []
+        self._not_heard.asked()
+        return [TellAgent(vapi.not_heard()), Noted("caller-asked-to-repeat")]
+
     def _time_nearly_up(self, now: float) -> list[Action]:
         """Before Vapi cuts the session off: goodbye, or the next session, which the caller does not notice if this is a pause."""
         in_pause = not self._agent_speaking and self._voice.all_heard(now) and self._dead_air.is_nothing()
@@ -533,7 +571,9 @@ class BridgeCore:
         clip = self._clips[name]
         self._figures.clip_bytes += len(clip.ulaw)
         said = Noted("clip-played", detail={"clip": name, "text": clip.text})
-        return [said, *self._voice.add(clip.ulaw, now), *self._voice.end_turn(now)]
+        out: list[Action] = [said, *self._voice.add(clip.ulaw, now), *self._voice.end_turn(now)]
+        self._doubt.our_sound(self._voice.heard_at(now))
+        return out
 
     def _sign_of_life(self, now: float) -> list[Action]:
         """The agent is there and nobody has heard anything yet: its first words at once if they wait for more, else a tone.

@@ -39,6 +39,7 @@ class DeadAir:
         self._answer_since: float | None = None
         self._rest_since: float | None = None
         self._cut_since: float | None = None  # or asked by us
+        self._doubted_since: float | None = None  # (`bridge.doubt`)
         self._words_at: float | None = None  # the newest of what the caller is saying
         self._waited = 0.0  # before the caller spoke again
         self._tool_until = 0.0
@@ -55,7 +56,7 @@ class DeadAir:
     # -- the caller
 
     def caller_spoke(self, now: float) -> None:
-        since = self._answer_since
+        since, self._doubted_since = self._answer_since, None
         if not self._caller_speaks and since is not None:  # a breath between two words is no wait
             self._waited = now - since if now - since >= self._rules.caller_breath else 0.0
         self._words_at = self._words_at if self._caller_speaks else None
@@ -64,10 +65,10 @@ class DeadAir:
 
     def caller_said(self, text: str) -> None:
         """Words of the caller, partial or final: until there are some it was noise."""
-        self._said = text
+        self._said, self._doubted_since = text, None
         if self._cut_since is not None and self._has_words():
             self._cut_since = None
-            self._settle()
+        self._settle()
 
     def caller_goes_on(self, now: float) -> None:
         """Another word of a sentence. Where some came and no more do, the caller has stopped, or the vendor hears nothing any more."""
@@ -77,6 +78,7 @@ class DeadAir:
 
     def caller_paused(self, now: float) -> None:
         self._caller_speaks, self._words_at, self._answer_since = False, None, now - self._waited
+        self._doubted_since = None
         self._settle()
 
     # -- the agent
@@ -94,7 +96,7 @@ class DeadAir:
     def agent_sound(self, heard_until: float) -> None:
         """Sound of the agent's, all of which will have been heard at that moment."""
         self._rest_since = heard_until if self._talking else None
-        self._waited, self._told_at = 0.0, None
+        self._waited, self._told_at, self._doubted_since = 0.0, None, None
         if self._forced and self._tool_until > 0:
             self._answer_since = heard_until
             return self._settle()
@@ -112,6 +114,11 @@ class DeadAir:
     def asked(self, now: float) -> None:
         """We had it say something."""
         self._cut_since = now
+        self._settle()
+
+    def doubted(self, since: float) -> None:
+        """Something was said to it, or its turn broke off, and it tells nothing."""
+        self._doubted_since = since
         self._settle()
 
     def agent_stopped(self) -> None:
@@ -163,7 +170,8 @@ class DeadAir:
 
     def is_nothing(self) -> bool:
         """Nobody waits for the agent, and the caller does not speak."""
-        return not self._caller_speaks and self._answer_since is None and self._cut_since is None and not self._tool_until
+        owed = (self._answer_since, self._cut_since, self._doubted_since)
+        return not self._caller_speaks and not self._tool_until and all(since is None for since in owed)
 
     def end(self) -> None:
         """The call is being left: nothing is owed any more."""
@@ -174,6 +182,8 @@ class DeadAir:
     def _since(self) -> float | None:
         if self._cut_since is not None:
             return self._cut_since
+        if self._doubted_since is not None:
+            return self._doubted_since
         if self._caller_speaks:
             return self._words_at
         answer = self._answer_since
@@ -181,7 +191,8 @@ class DeadAir:
         return rest if answer is None or (rest is not None and rest < answer) else answer
 
     def _is_owed(self) -> bool:
-        if self._tool_until or self._cut_since is not None or (self._rest_since is not None and self._ends_are_told):
+        is_certain = self._cut_since is not None or self._doubted_since is not None
+        if self._tool_until or is_certain or (self._rest_since is not None and self._ends_are_told):
             return True
         return self._has_words() and not self.caller_wants_time
 

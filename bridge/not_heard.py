@@ -90,8 +90,17 @@ class NotHeard:
         if heard_until >= now + FRAME_S:  # less than a frame waits for the rest of its turn
             self.at = heard_until + self._rules.ask_after
             return False
-        self._was_gone, self._has_asked, self.at = False, True, NEVER
+        self.asked()
         return True
+
+    @property
+    def time_until(self) -> float:
+        """Until then a caller who asked for a moment has it."""
+        return self._time_until
+
+    def asked(self) -> None:
+        """The agent is told to, for another reason."""
+        self._was_gone, self._has_asked, self.at = False, True, NEVER
 
     def end(self) -> None:
         """The call is being left."""

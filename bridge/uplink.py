@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bridge.actions import Action, ToAgent
 from bridge.audio import BYTES_PER_S, FRAME_BYTES, FRAME_S, SILENT_FRAME, seconds
+from bridge.doubt import Doubt
 from bridge.figures import Figures
 from bridge.lateness import Lateness
 from bridge.moments import NEVER
@@ -18,33 +19,38 @@ from bridge.rules import Rules
 class CallerVoice:
     """`fill_at` is when `fill` wants to be called; never while no agent listens. `heard_at`: when there was sound last."""
 
-    __slots__ = ("_backlog", "_figures", "_fill_gap_after", "_gap_at", "_lateness", "_look_at", "_rules", "fill_at", "heard_at")
+    __slots__ = ("_backlog", "_doubt", "_figures", "_fill_gap_after", "_gap_at", "_lateness", "_look_at", "_rules", "fill_at", "heard_at")
 
-    def __init__(self, rules: Rules, figures: Figures, lateness: Lateness, now: float) -> None:
-        self._rules, self._figures, self._lateness = rules, figures, lateness
+    def __init__(self, rules: Rules, figures: Figures, lateness: Lateness, doubt: Doubt, now: float) -> None:
+        self._rules, self._figures, self._lateness, self._doubt = rules, figures, lateness, doubt
         self._fill_gap_after = rules.fill_gap_after
         self._backlog = bytearray()
         self._gap_at = NEVER  # when the last one began
         self._look_at = NEVER  # what `fill_at` was set to while it lasted: no frame has put it off since
         self.fill_at, self.heard_at = NEVER, now
 
-    def relays(self, n_bytes: int, now: float) -> bool:
-        """True, and counted, when so much sound goes to the agent as it is."""
+    def relays(self, ulaw: bytes, now: float) -> bool:
+        """True, and counted, when this sound goes to the agent as it is."""
         if self.fill_at == NEVER:
             return False
-        self._figures.relayed_frames += 1
+        figures, n_bytes = self._figures, len(ulaw)
+        figures.relayed_frames += 1
         if n_bytes != FRAME_BYTES:
-            self._figures.relayed_odd_bytes += n_bytes - FRAME_BYTES
+            figures.relayed_odd_bytes += n_bytes - FRAME_BYTES
+        if figures.relayed_frames & 1:
+            self._doubt.caller_sound(ulaw, now)
         self.heard_at, self.fill_at = now, now + self._fill_gap_after
         return True
 
     def add(self, ulaw: bytes, now: float) -> list[Action]:
         """Before the agent is there the newest 5 s are kept, the oldest dropped and counted."""
-        if self.relays(len(ulaw), now):
+        if self.relays(ulaw, now):
             return [ToAgent(ulaw)]
         self.heard_at, figures = now, self._figures
         figures.uplink_bytes += len(ulaw)
         figures.uplink_frames += 1
+        if figures.uplink_frames & 1:
+            self._doubt.caller_sound(ulaw, now)
         self._backlog += ulaw
         excess = len(self._backlog) - self._rules.backlog_limit
         if excess > 0:

@@ -287,7 +287,7 @@ def test_a_clip_that_falls_due_while_sound_is_held_leaves_nothing_held_for_ever(
     run_until(core, 1.9, out)
     assert len(noted(out, "clip-played")) == 2
     out += core.vapi_said(vapi.CallerPaused(), 1.9) + core.vapi_said(vapi.AgentStarted(), 1.9) + core.agent_audio(b"\x66" * 16_000, 1.9)
-    run_until(core, 9.0, out)
+    run_until(core, 7.0, out)
     assert played(out).endswith(b"\x66" * 16_000)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action, AskForAgent, Leave
+from bridge.actions import Action, AskForAgent, Leave, TellAgent
 from bridge.core import BridgeCore
 from tests.bridge.test_core import CLIPS, a_call, agent_is_speaking, noted, played, run_until
 
@@ -188,10 +188,14 @@ def test_an_agent_that_stops_in_the_middle_of_a_word_owes_the_rest() -> None:
     assert dead_air_at(core, 30.0, after=4.0) == [9.0, 13.0]
 
 
-def test_a_vendor_that_never_tells_the_end_of_a_turn_proves_nothing_by_not_telling_it() -> None:
-    core = a_call()
+def test_a_vendor_that_never_told_the_end_of_a_turn_owes_no_rest_but_what_it_is_asked() -> None:
+    core, out = a_call(), list[Action]()
     agent_is_speaking(core, ms=800)
-    assert dead_air_at(core, 30.0, after=0.5) == []
+    run_until(core, 3.7, out)
+    assert TellAgent(vapi.not_heard()) not in out
+    run_until(core, 3.9, out)
+    assert out.count(TellAgent(vapi.not_heard())) == 1
+    assert dead_air_at(core, 30.0, after=3.9) == [4.8, 8.8]
 
 
 def test_an_agent_whose_messages_come_without_a_voice_pays_nothing_by_them() -> None:

@@ -182,7 +182,7 @@ def test_bursts_are_heard_without_a_hole(pace: float) -> None:
     assert call.holes() == []
 
 
-@pytest.mark.parametrize("stall_ms", [300, 1000, 5000])
+@pytest.mark.parametrize("stall_ms", [300, 1000, 3000])
 def test_a_hole_in_the_source_is_one_hole_and_at_most_two_cushions_longer(stall_ms: int) -> None:
     rng, call = Random(stall_ms), Call()
     parts = [*pieces(rng, noise(rng, 12 * 8000), odd=False)]
@@ -225,7 +225,7 @@ def test_all_the_caller_says_arrives_in_order_and_what_comes_late_is_hardly_torn
 @pytest.mark.parametrize("pause_s", [0.11, 0.31, 0.71, 2.01])
 def test_a_line_that_really_pauses_is_filled_as_ever(pause_s: float) -> None:
     """Nothing is made up for after such a pause, so the next one is no lateness either."""
-    call, frames = Call(), [b"\x11" * 160] * 500
+    call, frames = Call(), [b"\x7e" * 160] * 500  # soft: it is no word that Vapi should tell of
     times = [BEGINS + n * FRAME_S + n // 50 * pause_s for n in range(len(frames))]
     said_through(call, frames, times)
     since_frame = FRAME_S + pause_s

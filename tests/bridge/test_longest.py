@@ -14,7 +14,7 @@ from tests.bridge.test_core import CLIPS, a_call, agent_is_speaking, clears, pla
 LONGEST = {"longest": 100.0, "time_is_up": "Time is up."}  # a pause is looked for from 70 s on, and not waited for from 88 s on
 GOES_ON = {**LONGEST, "goes_on": True}
 GOODBYE = TellAgent(vapi.say("Time is up.", last=True))
-SECOND = b"\x11" * 8000
+SECOND = b"\xff" * 8000
 
 
 def silent_until(core: BridgeCore, until: float, out: list[Action], *, since: float = 0.0) -> None:

@@ -58,10 +58,10 @@ class OneCall:
             return
         self.shortened += 1
         self.do(spelled_out(sound))
-        assert self.core.next_but_gap() >= min(before, self.now + self.rules.trouble_after)  # nobody is told of a deadline
+        assert self.core.next_but_gap() >= min(before, self.now + self.rules.ask_after)  # nobody is told of a deadline
 
     def caller(self, size: int) -> None:
-        if self.short and self.core.relays_caller(size, self.now):
+        if self.short and self.core.relays_caller(bytes(size), self.now):
             self.shortened += 1
             self.do([ToAgent(bytes(size))])
         else:

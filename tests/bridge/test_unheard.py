@@ -15,7 +15,7 @@ from bridge.rules import Rules
 from bridge.voice import FlushCaller, MarkCaller, ToCaller
 
 CLIPS = {name: Clip(name, b"\x10" * 1600) for name in ("one_moment", "trouble", "connecting_colleague")}
-FRAME = b"\x11" * 160
+FRAME = b"\x7e" * 160  # a caller who listens
 NOTICED_S = 3.5  # less than a caller may sit in silence, by as much as it takes to send them elsewhere
 PER_S = 8000
 
@@ -52,6 +52,7 @@ class Line:
     def speaks(self, ms: int) -> None:
         self.did(self.core.vapi_said(vapi.AgentStarted(), self.now))
         self.did(self.core.agent_audio(b"\x55" * (ms * 8), self.now))
+        self.did(self.core.vapi_said(vapi.AgentStopped(), self.now))
 
     def goes_on(self, until: float, *, reads: bool = True) -> None:
         """Whatever is due first: a frame, a mark, a wish of the core's."""

@@ -142,10 +142,10 @@ def test_ten_minutes_of_talk_leave_nothing_behind() -> None:
     assert [final.clip_name for final in call.phone.heard][-1] == "goodbye"
 
 
-def test_a_deaf_vapi_is_noticed_because_the_words_never_arrive() -> None:
+def test_a_vapi_that_hears_nothing_is_made_to_ask_the_caller_again() -> None:
     call = carry_a_call(PLAIN, faults=Faults(deaf=True, close_after_s=20.0, close_code=1000))
     assert call.evidence.understood == []
-    assert [final.clip_name for final in call.phone.heard] == ["greeting", "one_moment", "connecting_colleague"]
+    assert [final.clip_name for final in call.phone.heard] == ["greeting", "say_again", "one_moment", "connecting_colleague"]
 
 
 def test_a_vapi_socket_that_breaks_is_explained_to_the_caller_and_left_for_the_resume_door() -> None:

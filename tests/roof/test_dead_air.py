@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bridge.sandbox.script import PLAIN, Heard, Noise, Say, Step
+import pytest
+
+from bridge.sandbox.script import PLAIN, Heard, Noise, Say, Start, Step
 from bridge.sandbox.turns import Faults
 from supportvoice.rehearsal import Rehearsed, rehearse, words
 
@@ -22,6 +24,28 @@ def test_an_agent_that_never_answers_again_costs_the_caller_eight_seconds_and_le
     finished = [note.at for note in call.notes if note.kind == "user-speech-stopped"][-1]
     assert 3.9 <= asked - finished <= 4.2
     assert 7.9 <= sorry - finished <= 8.2
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_an_agent_that_falls_silent_in_its_greeting_is_noticed_whether_or_not_the_caller_says_something(says: bool) -> None:
+    caller = (Step(Start(4.0), Say("ask_hours")),) if says else (Step(Start(12.0), Noise("hold_music")),)
+    faults = Faults(falls_silent=True, strikes_in_turn=1, strikes_after_s=1.0)
+    call = rehearse(replace(PLAIN, caller=caller), words("quiet"), faults=faults)
+    assert [final.clip_name for final in call.phone.heard] == ["greeting", "trouble", "one_moment", "connecting_colleague"]
+    assert call.closing is not None
+    assert (call.closing.why, call.closing.raw) == ("agent-lost", "dead air")
+    quiet_since = max(
+        call.phone.heard[0].ended_at, *(moment.at + 1.9 for moment in call.phone.timeline if moment.what == "caller-says"), 0.0
+    )
+    assert 3.7 <= call.phone.heard[1].started_at - quiet_since <= 4.5
+
+
+def test_an_agent_that_hears_nothing_asks_twice_and_is_given_up() -> None:
+    caller = (*PLAIN.caller[:1], Step(Heard("say_again"), Say("ask_hours")), Step(Heard("say_again"), Say("ask_hours")))
+    call = rehearse(replace(PLAIN, caller=caller), words("quiet"), faults=Faults(deaf=True))
+    assert heard(call) == ["greeting", "say_again", "say_again", "trouble", "one_moment", "connecting_colleague"]
+    assert call.closing is not None
+    assert (call.closing.why, call.closing.raw) == ("agent-lost", "dead air")
 
 
 def test_a_slow_model_costs_the_caller_a_sentence_and_nothing_else() -> None:
