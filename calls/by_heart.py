@@ -48,6 +48,7 @@ SENT_ON = re.compile(r"[A-Za-z0-9]{2,64}\.next-([0-9]{1,3})", re.ASCII)
 CARRIED = re.compile(r"([A-Za-z0-9]{2,64})\.carried-([0-9]{1,3})", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
 EXPECTED_FOR_S = 600.0  # more than a token's life and all that is borne beyond it
+OF_EVERY_CALL = (".expected", ".answered-")  # also while the database is there
 LONGEST_WISH_S = 30.0
 ANSWERED_WITHIN_S = 3.0  # after that Twilio asks again by itself
 
@@ -61,6 +62,7 @@ class Stream(NamedTuple):
     epoch: int
     account_sid: str
     place: str
+    short_id: str
 
 
 def opened(*, sid: str, account_sid: str, from_number: str, to_number: str, at: datetime) -> lines.Answer | None:
@@ -145,7 +147,7 @@ def has_come(sid: str) -> bool:
 def carries(stream: Stream) -> None:
     """Remember which process has the caller, for whoever finds it dead while nobody can read the row. Nobody waits for the disk here."""
     _forget_carried(stream.call_sid, below=stream.epoch)
-    told = {"account_sid": stream.account_sid, "place": stream.place}
+    told = {"account_sid": stream.account_sid, "place": stream.place, "short_id": stream.short_id}
     _keep(stream.call_sid, f"carried-{stream.epoch}", told, ways=(_as_link,))
 
 
@@ -158,7 +160,7 @@ def carried() -> list[Stream]:
     """Every stream that a process of this machine carries, or carried when it died."""
     found = [CARRIED.fullmatch(path.name) for path in _directory().glob("*.carried-*")]
     told = [(name[1], int(name[2]), _read(name[1], f"carried-{name[2]}")) for name in found if name]
-    return [Stream(sid, epoch, its["account_sid"], its["place"]) for sid, epoch, its in told if its]
+    return [Stream(sid, epoch, **its) for sid, epoch, its in told if its]
 
 
 def is_carried_on(sid: str, *, after: int) -> bool:
@@ -217,7 +219,8 @@ def is_being_asked(sid: str, epoch: int, *, now: float) -> bool:
 
 
 def was_answered(sid: str, epoch: int) -> None:
-    """Remember that Twilio has been told what is next after the stream of this epoch."""
+    """Remember that Twilio has been told what is next after the stream of this epoch: nobody has to look after that any more."""
+    let_go(sid, epoch)
     _keep(sid, f"answered-{epoch}", {}, ways=(_as_link,))
 
 
@@ -284,7 +287,7 @@ def forget_old(*, now: float) -> None:
     """Marks of calls that are long over."""
     for path in _directory().glob("*.*"):
         with suppress(OSError):
-            kept_s = EXPECTED_FOR_S if path.suffix == ".expected" else LONGEST_MARK_S
+            kept_s = EXPECTED_FOR_S if path.suffix.startswith(OF_EVERY_CALL) else LONGEST_MARK_S
             if path.suffix not in (".call", ".leg") and path.lstat().st_mtime < now - kept_s:
                 path.unlink()
 

@@ -116,7 +116,7 @@ class DatabaseLedger:
         at = moment(self._wall())
         admission = await self._admitted(call_sid=call_sid, account_sid=account_sid, stream_sid=stream_sid, epoch=epoch, at=at)
         if admission is not None and self._place:
-            await asyncio.to_thread(by_heart.carries, by_heart.Stream(call_sid, epoch, account_sid, self._place))
+            await asyncio.to_thread(by_heart.carries, by_heart.Stream(call_sid, epoch, account_sid, self._place, admission.ref.short_id))
         return admission
 
     async def _admitted(self, **stream: Any) -> Admission | None:

@@ -114,9 +114,14 @@ def rescue(job: Rescue, *, twilio: Twilio | None, clock: Callable[[], float] = t
     if twilio is None:
         log.error("A call whose process died cannot be rescued: there is no account at Twilio", extra={"call": job.short_id})
         return None
+    return sent_on(job, account_sid, twilio=twilio, clock=clock, note=lambda: _note(job, "redirected", clock()))
+
+
+def sent_on(job: Rescue, account_sid: str, *, twilio: Twilio, clock: Callable[[], float], note: Callable[[], None]) -> Rescue | None:
+    """Have Twilio ask the resume door, and `note` that it does. Returns the job when it is to be tried again."""
     try:
         if twilio.redirect(job.call_sid, spoken.resume_url(job.epoch), account_sid):
-            _note(job, "redirected", clock())
+            note()
         return None  # else the caller has hung up: the sweep writes it down
     except TwilioError as problem:
         log.warning("Twilio did not take a redirect", extra={"call": job.short_id, "problem": str(problem), "status": problem.status})

@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from bridge.errors import TwilioError
-from calls import by_heart, lifecycle, spoken
-from calls.rescue import ASKED_WITHIN_S, LOOK_EVERY_S, TRY_AGAIN_S, Rescue, Twilio
+from calls import by_heart, lifecycle
+from calls.rescue import ASKED_WITHIN_S, LOOK_EVERY_S, Rescue, Twilio, sent_on
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +27,7 @@ def left(*, is_gone: Callable[[str], bool], now: float) -> list[Rescue]:
     gone = [stream for stream in _of_the_dead(is_gone) if _is_where_it_was(stream.call_sid, stream.epoch)]
     mine = [stream for stream in gone if by_heart.first(stream.call_sid, f"rescued-{stream.epoch}")]
     return [
-        Rescue(stream.call_sid, stream.call_sid[-6:], stream.epoch, now, now + ASKED_WITHIN_S, account_sid=stream.account_sid)
-        for stream in mine
+        Rescue(stream.call_sid, stream.short_id, stream.epoch, now, now + ASKED_WITHIN_S, account_sid=stream.account_sid) for stream in mine
     ]
 
 
@@ -45,15 +43,8 @@ def rescue(job: Rescue, *, twilio: Twilio | None, clock: Callable[[], float] = t
         return replace(job, due=clock() + LOOK_EVERY_S)
     if job.to_come or twilio is None or not _is_where_it_was(job.call_sid, job.epoch):
         return None
-    try:
-        is_there = twilio.redirect(job.call_sid, spoken.resume_url(job.epoch), job.account_sid)
-        log.error("A caller was sent on by heart", extra={"call": job.short_id, "there": is_there})
-        return None
-    except TwilioError as problem:
-        log.warning("Twilio did not take a redirect", extra={"call": job.short_id, "problem": str(problem), "status": problem.status})
-    if job.tries >= len(TRY_AGAIN_S):
-        return None
-    return replace(job, tries=job.tries + 1, due=clock() + TRY_AGAIN_S[job.tries])
+    extra = {"call": job.short_id}
+    return sent_on(job, job.account_sid, twilio=twilio, clock=clock, note=lambda: log.error("A caller was sent on by heart", extra=extra))
 
 
 def _of_the_dead(is_gone: Callable[[str], bool]) -> Iterable[by_heart.Stream]:

@@ -62,6 +62,13 @@ class Line:
         self._sound = ulaw
         self.passes(len(ulaw) / 8000)
 
+    def caller_says_in_vain(self, ulaw: bytes) -> None:
+        """The agent is given up for it."""
+        self.caller_says(ulaw)
+        spoken = self.now
+        self.passes(9.0)
+        self.is_given_up(spoken)
+
     def at(self, is_one: Callable[[Action], bool]) -> list[float]:
         return [at for at, action in self.did if is_one(action)]
 
@@ -116,28 +123,19 @@ def test_an_agent_that_falls_silent_in_its_greeting_is_given_up_although_the_cal
 
 def test_an_agent_that_tells_nothing_of_what_is_said_after_its_greeting_is_given_up() -> None:
     line = greeted()
-    line.caller_says(QUESTION)
-    spoken = line.now
-    line.passes(9.0)
-    line.is_given_up(spoken)
+    line.caller_says_in_vain(QUESTION)
 
 
 def test_half_a_second_is_enough_of_a_word() -> None:
     line = greeted()
-    line.caller_says(QUESTION[8000 : 8000 + 4000])
-    spoken = line.now
-    line.passes(9.0)
-    line.is_given_up(spoken)
+    line.caller_says_in_vain(QUESTION[8000 : 8000 + 4000])
 
 
 @pytest.mark.parametrize("after", [0.0, 3.0])
 def test_a_caller_who_is_to_speak_first_does_not_speak_to_nobody(after: float) -> None:
     line = Line(agent_speaks_first=False)
     line.passes(after)
-    line.caller_says(QUESTION)
-    spoken = line.now
-    line.passes(9.0)
-    line.is_given_up(spoken)
+    line.caller_says_in_vain(QUESTION)
 
 
 def test_what_the_caller_said_before_the_agent_was_there_is_owed_an_answer_too() -> None:
@@ -153,10 +151,7 @@ def test_an_agent_that_took_the_place_of_another_in_a_pause_and_says_nothing_is_
     assert AskForAgent(ROLLED_OVER) in [action for _, action in line.did]
     line._note(line.core.agent_connected(line.now))
     line.passes(1.0)
-    line.caller_says(QUESTION)
-    spoken = line.now
-    line.passes(9.0)
-    line.is_given_up(spoken)
+    line.caller_says_in_vain(QUESTION)
 
 
 def test_an_agent_that_tells_only_that_the_caller_speaks_is_given_up() -> None:
@@ -392,10 +387,7 @@ def test_the_agent_of_the_stream_before_is_doubted_too() -> None:
     line.passes(8.0)
     assert len(line.asked) == 1  # for what was said into the gap
     line._answers = False
-    line.caller_says(QUESTION)
-    spoken = line.now
-    line.passes(9.0)
-    line.is_given_up(spoken)
+    line.caller_says_in_vain(QUESTION)
 
 
 def test_the_echo_of_our_own_sentence_is_no_caller() -> None:

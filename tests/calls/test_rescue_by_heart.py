@@ -35,7 +35,7 @@ def is_gone(place: str) -> bool:
 
 
 def a_stream(place: str = GONE, *, sid: str = "", epoch: int = 0) -> by_heart.Stream:
-    stream = by_heart.Stream(sid or call_sid(), epoch, ACCOUNT, place)
+    stream = by_heart.Stream(sid or call_sid(), epoch, ACCOUNT, place, "abcd")
     by_heart.carries(stream)
     return stream
 
@@ -64,6 +64,17 @@ SAID: list[tuple[str, Callable[[str], object]]] = [
 def test_nobody_else_is_disturbed(say: Callable[[str], object]) -> None:
     say(a_stream(epoch=1).call_sid)
     assert left() == []
+
+
+def test_what_twilio_was_told_is_remembered_for_as_long_as_anybody_would_send_it_to_the_door() -> None:
+    stream = a_stream()
+    by_heart.was_answered(stream.call_sid, 0)
+    assert by_heart.carried() == []
+    now = timezone.now().timestamp()
+    by_heart.forget_old(now=now + by_heart.EXPECTED_FOR_S - 5)
+    assert by_heart.is_answered(stream.call_sid, 0)
+    by_heart.forget_old(now=now + by_heart.EXPECTED_FOR_S + 5)
+    assert not by_heart.is_answered(stream.call_sid, 0)
 
 
 def test_whom_twilio_comes_for_in_the_meantime_is_not_sent_on() -> None:
@@ -151,7 +162,7 @@ async def test_a_stream_has_a_mark_from_its_admission_until_its_end_is_written_d
     token = stream_token.issue(key=key, call_sid=call.call_sid, epoch=0, expires=int(timezone.now().timestamp()) + 60)
     admission = await ledger.admit(call_sid=call.call_sid, account_sid=ACCOUNT, stream_sid="MZ" + "a" * 32, token=token)
     assert admission is not None
-    assert by_heart.carried() == [by_heart.Stream(call.call_sid, 0, ACCOUNT, THERE)]
+    assert by_heart.carried() == [by_heart.Stream(call.call_sid, 0, ACCOUNT, THERE, call.short_id)]
     await ledger.ended(admission.ref, Closing("caller-left"))
     await asyncio.to_thread(ledger.close)
     assert by_heart.carried() == []

@@ -11,14 +11,15 @@ import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 
 from agents.meanwhile import changed_meanwhile
 from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Team, Tool
 from tests.agents.words import EMAIL_TOOL
 from tests.builders import a_line, a_person, a_target, a_team
 from tests.journeys.test_pages import Shop
-from tests.left_out import chromium
+from tests.journeys.test_pages import browser as browser
+from tests.journeys.test_pages import shop as shop
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.asyncio(loop_scope="module")]
 
@@ -26,25 +27,6 @@ DESK = "/admin/agents"
 COLLEAGUES = f"{DESK}/handofftarget/"
 TELEPHONE = {"width": 390, "height": 760}
 WRITTEN = {AssistantTemplate: "prompt", PhoneLine: "disclosure", HandoffTarget: "name", Tool: "description", Team: "name"}
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = await playwright.chromium.launch(executable_path=chromium(), args=switches)
-        yield browser
-        await browser.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def shop(settings: Any) -> AsyncIterator[Shop]:
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-    settings.ALLOWED_HOSTS = ["127.0.0.1"]
-    shop = Shop()
-    await shop.open()
-    yield shop
-    await shop.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
