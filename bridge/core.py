@@ -614,6 +614,10 @@ class BridgeCore:
         match what:
             case "confirm":
                 return self._barge_in.play_on(now)
+            case "filler" | "agent" if (words_at := self._dead_air.caller_is_understood(now)) is not None:
+                # Whoever speaks waits for nobody, and an agent that understands them is there.
+                self._agenda.put(what, words_at + (self._rules.caller_breath if what == "filler" else self._rules.agent_within))
+                return []
             case "filler":
                 return self._play_clip("one_moment", now)
             case "sign":

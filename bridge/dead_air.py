@@ -164,6 +164,11 @@ class DeadAir:
         """An answer to something it understood, or the rest of a turn: not what a cut agent owes, who may wait for the caller."""
         return self._since() is not None and (bool(self._tool_until) or (self._cut_since is None and self._is_owed()))
 
+    def caller_is_understood(self, now: float) -> float | None:
+        """When a word of the caller's came last, as long as another one may follow; None: nobody speaks, or nothing comes of it."""
+        words_at = self._words_at if self._caller_speaks else None
+        return words_at if words_at is not None and now - words_at < self._rules.caller_breath else None
+
     @property
     def caller_wants_time(self) -> bool:
         return bool(WANTS_TIME.search(self._said.lower()))

@@ -522,6 +522,32 @@ def test_an_agent_that_is_connected_but_mute_does_not_leave_the_caller_in_silenc
     assert out[-1].why == "no-agent"
 
 
+def test_nobody_speaks_into_a_callers_first_words_or_gives_up_an_agent_that_lets_them_finish() -> None:
+    core = a_call()
+    out: list[Action] = []
+    run_until(core, 0.9, out)
+    core.vapi_said(vapi.CallerSpoke(), 0.9)
+    for tenth in range(10, 70):
+        core.vapi_said(vapi.PartialHeard("user", "I already tried"), tenth / 10)
+        run_until(core, tenth / 10, out)
+    assert not noted(out, "clip-played")[1:]  # the tone was before they spoke
+    assert not [action for action in out if isinstance(action, AskForAgent)]
+    run_until(core, 8.5, out)  # nothing comes of it: they hear a sentence, then the next agent is asked for
+    assert CLIPS["one_moment"].ulaw in played(out)
+    run_until(core, 12.0, out)
+    assert [action for action in out if isinstance(action, AskForAgent)]
+
+
+def test_speech_of_which_no_word_comes_puts_nothing_off() -> None:
+    core = a_call()
+    core.vapi_said(vapi.CallerSpoke(), 0.2)
+    out: list[Action] = []
+    run_until(core, 2.5, out)
+    assert CLIPS["one_moment"].ulaw[:160] in played(out)
+    run_until(core, 5.5, out)
+    assert [action for action in out if isinstance(action, AskForAgent)]
+
+
 def test_an_agent_that_lets_the_caller_speak_first_is_waited_for_with_a_tone_that_it_is_there() -> None:
     core = a_call(agent_speaks_first=False)
     out: list[Action] = []
