@@ -104,7 +104,7 @@ class Ledger(Protocol):
     async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
         """Nobody took session n in time: claim it and create the Vapi call here, in a thread of the ledger's own.
 
-        False: too many are being made here, so ask again.
+        False: too many are being made here, or nobody can claim one now, so ask again.
         `from_another`: somebody did, and must be dead by now.
         """
 

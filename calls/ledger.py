@@ -1,8 +1,9 @@
 """Door 1, seen from inside: the bridge's Ledger, on top of the services.
 
-What the stream asks and waits for runs in a small pool of threads, each verb with its deadline; what it only tells goes to the bounded
-writer, in order, together with its last word. So the audio path never waits for the database, and a stream's end is
-never written before what happened in it. Every thread here gives its database connection back.
+What the stream asks and waits for runs in two small pools of threads, each verb with its deadline: what only reads never stands
+behind what wants to write. What it only tells goes to the bounded writer, in order, together with its last word. So the audio path
+never waits for the database, and a stream's end is never written before what happened in it. Every thread here gives its database
+connection back.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from calls.history import NewEvent, record_events
 from calls.lookout import Lookout
 from calls.models import CallSession, OutboxCommand, Source, VapiAccount, VapiSession, VapiState
 from calls.patience import ELSEWHERE_S
+from calls.reading import Reading
 from calls.storing import the_keeper, write
 from calls.streams_by_heart import StreamsByHeart
 from calls.terms import terms
@@ -51,7 +53,7 @@ ENDED_WITHIN_S = 2.0  # of an ordinary end: all is said, and one that is not kno
 ADMITTED_WITHIN_S = 1.0  # no sound flows yet, and a stream that is refused costs its caller more than the wait
 BACK_WITHIN_S, BACK_LOOK_S = 0.7, 0.1  # whoever is refused now has to ask for another stream, and counts as lost once more
 SECOND_TRY_S = 0.6  # with the two above less than a further stream has time to open (`calls.resuming.OPENS_WITHIN`)
-ASKERS = 4
+ASKERS = READERS = 4
 NOBODY_LEFT = ("agent-ended", "hung-up", "caller-left")
 ORDINARY = ("agent-ended", "hung-up", "handed-over")
 CREATORS = 8  # each is busy for one `POST /call`, 3 s at most
@@ -89,8 +91,10 @@ class DatabaseLedger:
         self._wall, self._clock, self._deadline, self._boot, self._left = wall, clock, deadline_s, boot, left
         self._place = place
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
         self._creators = Hands(CREATORS, room=CREATES_THAT_WAIT, name="ledger-create")
         self._keeper = the_keeper()
+        self._reading = Reading(is_away=lambda: self._keeper.is_away)
         self._by_heart = StreamsByHeart(keeper=self._keeper, clients=self._clients, tell=self._urgent, wall=wall, boot=boot)
         self.writer: BoundedWriter[Entry] = BoundedWriter(
             write=self._write_or_keep,
@@ -140,7 +144,9 @@ class DatabaseLedger:
     async def conversation(self, ref: CallRef) -> Conversation | None:
         if (known := self._by_heart.agent_of(ref)) is not None:
             return known
-        conversation = await self._ask(partial(_conversation, ref))
+        conversation = await self._found(partial(_conversation, ref))
+        if conversation is not None and conversation.state == PARKED and self._keeper.is_away:
+            raise LedgerAway("That another agent is made instead nobody could write down.")
         self._by_heart.saw(ref, conversation)
         return conversation
 
@@ -148,6 +154,8 @@ class DatabaseLedger:
         """Returns at once; `conversation` tells what came of it."""
         if ref in self._by_heart:
             return self._creators.take(self._create_by_heart, ref) is not None
+        if self._keeper.is_away:  # its row, which can be read, says that nobody makes it, and takes no claim
+            return False
         creating = partial(create, ref, n, self._clients, from_another=from_another)
         return self._creators.take(storing.in_thread, creating) is not None
 
@@ -164,7 +172,7 @@ class DatabaseLedger:
         return started
 
     async def is_parked(self, ref: CallRef) -> bool:
-        return await self._ask(partial(parked.is_kept, call_sid=ref.call_sid, epoch=ref.epoch))
+        return await self._found(partial(parked.is_kept, call_sid=ref.call_sid, epoch=ref.epoch))
 
     async def taken_up(self, ref: CallRef) -> bool:
         if self._by_heart.agent_of(ref) is not None:
@@ -179,7 +187,7 @@ class DatabaseLedger:
         """Rows, or what was wished for while nobody could write one: that has no number of its own."""
         if (wish := await asyncio.to_thread(by_heart.granted, ref.call_sid, now=self._wall())) is not None:
             return [Command(id=after, verb=wish["verb"], detail={"at_once": wish["at_once"]})]
-        return await self._ask(partial(_commands, ref, after))
+        return await self._read(partial(_commands, ref, after))
 
     def watching(self, ref: CallRef, look: Callable[[], None]) -> AbstractContextManager[None]:
         return self._lookout.watching(ref, look)
@@ -308,14 +316,32 @@ class DatabaseLedger:
         atexit.unregister(self.close)
         self.writer.stop(within_s=GOODBYE_S)
         self._askers.shutdown(wait=False, cancel_futures=True)
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self._creators.close()
+
+    async def _found(self, question: Callable[[], R]) -> R:
+        """As `_read`. What the rows deny counts for nothing while what was told of it may wait to be written down."""
+        holds = self._keeper.holds
+        answer = await self._read(question)
+        if holds and not answer:
+            raise LedgerAway("What the history denies may not be written down yet.")
+        return answer
+
+    async def _read(self, question: Callable[[], R]) -> R:
+        """A question that changes nothing: of a database that takes no write, too."""
+        if self._reading.is_in_vain:
+            raise LedgerAway("The history could not be read a moment ago.")
+        return await self._answered(self._readers, partial(self._reading.ask, question), self._deadline)
 
     async def _ask(self, question: Callable[[], R], *, within_s: float = 0.0) -> R:
         if self._keeper.is_away:
             raise LedgerAway("The history is known to be away.")
+        return await self._answered(self._askers, partial(storing.in_thread, question), within_s or self._deadline)
+
+    async def _answered(self, threads: ThreadPoolExecutor, asking: Callable[[], R], within_s: float) -> R:
         try:
-            async with asyncio.timeout(within_s or self._deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._askers, storing.in_thread, question)
+            async with asyncio.timeout(within_s):
+                return await asyncio.get_running_loop().run_in_executor(threads, asking)
         except TimeoutError:
             raise LedgerAway("The history did not answer in time.") from None
         except DatabaseError as problem:

@@ -31,6 +31,7 @@ from tests.agents.words import EMAIL_TOOL
 from tests.browser import fields_of
 from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
 from tests.calls import doors
+from tests.races.asking import ask_for_agent, put_through
 from tests.races.leaving import carry, leave
 from tests.races.waits import all_wait, wait_for_others
 
@@ -322,5 +323,7 @@ JOBS: dict[str, Callable[..., Any]] = {
         all_wait,
         carry,
         leave,
+        put_through,
+        ask_for_agent,
     )
 }
