@@ -8,6 +8,7 @@ that has nothing to do with our rows; only when it refuses that as well it is aw
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 
 from django.db import DataError, Error, IntegrityError, InterfaceError, OperationalError, close_old_connections, transaction
 
@@ -28,7 +29,7 @@ def is_suspicious(problem: Exception) -> bool:
 
 
 def is_away(problem: Exception) -> bool:
-    """True when what failed may succeed later. May ask the database, for half a second at most.
+    """True when what failed may succeed later. May ask the database, for a second at most.
 
     Inside a transaction, which what failed has ended, nobody can ask: there it is a mistake.
     """
@@ -44,7 +45,7 @@ def is_away(problem: Exception) -> bool:
 
 
 def ask_for_a_write() -> None:
-    """Raises whatever the database raises when it takes none."""
+    """Raises whatever the database raises when it takes none. Where many threads write at once ours may come late, and theirs will do."""
     close_old_connections()  # the one that failed may be the trouble
-    with patience.of(PATIENCE_S), patience.of_a_lock(PATIENCE_S), transaction.atomic():
+    with suppress(patience.Crowded), patience.of_each(PATIENCE_S), transaction.atomic():
         SpoolMark.objects.create(name=f"asked-{uuid.uuid4().hex}", number=0).delete()

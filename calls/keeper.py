@@ -88,7 +88,7 @@ class Keeper:
     # -- for whoever cannot go on without knowing --------------------------------------------------------------------
 
     def ask(self) -> bool:
-        """True when the database is away. Asks it for a write, for half a second at most; one asks for all who want to know."""
+        """True when the database is away. Asks it for a write, for a second at most; one asks for all who want to know."""
         since = time.monotonic()
         with self._asking:
             if self._away_since is None and self._asked_at < since:

@@ -7,7 +7,8 @@ slots would be gone with a server that is stopped. Commands, which may migrate f
 
 Who answers a caller asks many questions, and the caller's patience is one for all of them: inside `of_all` every wait takes
 from what is `left`, and when nothing is, whatever does not answer at once has failed. While others write, waiting for one's
-turn is no such wait: a crowd of callers makes that long, and nothing is away.
+turn is no such wait: a crowd of callers makes that long, and nothing is away. Who must know soon says `of_a_turn`, and is told by
+`Crowded`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+
+from django.db import OperationalError
 
 ELSEWHERE_S = 2.0
 WHERE_A_CALLER_WAITS_S = 0.3
@@ -26,9 +29,14 @@ IN_A_WORKER_S = 10.0
 clock: Callable[[], float] = time.monotonic
 
 
+class Crowded(OperationalError):
+    """The turn to write did not come in time, and others of this process had theirs meanwhile: the database takes writes."""
+
+
 class _Patience(threading.local):
     seconds: float | None = None
     lock_seconds: float = float("inf")
+    turn_seconds: float = float("inf")
     all_seconds: float = float("inf")
     waits_since: float | None = None
 
@@ -57,6 +65,11 @@ def seconds() -> float | None:
 def lock_seconds() -> float:
     """Infinite: as long as the connection's settings say."""
     return min(_of_thread.lock_seconds, left())
+
+
+def turn_seconds() -> float:
+    """Infinite: as long as others write, within reason."""
+    return _of_thread.turn_seconds
 
 
 def left() -> float:
@@ -93,9 +106,21 @@ def of_a_lock(seconds: float) -> AbstractContextManager[None]:
     return _meanwhile("lock_seconds", seconds)
 
 
+def of_a_turn(seconds: float) -> AbstractContextManager[None]:
+    """Inside, this thread waits for its turn to write so long at most, however much others write meanwhile."""
+    return _meanwhile("turn_seconds", seconds)
+
+
 def of(seconds: float | None) -> AbstractContextManager[None]:
     """Inside, this thread waits so long."""
     return _meanwhile("seconds", seconds)
+
+
+@contextmanager
+def of_each(seconds: float) -> Iterator[None]:
+    """Inside, this thread waits so long for its turn to write, so long for SQLite's lock, and so long for any answer."""
+    with of_a_turn(seconds), of_a_lock(seconds), of(seconds):
+        yield
 
 
 @contextmanager

@@ -48,15 +48,19 @@ class Turn:
         return self._lock.acquire(blocking=False)
 
     def comes(self, patience_s: Callable[[], float]) -> bool:
-        """True when it is the caller's: within their patience, which begins anew whenever somebody has written."""
+        """True when it is the caller's: within their patience, which begins anew whenever somebody has written. Raises `patience.Crowded`
+        when it did not come although somebody has."""
         began = time.monotonic()
+        longest_s = min(LONGEST_TURN_S, patience.turn_seconds())
         while True:
             now = time.monotonic()
             in_vain_s = now - max(began, self._written_at)
-            left_s = min(patience_s() - in_vain_s, began + LONGEST_TURN_S - now)
+            left_s = min(patience_s() - in_vain_s, began + longest_s - now)
             is_mine = left_s > 0 and self._lock.acquire(timeout=min(left_s, LOOK_AT_TURN_S))
             if is_mine or left_s <= 0:
                 patience.spend(time.monotonic() - max(began, self._written_at))
+                if not is_mine and self._written_at > began:
+                    raise patience.Crowded("database is locked")
                 return is_mine
 
     def written(self) -> None:

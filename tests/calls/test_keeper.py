@@ -41,11 +41,13 @@ from calls.models import (
 from calls.queue_rows import AgentPlace, Waiting
 from calls.spool import Spool, files
 from calls.storing import finish_again, store_again, the_keeper
+from supportvoice.sqlite3.base import _turns
 from tests.builders import CALLER, LINE, FakeVapi, a_call, a_line
 from tests.calls.doors import NUMBER, PUBLIC_URL, TOKEN, knock
 from tests.on_disk import bytes_of_the_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
+only_sqlite = pytest.mark.skipif(not settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"), reason="There are no turns elsewhere.")
 SECRET = "hook-secret"
 SAID = "My dog ate the router this morning"
 
@@ -459,6 +461,49 @@ def test_what_a_stream_tells_while_the_database_is_busy_stands_in_its_place_afte
     ledger.close()
     found = call.events.filter(kind="clear-sent").order_by("seq").values_list("detail", flat=True)
     assert [detail["number"] for detail in found] == list(range(40))
+    wait_for(lambda: not the_keeper().holds)
+
+
+# -- a database that is only busy ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def others_of_this_process_write() -> Iterator[None]:
+    """One after the other, and who looks whether the database takes a write never gets their turn."""
+    turn, over = _turns[str(connection.settings_dict["NAME"])], threading.Event()
+    while not turn.is_free():
+        time.sleep(0.001)
+
+    def write() -> None:
+        while not over.wait(0.02):
+            turn.written()
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        writing.join(5)
+        turn.pass_on()
+
+
+@only_sqlite
+def test_a_database_to_which_others_of_this_process_write_is_not_away_however_late_our_turn_comes() -> None:
+    with others_of_this_process_write():
+        began = time.monotonic()
+        assert not the_keeper().ask()
+        assert time.monotonic() - began < 2.0, "whoever waits for the answer has a caller who waits"
+
+
+@only_sqlite
+def test_a_database_that_was_away_is_back_as_soon_as_others_of_this_process_write() -> None:
+    with ExitStack() as lock:
+        lock.enter_context(nobody_can_write())
+        assert the_keeper().ask()
+        with others_of_this_process_write():
+            lock.close()
+            wait_for(lambda: not the_keeper().is_away, within_s=2.0)
     wait_for(lambda: not the_keeper().holds)
 
 
