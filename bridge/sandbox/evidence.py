@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.sandbox.ear import Final
+from bridge.sandbox.sound import Timed
 
 Message = dict[str, Any]
 
@@ -41,6 +42,7 @@ class Evidence:
     downlink: bytearray = field(default_factory=bytearray)
     chunks: list[tuple[float, int]] = field(default_factory=list)  # (time, bytes) of each audio message sent
     uplink_messages: int = 0
+    voiced: list[Timed] = field(default_factory=list)  # those of them that are not silent, as they came
     understood: list[Final] = field(default_factory=list)
 
     def kinds(self, way: str) -> list[str]:

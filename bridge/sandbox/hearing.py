@@ -55,6 +55,8 @@ class Hearing:
         now = self._loop.time()
         self._evidence.uplink += ulaw
         self._evidence.uplink_messages += 1
+        if not sound.is_silent(ulaw):
+            self._evidence.voiced.append((now, ulaw))
         hole_s = now - self._last_at
         self._last_at = now
         if self.muted or self._faults.deaf or self._teller.silent:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bridge.sandbox.phone import Phone
+from bridge.sandbox.sound import Timed, is_silent
 
 MAX_MARK = 512
 HOLD_S = 30.0  # a half-open socket that no server lets go of is given up
@@ -128,6 +129,7 @@ class StreamFacts:
     end: str = ""  # server-closed | broken | hung-up | turned | vanished | half-open | refused
     close_code: int = 0
     frames_sent: int = 0
+    voiced: list[Timed] = field(default_factory=list)  # those of them that are not silent, as they left
     media_received: int = 0
     audio_bytes: int = 0
     marks_received: list[tuple[float, str]] = field(default_factory=list)
@@ -208,6 +210,8 @@ class MediaSide:
             if now < facts.started_at + self._first_ms / 1000:
                 return
             facts.frames_sent += 1
+            if not is_silent(ulaw):
+                facts.voiced.append((self._loop.time(), ulaw))
             await self._pipe.send(
                 f'{{"event":"media","sequenceNumber":"{self._next()}","media":{{"track":"inbound","chunk":"{facts.frames_sent}",'
                 f'"timestamp":"{self._first_ms + 20 * (facts.frames_sent - 1)}","payload":"{base64.b64encode(ulaw).decode()}"}},'

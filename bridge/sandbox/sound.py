@@ -18,6 +18,7 @@ SILENT_FRAME = bytes([SILENCE]) * FRAME
 FLOOR_DB = -96.0
 
 Samples = NDArray[np.int16]
+Timed = tuple[float, bytes]  # sound, and the loop time at which it passed
 
 
 def _expand(code: int) -> int:
@@ -51,6 +52,10 @@ def energy_db(frame: bytes) -> float:
         return FLOOR_DB
     power = float(_SQUARES.take(np.frombuffer(frame, dtype=np.uint8)).sum()) / len(frame)
     return 10 * math.log10(power) if power > 1e-9 else FLOOR_DB
+
+
+def is_silent(ulaw: bytes) -> bool:
+    return ulaw.count(SILENCE) == len(ulaw)
 
 
 def silence(ms: int) -> bytes:
