@@ -148,12 +148,19 @@ class Laboratory:
         self.rng.shuffle(single)
         await self._singles(deque(single))
         for row in rows:
-            left = share[row.name] if row.alone else 0
-            while left > 0:
-                size = row.in_a_second or min(left, self.at_once)
-                await self._batch(row, size)
-                left -= size
+            if row.alone:
+                await self._until_injected(row, share[row.name])
         return self.done
+
+    async def _until_injected(self, row: Row, left: int) -> None:
+        """Batch after batch, until so many calls were hit; not for ever where nobody is."""
+        in_vain = 0
+        while left > 0 and in_vain < TRIES:
+            size = row.in_a_second or min(left, self.at_once)
+            hit = await self._batch(row, size)
+            in_vain = 0 if hit else in_vain + 1
+            left -= hit
+            self.expected += max(0, min(size - hit, left))
 
     # ---- faults of single calls
 
@@ -205,8 +212,8 @@ class Laboratory:
 
     # ---- faults of the house
 
-    async def _batch(self, row: Row, size: int) -> None:
-        """So many calls under one strike; all of them are judged, those that were hit are counted."""
+    async def _batch(self, row: Row, size: int) -> int:
+        """So many calls under one strike; all of them are judged. How many of them were hit."""
         placed = await self._struck(row, size)
         await self.ground.mend()
         await self._judge(placed)
@@ -214,6 +221,7 @@ class Laboratory:
             self._finish(each)
         if any(switch.startswith(("create", "socket", "line")) for switch in row.vapi) or "P1" in row.id:
             await asyncio.sleep(CALM_S)
+        return sum(each.struck_at is not None for each in placed)
 
     async def _struck(self, row: Row, size: int) -> list[Placed]:
         placed: list[Placed] = []

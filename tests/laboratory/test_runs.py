@@ -71,3 +71,31 @@ async def test_a_call_remembers_when_its_process_was_made_to_stand_still_and_no_
         assert len(placed.stopped_at) == (line is by_nemesis)
         line.hit(stands_still=True)
     assert placed.stopped_at == [pytest.approx(now, abs=1.0)] * 2
+
+
+class Batched(Laboratory):
+    """Of each batch so many are hit as the next of `hits` says."""
+
+    hits: list[int]
+    sizes: list[int]
+
+    async def _batch(self, row: Row, size: int) -> int:
+        self.sizes.append(size)
+        return self.hits.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("hits", "sizes", "expected"),
+    [
+        ([4, 4, 2], [4, 4, 2], 10),
+        ([2, 2, 2, 2, 1, 1], [4, 4, 4, 4, 2, 1], 19),
+        ([0, 0, 3, 0, 0, 0], [4] * 6, 31),
+    ],
+    ids=["all", "half of them", "nobody three times in a row: nobody will be"],
+)
+async def test_calls_are_placed_until_so_many_were_hit(hits: list[int], sizes: list[int], expected: int) -> None:
+    laboratory = Batched(cast(Any, None), random.Random(1), print, at_once=4)
+    laboratory.hits, laboratory.sizes = list(hits), []
+    await laboratory.run([Row("C9", "kill -9", alone=True)], 10)
+    assert (laboratory.sizes, laboratory.hits) == (sizes, [])
+    assert laboratory.expected == expected
