@@ -127,8 +127,8 @@ class Stack:
         for name in self.programs():
             await self.begin(name)
         await self.until(f"{self.server} answers", self.serves)
-        await self.until("the worker is ready", self._logged("worker", b" ready."))
-        await self.until("beat has started", self._logged("beat", b"beat: Starting..."))
+        await self.until("the worker is ready", lambda: self.works("worker"))
+        await self.until("beat has started", lambda: self.works("beat"))
 
     def programs(self) -> dict[str, list[str]]:
         """The arguments to Python that make each member."""
@@ -230,16 +230,17 @@ class Stack:
 
     async def serves(self) -> bool:
         """Whether every child has begun to serve, and takes calls."""
-        for name, port in ((self.server, self.port), ("beside", self.beside)):
-            if port and not ((self.server == "daphne" or await self._logged(name, b"Serving on ")()) and await is_ready(port)):
-                return False
-        return True
+        return await self.works(self.server) and (not self.beside or await self.works("beside"))
 
-    def _logged(self, name: str, words: bytes) -> Ready:
-        async def logged() -> bool:
-            return words in self.members[name].log.read_bytes()
+    async def works(self, name: str) -> bool:
+        """Whether this one of `programs` has begun to do what it is there for."""
+        if name not in (self.server, "beside"):
+            return self._logged(name, {"worker": b" ready.", "beat": b"beat: Starting..."}[name])
+        has_begun = self.server == "daphne" or self._logged(name, b"Serving on ")
+        return has_begun and await is_ready(self.beside if name == "beside" else self.port)
 
-        return logged
+    def _logged(self, name: str, words: bytes) -> bool:
+        return words in self.members[name].log.read_bytes()
 
     def _tails(self) -> str:
         return "".join(_tail(member) for member in self.members.values())

@@ -9,21 +9,18 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from bridge.sandbox.proxy import Weather
 from supportvoice.laboratory import strikes
+from supportvoice.laboratory.busy import AT_ONCE, Busy
 from supportvoice.laboratory.ground import Ground
 from supportvoice.laboratory.matrix import Row
-from supportvoice.laboratory.runs import CALM_S, Laboratory, Placed
+from supportvoice.laboratory.runs import CALM_S, Placed
 from supportvoice.laboratory.strikes import Strike
 
-AT_ONCE = 30
 EVERY_S = 5.0
-RINGS_WITHIN_S = 1.0  # of each other, at most: calls of different ages are met by one fault
 HEALTHY_AFTER = ("R0", "R1", "R1", "R3")  # so many conversations lost, without a backup
 
 
@@ -92,47 +89,27 @@ class Met:
         self.placed.held_against(what)
 
 
-class Nemesis(Laboratory):
+@dataclass(slots=True)
+class Nemesis(Busy):
     """Callers who come one after the other, and blows between them."""
 
-    up: list[Placed]
-    blows: dict[str, int]
-    felt: list[Blow]  # by whoever rings now
+    blows: dict[str, int] = field(default_factory=dict)
+    felt: list[Blow] = field(default_factory=list)  # by whoever rings now
 
     async def play(self, calls: int) -> list[Placed]:
-        self.up, self.blows, self.felt, self.expected = [], {}, [], calls
-        queue = deque([Row("nemesis", "random faults")] * calls)
-        callers = [asyncio.create_task(self._caller(queue)) for _ in range(min(self.at_once, calls))]
+        self.expected = calls
         striking = asyncio.create_task(self._strikes())
         try:
-            await asyncio.gather(*callers)
+            await self._keep_busy(iter([Row("nemesis", "random faults")] * calls))
         finally:
             striking.cancel()
-            await asyncio.gather(striking, *callers, return_exceptions=True)
-        await self.ground.mend()
+            await asyncio.gather(striking, return_exceptions=True)
         await self._judge_all()
         return self.done
 
-    async def _caller(self, queue: deque[Row]) -> None:
-        while queue:
-            row = queue.popleft()
-            async with self._turn:
-                await asyncio.sleep(self.rng.uniform(0, RINGS_WITHIN_S))
-            placed = self._placed(row, row.faults(), None)
-            with self._is_up(placed):
-                await self._carried(placed)
-            self.done.append(placed)
-            self.tell(f"{len(self.done)}/{self.expected} calls are over")
-
-    @contextmanager
-    def _is_up(self, placed: Placed) -> Iterator[None]:
-        self.up.append(placed)
+    def _meets(self, placed: Placed) -> None:
         for blow in self.felt:
             Met(placed, blow, self.blows).hit()
-        try:
-            yield
-        finally:
-            self.up.remove(placed)
 
     async def _strikes(self) -> None:
         while True:
@@ -148,12 +125,6 @@ class Nemesis(Laboratory):
                 self.tell(f"missed: {blow.name}, {why}")
             await self.ground.mend()
             asyncio.get_running_loop().call_later(CALM_S if blow.no_agent else 0.0, self.felt.remove, blow)
-
-    async def _judge_all(self) -> None:
-        calls, self.done = self.done, []
-        await self._judge(calls)
-        for placed in calls:
-            self._finish(placed)
 
 
 async def nemesis(ground: Ground, *, rng: random.Random, calls: int, at_once: int, tell: Callable[[str], None]) -> list[Placed]:
