@@ -55,6 +55,7 @@ schedules: $(VENV)/.dev
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/races/test_schedules.py $(ARGS)
 
 # The fault laboratory: every fault of the table, RUNS of each id, and who was lost; about an hour for one of each.
+# ARGS="--restarts 20": rolling restarts of a whole house under thirty calls instead.
 RUNS ?= 1
 laboratory: $(VENV)/.run
 	$(BIN)/python manage.py sandbox faults --runs $(RUNS) $(ARGS)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from supportvoice.bench import report as bench_report
-from supportvoice.laboratory import matrix, report
+from supportvoice.laboratory import busy, matrix, report
 from supportvoice.laboratory.ground import open_ground
 from supportvoice.laboratory.nemesis import nemesis
+from supportvoice.laboratory.rolling import Rolling
 from supportvoice.laboratory.runs import AT_ONCE, Laboratory, Placed
 from supportvoice.stack import HOME
 
@@ -38,15 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=RUNS, help="injections of each id (1, and at least one of each row)")
     parser.add_argument("--seed", type=int, default=None, help="of all that is random; printed at the end")
     parser.add_argument("--nemesis", type=int, default=0, metavar="CALLS", help="instead: so many calls, and a random fault every 5 s")
-    parser.add_argument("--at-once", type=int, default=0, metavar="N", help=f"calls at once ({AT_ONCE}; 30 with --nemesis)")
+    parser.add_argument(
+        "--restarts", type=int, default=0, metavar="N", help="instead: so many rolling restarts, under calls that come and go"
+    )
+    parser.add_argument("--at-once", type=int, default=0, metavar="N", help=f"calls at once ({AT_ONCE}; 30 with --nemesis or --restarts)")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="where to keep the result")
     parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="where to keep it as a page")
 
 
 def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: Path) -> int:
     """How many calls were lost. Raises Misused, StackFailed, EmbeddedAway, and Interrupted, all told."""
-    if options["runs"] < 1 or options["nemesis"] < 0 or options["at_once"] < 0:
-        raise Misused("--runs takes 1 or more, --nemesis and --at-once 0 or more.")
+    if options["runs"] < 1 or min(options[name] for name in ("nemesis", "restarts", "at_once")) < 0:
+        raise Misused("--runs takes 1 or more, --nemesis, --restarts and --at-once 0 or more.")
+    if options["nemesis"] and options["restarts"]:
+        raise Misused("--nemesis and --restarts are two runs.")
     try:
         rows = matrix.chosen(options["only"])
     except KeyError as unknown:
@@ -61,15 +67,17 @@ def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: P
         "seed": seed,
         "runs": options["runs"],
         "nemesis": options["nemesis"],
+        "restarts": options["restarts"],
     }
     not_here = {row.name: why for row in rows if (why := row.not_here())}
-    calls, interrupted = list[Placed](), False
+    calls, restarts_s, interrupted = list[Placed](), list[float](), False
     try:
-        asyncio.run(_play(options, [row for row in rows if row.name not in not_here], seed, tell, calls))
+        asyncio.run(_play(options, [row for row in rows if row.name not in not_here], seed, tell, calls, restarts_s))
     except KeyboardInterrupt:
         interrupted = True
-    left_out = {} if options["nemesis"] else {**not_here, **({} if options["only"] else matrix.NOT_COVERED)}
-    found = report.document(about={**about, "interrupted": interrupted}, calls=calls, not_covered=left_out)
+    left_out = {} if _is_busy(options) else {**not_here, **({} if options["only"] else matrix.NOT_COVERED)}
+    about |= {"interrupted": interrupted, "restarts_s": report.spread(restarts_s)}
+    found = report.document(about=about, calls=calls, not_covered=left_out)
     for line in report.table(found):
         tell(line)
     stem = directory / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
@@ -80,12 +88,25 @@ def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: P
     return int(found["lost"])
 
 
+def _is_busy(options: Mapping[str, Any]) -> bool:
+    """No row of the table is played, but something else under calls that come and go."""
+    return bool(options["nemesis"] or options["restarts"])
+
+
 async def _play(
-    options: Mapping[str, Any], rows: Sequence[matrix.Row], seed: int, tell: Callable[[str], None], calls: list[Placed]
+    options: Mapping[str, Any],
+    rows: Sequence[matrix.Row],
+    seed: int,
+    tell: Callable[[str], None],
+    calls: list[Placed],
+    restarts_s: list[float],
 ) -> None:
-    """Every call that is over is put with `calls`. Rows that need another house than the usual one are played in it, after the others."""
+    """Every call that is over is put with `calls`. Rows that need another house than the usual one are played in it, after the others.
+
+    How long each rolling restart took is put with `restarts_s`.
+    """
     rng = random.Random(seed)
-    houses = [(False, False)] if options["nemesis"] else sorted({row.house for row in rows})
+    houses = [(bool(options["restarts"]), False)] if _is_busy(options) else sorted({row.house for row in rows})
     for is_doubled, has_backup in houses:
         with tempfile.TemporaryDirectory(prefix="laboratory-") as directory:
             opening = open_ground(
@@ -94,6 +115,10 @@ async def _play(
             async with opening as ground:
                 if options["nemesis"]:
                     calls += await nemesis(ground, rng=rng, calls=options["nemesis"], at_once=options["at_once"], tell=tell)
+                    return
+                if options["restarts"]:
+                    rolling = Rolling(ground, rng, tell, at_once=options["at_once"] or busy.AT_ONCE, restarts_s=restarts_s)
+                    calls += await rolling.play(options["restarts"])
                     return
                 laboratory = Laboratory(ground, rng, tell, at_once=options["at_once"] or AT_ONCE, done=calls)
                 await laboratory.run([row for row in rows if row.house == (is_doubled, has_backup)], options["runs"], among=rows)

@@ -65,6 +65,11 @@ class Ground:
         there = [member for name, member in self.stack.members.items() if name in ("serve", "beside")]
         return [child for member in there for child in children(member.process.pid)]
 
+    def serves(self) -> dict[str, tuple[str, int]]:
+        """Where each `serve` listens."""
+        ports = {"serve": self.stack.port, **({"beside": self.stack.beside} if self.stack.beside else {})}
+        return {name: ("127.0.0.1", port) for name, port in ports.items()}
+
     @property
     def places(self) -> int:
         """How many they are while nobody leaves and all are well."""

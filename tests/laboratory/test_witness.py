@@ -18,7 +18,16 @@ from bridge.sandbox.script import TECHFLOW
 from bridge.sandbox.twilio import TwilioCall
 from bridge.sandbox.vapi_call import SandboxCall
 from supportvoice.laboratory.person import Person
-from supportvoice.laboratory.witness import documents_s, first_sounds_s, late_sounds, served_again_s, witnessed
+from supportvoice.laboratory.witness import (
+    documents_s,
+    first_sounds_s,
+    hand_overs,
+    jitter_s,
+    late_sounds,
+    served_again_s,
+    well_again_s,
+    witnessed,
+)
 
 CUT = Final("greeting", CLIPS["greeting"].text, 10.8, 8.0, 10.0, 1.0, 0, 2000)
 REST = Final("greeting", CLIPS["greeting"].text, 13.5, 9.0, 13.0, 1.0, 2200, 4000)
@@ -139,3 +148,56 @@ async def test_only_a_stream_that_ended_without_a_close_frame_is_told_as_broken(
 def test_each_document_was_waited_for_since_it_was_asked_for() -> None:
     told = [("asks", 1.0), ("document", 1.2), ("stream-started", 2.0), ("asks", 3.0), ("asks", 5.0), ("document", 5.5)]
     assert list(documents_s(a_call([], *told))) == pytest.approx([0.2, 0.5])
+
+
+def handed_on(*, caller_says: tuple[float, float] = (0.0, 0.0), end: str = "server-closed") -> TwilioCall:
+    """The agent is heard from 1 to 3 s and from 4.5 s on; its first stream ends after 3.2 s, the next one begins after 3.7 s."""
+    call = TwilioCall(webhook_url="http://house/", auth_token="key", caller=Person(), web=cast(Any, None))
+    origin, silent, loud = call.phone.origin, b"\xff", b"\x10"
+    began, over = (round(8000 * at) for at in caller_says)
+    call.phone.said += silent * began + loud * (over - began) + silent * (8 * 8000 - over)
+    call.phone.playout.play(loud * 2 * 8000, origin + 1.0)
+    call.phone.playout.play(loud * 8000, origin + 4.5)
+    call.streams += [
+        StreamFacts("MZ1", started_at=origin + 0.5, ended_at=origin + 3.2, end=end),
+        StreamFacts("MZ2", started_at=origin + 3.4, end="refused"),
+        StreamFacts("MZ3", started_at=origin + 3.7, ended_at=origin + 7.0, end="hung-up"),
+    ]
+    return call
+
+
+@pytest.mark.parametrize(
+    ("caller_says", "silence_s"),
+    [((0.0, 0.0), 1.5), ((3.6, 4.2), 0.6), ((0.2, 0.8), 1.5), ((2.8, 3.8), 0.7)],
+    ids=["nobody", "in between", "long before", "over the end of the stream"],
+)
+async def test_the_gap_of_a_hand_over_is_the_houses_whoever_speaks_and_silence_is_that_of_both(
+    caller_says: tuple[float, float], silence_s: float
+) -> None:
+    (gone_over,) = hand_overs(handed_on(caller_says=caller_says))
+    assert (gone_over.gap_s, gone_over.silence_s, gone_over.between_s) == pytest.approx((1.3, silence_s, 0.5), abs=0.021)
+
+
+async def test_a_stream_that_broke_off_was_not_handed_on() -> None:
+    assert list(hand_overs(handed_on(end="broken"))) == []
+
+
+async def test_jitter_is_between_frames_known_by_their_bytes_and_none_is_made_up() -> None:
+    first, second, third, fourth = (bytes([each]) * 160 for each in range(4))
+    call = handed_on()
+    call.streams[0].voiced += [(1.00, first), (1.02, second), (1.04, third), (1.06, fourth)]
+    session = SandboxCall("one", {"name": "CA1.0"}, {}, {}, TECHFLOW, Faults())
+    session.evidence.voiced += [(1.01, first), (1.02, b"somebody else's"), (1.05, second), (1.08, fourth)]
+    assert list(jitter_s(call, [session])) == pytest.approx([0.02, 0.01])
+
+
+async def test_a_house_is_well_again_when_the_last_late_document_has_come() -> None:
+    first, last = handed_on(), handed_on()
+    last.phone.origin = first.phone.origin + 1.0
+    assert well_again_s([first, last]) == 0.0
+    told = [("asks", 0.2), ("document", 0.4), ("asks", 2.0), ("document", 2.6), ("asks", 9.0), ("document", 9.4)]
+    first.phone.timeline += [Moment(first.phone.origin + at, what) for what, at in told]
+    assert well_again_s([first, last]) == pytest.approx(1.6)
+    first.phone.timeline.clear()
+    first.phone.timeline += [Moment(first.phone.origin + at, what) for what, at in (("asks", 0.1), ("document", 0.7))]
+    assert well_again_s([first, last]) == 0.0
