@@ -29,7 +29,8 @@ from bridge.voice import NOTHING_YET
 log = logging.getLogger(__name__)
 
 CLAIM_AFTER_S = 1.0
-CLAIM_AGAIN_AFTER_S = 0.2  # when agents are lost it is many at once, which a worker would make one after the other
+CLAIM_SOON_AFTER_S = 0.2  # when agents are lost it is many at once, which a worker would make one after the other
+CLAIM_AGAIN_AFTER_S = 1.0  # where the row still says that nobody makes it: the claim did not get into a database that many write to
 # Vapi has 3 s for its answer to a create, and storing it takes moments. Whoever is still at it then died, or waits for the database:
 # if that one comes back it finds its claim gone, and ends its own Vapi call. So nobody waits for it longer.
 CREATED_WITHIN_S = 3.5
@@ -153,7 +154,7 @@ class AgentLeg:
 
     async def _live_session(self) -> Conversation:
         """Asked for again at every hint and every 100 ms. Raises VapiError when there will be none."""
-        opened, claimed = self._clock(), -1
+        opened, claimed, claimed_at = self._clock(), -1, 0.0
         being_made, since = -1, 0.0
         while True:
             self._news.clear()
@@ -168,10 +169,11 @@ class AgentLeg:
                     return conversation
                 if conversation.state == "parked" and not await self._ledger.resume(self._ref, raw=WAITS_ELSEWHERE, n=conversation.n):
                     raise EndedFirst(WAITS_ELSEWHERE)
-                patience_s = CLAIM_AGAIN_AFTER_S if self._ref.epoch or conversation.n else CLAIM_AFTER_S
-                is_nobodys = conversation.state == "asked" and claimed != conversation.n and self._clock() - opened >= patience_s
-                if is_nobodys and await self._ledger.claim(self._ref, conversation.n):
-                    claimed = conversation.n
+                patience_s = CLAIM_SOON_AFTER_S if self._ref.epoch or conversation.n else CLAIM_AFTER_S
+                is_new = claimed != conversation.n and self._clock() - opened >= patience_s
+                is_nobodys = is_new or (claimed == conversation.n and self._clock() - claimed_at >= CLAIM_AGAIN_AFTER_S)
+                if conversation.state == "asked" and is_nobodys and await self._ledger.claim(self._ref, conversation.n):
+                    claimed, claimed_at = conversation.n, self._clock()
                 if conversation.state == "claimed" and being_made != conversation.n:
                     being_made, since = conversation.n, self._clock()
                 is_late = conversation.state == "claimed" and self._clock() - since >= CREATED_WITHIN_S

@@ -175,6 +175,16 @@ class TooManyAtOnce(NobodyMakesIt):
         return await super().claim(ref, n, from_another=from_another)
 
 
+@dataclass
+class ClaimedInVain(NobodyMakesIt):
+    """The first claim of each session does not get into the rows."""
+
+    async def claim(self, ref: CallRef, n: int, *, from_another: bool = False) -> bool:
+        await super().claim(ref, n, from_another=from_another)
+        self.state = "asked" if len(self.waited_s) % 2 else "live"
+        return True
+
+
 def first_heard_s(call: OneCall) -> float:
     at = call.phone.playout.first_sound(call.facts.started_at)
     assert at is not None
@@ -195,6 +205,12 @@ def test_the_bridge_makes_an_agent_that_nobody_claims_after_a_second_and_the_one
     call = carry_a_call(SILENT, faults=Faults(close_after_s=3.0, close_code=1011), notebook=NobodyMakesIt())
     assert isinstance(call.notebook, NobodyMakesIt)
     assert call.notebook.waited_s == [pytest.approx(1.0, abs=0.11), pytest.approx(0.2, abs=0.11)]
+
+
+def test_a_claim_that_did_not_get_into_the_rows_is_made_again_after_a_second() -> None:
+    call = carry_a_call(SILENT, faults=Faults(close_after_s=3.0, close_code=1011), notebook=ClaimedInVain())
+    assert isinstance(call.notebook, ClaimedInVain)
+    assert call.notebook.waited_s == [pytest.approx(after_s, abs=0.21) for after_s in (1.0, 2.0, 0.2, 1.2)]
 
 
 @pytest.mark.parametrize(("died", "after_s"), [(False, CLAIM_AFTER_S), (True, CREATED_WITHIN_S)])
