@@ -8,14 +8,17 @@ import json
 import os
 import random
 import secrets
+import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from supportvoice.bench import report as bench_report
-from supportvoice.laboratory import busy, matrix, report
+from supportvoice.laboratory import busy, databases, matrix, report
 from supportvoice.laboratory.ground import open_ground
 from supportvoice.laboratory.nemesis import nemesis
 from supportvoice.laboratory.rolling import Rolling
@@ -30,7 +33,7 @@ class Misused(Exception):
 
 
 class Interrupted(Exception):
-    """Somebody pressed Ctrl-C. What was played until then has been told and kept."""
+    """Somebody pressed Ctrl-C, or sent a SIGTERM. What was played until then has been told and kept."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--restarts", type=int, default=0, metavar="N", help="instead: so many rolling restarts, under calls that come and go"
     )
     parser.add_argument("--at-once", type=int, default=0, metavar="N", help=f"calls at once ({AT_ONCE}; 30 with --nemesis or --restarts)")
+    parser.add_argument("--database", default="", metavar="URL", help="make the houses' databases on this PostgreSQL (else: SQLite files)")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="where to keep the result")
     parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="where to keep it as a page")
 
@@ -58,22 +62,24 @@ def run(options: Mapping[str, Any], *, tell: Callable[[str], None], directory: P
     except KeyError as unknown:
         known = ", ".join(dict.fromkeys(row.id for row in matrix.MATRIX))
         raise Misused(f"{unknown.args[0]} is no fault of the table: take one of {known}.") from None
+    database = _database_of(options["database"])
     seed = secrets.randbelow(1 << 31) if options["seed"] is None else options["seed"]
     about = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": bench_report.commit(HOME),
         "machine": {**bench_report.machine(), "load_at_start": round(os.getloadavg()[0], 1)},
         "versions": report.versions(),
+        "database": database,
         "seed": seed,
         "runs": options["runs"],
         "nemesis": options["nemesis"],
         "restarts": options["restarts"],
     }
-    not_here = {row.name: why for row in rows if (why := row.not_here())}
+    not_here = {row.name: why for row in rows if (why := row.not_here(database.split(" ")[0]))}
     calls, restarts_s, interrupted = list[Placed](), list[float](), False
     try:
         asyncio.run(_play(options, [row for row in rows if row.name not in not_here], seed, tell, calls, restarts_s))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         interrupted = True
     left_out = {} if _is_busy(options) else {**not_here, **({} if options["only"] else matrix.NOT_COVERED)}
     about |= {"interrupted": interrupted, "restarts_s": report.spread(restarts_s)}
@@ -93,6 +99,16 @@ def _is_busy(options: Mapping[str, Any]) -> bool:
     return bool(options["nemesis"] or options["restarts"])
 
 
+def _database_of(server: str) -> str:
+    """What the run is played on, by name and version. Raises Misused."""
+    if server and not databases.is_of_postgresql(server):
+        raise Misused("--database takes postgres://user@host:port/name, a database of a PostgreSQL on which others may be made.")
+    try:
+        return databases.named(server)
+    except psycopg.Error as problem:
+        raise Misused(f"No PostgreSQL answers there: {str(problem).strip()}") from None
+
+
 async def _play(
     options: Mapping[str, Any],
     rows: Sequence[matrix.Row],
@@ -105,12 +121,13 @@ async def _play(
 
     How long each rolling restart took is put with `restarts_s`.
     """
+    _leave_when_told()
     rng = random.Random(seed)
-    houses = [(bool(options["restarts"]), False)] if _is_busy(options) else sorted({row.house for row in rows})
-    for is_doubled, has_backup in houses:
+    busy_house = matrix.DOUBLED if options["restarts"] else matrix.USUAL
+    for house in [busy_house] if _is_busy(options) else sorted({row.house for row in rows}):
         with tempfile.TemporaryDirectory(prefix="laboratory-") as directory:
             opening = open_ground(
-                Path(directory), say=lambda sentence: tell(f"... {sentence}"), is_doubled=is_doubled, has_backup=has_backup
+                Path(directory), say=lambda sentence: tell(f"... {sentence}"), server=options["database"], **house._asdict()
             )
             async with opening as ground:
                 if options["nemesis"]:
@@ -121,7 +138,14 @@ async def _play(
                     calls += await rolling.play(options["restarts"])
                     return
                 laboratory = Laboratory(ground, rng, tell, at_once=options["at_once"] or AT_ONCE, done=calls)
-                await laboratory.run([row for row in rows if row.house == (is_doubled, has_backup)], options["runs"], among=rows)
+                await laboratory.run([row for row in rows if row.house == house], options["runs"], among=rows)
+
+
+def _leave_when_told() -> None:
+    """A SIGTERM is as good as Ctrl-C: what was begun is taken back, and that once, however often it is said."""
+    playing = asyncio.current_task()
+    assert playing is not None  # noqa: S101 - we are in it
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: playing.cancelling() or playing.cancel())
 
 
 def _keep(path: Path, text: str, tell: Callable[[str], None]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from aiohttp import web
 
@@ -20,13 +20,15 @@ from bridge.sandbox.proxy import Proxy
 from bridge.sandbox.twilio_rest import TwilioRestSandbox
 from bridge.sandbox.vapi import VapiSandbox
 from supportvoice.demo import COLLEAGUE, LINE, Secrets, crm_running, household
-from supportvoice.laboratory import inside
+from supportvoice.laboratory import databases, inside
+from supportvoice.laboratory.databases import Database
 from supportvoice.stack import Stack, StackFailed, free_port
 
 ESTABLISHED = "01"
 CALLS_AT_ONCE = 60  # what the account at Vapi allows
 MENDED_WITHIN_S = 60.0
 VALKEY = "valkey-server"
+POSTGRESQLS_PORT = 5432
 
 Say = Callable[[str], None]
 
@@ -50,6 +52,8 @@ class Ground:
     twilio: TwilioRestSandbox
     to_vapi: Proxy
     to_twilio: Proxy
+    database: Database
+    to_database: Proxy | None  # where the house has a network on the way to it
     secrets: Secrets
     backup: VapiSandbox | None  # our second account, at a Vapi of its own without any fault
     fallback_url: str  # of the number: where Twilio asks when nobody answers ...
@@ -108,10 +112,6 @@ class Ground:
         """While this file is there, whoever got a SIGUSR1 uses more and more memory (`inside`)."""
         return leaks_while(self.stack.directory)
 
-    @property
-    def database(self) -> Path:
-        return self.stack.directory / "db.sqlite3"
-
     # ---- the way back
 
     async def mend(self) -> None:
@@ -146,30 +146,29 @@ class Ground:
             found.setdefault(row["call_sid"], []).append(row)
         return found
 
-    def forget_limit(self) -> None:
-        """How many calls Vapi carries, by what it last refused."""
-        with closing(sqlite3.connect(self.database, timeout=5.0, isolation_level=None)) as database:
-            database.execute("DELETE FROM calls_linelimit")
-
-    def lock_database(self) -> sqlite3.Connection:
-        """Nobody else can write until it is closed. Raises sqlite3.Error when somebody else does not stop to."""
-        lock = sqlite3.connect(self.database, timeout=5.0, isolation_level=None, check_same_thread=False)
-        lock.execute("BEGIN EXCLUSIVE")
-        return lock
-
 
 @asynccontextmanager
 async def open_ground(
-    directory: Path, *, say: Say, env: Mapping[str, str] | None = None, is_doubled: bool = False, has_backup: bool = False
+    directory: Path,
+    *,
+    say: Say,
+    server: str = "",
+    env: Mapping[str, str] | None = None,
+    is_doubled: bool = False,
+    has_backup: bool = False,
+    is_wired: bool = False,
 ) -> AsyncIterator[Ground]:
     """A house of its own with an empty database, its vendors, and nothing left of it afterwards. Raises StackFailed, EmbeddedAway.
 
+    `server`: the PostgreSQL on which the database is made, else it is a SQLite file. `is_wired`: a network lies between the two.
     `env` comes on top of the house's environment; with a PYTHONPATH in it no loop can be blocked, and nothing leaks. `is_doubled`: two
     `serve`, and a balancer in front. `has_backup`: a second account at Vapi.
     """
     shared = Secrets()
     vapi = BehindWire(api_key=shared.vapi_key, concurrency_limit=CALLS_AT_ONCE)
     async with AsyncExitStack() as left:
+        database = left.enter_context(databases.fresh(server, directory))
+        to_database = await left.enter_async_context(Proxy(_server_of(database))) if is_wired else None
         tool_host = await left.enter_async_context(crm_running())
         await left.enter_async_context(vapi)
         backup = await left.enter_async_context(_second_account(shared)) if has_backup else None
@@ -178,7 +177,7 @@ async def open_ground(
         to_twilio = await left.enter_async_context(Proxy(_place(twilio.base_url)))
         urls = {"vapi_url": vapi.base_url, "twilio_url": f"http://127.0.0.1:{to_twilio.port}", "tool_host": tool_host}
         stack = household(directory=directory, port=0, shared=shared, say=say, **urls)
-        stack.env = {**stack.env, **_surroundings(stack), **_told_of(backup), **(env or {})}
+        stack.env = {**stack.env, **_surroundings(stack, _as_reached(database, to_database)), **_told_of(backup), **(env or {})}
         front = await left.enter_async_context(doubled(stack)) if is_doubled else None
         left.push_async_callback(stack.stop)
         await stack.prepare()
@@ -187,7 +186,21 @@ async def open_ground(
         await stack.run()
         fallback_url = await left.enter_async_context(somebody_elses_host(await _static_twiml(stack)))
         ours = f"{stack.url}/webhook/twilio/fallback"
-        yield Ground(stack, vapi, twilio, to_vapi, to_twilio, shared, backup, fallback_url or ours, bool(fallback_url), say, front)
+        yield Ground(
+            stack,
+            vapi,
+            twilio,
+            to_vapi,
+            to_twilio,
+            database,
+            to_database,
+            shared,
+            backup,
+            fallback_url or ours,
+            bool(fallback_url),
+            say,
+            front,
+        )
 
 
 def _second_account(shared: Secrets) -> VapiSandbox:
@@ -199,11 +212,25 @@ def _told_of(backup: VapiSandbox | None) -> dict[str, str]:
     return {"VAPI_BACKUP_API_KEY": backup.api_key, "VAPI_BACKUP_BASE_URL": backup.base_url} if backup is not None else {}
 
 
-def _surroundings(stack: Stack) -> dict[str, str]:
+def _server_of(database: Database) -> tuple[str, int]:
+    parts = urlsplit(database.url)
+    return parts.hostname or "", parts.port or POSTGRESQLS_PORT
+
+
+def _as_reached(database: Database, wire: Proxy | None) -> str:
+    """Its address, or the wire's in the place of its server's."""
+    if wire is None:
+        return database.url
+    parts = urlsplit(database.url)
+    who, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{who}{at}127.0.0.1:{wire.port}"))
+
+
+def _surroundings(stack: Stack, database_url: str) -> dict[str, str]:
     """What a house of ours is told beyond what every household is."""
     paths = [str(Path(inside.__file__).parent), os.environ.get("PYTHONPATH", "")]
     return {
-        "DATABASE_URL": f"sqlite:///{stack.directory / 'db.sqlite3'}",
+        "DATABASE_URL": database_url,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "BLOCKED_WHILE": str(blocked_while(stack.directory)),
         "LEAKS_WHILE": str(leaks_while(stack.directory)),

@@ -13,18 +13,30 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.sandbox import malformed
 from bridge.sandbox.faults import NO_CLOSE_FRAME, RESET, Faults
 from bridge.sandbox.proxy import Weather
 from supportvoice.laboratory import strikes
+from supportvoice.laboratory.databases import POSTGRESQL, SQLITE
 from supportvoice.laboratory.strikes import Strike
 
 MID_S = 4.0  # into the call after the caller's first words: in the middle of the agent's long answer
 OUTAGE_S = 20.0
 REST_AWAY_S = 2.0  # the rescuer's first two tries are refused, after 0.9 and 1.4 s; the third, a second later, comes in time
 NEXT_VERB, STAYS = "next_verb", "stay"
+
+
+class House(NamedTuple):
+    """What it has that the usual one has not."""
+
+    is_doubled: bool = False  # two `serve` with a balancer in front
+    has_backup: bool = False  # a second account at Vapi
+    is_wired: bool = False  # a network of ours on the way to PostgreSQL
+
+
+USUAL, DOUBLED = House(), House(is_doubled=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +46,8 @@ class Row:
     `vapi` are switches of the sandbox Vapi, `twilio` arguments of the phone. `strike` is done to the house for `lasts_s`, before the calls
     are placed (`mid` False) or MID_S after the first caller spoke. `wire` is the network of each call from then on, for `lasts_s`: of all
     its streams, or of the `first_stream_only`. `past_the_balancer`: that leads to the first `serve` of two, whatever became of it since, as
-    with a balancer that does not know it yet; only those whom it refuses are hit.
+    with a balancer that does not know it yet; only those whom it refuses are hit. `not_here` says why this machine cannot do it, on
+    SQLITE or POSTGRESQL; empty when it can.
     """
 
     id: str
@@ -57,22 +70,16 @@ class Row:
     leaves: bool = False
     may_repeat_a_create: bool = False
     in_a_second: int = 0  # so many callers at once, whatever else was asked for
-    is_doubled: bool = False  # needs two `serve` with a balancer in front
-    has_backup: bool = False  # needs a second account at Vapi
+    house: House = USUAL  # the one it needs; rows of the same one are played together
     leads_there: bool = False  # to the healthy rung: who is met and stands higher was not met, or it is told wrongly
     in_good_order: bool = False  # the process that is struck has time to leave: nobody's stream may break off
     one_is_there: bool = False  # one more caller is on the line before the strike, as a witness of it
     past_the_balancer: bool = False
-    not_here: Callable[[], str] = lambda: ""  # why this machine cannot do it; empty when it can
+    not_here: Callable[[str], str] = lambda database: ""
 
     @property
     def name(self) -> str:
         return f"{self.id} {self.how}".strip()
-
-    @property
-    def house(self) -> tuple[bool, bool]:
-        """Which house it is played in; rows of the same one are played together."""
-        return self.is_doubled, self.has_backup
 
     def faults(self) -> Faults:
         return Faults(**self.vapi)
@@ -106,18 +113,27 @@ def _streams(row: Row) -> Iterable[Row]:
 
 def _backed_up(rows: Iterable[Row]) -> Iterable[Row]:
     """What costs these callers the agent leads them to the one at the second account, and not to a person."""
-    return [replace(row, how=f"{row.how} backup", healthy="R2", leads_there=True, has_backup=True) for row in rows]
+    return [replace(row, how=f"{row.how} backup", healthy="R2", leads_there=True, house=House(has_backup=True)) for row in rows]
 
 
-def _not_as_root() -> str:
+def _not_as_root(database: str) -> str:
     """It is the right that counts: root may have given it away."""
+    if database != SQLITE:
+        return ""
     with NamedTemporaryFile() as file:
         os.fchmod(file.fileno(), 0)
         return "root may read every file" if os.access(file.name, os.R_OK) else ""
 
 
+def _with_a_server(database: str) -> str:
+    return "" if database == POSTGRESQL else "SQLite is a file of ours, and no server (--database plays it on PostgreSQL)"
+
+
 ONCE: Mapping[str, Any] = {"sessions": 1}
 REFUSE, DEAD = Weather(refuse=True), Weather(up_dead=True, down_dead=True)
+LATE = Weather(delay_s=0.1)  # 0.2 s for each statement, there and back
+ON_A_SERVER: Mapping[str, Any] = {"not_here": _with_a_server}
+ON_A_WIRE: Mapping[str, Any] = {**ON_A_SERVER, "house": House(is_wired=True)}
 KEY, POOR, BUSY, FAILS, SLOW = "Vapi refuses the key", "no money, or no line, left at Vapi", "Vapi says 429", "Vapi fails", "Vapi is slow"
 SPOILED, NO_SOCKET = "Vapi's answer is malformed", "Vapi's audio socket cannot be had"
 DIES, HANGS, GARBAGE, VOICE = (
@@ -128,13 +144,15 @@ DIES, HANGS, GARBAGE, VOICE = (
 )
 HALF_OPEN, KILLED, FROZEN, BLOCKED = "the media socket is half open", "kill -9", "a serving process stands still", "the loop is blocked"
 KILLED_UNREACHED = strikes.together(strikes.refuse_rest, strikes.to_carriers(signal.SIGKILL))
-VALKEY, DATABASE = "Valkey in the middle of calls", "the database in the middle of calls"
+VALKEY, DATABASE, HUNG = "Valkey in the middle of calls", "the database in the middle of calls", "the database hangs"
 
 BEFORE: tuple[Row, ...] = (
     _house(  # who rang a moment before has a row that says the stream may come, and nobody can read it: they are let in on a mark
-        "P3", "the database file cannot be opened", "", strikes.unreadable_database, mid=False, not_here=_not_as_root
+        "P3", "the database cannot be opened", "", strikes.close_database, mid=False, not_here=_not_as_root
     ),
-    _house("P4", "the database hangs", "locked", strikes.lock_database, mid=False),
+    _house("P4", HUNG, "locked", strikes.lock_database, mid=False),
+    _house("P4", HUNG, "no answer", strikes.database_weather(DEAD), mid=False, **ON_A_WIRE),
+    _house("P4", HUNG, "slow", strikes.database_weather(LATE), mid=False, **ON_A_WIRE),
     _house("P5", "the disk is full", "", strikes.full_disk, mid=False),
     _house("P6", "Valkey is gone", "", strikes.kill_valkey, mid=False),
     _house("P7", "Valkey hangs", "", strikes.stop_valkey, mid=False),
@@ -175,7 +193,7 @@ BEFORE: tuple[Row, ...] = (
         healthy="R1",
         mid=False,
         lasts_s=0.0,
-        is_doubled=True,
+        house=DOUBLED,
         one_is_there=True,
         past_the_balancer=True,
         first_stream_only=True,
@@ -208,7 +226,7 @@ IN_IT: tuple[Row, ...] = (
     *_both_modes(_house("C9", KILLED, "one", strikes.to_carriers(signal.SIGKILL), healthy="R1", lasts_s=1.0)),
     _house("C9", KILLED, "one stay, REST away", KILLED_UNREACHED, healthy="R1", lasts_s=REST_AWAY_S, twilio={"on_abnormal_close": STAYS}),
     *_both_modes(_house("C9", KILLED, "all", strikes.kill_serve, healthy="R5", lasts_s=0.0)),
-    *_both_modes(_house("C9", KILLED, "one serve of two", strikes.kill_one_of_two, healthy="R1", lasts_s=10.0, is_doubled=True)),
+    *_both_modes(_house("C9", KILLED, "one serve of two", strikes.kill_one_of_two, healthy="R1", lasts_s=10.0, house=DOUBLED)),
     *_both_modes(_house("C10", FROZEN, "20 s", strikes.to_carriers(signal.SIGSTOP), healthy="R1")),
     _house("C11", BLOCKED, "0.3 s", strikes.block_loop, lasts_s=0.3),
     _house("C11", BLOCKED, "1 s", strikes.block_loop, lasts_s=1.0),
@@ -218,6 +236,9 @@ IN_IT: tuple[Row, ...] = (
     _house("C13", VALKEY, "hangs", strikes.stop_valkey),
     _house("C13", VALKEY, "flushed", strikes.flush_valkey, lasts_s=1.0),
     _house("C14", DATABASE, "locked", strikes.lock_database),
+    _house("C14", DATABASE, "refused", strikes.close_database, **ON_A_SERVER),
+    _house("C14", DATABASE, "no answer", strikes.database_weather(DEAD), **ON_A_WIRE),
+    _house("C14", DATABASE, "read-only", strikes.read_only_database, **ON_A_SERVER),
     _house("C14", DATABASE, "and kill -9", strikes.together(strikes.lock_database, strikes.to_carriers(signal.SIGKILL)), healthy="R1"),
     _house("C15", "the disk fills up in the middle of calls", "", strikes.full_disk),
     Row("C16", "Twilio reads slowly", twilio={"slow_reader_after_s": 8.0}, healthy="R1"),

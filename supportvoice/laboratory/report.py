@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
 
 
 def document(*, about: Mapping[str, Any], calls: Sequence[Placed], not_covered: Mapping[str, str]) -> dict[str, Any]:
-    """Everything, ready to be kept. `about`: when, what and where."""
+    """Everything, ready to be kept. `about`: when, what, where, and on which database."""
     by_row: dict[str, list[Placed]] = {}
     for call in calls:
         by_row.setdefault(call.row.name, []).append(call)
@@ -157,7 +157,8 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     yield from special(found)
     yield summary(found)
     yield waits(found)
-    yield f"seed {found['seed']}, commit {found['commit']}, {found['machine']['cores']} cores, {found['machine']['cpu']}, {found['date']}"
+    where = f"{found['database']}, {found['machine']['cores']} cores, {found['machine']['cpu']}"
+    yield f"seed {found['seed']}, commit {found['commit']}, {where}, {found['date']}"
 
 
 def summary(found: Mapping[str, Any]) -> str:
@@ -230,7 +231,7 @@ def page(found: Mapping[str, Any]) -> str:
     special_figures = "\n".join(f"<p>{escape(line)}</p>" for line in special(found))
     used = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     where = f"{found['machine']['cores']} cores, {found['machine']['cpu']}, {found['machine']['system']} {found['machine']['kernel']}"
-    made = f"{found['date']}, commit {found['commit']}, seed {found['seed']}. {where}. {used}."
+    made = f"{found['date']}, commit {found['commit']}, seed {found['seed']}. On {found['database']}. {where}. {used}."
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Fault laboratory</title><style>{STYLE}</style></head><body>

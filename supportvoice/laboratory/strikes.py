@@ -13,11 +13,14 @@ import signal
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from bridge.sandbox.proxy import CLEAR, Weather
+import psycopg
+
+from bridge.sandbox.proxy import CLEAR, Proxy, Weather
+from supportvoice.laboratory.databases import Database
 from supportvoice.laboratory.ground import Ground, children
 from supportvoice.memory import MIB, PAGE
 
@@ -45,7 +48,7 @@ class Line(Protocol):
         """The house did not do what nobody but the strike can see."""
 
 
-MISSED = (OSError, sqlite3.Error)  # a strike that met nothing to strike: what it wanted was gone, or was not to be had
+MISSED = (OSError, sqlite3.Error, psycopg.Error)  # a strike that met nothing to strike: what it wanted was gone, or was not to be had
 Strike = Callable[[Ground, Sequence[Line]], AbstractAsyncContextManager[None]]
 
 
@@ -168,7 +171,7 @@ def limited(what: int, *, to: Callable[[int], int], who: Callable[[Ground], list
     return strike
 
 
-full_disk = limited(resource.RLIMIT_FSIZE, to=lambda pid: 0, who=Ground.everybody)
+no_space_here = limited(resource.RLIMIT_FSIZE, to=lambda pid: 0, who=Ground.everybody)
 not_one_more = limited(resource.RLIMIT_NOFILE, to=lambda pid: len(os.listdir(f"/proc/{pid}/fd")), who=lambda ground: ground.serving()[:1])
 
 
@@ -221,7 +224,7 @@ async def limit_forgotten(ground: Ground, lines: Sequence[Line]) -> AsyncIterato
     try:
         yield
     finally:
-        await asyncio.to_thread(ground.forget_limit)
+        await asyncio.to_thread(ground.database.forget_limit)
 
 
 def vapi_carries(calls: int) -> Strike:
@@ -242,27 +245,26 @@ def vapi_carries(calls: int) -> Strike:
 # ---- the database, Valkey, the worker, beat
 
 
-@asynccontextmanager
-async def lock_database(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
-    """Somebody holds the write lock."""
-    lock = await asyncio.to_thread(ground.lock_database)
-    _hit(lines)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(lock.close)
+def to_database(failing: Callable[[Database], AbstractContextManager[None]]) -> Strike:
+    """It fails so, for everybody."""
+
+    @asynccontextmanager
+    async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+        held = ExitStack()
+        try:
+            await asyncio.to_thread(held.enter_context, failing(ground.database))
+            _hit(lines)
+            yield
+        finally:
+            await asyncio.to_thread(held.close)
+
+    return strike
 
 
-@asynccontextmanager
-async def unreadable_database(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
-    """Nobody may open the file any more: connections that are open stay, new ones fail. Root may always."""
-    mode = ground.database.stat().st_mode
-    ground.database.chmod(0)
-    _hit(lines)
-    try:
-        yield
-    finally:
-        ground.database.chmod(mode)
+lock_database = to_database(lambda database: database.locked())
+close_database = to_database(lambda database: database.closed())
+fill_database = to_database(lambda database: database.full())
+read_only_database = to_database(lambda database: database.read_only())
 
 
 @asynccontextmanager
@@ -333,21 +335,32 @@ async def kill_beat(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None
 # ---- the network
 
 
-def vapi_weather(weather: Weather, *, reset: bool = False) -> Strike:
-    """The wire to Vapi, REST and audio sockets; `reset`: whatever is open ends."""
-
+def _weather(wire: Callable[[Ground], Proxy | None], weather: Weather, *, reset: bool = False) -> Strike:
     @asynccontextmanager
     async def strike(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+        struck = wire(ground)
+        if struck is None:
+            raise ConnectionError("this house has no network there")
         _hit(lines)
-        ground.to_vapi.weather = weather
+        struck.weather = weather
         if reset:
-            ground.to_vapi.reset()
+            struck.reset()
         try:
             yield
         finally:
-            ground.to_vapi.weather = CLEAR
+            struck.weather = CLEAR
 
     return strike
+
+
+def vapi_weather(weather: Weather, *, reset: bool = False) -> Strike:
+    """The wire to Vapi, REST and audio sockets; `reset`: whatever is open ends."""
+    return _weather(lambda ground: ground.to_vapi, weather, reset=reset)
+
+
+def database_weather(weather: Weather) -> Strike:
+    """The wire to PostgreSQL, of connections that are open too."""
+    return _weather(lambda ground: ground.to_database, weather)
 
 
 @asynccontextmanager
@@ -382,3 +395,6 @@ def together(*strikes: Strike) -> Strike:
             yield
 
     return strike
+
+
+full_disk = together(fill_database, no_space_here)  # SQLite's file lies on ours; a PostgreSQL has a disk of its own

@@ -6,7 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +20,9 @@ from supportvoice.laboratory.ground import open_ground
 from supportvoice.laboratory.matrix import chosen
 from supportvoice.laboratory.rolling import Rolling
 from supportvoice.laboratory.runs import Laboratory, Placed
+from supportvoice.stack import HOME
+from tests.laboratory.test_databases import of_ours
+from tests.laboratory.test_databases import server as server
 
 HANDFUL = ("C2 1011", "C7", "C20 busy", "E3")
 PLANTS = Path(__file__).parent.parent / "laboratory" / "plants"
@@ -34,8 +42,7 @@ def played(directory: Path, *rows: str, planted: str = "") -> list[Placed]:
     async def play() -> list[Placed]:
         env = {"PYTHONPATH": str(PLANTS), "PLANTED": planted} if planted else {}
         wanted = chosen(rows)
-        needs = {"is_doubled": wanted[0].is_doubled, "has_backup": wanted[0].has_backup}
-        async with open_ground(directory, say=print, env=env, **needs) as ground:
+        async with open_ground(directory, say=print, env=env, **wanted[0].house._asdict()) as ground:
             return await Laboratory(ground, random.Random(1), print).run(wanted, runs=1)
 
     return asyncio.run(play())
@@ -77,6 +84,33 @@ def test_a_rolling_restart_costs_no_caller_anything_and_hands_on_whom_it_meets(t
 @pytest.mark.timeout(400)
 def test_a_house_that_forgets_whom_it_hands_on_is_lost_in_a_rolling_restart(tmp_path: Path) -> None:
     assert "memory" in {verdict.rule for call in restarted(tmp_path, planted="no-memory") for verdict in call.verdicts}
+
+
+@pytest.mark.journey
+@pytest.mark.postgres
+@pytest.mark.timeout(200)
+async def test_a_run_that_is_told_to_leave_drops_its_database_and_says_what_was_played(tmp_path: Path, server: str) -> None:
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "manage.py", "sandbox", "faults", "--database", server, "--only", "P6"),
+        *("--json", str(tmp_path / "it.json"), "--html", str(tmp_path / "it.html")),
+        cwd=HOME,
+        env=os.environ | {"DEBUG": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell's `&` does it
+    )
+    assert running.stdout is not None
+    async with asyncio.timeout(60):
+        while b"starting serve" not in await running.stdout.readline():
+            pass
+    assert len(of_ours(server)) == 1
+    for _ in range(2):
+        running.send_signal(signal.SIGTERM)
+    said = (await asyncio.wait_for(running.communicate(), 60))[0].decode()
+    assert running.returncode == 2, said
+    kept = json.loads((tmp_path / "it.json").read_text())
+    assert (kept["interrupted"], kept["database"].split()[0]) == (True, "PostgreSQL")
+    assert of_ours(server) == []
 
 
 @pytest.mark.journey

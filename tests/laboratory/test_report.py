@@ -10,6 +10,7 @@ import pytest
 
 from bridge.sandbox.twilio import TwilioCall
 from supportvoice.laboratory import matrix, report
+from supportvoice.laboratory.databases import POSTGRESQL, SQLITE
 from supportvoice.laboratory.judge import Verdict
 from supportvoice.laboratory.person import Person
 from supportvoice.laboratory.runs import Placed
@@ -21,6 +22,7 @@ FOUND: dict[str, Any] = {
     "seed": 7,
     "machine": {"cores": 2, "cpu": "x<y", "system": "Linux", "kernel": "6"},
     "versions": {"python": "3.11"},
+    "database": "PostgreSQL 15.18",
     "calls": 3000,
     "injected": 3000,
     "lost": 0,
@@ -79,7 +81,7 @@ def test_the_terminal_tells_each_fault_each_loss_and_what_was_not_tried() -> Non
     late = {"house": 1, "process_stopped": 2, "machine_stood_still": 3}
     whose = "3 because this machine stood still, 2 of processes made to stand still, 1 of the house"
     assert f"of 3000, 6 of them after more than 1 s: {whose}; what Twilio" in report.waits({**FOUND, "stream_sound_late": late})
-    assert lines[-1] == "seed 7, commit abc, 2 cores, x<y, 2026-11-29T08:00:00+00:00"
+    assert lines[-1] == "seed 7, commit abc, PostgreSQL 15.18, 2 cores, x<y, 2026-11-29T08:00:00+00:00"
 
 
 def test_the_page_is_one_file_escaped_and_reached_by_keyboard() -> None:
@@ -87,6 +89,7 @@ def test_the_page_is_one_file_escaped_and_reached_by_keyboard() -> None:
     assert "<script" not in page
     assert "://" not in page
     assert "no &lt;call&gt;" in page
+    assert "On PostgreSQL 15.18." in page
     assert "<p>First sound on a media stream" in page
     assert "nothing &lt;for&gt; the caller" in page
     assert 'tabindex="0" role="region" aria-label="Faults"' in page
@@ -173,3 +176,11 @@ def test_rows_are_chosen_by_id_or_by_name_and_an_unknown_one_is_told() -> None:
     assert matrix.chosen([]) == list(matrix.MATRIX)
     with pytest.raises(KeyError, match="C99"):
         matrix.chosen(["C99"])
+
+
+def test_what_strikes_the_database_is_played_on_postgresql_or_it_is_said_why_not_on_sqlite() -> None:
+    left_out = {row.name: row.not_here(SQLITE) for row in matrix.MATRIX if row.not_here(SQLITE)}
+    assert {"P4 no answer", "P4 slow", "C14 refused", "C14 no answer", "C14 read-only"} <= left_out.keys() <= {*left_out, "P3"}
+    assert all(why.startswith("SQLite is a file") for name, why in left_out.items() if name != "P3")
+    assert [row.name for row in matrix.MATRIX if row.not_here(POSTGRESQL)] == []
+    assert [row.name for row in matrix.MATRIX if row.house.is_wired and not row.not_here(SQLITE)] == []
