@@ -22,6 +22,8 @@ LONGEST_SILENCE_S = 5.0
 TERMINAL = ("ended", "finalised")
 ROW_WITHIN_S = 120.0
 ORPHAN_AFTER_S = 60.0
+ASKED_BEFORE_S = 3.0  # whoever asks for an agent waits so long at most: it was asked for no earlier before it was made ...
+STORED_WITHIN_S = 10.0  # ... and its answer is stored by then, or whoever waited for it counts as dead
 TOGETHER_S = 10.0  # two agents for one caller: longer than the old one may wait to be taken up again, and to say goodbye
 RUNGS = ("R0", "R1", "R2", "R3", "R4", "R5")
 KEEPS_CONTEXT = "R2"  # the lowest rung on which the agent knows the caller; a lower one that is healthy promises none
@@ -79,7 +81,7 @@ class Witnessed:
     rows: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     greetings: Sequence[Greeting] = ()
     forgot: Sequence[float] = ()
-    may_repeat_a_create: bool = False  # the fault swallowed the answer to one, so that nobody could know of it
+    answers_lost: Sequence[Span] = ()  # a fault might swallow the answer to a create then, so that nobody could know of that agent
     leads_there: bool = False  # the fault leads to the healthy rung, from every higher one
     in_good_order: bool = False  # its process has time to leave
     broken: Sequence[float] = ()
@@ -179,15 +181,21 @@ def _orphans(call: Witnessed) -> Iterator[Verdict]:
 def _twice(call: Witnessed) -> Iterator[Verdict]:
     if len(call.rows) > 1:
         yield Verdict("twice", call.looked_at, f"{len(call.rows)} rows for one phone call")
-    if not call.may_repeat_a_create:
-        for name, count in Counter(each.name for each in call.vapi).items():
-            if count > 1:
-                yield Verdict("twice", call.up_at, f"{name} was created {count} times")
+    yield from _created_again(call)
     carried = [(each.connected_at, each) for each in call.vapi if each.connected_at is not None]
     for (_, first), (since, second) in pairwise(sorted(carried, key=lambda one: one[0])):
         together_s = (call.over_at if first.over_at is None else first.over_at) - since
         if together_s > TOGETHER_S:
             yield Verdict("twice", since, f"{first.name} and {second.name} were carried together for {together_s:.0f} s")
+
+
+def _created_again(call: Witnessed) -> Iterator[Verdict]:
+    """Each agent that was made a second time, though nothing was in the way of the first one's answer."""
+    for name in sorted({each.name for each in call.vapi}):
+        for first, again in pairwise(sorted(each.made_at for each in call.vapi if each.name == name)):
+            asked, stored = first - ASKED_BEFORE_S, min(again, first + STORED_WITHIN_S)
+            if not any(begins <= stored and asked <= ends for begins, ends in call.answers_lost):
+                yield Verdict("twice", again, f"{name} was created once more, and no fault had kept the answer to the first time")
 
 
 def _process(call: Witnessed) -> Iterator[Verdict]:

@@ -28,7 +28,7 @@ HEALTHY_AFTER = ("R0", "R1", "R1", "R3")  # so many conversations lost, without 
 class Blow:
     """One kind of random fault: `costs` a conversation, so many of its own; `no_agent`: who calls meanwhile gets none.
 
-    `asks_again`: it may swallow the answer to a create, so that nobody can know of that agent, and another one is asked for.
+    `asks_again`: while it strikes it may swallow the answer to a create, so that nobody can know of that agent, and another is asked for.
     `at_first`: the rung it leaves to who has no stream yet. A create that is broken off is never repeated, and who rang before the
     database was locked may have the agent a stream later.
     """
@@ -60,11 +60,12 @@ BLOWS: Sequence[Blow] = (
 
 @dataclass(slots=True)
 class Met:
-    """A call as a blow sees it: what it costs is written into the healthy rung."""
+    """A call as a blow sees it: what it costs is written into the healthy rung. `lasts_s`: what is left of the blow; below 0 it is over."""
 
     placed: Placed
     blow: Blow
     blows: dict[str, int]
+    lasts_s: float
 
     @property
     def port(self) -> int:
@@ -80,7 +81,9 @@ class Met:
         rung = "R3" if self.blow.no_agent else HEALTHY_AFTER[min(count, len(HEALTHY_AFTER) - 1)]
         at_first = "" if self.placed.port else self.blow.at_first
         self.placed.healthy = max(self.placed.healthy, rung, at_first)
-        self.placed.may_repeat_a_create |= self.blow.asks_again
+        if self.blow.asks_again and self.lasts_s >= 0:
+            now = asyncio.get_running_loop().time()
+            self.placed.answers_lost.append((now, now + self.lasts_s))
 
     def break_stream(self) -> None:
         self.placed.break_stream()
@@ -94,7 +97,7 @@ class Nemesis(Busy):
     """Callers who come one after the other, and blows between them."""
 
     blows: dict[str, int] = field(default_factory=dict)
-    felt: list[Blow] = field(default_factory=list)  # by whoever rings now
+    felt: list[tuple[Blow, float]] = field(default_factory=list)  # by whoever rings now; each strikes until then
 
     async def play(self, calls: int) -> list[Placed]:
         self.expected = calls
@@ -108,23 +111,24 @@ class Nemesis(Busy):
         return self.done
 
     def _meets(self, placed: Placed) -> None:
-        for blow in self.felt:
-            Met(placed, blow, self.blows).hit()
+        for blow, until in self.felt:
+            Met(placed, blow, self.blows, until - asyncio.get_running_loop().time()).hit()
 
     async def _strikes(self) -> None:
         while True:
             await asyncio.sleep(self.rng.uniform(0.8, 1.2) * EVERY_S)
             blow = self.rng.choice(BLOWS)
             lasts_s = self.rng.uniform(0, blow.longest_s)
-            self.felt.append(blow)
+            felt = (blow, asyncio.get_running_loop().time() + lasts_s)
+            self.felt.append(felt)
             self.tell(f"strikes: {blow.name}, {lasts_s:.1f} s, {len(self.up)} calls are up")
             try:
-                async with blow.strike(self.ground, [Met(placed, blow, self.blows) for placed in list(self.up)]):
+                async with blow.strike(self.ground, [Met(placed, blow, self.blows, lasts_s) for placed in list(self.up)]):
                     await asyncio.sleep(lasts_s)
             except strikes.MISSED as why:
                 self.tell(f"missed: {blow.name}, {why}")
             await self.ground.mend()
-            asyncio.get_running_loop().call_later(CALM_S if blow.no_agent else 0.0, self.felt.remove, blow)
+            asyncio.get_running_loop().call_later(CALM_S if blow.no_agent else 0.0, self.felt.remove, felt)
 
 
 async def nemesis(ground: Ground, *, rng: random.Random, calls: int, at_once: int, tell: Callable[[str], None]) -> list[Placed]:

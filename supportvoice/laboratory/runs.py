@@ -82,7 +82,7 @@ class Placed:
     phone: TwilioCall
     ways: Ways
     healthy: str
-    may_repeat_a_create: bool = False
+    answers_lost: list[judge.Span] = field(default_factory=list)  # loop time: while a fault might swallow the answer to a create
     struck_at: float | None = None
     gave_up: bool = False
     unkept: list[str] = field(default_factory=list)
@@ -119,6 +119,8 @@ class Placed:
         self.healthy = max(self.healthy, self.row.healthy)
         if stands_still:
             self.stopped_at.append(now)
+        if self.row.may_repeat_a_create:
+            self.answers_lost.append((now, now + self.row.lasts_s))
 
     def break_stream(self) -> None:
         self.phone.break_stream()
@@ -303,7 +305,7 @@ class Laboratory:
         )
         self.ground.twilio.take(phone)
         self.ground.vapi.of_call[phone.call_sid] = (TECHFLOW, faults)
-        return Placed(row, phone, ways, "R3" if row.asks_for_person else "R0", row.may_repeat_a_create)
+        return Placed(row, phone, ways, "R3" if row.asks_for_person else "R0")
 
     async def _carried(self, placed: Placed) -> None:
         """To the call's end: the house's doing, or the caller's who leaves as the row says, or who has had enough."""
@@ -367,7 +369,7 @@ class Laboratory:
             looked_at_wall=time.time(),
             gave_up=placed.gave_up,
             static_url=self.ground.fallback_url if self.ground.fallback_is_static else "",
-            may_repeat_a_create=placed.may_repeat_a_create,
+            answers_lost=placed.answers_lost,
             leads_there=is_struck and placed.row.leads_there,
             in_good_order=is_struck and placed.row.in_good_order,
             unkept=placed.unkept,

@@ -39,7 +39,7 @@ def witnessed(
     looked_at_wall: float,
     gave_up: bool = False,
     static_url: str = "",
-    may_repeat_a_create: bool = False,
+    answers_lost: Sequence[Span] = (),
     leads_there: bool = False,
     in_good_order: bool = False,
     unkept: Sequence[str] = (),
@@ -47,7 +47,7 @@ def witnessed(
 ) -> Witnessed:
     """`gave_up`: the caller hung up because nobody served them. `static_url` is rung R5's.
 
-    `at_backup`: those of `at_vapi` that were made at our second account.
+    `answers_lost`: in loop time. `at_backup`: those of `at_vapi` that were made at our second account.
     """
     origin = call.phone.origin
     up_at = (call.answered_at if call.answered_at is not None else origin) - origin
@@ -65,7 +65,7 @@ def witnessed(
         rows=rows,
         greetings=list(_greetings(call)),
         forgot=[final.started_at - origin for final in call.heard if final.clip_name == FORGOT],
-        may_repeat_a_create=may_repeat_a_create,
+        answers_lost=[(begins - origin, ends - origin) for begins, ends in answers_lost],
         leads_there=leads_there,
         in_good_order=in_good_order,
         broken=[stream.ended_at - origin for stream in call.streams if stream.end == "broken" and stream.ended_at is not None],

@@ -174,10 +174,39 @@ def test_two_rows_of_one_phone_call_are_one_too_many() -> None:
     assert rules(rows=[ROW, ROW]) == ["twice"]
 
 
-def test_a_session_created_twice_is_one_too_many_unless_nobody_could_know_of_the_first() -> None:
-    again = replace(SESSION, connected_at=None, made_at=4.0)
-    assert rules(vapi=[SESSION, again]) == ["twice"]
-    assert rules(vapi=[SESSION, again], may_repeat_a_create=True) == []
+def created(*made_at: float, **more: Any) -> list[str]:
+    """Of one session that was made so often."""
+    return rules(vapi=[replace(SESSION, connected_at=1.5 if at == made_at[0] else None, made_at=at) for at in made_at], **more)
+
+
+def test_a_session_created_twice_is_one_too_many() -> None:
+    assert created(1.0) == []
+    assert created(1.0, 4.0) == ["twice"]
+    assert [each.at for each in verdicts(vapi=[SESSION, replace(SESSION, connected_at=None, made_at=4.0)])] == [4.0]
+
+
+@pytest.mark.parametrize(
+    ("lost", "is_excused"),
+    [
+        ((2.0, 2.1), True),
+        ((6.0, 14.0), False),  # the second one was made, and only then was anything in the way
+        ((0.0, 5.0), True),
+        ((-8.0, -1.9), True),  # asked for while it was in the way, made when it was gone
+        ((-8.0, -2.1), False),
+    ],
+)
+def test_it_may_be_created_again_only_when_a_fault_may_have_kept_the_first_answer(lost: tuple[float, float], *, is_excused: bool) -> None:
+    assert created(1.0, 5.0, answers_lost=[lost]) == ([] if is_excused else ["twice"])
+
+
+def test_a_fault_that_comes_when_the_answer_has_long_been_stored_is_no_excuse() -> None:
+    assert created(1.0, 40.0, answers_lost=[(10.9, 11.0)]) == []
+    assert created(1.0, 40.0, answers_lost=[(11.1, 39.0)]) == ["twice"]
+
+
+def test_each_repetition_needs_a_fault_of_its_own() -> None:
+    assert created(1.0, 5.0, 30.0, answers_lost=[(1.0, 1.1)]) == ["twice"]
+    assert created(1.0, 5.0, 30.0, answers_lost=[(1.0, 1.1), (5.0, 5.1)]) == []
 
 
 def test_two_agents_for_one_caller_may_overlap_only_for_a_moment() -> None:

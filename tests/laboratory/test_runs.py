@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from bridge.sandbox.proxy import Weather
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
 from supportvoice.laboratory.judge import Verdict
 from supportvoice.laboratory.matrix import Row
-from supportvoice.laboratory.nemesis import BLOWS, Met
+from supportvoice.laboratory.nemesis import BLOWS, Blow, Met
 from supportvoice.laboratory.person import Person
 from supportvoice.laboratory.runs import TRIES, Laboratory, Placed
+from supportvoice.laboratory.strikes import MISSED, database_weather
 
 ROW = Row("C2", "dies")
 LATE = STALLED_MS + 1
@@ -65,7 +68,7 @@ async def test_a_loss_that_is_put_down_to_the_machine_is_counted(goes: list[tupl
 
 async def test_a_call_remembers_when_its_process_was_made_to_stand_still_and_no_other_fault_as_that() -> None:
     placed, now = a_call(), asyncio.get_running_loop().time()
-    by_nemesis = Met(placed, BLOWS[0], {})
+    by_nemesis = Met(placed, BLOWS[0], {}, 0.1)
     for line in (placed, by_nemesis):
         line.hit()
         assert len(placed.stopped_at) == (line is by_nemesis)
@@ -99,3 +102,38 @@ async def test_calls_are_placed_until_so_many_were_hit(hits: list[int], sizes: l
     await laboratory.run([Row("C9", "kill -9", alone=True)], 10)
     assert (laboratory.sizes, laboratory.hits) == (sizes, [])
     assert laboratory.expected == expected
+
+
+def blow(*, asks_again: bool) -> Blow:
+    return next(each for each in BLOWS if each.asks_again is asks_again)
+
+
+async def test_a_blow_may_swallow_answers_as_long_as_it_strikes_and_no_longer() -> None:
+    placed, now = a_call(), asyncio.get_running_loop().time()
+    Met(placed, blow(asks_again=False), {}, 8.0).hit()
+    Met(placed, blow(asks_again=True), {}, -0.1).hit()  # who rings in the calm after it
+    assert placed.answers_lost == []
+    Met(placed, blow(asks_again=True), {}, 8.0).hit()
+    ((begins, ends),) = placed.answers_lost
+    assert begins == pytest.approx(now, abs=1.0)
+    assert ends - begins == pytest.approx(8.0)
+
+
+async def test_a_fault_that_swallows_the_answer_to_a_create_excuses_it_for_as_long_as_the_fault_lasts() -> None:
+    placed, other, now = a_call(), a_call(), asyncio.get_running_loop().time()
+    placed.row = replace(ROW, may_repeat_a_create=True, lasts_s=1.0)
+    placed.hit()
+    other.hit()
+    ((begins, ends),) = placed.answers_lost
+    assert begins == pytest.approx(now, abs=1.0)
+    assert ends - begins == pytest.approx(1.0)
+    assert other.answers_lost == []
+
+
+async def test_a_wire_that_a_house_has_not_is_a_missed_strike_and_hits_nobody() -> None:
+    ground: Any = SimpleNamespace(to_database=None)
+    placed = a_call()
+    with pytest.raises(MISSED):
+        async with database_weather(Weather(refuse=True))(ground, [placed]):
+            pass
+    assert placed.struck_at is None
