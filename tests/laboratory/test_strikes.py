@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import pytest
 
 from bridge.sandbox.proxy import Proxy
 from supportvoice.laboratory import inside, strikes
+from supportvoice.laboratory.databases import SqliteFile
 from supportvoice.memory import MIB, use_of
 from supportvoice.watchdog import STUCK_S
 
@@ -224,3 +226,22 @@ async def test_a_rest_that_is_refused_is_so_for_connections_that_are_open_too_an
             with pytest.raises(ConnectionResetError):
                 await ask(*comes_new)
         assert await ask(*await asyncio.open_connection("127.0.0.1", wire.port)) == b"?"
+
+
+async def test_a_database_is_locked_while_the_strike_lasts_and_who_is_on_the_line_is_hit(tmp_path: Path, carrier: Carrier) -> None:
+    database = SqliteFile(tmp_path / "db.sqlite3")
+    ground: Any = SimpleNamespace(database=database)
+    with closing(sqlite3.connect(database.path, timeout=0)) as session:
+        async with strikes.lock_database(ground, [cast(strikes.Line, carrier)]):
+            assert carrier.hits == 1
+            with pytest.raises(sqlite3.OperationalError):
+                session.execute("CREATE TABLE it (n int)")
+        session.execute("CREATE TABLE it (n int)")
+
+
+async def test_a_database_that_cannot_be_struck_hits_nobody(tmp_path: Path, carrier: Carrier) -> None:
+    ground: Any = SimpleNamespace(database=SqliteFile(tmp_path / "db.sqlite3"))
+    with pytest.raises(strikes.MISSED):
+        async with strikes.read_only_database(ground, [cast(strikes.Line, carrier)]):
+            pass
+    assert carrier.hits == 0
