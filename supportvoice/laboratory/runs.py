@@ -381,7 +381,7 @@ class Laboratory:
         placed.documents_s = tuple(witness.documents_s(placed.phone))
         if placed.struck_at is not None:
             placed.noticed_s = witness.noticed_s(placed.phone, at_vapi, placed.struck_at)
-            placed.served_s = witness.served_again_s(placed.phone, placed.struck_at, placed.noticed_s)
+            placed.served_s = witness.served_again_s(placed.phone, at_vapi, placed.struck_at, placed.noticed_s)
 
     def _measure(self, placed: Placed) -> None:
         """What nobody is judged by."""

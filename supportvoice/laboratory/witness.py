@@ -143,19 +143,24 @@ def _greetings(call: TwilioCall) -> Iterator[Greeting]:
 
 
 def _at_vapi(call: SandboxCall, phone: TwilioCall) -> AtVapi:
-    def at(name: str) -> float | None:
-        told = call.public.get(name)
-        return datetime.fromisoformat(told).timestamp() - phone.dialled_wall if told else None
-
     finals = [each for each in call.webhooks("transcript") if each.get("transcriptType") == "final"]
     return AtVapi(
         name=call.name,
-        made_at=at("createdAt") or 0.0,
-        connected_at=at("startedAt") if call.turns is not None else None,
-        over_at=at("endedAt"),
+        made_at=_when(call, "createdAt", phone) or 0.0,
+        connected_at=_connected_at(call, phone),
+        over_at=_when(call, "endedAt", phone),
         finals=tuple((str(each["role"]), str(each["transcript"])) for each in finals),
         told_at=min(_told(call, phone), default=None),
     )
+
+
+def _when(call: SandboxCall, name: str, phone: TwilioCall) -> float | None:
+    told = call.public.get(name)
+    return datetime.fromisoformat(told).timestamp() - phone.dialled_wall if told else None
+
+
+def _connected_at(call: SandboxCall, phone: TwilioCall) -> float | None:
+    return _when(call, "startedAt", phone) if call.turns is not None else None
 
 
 def _told(call: SandboxCall, phone: TwilioCall) -> Iterator[float]:
@@ -294,14 +299,22 @@ def _went_on(call: TwilioCall, at_vapi: Sequence[SandboxCall], struck_at: float)
     return bool(streams or sessions or dials or call.recordings)
 
 
-def served_again_s(call: TwilioCall, struck_at: float, noticed: float | None) -> float | None:
-    """From the strike until the caller hears somebody to talk to, after the house had noticed; None when there was nothing to mend."""
+def served_again_s(call: TwilioCall, at_vapi: Sequence[SandboxCall], struck_at: float, noticed: float | None) -> float | None:
+    """From the strike until the caller hears somebody to talk to, after the house had noticed; None when there was nothing to mend.
+
+    Or until an agent hears them: whoever speaks first is let finish, and does not wait for as long.
+    """
     if noticed is None:
         return None
     since = struck_at + noticed
     talk = [final for final in call.heard if final.clip_name not in (None, *CONVERSATION)]
     began = [final.started_at + final.heard_from_ms / 1000 for final in talk]  # the rest of a sentence counts from where it goes on
-    return min((at - struck_at for at in [*began, *_words_cut_short(call)] if at >= since), default=None)
+    served = [at for at in [*began, *_words_cut_short(call)] if at >= since]
+    spoke_at = next((moment.at for moment in call.timeline if moment.what == "caller-says" and moment.at >= since), None)
+    if spoke_at is not None and all(spoke_at < at for at in served):
+        there = [call.phone.origin + at for each in at_vapi if (at := _connected_at(each, call)) is not None]
+        served += [max(spoke_at, at) for at in there if at >= struck_at]
+    return min((at - struck_at for at in served), default=None)
 
 
 def _words_cut_short(call: TwilioCall) -> Iterator[float]:

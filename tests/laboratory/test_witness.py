@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from supportvoice.laboratory.witness import (
     witnessed,
 )
 
+DIALLED_WALL = 1_800_000_000.0
 CUT = Final("greeting", CLIPS["greeting"].text, 10.8, 8.0, 10.0, 1.0, 0, 2000)
 REST = Final("greeting", CLIPS["greeting"].text, 13.5, 9.0, 13.0, 1.0, 2200, 4000)
 FILLER = Final("one_moment", CLIPS["one_moment"].text, 11.2, 10.4, 11.0, 1.0, 0, 600, complete=True)
@@ -38,7 +40,7 @@ NEXT = Final("opening_hours", CLIPS["opening_hours"].text, 16.0, 14.0, 15.5, 1.0
 
 def a_call(heard: list[Final], *told: tuple[str, float]) -> Any:
     timeline = [Moment(at, what) for what, at in told]
-    return cast(Any, SimpleNamespace(heard=heard, timeline=timeline, phone=SimpleNamespace(origin=5.0)))
+    return cast(Any, SimpleNamespace(heard=heard, timeline=timeline, phone=SimpleNamespace(origin=5.0), dialled_wall=DIALLED_WALL))
 
 
 @pytest.mark.parametrize(
@@ -62,12 +64,28 @@ def a_call(heard: list[Final], *told: tuple[str, float]) -> Any:
 )
 def test_a_caller_is_served_again_by(heard: list[Final], told: list[tuple[str, float]], after_s: float | None) -> None:
     call = a_call(heard, *told)
-    served = served_again_s(call, 10.0, 0.2)
+    served = served_again_s(call, [], 10.0, 0.2)
     assert served == (None if after_s is None else pytest.approx(after_s))
 
 
+def connected(at: float) -> Any:
+    """An agent at Vapi who hears the caller from then on."""
+    started = datetime.fromtimestamp(at - 5.0 + DIALLED_WALL, UTC).isoformat()
+    return cast(Any, SimpleNamespace(public={"startedAt": started}, turns=()))
+
+
+@pytest.mark.parametrize(
+    ("spoke_at", "connected_at", "after_s"),
+    [(12.0, [6.0, 11.5], 2.0), (12.0, [6.0, 13.2], 3.2), (12.0, [6.0], 4.0), (12.0, [6.0, 14.5], 4.0), (14.3, [11.5], 4.0)],
+    ids=["to one who is there", "before one is there", "to nobody", "to nobody until somebody spoke", "after somebody spoke"],
+)
+def test_a_caller_who_speaks_first_is_served_when_an_agent_hears_them(spoke_at: float, connected_at: list[float], after_s: float) -> None:
+    call = a_call([NEXT], ("caller-says", 9.0), ("caller-says", spoke_at), ("hears-speech", 14.02))
+    assert served_again_s(call, [connected(at) for at in connected_at], 10.0, 0.2) == pytest.approx(after_s)
+
+
 def test_who_was_never_left_is_not_served_again() -> None:
-    assert served_again_s(a_call([NEXT]), 10.0, None) is None
+    assert served_again_s(a_call([NEXT]), [], 10.0, None) is None
 
 
 def test_the_first_sound_counts_from_the_start_of_each_stream_that_the_caller_heard_something_on() -> None:
