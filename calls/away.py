@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import DataError, Error, IntegrityError, InterfaceError, OperationalError, close_old_connections, transaction
 
 from calls import patience
@@ -19,8 +20,8 @@ PATIENCE_S = 0.5
 
 
 def is_gone(problem: Exception) -> bool:
-    """True when the database is not there, or is busy: nobody has to ask it."""
-    return isinstance(problem, OperationalError | InterfaceError)
+    """True when the database is not there, or so busy that a task's time ran out: nobody has to ask it."""
+    return isinstance(problem, OperationalError | InterfaceError | SoftTimeLimitExceeded)
 
 
 def is_suspicious(problem: Exception) -> bool:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from celery.exceptions import SoftTimeLimitExceeded
 from django.db import IntegrityError, transaction
 
 from agents.models import TemplateVersion
@@ -65,9 +64,7 @@ def inbox_to_do(*, now: datetime) -> Iterator[int]:
         last = keys[-1]
 
 
-def is_away(problem: Exception) -> bool:
-    """True when the database cannot be used, or is so slow that a task's time ran out: what failed may succeed later."""
-    return isinstance(problem, SoftTimeLimitExceeded) or away.is_away(problem)
+is_away = away.is_away
 
 
 # -- Vapi's messages ---------------------------------------------------------------------------------------------------
@@ -223,12 +220,12 @@ def attempt(*, pk: int, at: datetime) -> None:
 def reprocess(*, pk: int, at: datetime) -> bool:
     """`process` for a row its own request did not finish. One that fails again is marked and not tried a third time.
 
-    Raises what `is_away` knows when the database is away: the rows are not to blame, and all can wait.
+    Raises what `away` knows when the database is away: the rows are not to blame, and all can wait.
     """
     try:
         return process(pk=pk, at=at)
     except Exception as problem:  # whatever it is, the rows behind this one have their turn
-        if is_away(problem):
+        if away.is_away(problem):
             raise
         name = type(problem).__name__
         log.error("A stored message of Vapi failed again and is given up", extra={"inbox": pk, "problem": name})

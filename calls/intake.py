@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from calls import history, inbox, publisher, reports, tasks, vapi_events
+from calls import away, history, inbox, publisher, reports, tasks, vapi_events
 from calls.models import CallSession, VapiSession
 from calls.together import Together
 from calls.vapi_events import VapiMessage
@@ -54,4 +54,4 @@ def _takes_long(message: VapiMessage, session: VapiSession | None) -> bool:
     return message.is_long or (message.kind == TRANSCRIPT and session is not None and reports.takes_long(session))
 
 
-_together = Together(write=take_all, is_away=inbox.is_away, most=MOST, room=ROOM)
+_together = Together(write=take_all, is_away=away.is_away, most=MOST, room=ROOM)

@@ -137,7 +137,7 @@ def _tool_results(said: VapiMessage) -> list[dict[str, str]]:
         return results
     except DatabaseError as problem:
         log.error("Tool calls could not be entered", extra={"count": len(calls)})
-        if inbox.is_away(problem):
+        if away.is_away(problem):
             _kept(said)
             if the_keeper().ask():
                 return [_by_heart(said, each) for each in calls]

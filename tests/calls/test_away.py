@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import (
     DataError,
@@ -74,8 +75,8 @@ def test_what_a_mistake_would_raise_too_is_none_while_no_write_is_taken(problem:
         assert away.is_away(problem)
 
 
-@pytest.mark.parametrize("problem", [OperationalError("locked"), InterfaceError("closed")], ids=repr)
-def test_a_database_that_is_not_there_says_so_itself(problem: Exception) -> None:
+@pytest.mark.parametrize("problem", [OperationalError("locked"), InterfaceError("closed"), SoftTimeLimitExceeded(60)], ids=repr)
+def test_a_database_that_is_not_there_or_takes_too_long_says_so_itself(problem: Exception) -> None:
     assert away.is_away(problem)
 
 

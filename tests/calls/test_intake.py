@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from calls import inbox, intake, sessions, vapi_events
+from calls import away, inbox, intake, sessions, vapi_events
 from calls.models import CallEvent, CallSession, InboxMessage, TranscriptLine, VapiSession, VapiState
 from calls.together import Together
 from calls.vapi_events import VapiMessage
@@ -121,7 +121,7 @@ def test_what_cannot_be_stored_leaves_nothing_half_written(monkeypatch: pytest.M
 def test_the_same_message_at_two_doors_at_once_is_one_line() -> None:
     """Each process has a door of its own."""
     calls = [a_live_call() for _ in range(4)]
-    doors = [Together(write=intake.take_all, is_away=inbox.is_away, most=2, room=50) for _ in range(2)]
+    doors = [Together(write=intake.take_all, is_away=away.is_away, most=2, room=50) for _ in range(2)]
     at_once([partial(door.write, final(call, "Hello?"), within_s=10) for call in calls for door in doors * 2])
     for call in calls:
         assert call.lines.filter(role="user").count() == 1
