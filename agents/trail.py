@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import Error, IntegrityError, transaction
 from django.db.models import Q
 from django.http import HttpRequest
 
@@ -32,7 +32,7 @@ READ_AT_ONCE = 1000
 UNREADABLE = (ValueError, TypeError, AttributeError)  # what a value that cannot have been ours becomes when it is read
 
 
-class NotRecorded(DatabaseError):
+class NotRecorded(Error):
     """The trail did not take the line: others were faster each time. What it tells must not happen."""
 
 
@@ -85,14 +85,14 @@ class Who:
 def record(
     action: str, *, actor: str, subject: str = "", detail: Mapping[str, Any] | None = None, address: str = "", at: datetime
 ) -> AuditEntry:
-    """Write a line. Raises DatabaseError when it cannot be written; what it tells must then not happen either."""
+    """Write a line. Raises django.db.Error when it cannot be written; what it tells must then not happen either."""
     entry = _line(action, Who(actor, address), subject, detail, at)
     _append(entry)
     return entry
 
 
 def seen(action: str, *, who: Who, subject: str, detail: Mapping[str, Any] | None = None, at: datetime) -> None:
-    """Write that somebody looks at something, once in LATELY. Raises DatabaseError: it must then not be shown."""
+    """Write that somebody looks at something, once in LATELY. Raises django.db.Error: it must then not be shown."""
     line = _line(action, who, subject, detail, at)
     lately = Q(action=line.action, actor=line.actor, subject=line.subject, address=line.address, at__gt=at - LATELY)
     if not AuditEntry.objects.filter(lately).exists():

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from django.db import Error as DatabaseProblem
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
@@ -27,7 +27,7 @@ from agents import services as agents
 from bridge import live, stream_token
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.vapi_answers import ListedCall, VapiCall
-from calls import accounts, breaker, ended_reasons, erasure, evidence, guards, memory, prepared, publisher, rungs
+from calls import accounts, away, breaker, ended_reasons, erasure, evidence, guards, memory, prepared, publisher, rungs
 from calls.history import NewEvent, pages_look, record_events
 from calls.models import CallMetrics, CallSession, InboxMessage, Report, Source, Status, VapiAccount, VapiSession, VapiState
 
@@ -207,8 +207,11 @@ def _may_run(problem: VapiError) -> bool:
 def _stored(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime) -> bool:
     """`session_live`, tried again: the caller does not wait yet, or hears a word, and nobody may create a second call for this one."""
     for pause_s in STORED_AFTER_S:
-        with contextlib.suppress(OperationalError):
+        try:
             return session_live(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
+        except DatabaseProblem as problem:
+            if not away.is_gone(problem):
+                raise
         time.sleep(pause_s)
     return session_live(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
 

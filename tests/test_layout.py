@@ -181,3 +181,11 @@ def test_a_hook_that_may_fail_after_a_commit_has_a_name() -> None:
     nameless = re.compile(r"on_commit\(\s*partial\((?:[^()]|\([^()]*\))*\),\s*robust=True")
     assert nameless.search("on_commit(partial(f, a=g(1)), robust=True)")
     assert [path for room in ROOMS for path in sources(room) if nameless.search(path.read_text())] == []
+
+
+def test_who_catches_what_the_database_raises_catches_all_of_it() -> None:
+    """Django's own DatabaseError is no InterfaceError, which a connection raises that was closed: django.db.Error is both."""
+    half = {"django.db.DatabaseError", "django.db.utils.DatabaseError"}
+    assert [
+        f"{path.relative_to(ROOT)}:{line}" for room in ROOMS for path in sources(room) for name, line in imports(path) if name in half
+    ] == []

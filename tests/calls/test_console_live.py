@@ -16,7 +16,7 @@ from channels.sessions import SessionMiddlewareStack
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.sessions.models import Session
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.test import Client
 from django.utils import timezone
 
@@ -198,13 +198,16 @@ async def test_without_a_channel_layer_the_page_polls(page: Open, call: CallSess
     assert heard(await next_news(socket)) == ["still here"]
 
 
-async def test_a_database_that_is_away_for_a_moment_closes_no_page(page: Open, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("problem", [DatabaseError("away"), InterfaceError("the cursor is closed")], ids=repr)
+async def test_a_database_that_is_away_for_a_moment_closes_no_page(
+    page: Open, call: CallSession, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
     monkeypatch.setattr(PageSocket, "poll_s", 0.02)
     read, failures = CallReader.read, iter([True, True, True])
 
     def unlucky(reader: CallReader) -> Any:
         if next(failures, False):
-            raise DatabaseError("away")
+            raise problem
         return read(reader)
 
     monkeypatch.setattr(CallReader, "read", unlucky)

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -295,12 +295,15 @@ def test_a_vapi_call_the_database_could_not_keep_is_ended_and_its_session_failed
 
 
 @threaded
-def test_a_vapi_call_the_database_could_not_keep_at_once_is_kept_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("problem", [OperationalError("database is locked"), InterfaceError("the cursor is closed")], ids=repr)
+def test_a_vapi_call_the_database_could_not_keep_at_once_is_kept_a_moment_later(
+    monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
     call, vapi, keep, tries = a_call(), FakeVapi(), sessions.session_live, [1, 2]
 
     def busy(**words: Any) -> bool:
         if tries and tries.pop():
-            raise OperationalError("database is locked")
+            raise problem
         return keep(**words)
 
     monkeypatch.setattr(sessions, "session_live", busy)

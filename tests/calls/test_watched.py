@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, Error, InterfaceError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -43,12 +43,12 @@ def sound(monkeypatch: pytest.MonkeyPatch) -> bytes:
     return b"RIFF sound"
 
 
-@pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+@pytest.fixture(params=[DatabaseError("full"), InterfaceError("the cursor is closed")], ids=repr)
+def full(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From now on the trail takes nothing."""
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise DatabaseError("full")
+        raise request.param
 
     return lambda: monkeypatch.setattr(trail, "_append", refuse)
 
@@ -146,7 +146,7 @@ def test_a_call_back_that_cannot_be_told_is_not_marked(olga: Client, full: Calla
     call = a_call()
     a_callback(call)
     full()
-    with pytest.raises(DatabaseError):
+    with pytest.raises(Error):
         olga.post(f"/calls/{call.public_id}/called-back/")
     assert CallbackRequest.objects.get().done_at is None
 

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -217,6 +217,30 @@ def test_vapi_is_asked_to_send_again_what_could_not_be_stored(client: Client, ca
     assert post(client, wire("transcript.final")).status_code == 503
     answered = results(post(client, wire("tool-calls.object-arguments")))
     assert all("error" in result for result in answered)
+
+
+def _closes_the_cursor(context: Mapping[str, Any]) -> None:
+    context["cursor"].close()
+
+
+def _as_the_driver_says(_: Mapping[str, Any]) -> None:
+    """PostgreSQL's, of a cursor that is closed."""
+    raise InterfaceError("the cursor is closed")
+
+
+@pytest.mark.parametrize("cut", [_closes_the_cursor, _as_the_driver_says])
+def test_tools_asked_for_over_what_was_closed_are_answered(
+    client: Client, call: CallSession, cut: Callable[[Mapping[str, Any]], None]
+) -> None:
+    def broken(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Mapping[str, Any]) -> Any:
+        cut(context)
+        return execute(sql, params, many, context)
+
+    asked = wire("tool-calls.object-arguments")
+    with connection.execute_wrapper(broken):
+        answer = post(client, asked)
+    assert answer.status_code == 200
+    assert [bool(each["error"]) for each in results(answer)] == [True] * len(asked["message"]["toolCallList"])
 
 
 # -- what was said ---------------------------------------------------------------------------------------------------------
