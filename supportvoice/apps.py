@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
 from django.utils.module_loading import autodiscover_modules
 
 from bridge import waiting
-from supportvoice import checks, lent
+from supportvoice import checks, lent, logs
 
 __all__ = ["DeskConfig", "SupportvoiceConfig", "checks"]
 
@@ -18,6 +20,7 @@ class SupportvoiceConfig(AppConfig):
 
     def ready(self) -> None:
         waiting.give_back = lent.give_back
+        threading.excepthook = logs.thread_broke
         autodiscover_modules("log_ins")  # it knows the models, which are loaded by now
 
 

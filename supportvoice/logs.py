@@ -2,21 +2,28 @@
 
 No line of ours holds what somebody said; should one ever, a card number is left out of it as it is of every row. Of a fault
 the types and the places are told, and never its text: a database's repeats the row it would not have, numbers and words. It is
-left out here because most faults are logged by others: Django, Celery, the server, asyncio.
+left out here because most faults are logged by others: Django, Celery, the server, asyncio. Of a task its name and how it went
+are told, and neither what it was given nor what it returned.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import re
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from calls.redaction import redact
 
+log = logging.getLogger(__name__)
+
 _OWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request"}
-_CELERY_SAYS_TWICE = "data"  # arguments, and the traceback as text
+_CELERY_SAYS_TWICE = "data"  # arguments, results, and the traceback as text
+_KIND = re.compile(r"(?:Retry in [\d.]+s(?:: |$))?(?:[A-Za-z_][\w.]*(?=\())?")
 
 
 class FieldsFormatter(logging.Formatter):
@@ -29,10 +36,10 @@ class FieldsFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info:
             record.exc_text = None  # another formatter's, with all it says
-        return redact(super().format(record))
+        return redact(super().format(_as_shown(record)))
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        own = _OWN | {_CELERY_SAYS_TWICE} if record.exc_info else _OWN
+        own = _OWN | {_CELERY_SAYS_TWICE} if record.name.startswith("celery.") else _OWN
         fields = (f"{name}={json.dumps(value, default=str)}" for name, value in vars(record).items() if name not in own)
         return " ".join((_spelled_out(_without_faults(super().formatMessage(record), record)), *fields))
 
@@ -40,6 +47,29 @@ class FieldsFormatter(logging.Formatter):
         """Indented, line by line. The fault itself comes last, what it came of before it."""
         told = ("".join((*traceback.format_tb(fault.__traceback__), type(fault).__qualname__)) for fault in reversed([*_chain(ei[1])]))
         return "\n".join(f"    {_spelled_out(line)}" for line in "\n".join(told).split("\n"))
+
+
+def thread_broke(broken: threading.ExceptHookArgs) -> None:
+    """Python itself would print the fault with its text."""
+    if not issubclass(broken.exc_type, SystemExit):
+        fault = broken.exc_value or broken.exc_type()
+        log.error("A thread broke", exc_info=fault, extra={"what": broken.thread.name if broken.thread else ""})
+
+
+def _as_shown(record: logging.LogRecord) -> logging.LogRecord:
+    """Celery has made text of a task's fault and of its result before anybody is asked."""
+    if record.name != "celery.app.trace" or not isinstance(record.args, Mapping):
+        return record
+    shown = copy.copy(record)
+    shown.args = {name: _shown(name, value) for name, value in record.args.items()}
+    return shown
+
+
+def _shown(name: str, value: object) -> object:
+    if name == "exc":
+        found = _KIND.match(str(value))
+        return (found and found[0]) or "a fault"
+    return "something" if name == "return_value" and value != "None" else value
 
 
 def _chain(fault: BaseException | None) -> Iterator[BaseException]:

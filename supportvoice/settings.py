@@ -212,5 +212,6 @@ LOGGING = {
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
         "picows": {"level": "WARNING"},  # two lines of addresses and buffer sizes a call
+        "urllib3": {"level": "ERROR"},  # of an answer with odd headers it tells the address, which may be a capability
     },
 }

@@ -1,18 +1,26 @@
-"""What a log line tells of a fault: its kind and where it was, never its text."""
+"""What a log line tells of a fault: its kind and where it was, never its text; of a task neither what it was given nor returned."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import io
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import Reject
 from django.db import IntegrityError
 
+from bridge.errors import VapiError
+from bridge.vapi_http import VapiClient
 from supportvoice.logs import FieldsFormatter
+from tests.bridge.http_server import Handler, Server
 
 OF_THE_ROW = ("+4915112345678", "zweiundvierzig")
 
@@ -86,3 +94,85 @@ def test_a_fault_that_came_of_itself_is_told_once(written: io.StringIO) -> None:
     first.__context__, second.__context__ = second, first
     logging.getLogger("test.faults").error("a circle", exc_info=first)
     assert written.getvalue().endswith("a circle\n    KeyError\n    ValueError\n")
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+
+class NoPickle(Exception):
+    """One that Celery cannot send on, and wraps."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+class Odd(Exception):
+    def __repr__(self) -> str:
+        return f"<{self.args[0]}>"
+
+
+def is_tried_again(said: str) -> None:
+    raise ValueError(said)
+
+
+def is_rejected(said: str) -> None:
+    raise Reject(said)
+
+
+def cannot_be_sent_on(said: str) -> None:
+    raise NoPickle(said, said)
+
+
+def is_written_otherwise(said: str) -> None:
+    raise Odd(said)
+
+
+def returns_it(said: str) -> str:
+    return said
+
+
+TASKS: dict[Callable[[str], Any], tuple[dict[str, Any], str]] = {
+    is_tried_again: ({"autoretry_for": (ValueError,), "max_retries": 1, "default_retry_delay": 0}, "retry: Retry in 0s: ValueError\n"),
+    is_rejected: ({}, "Reject\n"),
+    cannot_be_sent_on: ({}, "raised unexpected: "),
+    is_written_otherwise: ({"throws": (Odd,)}, "raised expected: a fault\n"),
+    returns_it: ({}, "succeeded in "),
+}
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
+def test_of_a_task_its_name_and_how_it_went_are_told_and_no_text(written: io.StringIO, task: Callable[[str], Any]) -> None:
+    options, how = TASKS[task]
+    app: Any = Celery("test", set_as_current=False)
+    told = app.task(name=f"test.{task.__name__}", **options)(task)
+    told.apply(args=(" ".join(OF_THE_ROW),))
+    printed = written.getvalue()
+    assert [said for said in OF_THE_ROW if said in printed] == []
+    assert f"Task test.{task.__name__}[" in printed
+    assert how in printed
+
+
+def test_a_thread_that_breaks_is_told_like_any_fault() -> None:
+    breaks = "import django, threading; django.setup(); threading.Thread(target=int, args=('zweiundvierzig',), name='keeper').start()"
+    ran = subprocess.run([sys.executable, "-c", breaks], capture_output=True, text=True, check=True)
+    assert 'ERROR supportvoice.logs: A thread broke what="keeper"' in ran.stderr
+    assert ran.stderr.endswith("    ValueError\n")
+    assert OF_THE_ROW[1] not in ran.stderr
+
+
+# -- what others write -------------------------------------------------------------------------------------------------
+
+
+def odd_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nnobody reads this\r\nContent-Length: 2\r\n\r\n{}")
+    handler.close_connection = True
+
+
+@pytest.mark.django_db  # a thread that waits gives its connection back
+def test_an_answer_with_odd_headers_tells_no_capability(written: io.StringIO) -> None:
+    with Server(odd_headers) as server:
+        client = VapiClient(base_url=server.url, api_key="k", socket_hosts=("127.0.0.1",))
+        with contextlib.suppress(VapiError):
+            client.end_call(f"{server.url}/a-capability/control")
+        assert [asked.path for asked in server.asked] == ["/a-capability/control"]
+    assert "a-capability" not in written.getvalue()
