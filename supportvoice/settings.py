@@ -206,6 +206,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"fields": {"()": "supportvoice.logs.FieldsFormatter"}},
+    "filters": {"seldom": {"()": "supportvoice.seldom.Seldom"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "fields"}},
     "root": {"handlers": ["console"], "level": "INFO"},
     "loggers": {
@@ -213,5 +214,6 @@ LOGGING = {
         "django.server": {"handlers": [], "propagate": True},
         "picows": {"level": "WARNING"},  # two lines of addresses and buffer sizes a call
         "urllib3": {"level": "ERROR"},  # of an answer with odd headers it tells the address, which may be a capability
+        "psycopg.pool": {"filters": ["seldom"]},
     },
 }

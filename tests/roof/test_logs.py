@@ -9,9 +9,11 @@ import io
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg_pool
 import pytest
 from celery import Celery
 from celery.exceptions import Reject
@@ -19,7 +21,9 @@ from django.db import IntegrityError
 
 from bridge.errors import VapiError
 from bridge.vapi_http import VapiClient
+from supportvoice import seldom
 from supportvoice.logs import FieldsFormatter
+from supportvoice.seldom import Seldom
 from tests.bridge.http_server import Handler, Server
 
 OF_THE_ROW = ("+4915112345678", "zweiundvierzig")
@@ -176,3 +180,29 @@ def test_an_answer_with_odd_headers_tells_no_capability(written: io.StringIO) ->
             client.end_call(f"{server.url}/a-capability/control")
         assert [asked.path for asked in server.asked] == ["/a-capability/control"]
     assert "a-capability" not in written.getvalue()
+
+
+def a_line() -> logging.LogRecord:
+    return logging.makeLogRecord({"msg": "error connecting in %r: %s", "args": ("pool-1", "refused")})
+
+
+def test_what_is_said_again_and_again_is_a_line_once_in_a_while_with_how_many_were_left_out() -> None:
+    now = 0.0
+    filtered, told = Seldom(clock=lambda: now), list[tuple[float, int]]()
+    while now < 2 * seldom.EVERY_S + 1:
+        record = a_line()
+        if filtered.filter(record):
+            told.append((now, getattr(record, "left_out", 0)))
+        now += 0.5
+    assert told == [(0.0, 0), (10.0, 19), (20.0, 19)]
+    assert filtered.filter(logging.makeLogRecord({"msg": "discarding closed connection: %s"})), "another sentence has its own line"
+
+
+def test_a_pool_whose_server_is_away_says_so_once_in_a_while(written: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ours,) = (each for each in logging.getLogger("psycopg.pool").filters if isinstance(each, Seldom))
+    monkeypatch.setattr(ours, "_told", {})
+    nobody = "host=127.0.0.1 port=1 connect_timeout=1"
+    with psycopg_pool.ConnectionPool(nobody, min_size=3, open=True) as pool:
+        while pool.get_stats().get("connections_errors", 0) < 3:
+            time.sleep(0.01)
+    assert written.getvalue().count("error connecting in ") == 1
