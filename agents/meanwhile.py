@@ -1,7 +1,8 @@
 """Of two people who edit one row the second is told, and nothing of either is lost: saving again is a decision then.
 
 A page holds when its row was last changed, as it was read. Whether that still holds is asked by an UPDATE of the row as it was
-then, in the transaction that saves.
+then, in the transaction that saves. A page that does not say, like one from before an upgrade or a form somebody wrote by hand,
+may be as old as can be: its person is told too.
 """
 
 from __future__ import annotations
@@ -25,10 +26,20 @@ CHANGED_MEANWHILE = (
     "open the {thing} in another window to see the other change, then save again to replace it with yours."
 )
 
+UNKNOWN_MEANWHILE = (
+    "This page does not say when it was opened, so somebody else may have saved this {thing} since, and nothing was saved. "
+    "What you wrote is still here: open the {thing} in another window to see it as it is now, then save again to replace it with yours."
+)
+
 
 def changed_meanwhile(row: Model | type[Model]) -> str:
     """What the second person is told."""
     return CHANGED_MEANWHILE.format(thing=row._meta.verbose_name)
+
+
+def unknown_meanwhile(row: Model | type[Model]) -> str:
+    """What somebody is told whose page does not say when it was read."""
+    return UNKNOWN_MEANWHILE.format(thing=row._meta.verbose_name)
 
 
 class AsRead(forms.CharField):
@@ -55,11 +66,12 @@ class SharedForm(ModelForm):
     def clean_as_read(self) -> str:
         """Asked again with the newer moment, this passes: the second person has been told."""
         read: str = self.cleaned_data["as_read"]
-        if read and self.instance.pk and not self._is_as(read):
+        if self.instance.pk and not self._is_as(read):
             sent: Any = self.data  # of a request: no plain mapping, but one that copies its lists
             self.data = sent = sent.copy()
             sent[self.add_prefix("as_read")] = _said(self._changed_at())
-            raise forms.ValidationError(changed_meanwhile(self.instance), code=CODE)
+            sentence = changed_meanwhile if read else unknown_meanwhile
+            raise forms.ValidationError(sentence(self.instance), code=CODE)
         return read
 
     def clean(self) -> dict[str, Any]:
@@ -70,7 +82,7 @@ class SharedForm(ModelForm):
 
     @property
     def is_overtaken(self) -> bool:
-        """Whether somebody else has saved this row since it was read, and its person was told just now."""
+        """Whether somebody else has saved this row since it was read, or may have, and its person was told just now."""
         return self.has_error(NON_FIELD_ERRORS, code=CODE)
 
     def _is_as(self, read: str) -> bool:

@@ -272,6 +272,7 @@ def test_the_order_of_colleagues_is_changed_in_their_list(desk: Client) -> None:
     first, second = a_target("first", order=1), a_target("second", order=2)
     sent = {"form-TOTAL_FORMS": 2, "form-INITIAL_FORMS": 2, "_save": "Save"}
     sent |= {"form-0-id": first.pk, "form-0-order": 5, "form-1-id": second.pk, "form-1-order": 2}
+    sent |= {f"form-{place}-as_read": row.changed_at.isoformat() for place, row in enumerate((first, second))}
     page = desk.post(f"{DESK}/handofftarget/", sent, follow=True)
     assert "1 colleague was changed successfully." in text_of(page)
     assert list(HandoffTarget.objects.values_list("slug", flat=True)) == ["second", "first"]
@@ -360,7 +361,7 @@ def test_a_form_takes_its_own_fields_and_no_other(desk: Client) -> None:
 def test_a_line_moved_to_another_agent_is_answered_by_it(desk: Client) -> None:
     line, other = a_line(), a_version()
     sent = {"number": line.number, "template": other.template.pk, "disclosure": "", "callback_hours": 4}
-    desk.post(f"{DESK}/phoneline/{line.pk}/change/", sent)
+    desk.post(f"{DESK}/phoneline/{line.pk}/change/", sent | {"as_read": line.changed_at.isoformat()})
     assert line.rollouts.count() == 0
     assert "version 1" in text_of(desk.get(f"{DESK}/phoneline/"))
 
@@ -421,6 +422,7 @@ def test_hostile_values_in_a_form_are_refused_and_nothing_is_stored(desk: Client
 def test_an_order_that_is_no_place_is_refused_in_the_list_and_the_form(desk: Client, order: str) -> None:
     target = a_target("first", order=3)
     sent = {"form-TOTAL_FORMS": 1, "form-INITIAL_FORMS": 1, "form-0-id": target.pk, "form-0-order": order, "_save": "Save"}
+    sent["form-0-as_read"] = target.changed_at.isoformat()
     assert desk.post(f"{DESK}/handofftarget/", sent).status_code == 200
     assert desk.post(f"{DESK}/handofftarget/add/", a_colleague(order=order, slug="second")).status_code == 200
     assert list(HandoffTarget.objects.values_list("slug", "order")) == [("first", 3)]

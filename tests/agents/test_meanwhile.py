@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from agents import as_code_export, as_code_import, services
-from agents.meanwhile import changed_meanwhile
+from agents.meanwhile import changed_meanwhile, unknown_meanwhile
 from agents.models import AssistantTemplate, Edited, HandoffTarget, PhoneLine, Team, Tool
 from calls import people
 from tests.agents.test_admin import text_of
@@ -97,6 +97,38 @@ def test_whoever_saves_twice_from_pages_of_their_own_is_told_nothing(model: type
         assert opened("ann", page_of(row)).saves(**{field: words}).status_code == 302
     row.refresh_from_db()
     assert getattr(row, field) == "Second words"
+
+
+@OF_EACH
+@pytest.mark.parametrize("said", [{}, {"as_read": ""}, {"as_read": "long ago"}], ids=["nothing", "nothing in it", "nonsense"])
+def test_a_page_that_does_not_say_when_it_was_read_is_kept_and_saved_when_sent_again(model: type[Edited], said: Mapping[str, str]) -> None:
+    row, field = one(model), WRITTEN[model]
+    before = getattr(row, field)
+    bob = opened("bob", page_of(row))
+    older = Browser(bob.client, bob.address, {**{name: value for name, value in bob.sent.items() if name != "as_read"}, **said})
+    page = older.saves(**{field: "Bob's words"})
+    told = changed_meanwhile(row) if said.get("as_read") else unknown_meanwhile(row)
+    assert page.context["adminform"].form.non_field_errors() == [told]
+    assert "in another window" in text_of(page)
+    row.refresh_from_db()
+    assert getattr(row, field) == before
+    shown = fields_of(page)
+    assert shown[field] == ["Bob's words"]
+    assert Browser(bob.client, bob.address, shown).saves().status_code == 302
+    row.refresh_from_db()
+    assert getattr(row, field) == "Bob's words"
+
+
+def test_a_list_that_does_not_say_when_it_was_read_places_nobody() -> None:
+    a_target("first", order=1)
+    a_target("second", order=2)
+    bob = opened("bob", COLLEAGUES)
+    older = Browser(bob.client, bob.address, {name: value for name, value in bob.sent.items() if not name.endswith("as_read")})
+    page = older.saves(**{"form-0-order": "3", "_save": "1"})
+    assert unknown_meanwhile(HandoffTarget) in text_of(page)
+    assert orders() == {"first": 1, "second": 2}
+    assert Browser(bob.client, bob.address, fields_of(page)).saves(_save="1").status_code == 302
+    assert orders() == {"first": 3, "second": 2}
 
 
 def test_the_sentence_names_what_was_saved() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from agents.models import AssistantTemplate, HandoffTarget, PhoneLine, Team, Tool
+from agents.models import AssistantTemplate, Edited, HandoffTarget, PhoneLine, Team, Tool
 from agents.teams import EVERYTHING, Sight, seen, sight_of
 from tests.builders import a_line, a_person, a_target, a_team, a_version
 
@@ -37,6 +37,12 @@ def manager(client: Client, *teams: Team) -> Client:
 def line_form(template: AssistantTemplate, **changes: Any) -> dict[str, Any]:
     sent = {"number": "+15550100400", "name": "New", "template": template.pk, "callback_hours": 4, "disclosure": "Hello."} | changes
     return {name: value for name, value in sent.items() if value is not None}
+
+
+def as_read(row: Edited) -> dict[str, str]:
+    """What a page that was opened just now says of its row."""
+    row.refresh_from_db()
+    return {"as_read": row.changed_at.isoformat()}
 
 
 @pytest.mark.parametrize("role", ["auditor", "admin", "superuser"])
@@ -109,8 +115,9 @@ def test_nothing_is_moved_out_of_ones_teams(client: Client, kind: str, where: st
     form = page.context["adminform"].form
     sent = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items() if name != "as_read"}
     sent = {name: value for name, value in sent.items() if value not in (None, [], "") and value is not False}
-    assert desk.post(f"{DESK}/{kind}/{rows[kind].pk}/change/", sent).status_code == 302
-    desk.post(f"{DESK}/{kind}/{rows[kind].pk}/change/", {**sent, "team": south.pk if where == "south" else ""})
+    assert desk.post(f"{DESK}/{kind}/{rows[kind].pk}/change/", sent | as_read(rows[kind])).status_code == 302
+    moved = {**sent, **as_read(rows[kind]), "team": south.pk if where == "south" else ""}
+    desk.post(f"{DESK}/{kind}/{rows[kind].pk}/change/", moved)
     rows[kind].refresh_from_db()
     assert rows[kind].team == north
 
@@ -123,7 +130,7 @@ def test_saving_a_line_loses_nothing_of_another_teams_that_it_has(client: Client
     line.handoff.add(shared)
     desk = manager(client, north)
     page = f"{DESK}/phoneline/{line.pk}/change/"
-    assert desk.post(page, line_form(line.template, team=north.pk, name="Renamed", handoff=[shared.pk])).status_code == 302
+    assert desk.post(page, line_form(line.template, team=north.pk, name="Renamed", handoff=[shared.pk]) | as_read(line)).status_code == 302
     line.refresh_from_db()
     assert (line.name, list(line.handoff.all())) == ("Renamed", [shared])
     assert "handoff" in desk.post(page, line_form(line.template, team=north.pk, handoff=[other.pk])).context["adminform"].form.errors
@@ -154,6 +161,6 @@ def test_the_calls_of_the_admin_are_filtered_by_ones_own_lines(client: Client) -
 def test_admins_choose_who_is_in_a_team(client: Client) -> None:
     north, olga = a_team("north"), a_person("ops")
     client.force_login(a_person("admin", "ada"))
-    sent = {"name": "North", "slug": "north", "members": [olga.pk]}
+    sent = {"name": "North", "slug": "north", "members": [olga.pk]} | as_read(north)
     assert client.post(f"{DESK}/team/{north.pk}/change/", sent).status_code == 302
     assert list(north.members.all()) == [olga]

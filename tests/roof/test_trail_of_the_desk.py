@@ -124,7 +124,7 @@ def test_what_is_deleted_is_told_by_both_ways(desk: Client, model: type[models.M
 def test_what_is_changed_in_the_list_itself_is_told(desk: Client) -> None:
     target = HandoffTarget.objects.get()
     form = {"form-TOTAL_FORMS": 1, "form-INITIAL_FORMS": 1, "form-0-id": target.pk, "form-0-order": 7, "_save": "Save"}
-    desk.post(door(HandoffTarget, ""), form)
+    desk.post(door(HandoffTarget, ""), form | {"form-0-as_read": target.changed_at.isoformat()})
     [entry] = told("changed")
     assert (entry.subject, [each.lower() for each in entry.detail["fields"]]) == ("colleague tier2", ["tried in this order"])
 
