@@ -220,7 +220,7 @@ class AgentForm(OwnForm):
             **_ranges(),
             **KEEPING_HELP,
             "name": f"For you and your colleagues; callers never hear it. At most {limits.NAME_CHARS} characters.",
-            "slug": "Its name in exports and addresses. Small letters, digits and dashes.",
+            "slug": "Stands for it in exports and addresses. Small letters, digits and dashes.",
             "prompt": "Who the agent is, what it can do, and when it must get a person. Callers never hear this.",
             "first_message": "The first words callers hear after the announcement.",
             "first_message_interruptible": "Recommended: people who call often do not wait for the end.",
@@ -408,7 +408,7 @@ class TeamForm(SharedForm):
         fields: ClassVar = ["name", "slug", "members"]
         help_texts: ClassVar = {
             "name": "As your colleagues say it.",
-            "slug": "Its name in exports and commands. Small letters, digits and dashes.",
+            "slug": "Stands for it in exports and commands. Small letters, digits and dashes.",
             "members": "They see the lines, agents, colleagues and calls of their teams, and no others. "
             "People in no team see those of no team.",
         }

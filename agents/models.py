@@ -161,7 +161,7 @@ class Edited(models.Model):
 class Team(Edited):
     """Who lines, agents, colleagues and calls belong to; its members see these and no others."""
 
-    slug = models.SlugField(unique=True)
+    slug = models.SlugField("short name", unique=True)
     name = models.CharField(max_length=80)
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="teams")
 
@@ -208,7 +208,7 @@ class Tool(Edited):
 class AssistantTemplate(AgentWords, Discretion, Keeping, Edited):
     """An agent as its manager edits it. What callers hear is `published`, never this draft."""
 
-    slug = models.SlugField(unique=True)
+    slug = models.SlugField("short name", unique=True)
     name = models.CharField(max_length=40)  # Vapi refuses longer assistant names
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="templates")
     tools = models.ManyToManyField(Tool, blank=True, related_name="templates")
@@ -279,7 +279,7 @@ class TemplateVersion(AgentWords, Discretion):
 class HandoffTarget(Edited):
     """A person or group a caller can be handed to. Models choose targets by slug, never by number."""
 
-    slug = models.SlugField(unique=True)
+    slug = models.SlugField("short name", unique=True)
     name = models.CharField(max_length=80)
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="targets")
     number = models.CharField("phone number", max_length=16)  # E.164, checked by agents.limits

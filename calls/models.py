@@ -161,6 +161,8 @@ class CallSession(models.Model):
     objects = CallSessionQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "call"
+        verbose_name_plural = "calls"
         ordering: ClassVar = ["-started_at"]
         permissions: ClassVar = [
             ("read_transcript", "Can read what was said, and hear messages callers left"),
@@ -339,6 +341,8 @@ class CallbackRequest(models.Model):
     note = models.CharField(max_length=500, blank=True)
 
     class Meta:
+        verbose_name = "callback"
+        verbose_name_plural = "callbacks"
         ordering: ClassVar = ["due_at"]
         indexes: ClassVar = [models.Index(fields=["due_at"], condition=Q(done_at=None), name="callbacks_still_to_do")]
 

@@ -128,6 +128,15 @@ def test_what_vapi_would_refuse_is_refused_at_its_field(desk: Client, change: di
     assert AssistantTemplate.objects.count() == 0
 
 
+def test_the_desk_says_what_people_say(desk: Client) -> None:
+    index = text_of(desk.get("/admin/"))
+    assert all(f" {word} " in index for word in ("Calls", "Callbacks"))
+    assert not any(word in index for word in ("Call sessions", "Callback requests"))
+    for page in ("assistanttemplate", "handofftarget", "team"):
+        shown = text_of(desk.get(f"{DESK}/{page}/add/"))
+        assert ("Short name:" in shown, "Slug" in shown) == (True, False)
+
+
 def test_help_texts_quote_the_table_that_checks(desk: Client) -> None:
     page = text_of(desk.get(f"{DESK}/assistanttemplate/add/"))
     for words in ("0 to 2.", "50 to 10000 tokens.", "10 to 500 ms.", "0 to 0.5 seconds.", "10 to 43200 seconds."):
