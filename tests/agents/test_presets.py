@@ -9,10 +9,10 @@ import pytest
 from django.forms.models import model_to_dict
 
 from agents import limits, payload, presets
-from agents.admin import preset_shown
 from agents.as_code import read
 from agents.forms import AgentForm
 from agents.models import AssistantTemplate, CallersFrom
+from agents.words_shown import preset_shown
 from tests.agents.words import SERVER, words
 
 PLAIN = {"slug": "support", "name": "Support", "prompt": "You help.", "first_message": "Hi.", "voice": {"voiceId": "sam"}}
