@@ -64,9 +64,6 @@ def inbox_to_do(*, now: datetime) -> Iterator[int]:
         last = keys[-1]
 
 
-is_away = away.is_away
-
-
 # -- Vapi's messages ---------------------------------------------------------------------------------------------------
 
 

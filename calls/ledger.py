@@ -27,7 +27,7 @@ from django.db import close_old_connections, connections, transaction
 from bridge import live, stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import away, by_heart, discretion, entries, guards, inbox, orphans, parked, publisher, resuming, services, storing, tasks
+from calls import away, by_heart, discretion, entries, guards, orphans, parked, publisher, resuming, services, storing, tasks
 from calls.clock import moment
 from calls.creating import create
 from calls.entries import Alive, Closed, Entry, Obeyed, PersonAsked, Told
@@ -100,7 +100,7 @@ class DatabaseLedger:
             write=self._write_or_keep,
             spill=self._spill,
             refuse=_refused,
-            is_away=inbox.is_away,
+            is_away=away.is_away,
             idle=connections.close_all,
             patience_s=DEADLINE_S,
             name="ledger-writer",
