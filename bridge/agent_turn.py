@@ -39,9 +39,9 @@ class AgentTurn:
         self.bytes += n_bytes
         self.is_over = False
 
-    def spoken(self, timing: Mapping[str, Any]) -> None:
+    def spoken(self, timing: Mapping[str, Any], speech: str = "") -> None:
         """When some of its words are spoken."""
-        self._words.told(timing)
+        self._words.told(timing, speech)
 
     def said(self, line: str) -> list[Action]:
         """The vendor's line of what the agent said, up to where it was cut."""

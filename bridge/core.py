@@ -195,9 +195,9 @@ class BridgeCore:
                 return self._said.said(text)
             case vapi.FinalHeard(_, text):
                 self._caller_said(text, now, is_all=True)
-            case vapi.WordsSpoken(source, timing):
+            case vapi.WordsSpoken(source, timing, speech):
                 self._dead_air.agent_speech(source)
-                self._said.spoken(timing)
+                self._said.spoken(timing, speech)
             case vapi.ToolsCalled():
                 self._dead_air.tool_called(now)
             case vapi.PartialHeard(role, text):

@@ -35,6 +35,7 @@ class TimedWords:
         self._middles: list[float] = []
         self._until = 0.0  # where the newest piece of speech ends
         self._last: Mapping[str, Any] | None = None
+        self._speech = ""
         self._over = False
 
     def __bool__(self) -> bool:
@@ -49,9 +50,14 @@ class TimedWords:
         if self._over:
             self._words, self._middles, self._until, self._last, self._over = [], [], 0.0, None, False
 
-    def told(self, timing: Mapping[str, Any]) -> None:
-        """One `timing`, of either kind. What is no timing, and one that is told again, changes nothing."""
-        self.next_turn()
+    def told(self, timing: Mapping[str, Any], speech: str = "") -> None:
+        """One `timing`, of either kind. What is no timing, and one that is told again, changes nothing.
+
+        `speech` says of which one, if the vendor does: some words of a turn are told after its end, and begin no other one.
+        """
+        if not speech or speech != self._speech:
+            self.next_turn()
+        self._speech = speech
         if timing == self._last or len(self._words) >= MOST_WORDS:
             return
         self._last = timing

@@ -7,7 +7,7 @@ and server-url/events.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -73,10 +73,11 @@ class FinalHeard:
 
 @dataclass(frozen=True, slots=True)
 class WordsSpoken:
-    """Words of the agent on their way to the ear. `timing`: when each of them is spoken, if the voice tells."""
+    """Words of the agent on their way to the ear. `timing`: when each of them is spoken, if the voice tells; `speech`: of which speech."""
 
     source: str
     timing: Mapping[str, Any]
+    speech: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,8 @@ def understand(message: Mapping[str, Any]) -> Message:
             return FinalHeard(str(message.get("role", "user"))[:16], str(message.get("transcript", ""))[:LONGEST_LINE])
         case "assistant.speechStarted":
             timing = message.get("timing")
-            return WordsSpoken(str(message.get("source", ""))[:16], timing if isinstance(timing, dict) else {})
+            speech = f"{message['turn']} {message.get('text', '')}" if "turn" in message else ""
+            return WordsSpoken(str(message.get("source", ""))[:16], timing if isinstance(timing, dict) else {}, speech)
         case "tool-calls":
             return ToolsCalled()
         case "status-update" if message.get("status") == "ended":

@@ -27,8 +27,9 @@ def even_times(text: str, ms_a_word: int) -> dict[str, Any]:
     return {"type": "word-alignment", "words": words, "wordsStartTimesMs": begins, "wordsEndTimesMs": ends}
 
 
-def test_an_agent_that_has_generated_everything_is_still_interrupted_and_its_line_cut() -> None:
-    core = a_call()
+@pytest.mark.parametrize("instant", [True, False])
+def test_an_agent_that_has_generated_everything_is_still_interrupted_and_its_line_cut(instant: bool) -> None:
+    core = a_call(instant=instant)
     agent_is_speaking(core, ms=2000)
     core.vapi_said(vapi.AgentStopped(), 0.1)
     core.vapi_said(vapi.FinalHeard("assistant", TEN), 0.12)
@@ -43,8 +44,9 @@ def test_an_agent_that_has_generated_everything_is_still_interrupted_and_its_lin
     assert played(out) == b""
 
 
-def test_a_waiting_sentence_is_interrupted_like_any_other_and_the_tools_answer_is_heard() -> None:
-    core = a_call()
+@pytest.mark.parametrize("instant", [True, False])
+def test_a_waiting_sentence_is_interrupted_like_any_other_and_the_tools_answer_is_heard(instant: bool) -> None:
+    core = a_call(instant=instant)
     core.vapi_said(vapi.ToolsCalled(), 0.0)
     core.vapi_said(vapi.WordsSpoken("force-say", {}), 0.0)
     agent_is_speaking(core, ms=2000)
@@ -69,13 +71,17 @@ def test_while_a_tool_works_and_nobody_speaks_there_is_nothing_to_hold() -> None
     assert played(out) == b"\x66" * 8000
 
 
-@pytest.mark.parametrize("order", ["si", "is", "ss", "ii"])
-def test_the_sentence_before_a_hand_over_is_heard_to_its_end_whoever_speaks(order: str) -> None:
-    core = a_call()
+@pytest.mark.parametrize("instant", [True, False])
+@pytest.mark.parametrize("order", ["si", "is", "ss", "ii", "hi", "ih"])
+def test_the_sentence_before_a_hand_over_is_heard_to_its_end_whoever_speaks(order: str, instant: bool) -> None:
+    """s: the socket tells of speech, h: the webhook; i: of an interruption."""
+    core = a_call(instant=instant)
     out = agent_is_speaking(core, ms=1500)
     out += core.leave_after_last_word("handed-over", 0.2)
     for n, kind in enumerate(order):
-        out += core.vapi_said(vapi.CallerSpoke() if kind == "s" else vapi.CallerInterrupted(), 0.3 + n * 0.2)
+        at = 0.3 + n * 0.2
+        says = vapi.CallerSpoke() if kind == "s" else vapi.CallerInterrupted()
+        out += core.speech_hinted(at) if kind == "h" else core.vapi_said(says, at)
     out += core.vapi_said(vapi.AgentStopped(), 1.5)
     run_until(core, 9.0, out)
     assert clears(out) == 0
@@ -257,6 +263,26 @@ def test_words_that_come_by_segment_are_known_too() -> None:
         pieces = [{"word": word, "startMs": m * 300, "endMs": m * 300 + 250} for m, word in enumerate(text.split())]
         words.told({"type": "word-progress", "wordsSpoken": n, "totalWords": 0, "segment": text, "segmentDurationMs": 600, "words": pieces})
     assert [len(words.heard(ms)) for ms in (124, 125, 425, 724, 725)] == [0, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("late", [even_times("nine ten", 200), {}], ids=["words", "news"])
+def test_words_that_are_told_after_the_end_of_their_turn_are_none_of_the_next_one(late: dict[str, Any]) -> None:
+    words = TimedWords()
+    words.told(even_times("one two", 200), "1 One two")
+    words.turn_over()
+    words.told(late, "1 One two")
+    words.told({}, "2 Three four")
+    words.next_turn()
+    words.told(even_times("three four", 200), "2 Three four")
+    assert words.heard(1000) == ["three", "four"]
+
+
+def test_words_that_are_told_after_the_end_of_their_turn_are_known_while_it_is_heard() -> None:
+    words = TimedWords()
+    words.told(even_times("one two", 200), "1 One two three")
+    words.turn_over()
+    words.told(even_times("three", 200), "1 One two three")
+    assert words.heard(1000) == ["one", "two", "three"]
 
 
 @pytest.mark.parametrize(
