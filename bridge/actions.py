@@ -54,14 +54,18 @@ class Leave:
 Action = ToAgent | TellAgent | ToCaller | MarkCaller | FlushCaller | Noted | AskForPerson | AskForAgent | Leave
 
 
-def turn_ended(*, said: int, heard: int, interrupted: bool, heard_words: int | None = None, left: bool = False) -> list[Noted]:
+def turn_ended(
+    *, said: int, heard: int, interrupted: bool, heard_words: int | None = None, left: bool = False, interruption: str = ""
+) -> list[Noted]:
     """What the caller heard of a turn of the agent's, in bytes, and in words if their times are known; nothing of one without a sound.
 
-    `left`: nobody cut it, the stream or the agent was gone.
+    `left`: nobody cut it, the stream or the agent was gone; `interruption`: which one did.
     """
     detail: dict[str, Any] = {"said_ms": ms(said), "heard_ms": ms(max(0, heard)), "interrupted": interrupted}
     if heard_words is not None:
         detail["heard_words"] = heard_words
     if left:
         detail["left"] = True
+    if interruption:
+        detail["interruption"] = interruption
     return [Noted("agent-turn-ended", detail=detail)] if said > 0 else []

@@ -25,7 +25,7 @@ class AgentTurn:
         self._rules = rules
         self._words = TimedWords()
         self._line = ""  # what the vendor says was said
-        self._cut_ms = (0, 0)
+        self._cut_ms, self._cut_by = (0, 0), ""
         self.bytes = 0
         self.is_over = True
         self.is_told = False
@@ -64,17 +64,20 @@ class AgentTurn:
         count = None if heard is None else len(heard)
         return turn_ended(said=self.bytes, heard=self.bytes - unheard, interrupted=True, heard_words=count, left=True)
 
-    def cut(self, now: float, *, unheard: int, tell: bool) -> list[Action]:
-        """The rest is not heard any more: `unheard` bytes. `tell`: it was the caller who cut it."""
+    def cut(self, now: float, *, unheard: int, tell: bool, interruption: str = "") -> list[Action]:
+        """The rest is not heard any more: `unheard` bytes. `tell`: it was the caller who cut it, `interruption`: by which one."""
         said_ms, heard_ms = ms(self.bytes), ms(max(0, self.bytes - unheard))
         heard = self._words.heard(heard_ms) if self._words else None
         count = None if heard is None else len(heard)
-        out: list[Action] = [*turn_ended(said=self.bytes, heard=self.bytes - unheard, interrupted=True, heard_words=count)]
-        self.bytes, self.at = 0, NEVER
+        heard_bytes = self.bytes - unheard
+        out: list[Action] = [
+            *turn_ended(said=self.bytes, heard=heard_bytes, interrupted=True, heard_words=count, interruption=interruption)
+        ]
+        self.bytes, self.at, self._cut_by = 0, NEVER, interruption
         if not tell or not self._rules.tell_heard or heard_ms >= said_ms:
             return out
         if heard is not None:
-            return out + _tell(heard)
+            return out + self._tell(heard)
         self._cut_ms, self.at = (said_ms, heard_ms), now + self._rules.cut_line_within
         return out + (self._share() if self._line else [])  # it was spoken to its end, and not yet heard
 
@@ -83,8 +86,8 @@ class AgentTurn:
 
     def _share(self) -> list[Action]:
         words, (said_ms, heard_ms), self.at = self._line.split(), self._cut_ms, NEVER
-        return _tell(words[: even_words(words, said_ms=said_ms, heard_ms=heard_ms)])
+        return self._tell(words[: even_words(words, said_ms=said_ms, heard_ms=heard_ms)])
 
-
-def _tell(heard: Sequence[str]) -> list[Action]:
-    return [TellAgent(vapi.was_heard(" ".join(heard))), Noted("model-told-what-was-heard", detail={"words": len(heard)})]
+    def _tell(self, heard: Sequence[str]) -> list[Action]:
+        detail = {"words": len(heard), "interruption": self._cut_by}
+        return [TellAgent(vapi.was_heard(" ".join(heard))), Noted("model-told-what-was-heard", detail=detail)]

@@ -104,7 +104,7 @@ class MediaStreamConsumer(AsyncConsumer):
             self._outbox = Outbox(wire.write)
         self._ref = admission.ref
         since = {"opened_at": self._started_at, "said_until": self._said_until}
-        self._core = BridgeCore(_rules_of(admission), clips=self._clips, now=self._clock(), **since)
+        self._core = BridgeCore(_rules_of(admission), clips=self._clips, now=self._clock(), **since, stream=admission.ref.epoch)
         self._relays_caller = self._core.relays_caller
         self._sleeper = wakeups.Sleeper(self._core.gap, self._tick)
         self._agent = AgentLeg(
@@ -375,7 +375,7 @@ class MediaStreamConsumer(AsyncConsumer):
             case "speech":
                 self._do(self._core.speech_hinted(now))
             case "interrupted":
-                self._do(self._core.vapi_said(vapi_messages.CallerInterrupted(), now))
+                self._do(self._core.vapi_said(vapi_messages.CallerInterrupted(), now, by="webhook"))
 
     async def _beat(self) -> None:
         while True:

@@ -19,7 +19,7 @@ from bridge.actions import Action, AskForAgent, Leave, Noted, TellAgent
 from bridge.agenda import Agenda
 from bridge.agent_turn import AgentTurn
 from bridge.audio import FRAME_S, Clip, ms
-from bridge.barge_in import BargeIn, Turn
+from bridge.barge_in import BargeIn, Sign, Turn
 from bridge.dead_air import DeadAir
 from bridge.doubt import Doubt
 from bridge.figures import Figures
@@ -37,6 +37,7 @@ from bridge.voice import AgentVoice, Relayed
 from bridge.way_out import TOO_LATE, WayOut
 
 SPEAKING = Turn.SPEAKING
+ASKED = Sign("asked", "house")
 SAME_NEWS_S = 1.0  # a webhook comes later than the socket's word; an older hint is left out before (`bridge.live`)
 
 
@@ -44,9 +45,19 @@ class BridgeCore:
     """One phone call, seen as a state machine."""
 
     def __init__(
-        self, rules: Rules, *, clips: Mapping[str, Clip], now: float, opened_at: float | None = None, said_until: float = 0.0
+        self,
+        rules: Rules,
+        *,
+        clips: Mapping[str, Clip],
+        now: float,
+        opened_at: float | None = None,
+        said_until: float = 0.0,
+        stream: int = 0,
     ) -> None:
-        """`opened_at`: when the stream began, if not now; `said_until`: when what was said on it before will have been heard."""
+        """`opened_at`: when the stream began, if not now; `said_until`: when what was said on it before will have been heard.
+
+        `stream`: which of the call's streams it is, so that no two interruptions of a call have one name.
+        """
         self._rules = rules
         self._clips = {**clips, "tone": TONE}
         self._figures = Figures()
@@ -63,7 +74,8 @@ class BridgeCore:
         self._opened_at = now if opened_at is None else opened_at
         self._silent_since = max(self._opened_at, said_until)
         self._agenda = Agenda(filler=self._silent_since + rules.filler_after, agent=now + rules.agent_within)
-        self._barge_in = BargeIn(rules, self._figures, self._voice, self._said, self._agenda)
+        self._stream = stream
+        self._barge_in = BargeIn(rules, self._figures, self._voice, self._said, self._agenda, stream=stream)
         self._way_out = WayOut(rules, self._voice, self._agenda)
         self._agent_speaking = False
         self._agent_audio_at: float | None = None
@@ -160,7 +172,8 @@ class BridgeCore:
         self._doubt.agent_there(now)
         return self._caller.connected(now) + self._keypad.connected()
 
-    def vapi_said(self, message: vapi.Message, now: float) -> list[Action]:
+    def vapi_said(self, message: vapi.Message, now: float, *, by: str = "socket") -> list[Action]:
+        """`by`: socket or webhook, whichever said it."""
         if self._dismissed:
             return []
         self._dead_air.reachable()
@@ -175,7 +188,7 @@ class BridgeCore:
                 self._doubt.told(speaks=True)
                 self._not_heard.caller_spoke(now, heard_until=self._voice.heard_at(now))
                 self._unprotect_greeting(now)
-                return self._barge_in.caller_spoke(now)
+                return self._barge_in.caller_spoke(now, by=by)
             case vapi.CallerPaused():
                 self._barge_in.caller_speaks = False
                 self._caller_paused_at = self._fell_silent_at = now
@@ -186,7 +199,7 @@ class BridgeCore:
             case vapi.CallerInterrupted():
                 self._doubt.told()
                 self._unprotect_greeting(now)
-                return [] if self._barge_in.protected else self._interrupted(now)
+                return [] if self._barge_in.protected else self._interrupted(now, Sign("interrupted", by))
             case vapi.ResponseQueued(turn_id) if turn_id != self._response:
                 self._response = turn_id
                 self._barge_in.turn_queued()
@@ -214,7 +227,7 @@ class BridgeCore:
     def speech_hinted(self, now: float) -> list[Action]:
         """The same as `CallerSpoke`, by Vapi's webhook. It may tell of speech whose end the socket has told since: that is old news."""
         is_old = not self._barge_in.caller_speaks and now < self._fell_silent_at + SAME_NEWS_S
-        return [] if is_old else self.vapi_said(vapi.CallerSpoke(), now)
+        return [] if is_old else self.vapi_said(vapi.CallerSpoke(), now, by="webhook")
 
     def mark_returned(self, name: str, now: float) -> list[Action]:
         """Twilio played, or cleared, everything before this mark."""
@@ -322,7 +335,7 @@ class BridgeCore:
         self._agent_opens = False
         self._said, self._dead_air, self._longest = left_off.said, left_off.dead_air, left_off.longest
         self._not_heard = left_off.not_heard
-        self._barge_in = BargeIn(self._rules, self._figures, self._voice, self._said, self._agenda)
+        self._barge_in = BargeIn(self._rules, self._figures, self._voice, self._said, self._agenda, stream=self._stream)
         self._barge_in.protected, self._barge_in.caller_speaks = False, left_off.caller_speaking
         self._barge_in.turn = Turn.FLUSHED if left_off.flushed else Turn.SPEAKING
         self._barge_in.was_cut(now)
@@ -360,7 +373,7 @@ class BridgeCore:
         """The caller asked for a person with a key: cut the agent short, say who comes, go."""
         if self._is_leaving:
             return []
-        out = self._barge_in.flush(now, note="flush-asked") if self._voice.unheard(now) > 0 else []
+        out = self._barge_in.flush(now, ASKED) if self._voice.unheard(now) > 0 else []
         self._dismissed = True
         return out + self._apologise("handed-over", now, raw="")
 
@@ -382,7 +395,7 @@ class BridgeCore:
         if self._barge_in.protected:
             return []
         self._doubt.agent_cut(now)
-        return self._barge_in.flush(now, note="flush-asked")
+        return self._barge_in.flush(now, ASKED)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -466,7 +479,7 @@ class BridgeCore:
         self._doubt.agent_stopped()
         out: list[Action] = [Noted("agent-speech-stopped", "vapi")]
         if self._barge_in.end_confirms:
-            return out + self._interrupted(now)
+            return out + self._interrupted(now, Sign("turn-ended"))
         if self._barge_in.turn is not Turn.FLUSHED:
             out += self._said.heard_out()
             out += self._voice.end_turn(now)
@@ -474,8 +487,8 @@ class BridgeCore:
         self._unprotect_greeting(now)
         return out + self._go_if_it_is_time(now)
 
-    def _interrupted(self, now: float) -> list[Action]:
-        out = self._barge_in.flush(now, note="interruption-confirmed")
+    def _interrupted(self, now: float, sign: Sign) -> list[Action]:
+        out = self._barge_in.flush(now, sign)
         if out:
             self._dead_air.agent_cut(now)
             self._not_heard.agent_cut(now)

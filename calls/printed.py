@@ -39,6 +39,8 @@ def words(kind: str, detail: dict[str, Any]) -> str:
     match kind:
         case "caller-hears-silence":
             return f"caller-hears-silence ({detail.get('ms', 0)}ms after the caller spoke)"
+        case "interruption-evidence":
+            return f"interruption-evidence: {detail.get('told', '')}, by the {detail.get('by', '')}"
         case "call-rescued":
             return f"call-rescued: {detail.get('how', '')} ({detail.get('ms', 0)}ms after the last sign of its process)"
         case "dead-air" | "audio-stuck":

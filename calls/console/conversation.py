@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from calls.models import CallEvent, CallSession, Heard, ToolRun, TranscriptLine,
 from calls.printed import words
 
 MEASURED = ("tts-buffer-flushed", "voicemail-recorded", "callback-promised")  # worded with numbers alone
+INTERRUPTION = re.compile(r"\d{1,5}\.\d{1,5}", re.ASCII)  # the name of one: its stream and its number there
 HEARD = {Heard.PART: "cut off", Heard.NONE: "not heard"}
 
 
@@ -29,10 +31,15 @@ def event(happened: CallEvent, *, told: bool) -> Item:
             "at": stamp(happened.at),
             "offset": offset(happened.ms),
             "source": happened.get_source_display(),
-            "words": words(kind, detail) if told or kind in MEASURED else kind,
+            "words": (words(kind, detail) if told or kind in MEASURED else kind) + _of_which(detail.get("interruption")),
             "partial": str(detail.get("text", "")) if partial else "",
         },
     )
+
+
+def _of_which(interruption: Any) -> str:
+    """All that is told of one interruption can be read together."""
+    return f" · interruption {interruption}" if isinstance(interruption, str) and INTERRUPTION.fullmatch(interruption) else ""
 
 
 def heard_and_not(line: TranscriptLine) -> tuple[str, str]:

@@ -70,7 +70,7 @@ def test_caller_interrupts_and_unheard_speech_is_flushed() -> None:
     assert clears(out) == 1
     out = core.vapi_said(vapi.CallerInterrupted(), 0.2)
     assert clears(out) == 0
-    assert noted(out, "tts-buffer-flushed")[0].detail == {"cancelled_ms": 340}
+    assert noted(out, "tts-buffer-flushed")[0].detail["cancelled_ms"] == 340
 
 
 def test_at_most_the_lead_is_sent_ahead_of_the_ear() -> None:
@@ -185,7 +185,7 @@ def test_confirm_mode_lets_the_tail_play_and_clears_only_when_confirmed() -> Non
     assert clears(core.vapi_said(vapi.CallerSpoke(), 0.1)) == 0
     out = core.vapi_said(vapi.CallerInterrupted(), 0.2)
     assert clears(out) == 1
-    assert noted(out, "tts-buffer-flushed")[0].detail == {"cancelled_ms": 800}
+    assert noted(out, "tts-buffer-flushed")[0].detail["cancelled_ms"] == 800
 
 
 def test_the_end_of_the_agents_turn_confirms_an_interruption() -> None:
@@ -257,7 +257,7 @@ def test_marks_that_return_because_of_a_clear_are_not_taken_for_sound_that_was_h
     core.vapi_said(vapi.CallerSpoke(), 0.1)
     core.mark_returned("0:200", 0.11)
     out = core.vapi_said(vapi.CallerInterrupted(), 0.2)
-    assert noted(out, "tts-buffer-flushed")[0].detail == {"cancelled_ms": 900}
+    assert noted(out, "tts-buffer-flushed")[0].detail["cancelled_ms"] == 900
 
 
 def test_time_to_silence_runs_from_the_callers_speech_to_the_mark_behind_the_clear() -> None:

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from bridge import vapi_messages as vapi
-from bridge.actions import Action
+from bridge.actions import Action, Noted
 from bridge.core import BridgeCore
 from bridge.rules import Rules
 from bridge.sandbox.playout import Playout
@@ -34,6 +34,7 @@ class Talk:
         self.core = BridgeCore(Rules(), clips=CLIPS, now=self.now)
         self.phone = Playout(self.now)
         self.clears: list[float] = []
+        self.told_of: list[Noted] = []
         self.after_clear = 0
         self.sent = b""
         self.do(self.core.agent_connected(self.now))
@@ -49,6 +50,8 @@ class Talk:
                     self.phone.play(ulaw, self.now)
                 case MarkCaller(name):
                     self.phone.mark(name, self.now)
+                case Noted():
+                    self.told_of.append(action)
                 case FlushCaller():
                     self.clears.append(self.now)
                     for name in self.phone.clear(self.now).marks:
@@ -66,6 +69,10 @@ class Talk:
             self.do(self.core.speech_hinted(self.now))
         else:
             self.do(self.core.vapi_said(vapi.CallerSpoke(), self.now))
+
+    def names(self, kind: str) -> list[str]:
+        """Of the interruptions of which this was noted."""
+        return [noted.detail["interruption"] for noted in self.told_of if noted.kind == kind]
 
     def pass_to(self, until: float) -> None:
         while (at := self.core.next_deadline()) is not None and at < until:
@@ -122,6 +129,9 @@ def test_each_interruption_is_one_clear_whoever_tells_of_it_how_often(seed: int,
         assert all(later - earlier >= DEBOUNCE_S - 1e-9 for earlier, later in pairwise(clears))
         assert clears == pytest.approx(expected(times))
         assert talk.after_clear <= RESIDUAL_S * 8000
+        assert len(talk.names("clear-sent")) == len({*talk.names("clear-sent")}) == len(clears)
+        assert {*talk.names("clear-sent"), *talk.names("interruption-confirmed")} <= {*talk.names("interruption-evidence")}
+        assert talk.names("caller-hears-silence") == talk.names("clear-sent")
 
 
 def cut_right_after_a_clear() -> tuple[Talk, int]:

@@ -84,13 +84,14 @@ class Notebook:
     agents: int = 1  # how many Vapi sessions may be had, one after the other
     lost: list[str] = field(default_factory=list)
     said: list[tuple[str, str]] = field(default_factory=list)  # what was told with the last of them
+    epoch: int = 0
     admission: dict[str, Any] = field(default_factory=dict)  # what the call's agent and line want otherwise
 
     async def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, token: str) -> Admission | None:
         await asyncio.sleep(self.admits_after_s)
         if self.away:
             raise LedgerAway
-        ref = CallRef(call_sid, 0, "call-test00")
+        ref = CallRef(call_sid, self.epoch, "call-test00")
         return Admission(ref, **{"barge_in": "instant", **self.admission}) if token == "right" else None
 
     async def conversation(self, ref: CallRef) -> Conversation | None:

@@ -164,13 +164,17 @@ def test_the_call_page_shows_transcript_tools_events_and_figures(ops: Client) ->
         started_at=call.started_at + timedelta(seconds=24),
         ended_at=call.started_at + timedelta(seconds=24, milliseconds=61),
     )
-    happen(call, "tts-buffer-flushed", cancelled_ms=340)
+    happen(call, "interruption-evidence", told="speech", by="webhook", interruption="0.3")
+    happen(call, "tts-buffer-flushed", cancelled_ms=340, interruption="0.3")
+    happen(call, "caller-hears-silence", ms=40, interruption="<b>0.3")
     page = ops.get(f"/calls/{call.public_id}/").content.decode()
     for words in (
         '<del data-slot="unheard">page and click forgot</del>',
         "email: a@example.com",
         "61 ms",
-        "TTS buffer flushed (340ms audio cancelled)",
+        "interruption-evidence: speech, by the webhook · interruption 0.3",
+        "TTS buffer flushed (340ms audio cancelled) · interruption 0.3",
+        "caller-hears-silence (40ms after the caller spoke)<",
         "each: 120 ms, 210 ms",
         "1.00 s",
         "new",

@@ -249,7 +249,7 @@ def words_of(tree: ast.Module) -> dict[str, str]:
 
 
 def kinds_in_code() -> set[str]:
-    """The kind of every event that is written anywhere: first of `Noted` and `NewEvent`, `kind` of `note_once`, `note` of `flush`."""
+    """The kind of every event that is written anywhere: first of `Noted` and `NewEvent`, `kind` of `note_once`."""
     found: set[str] = set()
     paths = [*(ROOT / "bridge").glob("*.py"), *(ROOT / "calls").rglob("*.py")]
     trees = {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in paths}
@@ -263,7 +263,7 @@ def kinds_in_code() -> set[str]:
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             kinds = node.args[:1] if name in ("Noted", "NewEvent") else []
-            kinds += [keyword.value for keyword in node.keywords if (name, keyword.arg) in (("note_once", "kind"), ("flush", "note"))]
+            kinds += [keyword.value for keyword in node.keywords if (name, keyword.arg) == ("note_once", "kind")]
             found |= {str(kind.value) for kind in kinds if isinstance(kind, ast.Constant)}
             found |= {named[kind.id] for kind in kinds if isinstance(kind, ast.Name) and kind.id in named}
     return found

@@ -128,7 +128,7 @@ def talkative() -> CallSession:
     say(call, CANARY)
     told: dict[str, Any] = {"source": "vapi", "at": timezone.now()}
     kinds = ("transcript-partial", "transcript-final", "tool-called", "rung-changed", "tool-answered", "tts-buffer-flushed")
-    detail = dict.fromkeys(("text", "name", "problem", "to", "why"), CANARY) | {"cancelled_ms": 340}
+    detail = dict.fromkeys(("text", "name", "problem", "to", "why"), CANARY) | {"cancelled_ms": 340, "interruption": "0.3"}
     history.record_events(call_sid=call.call_sid, events=[history.NewEvent(kind, detail=detail, **told) for kind in kinds])
     ToolRun.objects.create(call=call, tool_call_id="t", name="look_up", arguments={"q": CANARY}, result=CANARY, started_at=timezone.now())
     a_report(call, summary=CANARY, structured={"issue": CANARY}, latencies={"modelLatencyAverage": 321.0}, costs={"llm": 0.5})
@@ -142,7 +142,14 @@ def talkative() -> CallSession:
 def test_a_manager_sees_the_facts_of_a_call_and_none_of_its_words(come: Come, talkative: CallSession) -> None:
     browser = come("manager")
     page = body(browser, f"/calls/{talkative.public_id}/")
-    for fact in (CALLER, "TTS buffer flushed (340ms audio cancelled)", "transcript-final", "321 ms", "$0.5000", "Talking"):
+    for fact in (
+        CALLER,
+        "TTS buffer flushed (340ms audio cancelled) · interruption 0.3",
+        "transcript-final",
+        "321 ms",
+        "$0.5000",
+        "Talking",
+    ):
         assert fact in page, fact
     for path in ("/", "/calls/", f"/calls/{talkative.public_id}/", f"/admin/calls/callsession/{talkative.pk}/change/"):
         shown = body(browser, path)
