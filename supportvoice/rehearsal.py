@@ -17,12 +17,12 @@ from statistics import median
 from typing import Any
 
 from agents import presets, services
-from agents.models import AssistantTemplate, AtLongest, FirstMessageMode
+from agents.models import AssistantTemplate, AtLongest, FirstMessageMode, Sound
 from agents.payload import Said, ServerAddress, TakenUp, VersionWords, assistant, resumed
 from bridge.audio import load_clips
 from bridge.consumers import MediaStreamConsumer
 from bridge.longest import ROLLED_OVER
-from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LinkClosed, Note
+from bridge.ports import Admission, CallRef, Closing, Command, Conversation, Link, LinkClosed, Note
 from bridge.sandbox import virtual
 from bridge.sandbox.clips import CLIPS, spoken_by
 from bridge.sandbox.ear import Ear, Recogniser
@@ -34,6 +34,8 @@ from bridge.sandbox.script import ANSWERS, Caller, Heard, Say, Scenario, Step
 from bridge.sandbox.sound import FRAME_S
 from bridge.sandbox.turns import Evidence, Faults, Message, Plan, Turns
 from bridge.sandbox.virtual import MemoryPipe
+from bridge.sandbox.wideband import WidePipe
+from bridge.wideband import Wideband
 
 OUR_CLIPS = load_clips(Path(__file__).parent.parent / "bridge" / "clips")
 NOWHERE = ServerAddress(url="https://rehearsal.invalid/webhook/vapi", secret="")
@@ -70,10 +72,19 @@ def words(preset: str, **other: Any) -> VersionWords:
 
 
 def rehearse(
-    scenario: Scenario, agent: VersionWords, *, seed: int = 1, faults: Faults | None = None, hears: Recogniser | None = None
+    scenario: Scenario,
+    agent: VersionWords,
+    *,
+    seed: int = 1,
+    faults: Faults | None = None,
+    hears: Recogniser | None = None,
+    stream: Callable[[], StreamPipe] | None = None,
 ) -> Rehearsed:
-    """One call with this agent, from the stream's start to its end. `hears` is the caller's ear, if not the usual one."""
-    return virtual.run(_call(scenario, agent, seed, faults or Faults(), hears or Ear(spoken_by("agent"))))
+    """One call with this agent, from the stream's start to its end.
+
+    `hears` is the caller's ear, and `stream` the network between Twilio and the bridge, if not the usual ones.
+    """
+    return virtual.run(_call(scenario, agent, seed, faults or Faults(), hears or Ear(spoken_by("agent")), stream or StreamPipe))
 
 
 def time_to_silence_ms(preset: str, *, moments: Sequence[float] = BREAK_IN_AT) -> int:
@@ -93,14 +104,14 @@ def _breaks_in(at: float) -> Scenario:
 def _silence_after(call: Rehearsed) -> float:
     """To the last frame with sound before the agent's next turn, in ms."""
     broke_in = next(moment.at for moment in call.phone.timeline if moment.what == "caller-says" and moment.detail["clip"] == BREAKS_IN)
-    starts = (entry.at for entry in call.evidence.entries if entry.way == "out" and _agent_starts(entry.detail))
+    starts = (entry.at for entry in call.evidence.entries if entry.way == "out" and agent_starts(entry.detail))
     at = next(start for start in starts if start > broke_in)
     while at > broke_in and not call.phone.playout.sound_ms(at - FRAME_S, at):
         at -= FRAME_S
     return (at - broke_in) * 1000
 
 
-def _agent_starts(message: Any) -> bool:
+def agent_starts(message: Any) -> bool:
     match message:
         case {"type": "speech-update", "role": "assistant", "status": "started"}:
             return True
@@ -175,6 +186,7 @@ class _Notebook:
             greeting_interruptible=self._agent.first_message_interruptible,
             agent_speaks_first=self._agent.first_message_mode != FirstMessageMode.CALLER_FIRST,
             tell_heard=self._agent.tell_heard,
+            wideband=self._agent.sound == Sound.WIDEBAND,
             longest_s=self._agent.max_duration_s,
             goes_on=self._agent.at_longest == AtLongest.GO_ON,
             time_is_up=self._agent.time_is_up,
@@ -242,14 +254,14 @@ class _Vapi:
         self._told: list[Said] = []
         self._running: list[asyncio.Task[str]] = []
 
-    async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> VapiPipe:
+    async def open(self, socket_url: str, *, wideband: bool = False, account: str = "main") -> Link:
         link, body = MemoryLink(), assistant(self._agent, server=NOWHERE)
         if self._sessions:
             self._told += _said(self._sessions[-1])
             body = resumed(body, TakenUp(self._told, opening=""))
         scenario = self._scenario
         session = Turns(
-            pipe=link,
+            pipe=WidePipe(link) if wideband else link,
             post=_no_tools,
             scenario=scenario,
             ear=scenario.ear() if scenario.ear else Ear(spoken_by("caller")),
@@ -263,7 +275,8 @@ class _Vapi:
         )
         self._sessions.append(session)
         self._running.append(asyncio.create_task(session.run()))
-        return VapiPipe(link.client)
+        ours = VapiPipe(link.client)
+        return Wideband(ours) if wideband else ours
 
     async def finished(self) -> list[Message]:
         """What was said in all sessions, when the last one is over."""
@@ -271,9 +284,11 @@ class _Vapi:
         return [message for session in self._sessions for message in session.conversation.in_turns()]
 
 
-async def _call(scenario: Scenario, agent: VersionWords, seed: int, faults: Faults, hears: Recogniser) -> Rehearsed:
+async def _call(
+    scenario: Scenario, agent: VersionWords, seed: int, faults: Faults, hears: Recogniser, opened: Callable[[], StreamPipe]
+) -> Rehearsed:
     loop = asyncio.get_running_loop()
-    stream = StreamPipe()
+    stream = opened()
     call = Rehearsed(Phone(Caller(scenario.caller), hears), Evidence())
     vapi = _Vapi(scenario, agent, seed=seed, faults=faults, evidence=call.evidence)
     consumer = _Alone(
