@@ -17,6 +17,7 @@ AT = datetime(2026, 3, 1, 14, 47, 3, 892_999, tzinfo=UTC)
     ("kind", "detail", "line"),
     [
         ("agent-speech-started", {}, "agent-speech-started"),
+        ("interruption-evidence", {"told": "speech", "by": "webhook"}, "interruption-evidence: speech, by the webhook"),
         ("tts-buffer-flushed", {"cancelled_ms": 340}, "TTS buffer flushed (340ms audio cancelled)"),
         ("transcript-partial", {"role": "user", "text": "I already"}, 'transcript-partial: "I already"'),
         ("transcript-final", {"role": "user", "text": "I already tried that"}, 'transcript-final: "I already tried that"'),
