@@ -114,10 +114,10 @@ class StreamsByHeart:
     def admit(self, *, call_sid: str, account_sid: str, stream_sid: str, epoch: int, at: datetime) -> Admission | None:
         """Let in the stream of a call that was opened, or sent on, by heart. Its token has been checked."""
         told = by_heart.sent_on(call_sid, epoch) if epoch else by_heart.known(call_sid)
-        if told is None or told["account_sid"] != account_sid or not by_heart.first(call_sid, f"stream-{epoch}"):
+        if told is None or told["account_sid"] != account_sid:
             return None
         answer = lines.remembered(told["to_number"], draw=lines.draw_of(call_sid))
-        if answer is None or answer.version is None:
+        if answer is None or answer.version is None or not by_heart.first(call_sid, f"stream-{epoch}"):
             return None
         ref = CallRef(call_sid, epoch, CallSession(public_id=by_heart.public_id(call_sid)).short_id)
         agent = Conversation(n=by_heart.first_number(epoch), state="asked", account=told.get("account", VapiAccount.MAIN))
