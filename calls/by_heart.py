@@ -1,7 +1,7 @@
 """Calls that are answered while the database is away, from what this machine knows by heart.
 
 The line and its agent are in this process's memory (`agents.lines`). What more than one process must know is a small file
-each, beside the spool: that a call was opened, that its stream was let in, that somebody makes its Vapi call, what its agent
+each, beside the spool: that a call was opened, that its stream was let in or turned away, that somebody makes its Vapi call, what its agent
 or caller wishes, that a conversation was lost, why a stream is over, to which one its caller was sent on, and that the caller's
 leg is over. Such a file is made once, by whoever is first; so a token is used once and a Vapi call made once, as with a row.
 
@@ -21,13 +21,12 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
@@ -35,6 +34,7 @@ from django.utils import timezone
 from agents import lines
 from calls import admission, away, endings, resuming, services, spool
 from calls.clock import moment
+from calls.disk_marks import SAFE, as_link, directory, keep, read
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source
 
@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 A_STREAMS_NUMBERS = 100  # of Vapi sessions: no stream has so many, so one that is sent on by heart needs not know the numbers before it
 UNREAD_NUMBER = A_STREAMS_NUMBERS // 2  # of the first stream's agent when its row, which may have one by then, cannot be read
 LONGEST_NUMBER = 9999
-SAFE = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 SENT_ON = re.compile(r"[A-Za-z0-9]{2,64}\.next-([0-9]{1,3})", re.ASCII)
 CARRIED = re.compile(r"([A-Za-z0-9]{2,64})\.carried-([0-9]{1,3})", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
@@ -51,8 +50,6 @@ EXPECTED_FOR_S = 600.0  # more than a token's life and all that is borne beyond 
 OF_EVERY_CALL = (".expected", ".answered-")  # also while the database is there
 LONGEST_WISH_S = 30.0
 ANSWERED_WITHIN_S = 3.0  # after that Twilio asks again by itself
-
-Write = Callable[[Path, bytes], None]
 
 
 class Stream(NamedTuple):
@@ -72,7 +69,7 @@ def opened(*, sid: str, account_sid: str, from_number: str, to_number: str, at: 
         return None
     told = {"sid": sid, "account_sid": account_sid, "from_number": from_number, "to_number": to_number}
     told = {**told, "public_id": str(public_id(sid))}
-    return answer if _keep(sid, "call", {**told, "at": at.timestamp()}) is not None else None
+    return answer if keep(sid, "call", {**told, "at": at.timestamp()}) is not None else None
 
 
 def public_id(sid: str) -> uuid.UUID:
@@ -82,7 +79,7 @@ def public_id(sid: str) -> uuid.UUID:
 
 def known(sid: str) -> dict[str, Any] | None:
     """What was told of a call that is not written down yet."""
-    return _read(sid, "call")
+    return read(sid, "call")
 
 
 def started_at(sid: str) -> datetime | None:
@@ -92,31 +89,31 @@ def started_at(sid: str) -> datetime | None:
 
 def first(sid: str, what: str) -> bool:
     """True for the one that does `what` for this call, on this machine."""
-    return _keep(sid, what, {}) is True
+    return keep(sid, what, {}) is True
 
 
 def lost(sid: str, what: str, *, at: float) -> bool:
     """Remember that a conversation of this call was lost. True for the one who says so first, on this machine."""
-    return _keep(sid, f"lost-{what}", {"at": at}) is True
+    return keep(sid, f"lost-{what}", {"at": at}) is True
 
 
 def losses(sid: str, *, at: datetime, counts: bool = True) -> int:
     """How many conversations of this call were lost in a row by now, by what this machine remembers. `counts`: so does the one of now."""
-    marks = [path.suffix[1:] for what in ("lost", "next") for path in _directory().glob(f"{sid}.{what}-*")]
-    told = [each for mark in marks if (each := _read(sid, mark)) and each.get("is_loss", True)]
+    marks = [path.suffix[1:] for what in ("lost", "next") for path in directory().glob(f"{sid}.{what}-*")]
+    told = [each for mark in marks if (each := read(sid, mark)) and each.get("is_loss", True)]
     return resuming.in_a_row(sorted((moment(each["at"]) for each in told), reverse=True), at, counts=counts)
 
 
 def send_on(sid: str, epoch: int, told: Mapping[str, Any]) -> dict[str, Any] | None:
     """Remember that a call goes on with the stream of this epoch. Returns what whoever was first said of it; None: it cannot be."""
-    if first_number(epoch) > LONGEST_NUMBER or _keep(sid, "onward", {}) is None or _keep(sid, f"next-{epoch}", told) is None:
+    if first_number(epoch) > LONGEST_NUMBER or keep(sid, "onward", {}) is None or keep(sid, f"next-{epoch}", told) is None:
         return None
     return sent_on(sid, epoch)
 
 
 def sent_on(sid: str, epoch: int) -> dict[str, Any] | None:
     """What was said when a call was sent on to the stream of this epoch."""
-    return _read(sid, f"next-{epoch}")
+    return read(sid, f"next-{epoch}")
 
 
 def first_number(epoch: int) -> int:
@@ -127,19 +124,19 @@ def first_number(epoch: int) -> int:
 def expect(call: CallSession) -> None:
     """Remember on what the first stream of a call that is written down may be let in, should its row be unreadable by then."""
     its = {"account_sid": call.account_sid, "to_number": call.to_number, "version": call.version_id, "public_id": str(call.public_id)}
-    _keep(call.call_sid, "expected", {**its, "at": timezone.now().timestamp()}, ways=(_as_link,))  # nobody waits for the disk here
+    keep(call.call_sid, "expected", {**its, "at": timezone.now().timestamp()}, ways=(as_link,))  # nobody waits for the disk here
 
 
 def expected(sid: str) -> dict[str, Any] | None:
     """What was remembered of a call whose first stream has not come to this machine yet."""
-    return _read(sid, "expected")
+    return read(sid, "expected")
 
 
 def has_come(sid: str) -> bool:
     """The first stream is let in, by its row or without: no other one is expected. True for the one that was."""
     with suppress(OSError):
         if SAFE.fullmatch(sid):
-            (_directory() / f"{sid}.expected").unlink()
+            (directory() / f"{sid}.expected").unlink()
             return True
     return False
 
@@ -148,7 +145,7 @@ def carries(stream: Stream) -> None:
     """Remember which process has the caller, for whoever finds it dead while nobody can read the row. Nobody waits for the disk here."""
     _forget_carried(stream.call_sid, below=stream.epoch)
     told = {"account_sid": stream.account_sid, "place": stream.place, "short_id": stream.short_id}
-    _keep(stream.call_sid, f"carried-{stream.epoch}", told, ways=(_as_link,))
+    keep(stream.call_sid, f"carried-{stream.epoch}", told, ways=(as_link,))
 
 
 def let_go(sid: str, epoch: int) -> None:
@@ -158,46 +155,41 @@ def let_go(sid: str, epoch: int) -> None:
 
 def carried() -> list[Stream]:
     """Every stream that a process of this machine carries, or carried when it died."""
-    found = [CARRIED.fullmatch(path.name) for path in _directory().glob("*.carried-*")]
-    told = [(name[1], int(name[2]), _read(name[1], f"carried-{name[2]}")) for name in found if name]
+    found = [CARRIED.fullmatch(path.name) for path in directory().glob("*.carried-*")]
+    told = [(name[1], int(name[2]), read(name[1], f"carried-{name[2]}")) for name in found if name]
     return [Stream(sid, epoch, **its) for sid, epoch, its in told if its]
 
 
 def is_carried_on(sid: str, *, after: int) -> bool:
     """A stream of a later epoch was let in on this machine."""
-    found = (CARRIED.fullmatch(path.name) for path in _directory().glob(f"{sid}.carried-*"))
+    found = (CARRIED.fullmatch(path.name) for path in directory().glob(f"{sid}.carried-*"))
     return any(int(name[2]) > after for name in found if name)
 
 
 def is_leg_over(sid: str) -> bool:
     """Twilio has said so to a process of this machine, and it is not written down yet."""
-    return os.path.lexists(_directory() / f"{sid}.leg")
-
-
-def is_let_in(sid: str, epoch: int) -> bool:
-    """The stream of this epoch was let in by heart."""
-    return os.path.lexists(_directory() / f"{sid}.stream-{epoch}")
+    return os.path.lexists(directory() / f"{sid}.leg")
 
 
 def took_up(sid: str, n: int) -> bool:
     """The stream for which session `n` was to be made has found the agent of the one before. True if nobody makes it."""
-    return _keep(sid, f"claim-{n}", {"parked": True}) is True
+    return keep(sid, f"claim-{n}", {"parked": True}) is True
 
 
 def closed(sid: str, epoch: int, why: str) -> None:
     """Remember why a stream is over, for whichever process Twilio asks what is next."""
-    _keep(sid, f"closed-{epoch}", {"why": why})
+    keep(sid, f"closed-{epoch}", {"why": why})
 
 
 def why_closed(sid: str, epoch: int) -> str:
     """Empty when this machine does not know."""
-    return str((_read(sid, f"closed-{epoch}") or {}).get("why", ""))
+    return str((read(sid, f"closed-{epoch}") or {}).get("why", ""))
 
 
 @contextmanager
 def being_asked(sid: str, epoch: int) -> Iterator[None]:
     """Inside, Twilio waits at the resume door for what is next after the stream of this epoch."""
-    path = _directory() / f"{sid}.asking-{epoch}"
+    path = directory() / f"{sid}.asking-{epoch}"
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch()
@@ -213,7 +205,7 @@ def is_being_asked(sid: str, epoch: int, *, now: float) -> bool:
     if (sent := sent_on(sid, epoch + 1)) is not None and abs(now - sent["at"]) < ANSWERED_WITHIN_S:
         return True
     try:
-        return abs(now - (_directory() / f"{sid}.asking-{epoch}").lstat().st_mtime) < ANSWERED_WITHIN_S
+        return abs(now - (directory() / f"{sid}.asking-{epoch}").lstat().st_mtime) < ANSWERED_WITHIN_S
     except OSError:
         return False
 
@@ -221,60 +213,60 @@ def is_being_asked(sid: str, epoch: int, *, now: float) -> bool:
 def was_answered(sid: str, epoch: int) -> None:
     """Remember that Twilio has been told what is next after the stream of this epoch: nobody has to look after that any more."""
     let_go(sid, epoch)
-    _keep(sid, f"answered-{epoch}", {}, ways=(_as_link,))
+    keep(sid, f"answered-{epoch}", {}, ways=(as_link,))
 
 
 def is_answered(sid: str, epoch: int) -> bool:
-    return os.path.lexists(_directory() / f"{sid}.answered-{epoch}")
+    return os.path.lexists(directory() / f"{sid}.answered-{epoch}")
 
 
 def wish(sid: str, verb: str, *, at: float, at_once: bool = False) -> bool:
     """Leave a command for the stream of this call, whichever process carries it; the first one stands. False when nothing was kept."""
-    return _keep(sid, "wish", {"verb": verb, "at_once": at_once, "at": at}) is not None
+    return keep(sid, "wish", {"verb": verb, "at_once": at_once, "at": at}) is not None
 
 
 def granted(sid: str, *, now: float) -> dict[str, Any] | None:
     """The wish that waits for the stream of this call; it is told once, and an old one, of a stream that is over, never."""
-    told = _read(sid, "wish")
+    told = read(sid, "wish")
     if told is not None:
-        (_directory() / f"{sid}.wish").unlink(missing_ok=True)
+        (directory() / f"{sid}.wish").unlink(missing_ok=True)
     return told if told and abs(now - told["at"]) < LONGEST_WISH_S else None
 
 
 def is_wished(sid: str, *, now: float) -> bool:
     """A wish waits for a stream of this call."""
-    told = _read(sid, "wish")
+    told = read(sid, "wish")
     return told is not None and abs(now - told["at"]) < LONGEST_WISH_S
 
 
 def leg_over(sid: str, *, status: str, at: datetime) -> bool:
     """Remember that the caller's leg is over, by Twilio's CallStatus. False when the disk takes nothing."""
-    return _keep(sid, "leg", {"status": status, "at": at.timestamp()}) is not None
+    return keep(sid, "leg", {"status": status, "at": at.timestamp()}) is not None
 
 
 def enter_all() -> int:
     """Write down every call that was opened, or sent on, by heart. Returns how many are new. Raises what the database raises."""
-    new = sum(map(_entered, sorted(_directory().glob("*.call"))))
-    _enter_sent_on(_directory().glob("*.next-*"))
+    new = sum(map(_entered, sorted(directory().glob("*.call"))))
+    _enter_sent_on(directory().glob("*.next-*"))
     return new
 
 
 def enter(sid: str) -> None:
     """Write this call down, if it was opened, or sent on, by heart: before anything is done with its row."""
-    path = _directory() / f"{sid}.call"
+    path = directory() / f"{sid}.call"
     if SAFE.fullmatch(sid) and os.path.lexists(path):
         _entered(path)
     if SAFE.fullmatch(sid) and os.path.lexists(path.with_suffix(".onward")):
-        _enter_sent_on(_directory().glob(f"{sid}.next-*"))
+        _enter_sent_on(directory().glob(f"{sid}.next-*"))
 
 
 def end_all() -> list[str]:
     """Write down whose leg is over, after all that was told of their streams. Returns their CallSids."""
-    over = [path.stem for path in sorted(_directory().glob("*.leg"))]
+    over = [path.stem for path in sorted(directory().glob("*.leg"))]
     for sid in over:
-        if (leg := _read(sid, "leg")) is not None:
+        if (leg := read(sid, "leg")) is not None:
             endings.leg_over(call_sid=sid, status=leg["status"], at=moment(leg["at"]))
-        (_directory() / f"{sid}.leg").unlink(missing_ok=True)
+        (directory() / f"{sid}.leg").unlink(missing_ok=True)
     return over
 
 
@@ -285,7 +277,7 @@ def is_to_be_told(*, now: datetime) -> bool:
 
 def forget_old(*, now: float) -> None:
     """Marks of calls that are long over."""
-    for path in _directory().glob("*.*"):
+    for path in directory().glob("*.*"):
         with suppress(OSError):
             kept_s = EXPECTED_FOR_S if path.suffix.startswith(OF_EVERY_CALL) else LONGEST_MARK_S
             if path.suffix not in (".call", ".leg") and path.lstat().st_mtime < now - kept_s:
@@ -312,7 +304,7 @@ def _entered(path: Path) -> bool:
 
 
 def _enter(path: Path) -> bool:
-    call = _read(path.stem, "call")
+    call = read(path.stem, "call")
     if call is None:
         return False
     sid, public_id = call["sid"], call.pop("public_id")
@@ -320,7 +312,7 @@ def _enter(path: Path) -> bool:
     row = services.open_call(**{**call, "at": moment(call["at"])}, by_heart=True)
     if row is not None and is_new:
         CallSession.objects.filter(pk=row.pk).update(public_id=public_id)
-        if row.version_id is not None and _read(sid, "leg") is None:  # else nobody is there who has it
+        if row.version_id is not None and read(sid, "leg") is None:  # else nobody is there who has it
             admission.take_again(row, at=timezone.now())
         if not _left_to_its_row(sid, 0):
             resuming.being_made_by_heart(row, 0)
@@ -361,74 +353,18 @@ def _write_sent_on(sid: str, epoch: int) -> bool:
         raw=sent["why"],
         at=moment(sent["at"]),
         is_made=is_made,
-        is_parked=bool((_read(sid, f"claim-{n}") or {}).get("parked")),
+        is_parked=bool((read(sid, f"claim-{n}") or {}).get("parked")),
     )
     return True
 
 
 def _left_to_its_row(sid: str, n: int) -> bool:
     """Nobody has begun to make this session by heart, and from now on nobody will. A second writer of its row hears the same."""
-    _keep(sid, f"claim-{n}", {"row": True})
-    return bool((_read(sid, f"claim-{n}") or {}).get("row"))
+    keep(sid, f"claim-{n}", {"row": True})
+    return bool((read(sid, f"claim-{n}") or {}).get("row"))
 
 
 def _forget_carried(sid: str, *, below: int) -> None:
-    for path in _directory().glob(f"{sid}.carried-*") if SAFE.fullmatch(sid) else ():
+    for path in directory().glob(f"{sid}.carried-*") if SAFE.fullmatch(sid) else ():
         if (name := CARRIED.fullmatch(path.name)) and int(name[2]) < below:
             path.unlink(missing_ok=True)
-
-
-def _directory() -> Path:
-    return Path(settings.SPOOL_DIR) / "calls"
-
-
-def _keep(sid: str, what: str, told: Mapping[str, Any], *, ways: Iterable[Write] | None = None) -> bool | None:
-    """True: it is new, and on the disk. False: it was there. None: the disk takes not even a name.
-
-    A full disk still takes a link, whose text lives with its name; that is what it says then.
-    """
-    if not SAFE.fullmatch(sid):
-        return None
-    path, said = _directory() / f"{sid}.{what}", orjson.dumps(told)
-    for written in ways or (_as_file, _as_link):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            written(path, said)
-        except FileExistsError:
-            return False
-        except OSError as problem:
-            log.error("What is known by heart could not be kept", extra={"problem": type(problem).__name__, "errno": problem.errno})
-        else:
-            return True
-    return None
-
-
-def _as_file(path: Path, said: bytes) -> None:
-    """Whole, or not at all, and once."""
-    whole = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    try:
-        file = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(file, said)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        os.link(whole, path)
-        spool.sync_directory(path.parent)
-    finally:
-        whole.unlink(missing_ok=True)
-
-
-def _as_link(path: Path, said: bytes) -> None:
-    path.symlink_to(said.decode())
-
-
-def _read(sid: str, what: str) -> dict[str, Any] | None:
-    if not SAFE.fullmatch(sid):
-        return None
-    path = _directory() / f"{sid}.{what}"
-    try:
-        told = orjson.loads(os.readlink(path) if path.is_symlink() else path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return told if isinstance(told, dict) else None

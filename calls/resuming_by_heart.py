@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from agents import account, lines
-from calls import by_heart, ladder, resuming
+from calls import by_heart, ladder, let_in, resuming
 from calls.clock import moment
 from calls.guards import PARKED
 from calls.models import VapiAccount
@@ -47,4 +47,4 @@ def _another_agent(call_sid: str, epoch: int, at: datetime) -> ladder.Resume | N
 def _stream_is_missing(call_sid: str, epoch: int, at: datetime) -> bool:
     """The stream of this epoch was asked for by heart and did not come in time: the way to the AI is what failed."""
     sent = by_heart.sent_on(call_sid, epoch)
-    return sent is not None and not by_heart.is_let_in(call_sid, epoch) and moment(sent["at"]) <= at - resuming.OPENS_WITHIN
+    return sent is not None and not let_in.is_let_in(call_sid, epoch) and moment(sent["at"]) <= at - resuming.OPENS_WITHIN

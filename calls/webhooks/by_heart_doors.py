@@ -16,7 +16,7 @@ from django.db import Error as DatabaseError
 from django.http import HttpResponse
 
 from bridge import twilio_http
-from calls import away, by_heart, endings, handover, lifecycle, patience, resuming_by_heart, services, spoken
+from calls import away, by_heart, endings, handover, let_in, lifecycle, patience, resuming_by_heart, services, spoken
 from calls.models import OVER, CallSession, RecordingKind
 from calls.storing import the_keeper
 from calls.webhooks.knock import Knock
@@ -107,7 +107,7 @@ def resume(knock: Knock, epoch: int) -> HttpResponse:
     """The stream is over: goodbye if that was what it ended with, else the agent again, else somebody who does not need our rows."""
     if is_over(knock) or is_done(knock, epoch) or is_read_to_be_over(knock):
         return twiml(twilio_http.hang_up())
-    if by_heart.is_let_in(knock.call_sid, epoch + 1):
+    if let_in.is_let_in(knock.call_sid, epoch + 1):
         return twiml(spoken.ask_anew(epoch + 1))
     its = {"account_sid": knock.get("AccountSid")[:64], "to_number": knock.get("To")[:64]}
     again = resuming_by_heart.elsewhere(call_sid=knock.call_sid, epoch=epoch, at=knock.at, **its)

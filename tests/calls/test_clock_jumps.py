@@ -20,6 +20,7 @@ from bridge import stream_token
 from bridge.ports import Closing, Note
 from calls import by_heart, missed_sweep, services, sessions, tasks
 from calls.ledger import SKEW_S, DatabaseLedger
+from calls.let_in import is_let_in
 from calls.models import CallbackRequest, CallSession, EndReason, Status, VapiSession, VapiState
 from tests.builders import FakeVapi
 from tests.calls import doors
@@ -234,6 +235,6 @@ def test_what_is_known_of_a_call_by_heart_is_not_forgotten(jump: Jump, settings:
     by_heart.leg_over(CALL_SID, status="completed", at=timezone.now())
     jump(jump_s)
     by_heart.forget_old(now=time.time())
-    assert by_heart.is_let_in(CALL_SID, 0)
+    assert is_let_in(CALL_SID, 0)
     assert by_heart.why_closed(CALL_SID, 0) == "stream-lost"
     assert not by_heart.first(CALL_SID, "stream-0")

@@ -23,6 +23,7 @@ from bridge import stream_token
 from bridge.ports import Admission, LedgerAway
 from calls import by_heart, discretion, orphans, resuming, services, sessions
 from calls.ledger import DatabaseLedger
+from calls.let_in import is_let_in
 from calls.models import CallSession, Rung, Status, VapiState
 from calls.storing import the_keeper
 from tests.builders import ACCOUNT, CALLER, a_call, a_line, at_once, call_sid
@@ -178,7 +179,7 @@ def test_a_stream_is_refused_if(why: str, client: Client, ledger: DatabaseLedger
     account_sid = "AC" + "f" * 32 if why == "it comes with another account" else ACCOUNT
     with nobody_can_read(), pytest.raises(LedgerAway):
         opens(ledger, document, call, account_sid=account_sid)
-    assert not by_heart.is_let_in(call.call_sid, 0)
+    assert not is_let_in(call.call_sid, 0)
 
 
 def test_a_row_that_can_be_read_and_has_no_agent_yet_is_waited_for(client: Client, ledger: DatabaseLedger) -> None:
