@@ -17,7 +17,7 @@ from django.db.models import prefetch_related_objects
 
 from agents import hours, limits
 from agents.models import HandoffTarget
-from calls import accounts, admission, evidence, ladder, lifecycle, parked, queueing, resuming, services
+from calls import accounts, admission, evidence, ladder, lifecycle, parked, queueing, resuming, services, turned_away
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, EndReason, OutboxCommand, Rung, Source, Status, VapiAccount
 from calls.taking_back import TAKEN_BACK
@@ -64,7 +64,7 @@ def next_step(
             facts = _facts_in_queue(call, targets, at, turn=turn or 0, wants_message=wants_message)
         else:
             prefetch_related_objects([call], "vapi_sessions", "commands")  # asked about again and again until it is decided
-            facts = _facts(call, targets, at, resumable=not only_down and not resuming.stream_is_missing(call, at))
+            facts = _facts(call, targets, at, resumable=not only_down and not turned_away.never_came(call, at))
         step = ladder.decide(facts)
         if call.status == Status.WAITING and isinstance(step, ladder.Resume):
             if queueing.admitted(call, step, at=at):
@@ -82,7 +82,8 @@ def _taken(call: CallSession, step: ladder.Step, facts: ladder.Facts, at: dateti
             why = "nobody-answered" if facts.is_open else CLOSED
             return step if resuming.taken_back(call, why=why, at=at) else ladder.HangUp()
         case ladder.Resume():
-            return step if resuming.elsewhere(call, step, at=at) else ladder.HangUp()
+            goes_on = turned_away.next_stream(call, at=at) if facts.turned_away else resuming.elsewhere(call, step, at=at)
+            return step if goes_on else ladder.HangUp()
         case ladder.DialHuman(target):
             queueing.left(call, "person", at=at)
             _ask_to_dial(call, target.slug, at)
@@ -233,6 +234,7 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         voicemail=bool(call.line and call.line.voicemail),
         losses=resuming.losses(call, at),
         parked=parked.is_said(call),
+        turned_away=turned_away.in_a_row(call),
         resumable=again,
         main=left.main,
         backup=left.backup,

@@ -15,6 +15,7 @@ LONGEST_WAIT_S = 30.0  # in the queue, from the first word on ...
 LONGEST_WAIT_ALONE_S = 180.0  # ... and where the only other way is to hang up
 TURN_S = 11.0  # the longest turn of the wait: the place and the ways out are said, and the caller may press a key
 RESUMES = 2  # losses within a minute of each other that lead back to the AI
+TURNED_AWAY = 2  # streams in a row that let nobody in, each some three seconds, and lead back to the AI that waits
 TAKEN_BACK = 1  # so often, where a message can be left instead ...
 TAKEN_BACK_AT_MOST = 3  # ... and where the only other way is to hang up
 NOT_RESUMED = ("handed-over", "no-agent")  # a stream that ended so: a person was promised, or no agent can be had
@@ -40,7 +41,8 @@ class Facts:
     the caller again; `taken_back`: so often it had them already, after nobody came.
     `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
     them unless its process left in good order; `resumable`: an agent answers this call and nobody asked for a person.
-    `parked`: the agent of this stream is there, and waits for the caller; that is no loss.
+    `parked`: the agent of this stream is there, and waits for the caller; that is no loss. Nor is it one that nobody was let in on this
+    stream, whose agent waits for the next one: `turned_away` are so many streams in a row, this one among them.
     `main`, `backup`: that account at Vapi may be asked for an agent now.
     `waiting_s`: so long the caller has waited for a first agent, None for one who does not; `has_room`: one is free for this caller.
     """
@@ -57,6 +59,7 @@ class Facts:
     losses: int = 0
     resumable: bool = False
     parked: bool = False
+    turned_away: int = 0
     is_open: bool = True
     by_wish: bool = False
     message_wanted: bool = False
@@ -111,8 +114,9 @@ def decide(facts: Facts) -> Step:
         return HangUp()
     if facts.waiting_s is not None and (in_the_queue := next_turn(facts, facts.waiting_s)):
         return in_the_queue
-    if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED:
-        again = Resume() if facts.parked else next_agent(losses=facts.losses, main=facts.main, backup=facts.backup)
+    if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED and facts.turned_away <= TURNED_AWAY:
+        waits = facts.parked or facts.turned_away > 0
+        again = Resume() if waits else next_agent(losses=facts.losses, main=facts.main, backup=facts.backup)
         if again is not None:
             return again
     target = next_target(facts)

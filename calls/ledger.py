@@ -27,7 +27,7 @@ from django.db import close_old_connections, connections, transaction
 from bridge import live, stream_token
 from bridge.errors import BadMessage
 from bridge.ports import Admission, CallRef, Closing, Command, Conversation, LedgerAway, Note
-from calls import away, by_heart, discretion, entries, guards, orphans, parked, publisher, resuming, services, storing, tasks
+from calls import away, by_heart, discretion, entries, guards, let_in, orphans, parked, publisher, resuming, services, storing, tasks
 from calls.clock import moment
 from calls.creating import create
 from calls.entries import Alive, Closed, Entry, Obeyed, PersonAsked, Told
@@ -51,7 +51,7 @@ SKEW_S = 300  # between the clock that dated a token and ours: a clock that is p
 DEADLINE_S = 0.3
 ENDED_WITHIN_S = 2.0  # of an ordinary end: all is said, and one that is not known leads the caller to a person they did not ask for
 ADMITTED_WITHIN_S = 1.0  # no sound flows yet, and a stream that is refused costs its caller more than the wait
-BACK_WITHIN_S, BACK_LOOK_S = 0.7, 0.1  # whoever is refused now has to ask for another stream, and counts as lost once more
+BACK_WITHIN_S, BACK_LOOK_S = 0.7, 0.1  # whoever is refused now has to ask for another stream, and that not for ever (`calls.turned_away`)
 SECOND_TRY_S = 0.6  # with the two above less than a further stream has time to open (`calls.resuming.OPENS_WITHIN`)
 ASKERS = READERS = 4
 NOBODY_LEFT = ("agent-ended", "hung-up", "caller-left")
@@ -125,16 +125,26 @@ class DatabaseLedger:
 
     async def _admitted(self, **stream: Any) -> Admission | None:
         try:
-            let_in = await self._admit_by_row(ADMITTED_WITHIN_S, **stream)
+            return self._remembered(await self._admit_by_row(ADMITTED_WITHIN_S, **stream))
         except LedgerAway:
-            admission = await self._admit_without_row(**stream)
+            its = stream["call_sid"], stream["epoch"]
+            await asyncio.to_thread(let_in.turn_away, *its, stream["stream_sid"])  # now: Twilio may ask before we say no
+            admission = await self._admitted_after_all(**stream)
             if admission is not None:
-                if not self._by_heart.waits_here(admission.ref):
-                    await self.claim(admission.ref, 0)
-                return admission
-            if not await self._is_back(within_s=BACK_WITHIN_S):
-                raise
-            let_in = await self._admit_by_row(SECOND_TRY_S, **stream, is_second_try=True)
+                await asyncio.to_thread(let_in.was_let_in, *its)
+            return admission
+
+    async def _admitted_after_all(self, **stream: Any) -> Admission | None:
+        admission = await self._admit_without_row(**stream)
+        if admission is not None:
+            if not self._by_heart.waits_here(admission.ref):
+                await self.claim(admission.ref, 0)
+            return admission
+        if not await self._is_back(within_s=BACK_WITHIN_S):
+            raise LedgerAway("The history cannot be asked, and nothing of this stream is known by heart.")
+        return self._remembered(await self._admit_by_row(SECOND_TRY_S, **stream, is_second_try=True))
+
+    def _remembered(self, let_in: tuple[Admission, CallSession] | None) -> Admission | None:
         if let_in is None:
             return None
         admission, call = let_in

@@ -1,12 +1,36 @@
-"""Which streams of a call were let in by heart, by the marks on this machine's disk."""
+"""Which streams of a call were let in by heart, and which one had to be turned away, by the marks on this machine's disk."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from itertools import count
 
-from calls.disk_marks import directory
+from calls.disk_marks import SAFE, as_link, directory, keep, read
 
 
 def is_let_in(sid: str, epoch: int) -> bool:
     """The stream of this epoch was let in by heart."""
     return os.path.lexists(directory() / f"{sid}.stream-{epoch}")
+
+
+def turn_away(sid: str, epoch: int, stream_sid: str) -> None:
+    """Remember that the stream of this epoch has come, and could not be let in at once. It is refused, unless it `was_let_in` later."""
+    keep(sid, f"refused-{epoch}", {"stream_sid": stream_sid}, ways=(as_link,))  # nobody waits for the disk here
+
+
+def was_let_in(sid: str, epoch: int) -> None:
+    """The stream that was to be turned away is in after all."""
+    with suppress(OSError):
+        if SAFE.fullmatch(sid):
+            (directory() / f"{sid}.refused-{epoch}").unlink()
+
+
+def turned_away(sid: str, epoch: int) -> str:
+    """Which stream of this epoch a process of this machine had to turn away, by its StreamSid; empty when none."""
+    return str((read(sid, f"refused-{epoch}") or {}).get("stream_sid", ""))
+
+
+def turned_away_in_a_row(sid: str, epoch: int) -> int:
+    """So many streams were, up to that of this epoch."""
+    return next(before for before in count() if not turned_away(sid, epoch - before))

@@ -9,7 +9,7 @@ A session whose longest time is near is rolled over: the next one takes its plac
 When the agent of a stream that was lost is parked, the next stream is to find it: then no session is asked for (`calls.parked`).
 
 A process that leaves hands its callers on in that second way too. That is no loss: it counts for none, and nobody is told so.
-And a caller whom the AI sent to people of whom nobody came is `taken_back`, in the same way.
+Nor is a stream on which nobody was let in. And a caller whom the AI sent to people of whom nobody came is `taken_back`, in the same way.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from calls.models import CallSession, Source, Status, VapiAccount, VapiState
 from calls.taking_back import TAKEN_BACK
 
 LOST = "conversation-lost"
+TURNED_AWAY = "stream-turned-away"  # the event of a stream on which nobody was let in (`calls.turned_away`)
 PARKED_IN_VAIN = "its agent waited in vain"
 DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
 COUNTS_ON = timedelta(seconds=60)
@@ -80,11 +81,16 @@ def stream_to_come(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
     return calls.filter(status=Status.CONNECTING, epoch__gt=0, stream_epoch__lt=F("epoch"))
 
 
+def stream_asked_at(call: CallSession) -> datetime:
+    """When the newest stream was asked for: with its agent, unless that has waited since the stream before."""
+    before = call.events.filter(kind=TURNED_AWAY, detail__epoch=call.epoch - 1).order_by("seq").last() if call.epoch else None
+    return before.at if before else parked.asked_at(call) or call.vapi_sessions.latest("n").asked_at
+
+
 def stream_is_missing(call: CallSession, at: datetime) -> bool:
     """A further stream should be here by now: the way to the AI is what failed."""
-    newest = call.newest_session
-    asked_at = parked.asked_at(call) or (newest.asked_at if newest else at)
-    return asked_at <= at - OPENS_WITHIN and stream_to_come(CallSession.objects.filter(pk=call.pk)).exists()
+    is_to_come = stream_to_come(CallSession.objects.filter(pk=call.pk)).exists()
+    return is_to_come and call.newest_session is not None and stream_asked_at(call) <= at - OPENS_WITHIN
 
 
 def here(*, call_sid: str, epoch: int, raw: str, at: datetime, n: int | None = None) -> int | None:
@@ -120,7 +126,7 @@ def _roll_over(call: CallSession, n: int, *, account: str, at: datetime) -> int:
 def elsewhere(call: CallSession, again: ladder.Resume, *, at: datetime) -> bool:
     """Give a held call its next epoch, with a session to start. False when somebody else did, or the call may not go on."""
     waits = parked.is_said(call) or parked.may_be_said(call)
-    if not _on_another_stream(call, at):
+    if not on_another_stream(call, at):
         return False
     if waits:
         parked.await_stream(call, n=_next_n(call) - 1, at=at)
@@ -148,7 +154,7 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
 
     `why`: nobody-answered or closed-hours. The event names the session whose first words say it (`calls.taking_back`).
     """
-    if not _on_another_stream(call, at):
+    if not on_another_stream(call, at):
         return False
     services.too_late(call.commands.all(), at=at)  # else a person, who was reached for in vain, would be at once again
     admission.take_again(call, at=at)
@@ -158,7 +164,7 @@ def taken_back(call: CallSession, *, why: str, at: datetime) -> bool:
     return True
 
 
-def _on_another_stream(call: CallSession, at: datetime) -> bool:
+def on_another_stream(call: CallSession, at: datetime) -> bool:
     """The call's next epoch. A parked agent is waited for no more, unless that is said anew (`parked.await_stream`)."""
     if parked.is_said(call):
         parked.decided(call_sid=call.call_sid, epoch=call.epoch)
@@ -166,6 +172,12 @@ def _on_another_stream(call: CallSession, at: datetime) -> bool:
     for to in (Status.CONNECTING,) if call.status in from_here else (Status.RECOVERING, Status.CONNECTING):
         services.transition(call_sid=call.call_sid, to=to, epoch=call.epoch, reason=call.closed_why, at=at)
     return services.next_epoch(call_sid=call.call_sid, epoch=call.epoch)
+
+
+def turned_away(call: CallSession, *, epoch: int, at: datetime) -> None:
+    """Nobody was let in on the stream of this epoch, and the next one was asked for."""
+    detail = {"n": _next_n(call) - 1, "epoch": epoch}
+    record_events(call_sid=call.call_sid, events=[NewEvent(TURNED_AWAY, Source.SYSTEM, at, detail)])
 
 
 def _next_n(call: CallSession) -> int:
@@ -242,13 +254,17 @@ def elsewhere_by_heart(*, call_sid: str, epoch: int, n: int, account: str, raw: 
             return
     waits = is_parked or (not is_made and parked.is_said(call))
     if is_first:
-        _on_another_stream(call, at)
+        on_another_stream(call, at)
     if waits:
         parked.await_stream(call, n=_next_n(call) - 1, at=at)
         if is_parked:
             parked.decided(call_sid=call_sid, epoch=epoch - 1)
         return
-    _ask_for(call, n, account=VapiAccount(account), raw=raw or GONE, handed_on=raw == DRAINED, is_told=not is_first, at=at)
+    is_told = not is_first
+    if is_first and raw == TURNED_AWAY and not parked.is_awaited(call):
+        turned_away(call, epoch=epoch - 1, at=at)
+        is_told = True
+    _ask_for(call, n, account=VapiAccount(account), raw=raw or GONE, handed_on=raw == DRAINED, is_told=is_told, at=at)
     if is_made:
         being_made_by_heart(call, n)
 

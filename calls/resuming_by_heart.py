@@ -1,9 +1,9 @@
 """The AI once more, on another stream, while the database is away: rung R1 from what Twilio asks with and what this machine knows.
 
 The line and its agent are in this process's memory, the rest is marks on the disk (`calls.by_heart`): why the last stream was
-over, how often a conversation was lost, and that the call was sent on, which is said once. So a repeat gets the same answer, and
-`calls.ladder` counts as with rows. When the database is back the mark becomes the row's next epoch, before anything is told of
-that stream; whoever had the one before writes nothing any more, but what was told of it until then is stored.
+over, or that it was turned away, how often a conversation was lost, and that the call was sent on, which is said once. So a repeat
+gets the same answer, and `calls.ladder` counts as with rows. When the database is back the mark becomes the row's next epoch, before
+anything is told of that stream; whoever had the one before writes nothing any more, but what was told of it until then is stored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from calls.clock import moment
 from calls.guards import PARKED
 from calls.models import VapiAccount
 
-NO_LOSS = (PARKED, resuming.DRAINED)
+NO_LOSS = (PARKED, resuming.DRAINED, resuming.TURNED_AWAY)
 
 
 def elsewhere(*, call_sid: str, account_sid: str, to_number: str, epoch: int, at: datetime) -> tuple[lines.Answer, datetime] | None:
@@ -29,7 +29,7 @@ def elsewhere(*, call_sid: str, account_sid: str, to_number: str, epoch: int, at
         return None
     sent = by_heart.sent_on(call_sid, epoch + 1)
     if sent is None and (again := _another_agent(call_sid, epoch, at)) is not None:
-        why = by_heart.why_closed(call_sid, epoch)
+        why = _why_over(call_sid, epoch)
         its = {"to_number": to_number, "account_sid": account_sid, "at": at.timestamp(), "why": why}
         at_account = VapiAccount.BACKUP if again.backup else VapiAccount.MAIN
         sent = by_heart.send_on(call_sid, epoch + 1, {**its, "account": at_account.value, "is_loss": why not in NO_LOSS})
@@ -37,14 +37,22 @@ def elsewhere(*, call_sid: str, account_sid: str, to_number: str, epoch: int, at
 
 
 def _another_agent(call_sid: str, epoch: int, at: datetime) -> ladder.Resume | None:
-    why = by_heart.why_closed(call_sid, epoch)
+    why = _why_over(call_sid, epoch)
+    if let_in.turned_away_in_a_row(call_sid, epoch) > ladder.TURNED_AWAY:
+        return None
     if why in ladder.NOT_RESUMED or by_heart.is_wished(call_sid, now=at.timestamp()) or _stream_is_missing(call_sid, epoch, at):
         return None
     losses = by_heart.losses(call_sid, at=at, counts=why not in NO_LOSS)
     return ladder.next_agent(losses=losses, main=True, backup=account.has_backup())
 
 
+def _why_over(call_sid: str, epoch: int) -> str:
+    """The bridge's word on the stream, if it was let in."""
+    return by_heart.why_closed(call_sid, epoch) or (resuming.TURNED_AWAY if let_in.turned_away(call_sid, epoch) else "")
+
+
 def _stream_is_missing(call_sid: str, epoch: int, at: datetime) -> bool:
     """The stream of this epoch was asked for by heart and did not come in time: the way to the AI is what failed."""
     sent = by_heart.sent_on(call_sid, epoch)
-    return sent is not None and not let_in.is_let_in(call_sid, epoch) and moment(sent["at"]) <= at - resuming.OPENS_WITHIN
+    has_come = let_in.is_let_in(call_sid, epoch) or let_in.turned_away(call_sid, epoch)
+    return sent is not None and not has_come and moment(sent["at"]) <= at - resuming.OPENS_WITHIN

@@ -14,7 +14,7 @@ from agents import hours, lines
 from agents.models import HandoffTarget
 from bridge import stream_token, twilio_http
 from bridge.routing import MEDIA_PATH
-from calls import callbacks, consent, handover, ladder, parked, resuming
+from calls import callbacks, consent, handover, ladder, resuming
 from calls.callbacks import E164
 from calls.models import CallbackRequest, CallSession
 
@@ -42,7 +42,7 @@ def connect(call: CallSession, *, is_greeted: bool = False, is_first: bool = Fal
     says_a_word = was_kept or resuming.is_told_to_wait(call)
     first_words = ONE_MOMENT if says_a_word else line.disclosure if line and not is_greeted and not again else ""
     asks = not is_greeted and not again and consent.is_to_be_asked(call)
-    since = call.started_at if is_first and not again else parked.asked_at(call) or call.vapi_sessions.latest("n").asked_at
+    since = call.started_at if is_first and not again else resuming.stream_asked_at(call)
     expires = int(since.timestamp()) + stream_token.LIFE_S
     key = stream_token.key_from(settings.SECRET_KEY)
     return twilio_http.connect_stream(

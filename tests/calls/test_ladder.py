@@ -18,6 +18,7 @@ BOOLEANS = (
     *("is_open", "by_wish", "message_wanted", "agent_at_hand"),
 )
 PEOPLE = [((), frozenset()), ((SAM,), frozenset()), ((SAM,), frozenset({"sam"})), ((SAM, KIM), frozenset({"sam"}))]
+LOSSES = [(1, 0), (3, 0), (3, 1), (1, ladder.TURNED_AWAY + 1)]  # conversations, and streams in a row that let nobody in
 NOBODY_CAME = Facts(
     is_over=False,
     closed_why="handed-over",
@@ -31,12 +32,13 @@ IN_THE_QUEUE = Facts(is_over=False, closed_why="", targets=(SAM,), voicemail=Tru
 
 
 def all_facts() -> Iterator[Facts]:
-    """Every combination: all switches, the ways a stream may end, who is there, losses up to one too many, and take-backs."""
+    """Every combination: all switches, the ways a stream may end, who is there, losses and empty streams up to one too many, take-backs."""
     whys = ("", "agent-ended", "handed-over", "no-agent", "agent-lost")
     for switches in product((False, True), repeat=len(BOOLEANS)):
         named = dict(zip(BOOLEANS, switches, strict=True))
-        for why, (targets, tried), losses, taken_back in product(whys, PEOPLE, (1, 3), (0, 1, 3)):
-            yield Facts(closed_why=why, targets=targets, tried=tried, losses=losses, taken_back=taken_back, **named)  # type: ignore[arg-type]
+        for why, (targets, tried), (losses, empty), taken_back in product(whys, PEOPLE, LOSSES, (0, 1, 3)):
+            its = {"losses": losses, "turned_away": empty, "taken_back": taken_back}
+            yield Facts(closed_why=why, targets=targets, tried=tried, **its, **named)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("why", sorted(STREAM_ENDS))
@@ -53,6 +55,12 @@ def test_a_caller_without_an_agent_gets_the_first_person(why: str) -> None:
 def test_the_first_two_losses_lead_back_to_the_agent_and_the_third_to_a_person(why: str) -> None:
     steps = [decide(Facts(is_over=False, closed_why=why, targets=(SAM,), losses=losses, resumable=True)) for losses in (1, 2, 3)]
     assert steps == [Resume(), Resume(), DialHuman(SAM)]
+
+
+def test_two_streams_that_let_nobody_in_lead_back_to_the_agent_that_waits_whatever_was_lost_and_the_third_to_a_person() -> None:
+    lost = Facts(is_over=False, closed_why="", targets=(SAM,), losses=ladder.RESUMES + 1, resumable=True)
+    assert [decide(replace(lost, turned_away=empty)) for empty in (1, 2, 3)] == [Resume(), Resume(), DialHuman(SAM)]
+    assert decide(replace(lost, losses=0, turned_away=3)) == DialHuman(SAM)
 
 
 @pytest.mark.parametrize("why", NOT_RESUMED)
@@ -138,7 +146,8 @@ def goes_wrong(facts: Facts, step: Step) -> str:
             fine = target.slug in untried and facts.is_open and not facts.at_voicemail
             return "" if fine else "rang somebody twice, out of hours, or from the voicemail"
         case Resume():
-            fine = facts.resumable and not facts.sent_on and facts.losses <= ladder.RESUMES
+            fine = facts.resumable and not facts.sent_on and facts.turned_away <= ladder.TURNED_AWAY
+            fine = fine and (facts.losses <= ladder.RESUMES or facts.turned_away > 0)
             return "" if fine else "went up"
         case TakeBack():
             fine = facts.by_wish and facts.agent_at_hand and not facts.at_voicemail
@@ -157,16 +166,18 @@ def test_whatever_is_known_no_step_breaks_a_promise_and_the_same_facts_lead_to_t
         assert not goes_wrong(facts, step), f"{goes_wrong(facts, step)}: {facts} -> {step}"
         assert decide(facts) == step
         seen += 1
-    assert seen == 2 ** len(BOOLEANS) * 5 * len(PEOPLE) * 2 * 3
+    assert seen == 2 ** len(BOOLEANS) * 5 * len(PEOPLE) * len(LOSSES) * 3
 
 
 def after(facts: Facts, step: Step) -> Facts:
-    """The worst that can follow a step: nobody comes, the agent is lost at once or asks for a person again."""
+    """The worst that can follow a step: nobody comes, the agent is lost at once or asks for a person again, nobody is let in again."""
     match step:
         case DialHuman(target):
             return replace(facts, sent_on=True, tried=facts.tried | {target.slug})
         case TakeBack():
             return replace(facts, sent_on=False, closed_why="handed-over", taken_back=facts.taken_back + 1)
+        case Resume() if facts.turned_away:
+            return replace(facts, turned_away=facts.turned_away + 1)
         case Resume():
             return replace(facts, losses=facts.losses + 1)
     return facts

@@ -216,6 +216,33 @@ def test_a_stream_that_does_not_come_leads_down(client: Client, call: CallSessio
         assert "Record" in asks(client, call, 1)
 
 
+def is_turned_away(ledger: DatabaseLedger, call: CallSession, document: str) -> None:
+    """The stream of a document comes to a process that has never seen its line."""
+    with pytest.MonkeyPatch.context() as forgetful:
+        forgetful.setattr(lines, "remembered", lambda *_, **__: None)
+        with pytest.raises(LedgerAway):
+            opens(ledger, call, document)
+    assert not list((Path(settings.SPOOL_DIR) / "calls").glob(f"{call.call_sid}.stream-*")), "nobody was let in"
+
+
+def test_a_stream_that_had_to_be_turned_away_is_no_loss_and_three_in_a_row_lead_down(
+    client: Client, ledger: DatabaseLedger, call: CallSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nobody_can_write():
+        is_turned_away(ledger, call, asks(client, call))
+        monkeypatch.setattr("calls.resuming.OPENS_WITHIN", timedelta(0))  # it has come all the same
+        is_turned_away(ledger, call, asks(client, call, 1))
+        document = asks(client, call, 2)
+        assert "/resume/3" in document
+        assert by_heart.losses(call.call_sid, at=timezone.now()) == 2, "the one before them, and one that is lost now"
+        is_turned_away(ledger, call, document)
+        assert "Record" in asks(client, call, 3)
+    all_is_stored()
+    call.refresh_from_db()
+    assert (call.epoch, call.events.filter(kind="conversation-lost").count()) == (3, 1)
+    assert list(call.events.filter(kind="stream-turned-away").values_list("detail__epoch", flat=True)) == [1, 2]
+
+
 # -- what else may be -----------------------------------------------------------------------------------------------------
 
 

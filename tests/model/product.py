@@ -43,6 +43,8 @@ class Call(NamedTuple):
     endings: int = 0
     wanted: int = -1  # the last epoch in which a person was asked for
     taken_back: int = 0
+    refused: tuple[int, bool] = (-1, False)  # the mark of a stream that was turned away: its epoch, and whether the row lets it in too late
+    turned_away: int = 0  # streams that let nobody in, in a row before this one
     dials: tuple[tuple[str, str], ...] = ()  # (target, "" | "no" | "talk")
 
     @property
@@ -121,6 +123,17 @@ class Product:
             return self.end_call(call), owned
         return self.transition(call, Status.TRANSFERRING if why == "handed-over" else Status.RECOVERING, epoch), owned
 
+    def turn_away(self, call: Call, epoch: int, *, late: bool) -> Call:
+        """`let_in.turn_away`: the first mark of an epoch stands."""
+        return call if call.refused[0] >= epoch else call._replace(refused=(epoch, late))
+
+    def turned_away(self, call: Call, owned: tuple[Session, ...]) -> int:
+        """`turned_away.in_a_row`."""
+        is_in = call.stream_epoch == call.epoch and call.refused != (call.epoch, True)
+        if "let-in" in self.off or not owned or owned[-1].ended_at is not None or self.is_awaited(call) or is_in:
+            return 0
+        return 1 + min(call.turned_away, ladder.TURNED_AWAY - ("turned-away" in self.off))
+
     # -- the ladder
 
     def losses(self, owned: tuple[Session, ...]) -> int:
@@ -186,6 +199,7 @@ class Product:
             if epoch < call.epoch and not call.is_over and "ask-anew" not in self.off:
                 return rows, call.epoch
             return rows, ladder.HangUp()
+        empty = self.turned_away(call, owned)
         step = _decide(
             call.is_over,
             call.closed_why if call.closed_epoch == call.epoch else "",
@@ -195,6 +209,7 @@ class Product:
             self.losses(owned) - self.is_parked(call),
             self.may_be_resumed(call, owned),
             self.is_parked(call),
+            empty,
             self.main_is_left(owned),
             call.wanted == call.epoch,
             self.agent_at_hand(owned) and self.main_is_left(owned),
@@ -202,7 +217,7 @@ class Product:
         )
         match step:
             case ladder.Resume():
-                return self._elsewhere(rows, may_wait=True)
+                return self._elsewhere(rows, may_wait=True, stays=empty > 0)
             case ladder.TakeBack():
                 return self._elsewhere((call._replace(taken_back=call.taken_back + 1), owned))
             case ladder.DialHuman(target):
@@ -211,7 +226,8 @@ class Product:
                 return (self._move(call, Status.VOICEMAIL), owned), step
         return (self.end_call(call), owned), step
 
-    def _elsewhere(self, rows: Rows, *, may_wait: bool = False) -> tuple[Rows, ladder.Step]:
+    def _elsewhere(self, rows: Rows, *, may_wait: bool = False, stays: bool = False) -> tuple[Rows, ladder.Step]:
+        """`stays`: the agent does, for the next stream (`turned_away.next_stream`)."""
         call, owned = rows
         unsaid = call.closed_epoch < call.epoch == call.stream_epoch and bool(owned) and owned[-1].state == "live"
         waits = may_wait and (self.is_parked(call) or unsaid)
@@ -222,6 +238,9 @@ class Product:
         if not self.holds("live_owner", call, call.epoch):
             return (call, owned), ladder.HangUp()
         raised = call.epoch + ("next-epoch" not in self.off)
+        call = call._replace(turned_away=call.turned_away + 1 if stays else 0)
+        if stays:
+            return (call._replace(epoch=raised), owned), ladder.Resume()
         if waits:
             return (call._replace(epoch=raised, closed_epoch=call.epoch, closed_why=guards.PARKED), owned), ladder.Resume()
         return (call._replace(epoch=raised), (*owned, Session())), ladder.Resume()
@@ -286,6 +305,7 @@ def _decide(
     losses: int,
     resumable: bool,
     parked: bool,
+    turned_away: int,
     main: bool,
     wished: bool,
     agent_at_hand: bool,
@@ -304,6 +324,7 @@ def _decide(
             losses=losses,
             resumable=resumable,
             parked=parked,
+            turned_away=turned_away,
             main=main,
             by_wish=wished or why == "handed-over",
             agent_at_hand=agent_at_hand,

@@ -12,9 +12,10 @@ from pytest_django.fixtures import Settings
 
 from bridge.ports import Closing
 from bridge.vapi_answers import VapiCall
-from calls import handover, ladder, parked, resuming, services, sessions
+from calls import handover, ladder, let_in, parked, resuming, services, sessions, turned_away
 from calls.models import CallSession, EndReason, VapiSession
 from tests.builders import FakeVapi, a_call, a_line, call_sid, vapi_call
+from tests.model.product import Product
 from tests.model.world import Name, State, World
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +46,12 @@ class Real:
             case ("admit" | "admit twin", int(epoch)):
                 account = CallSession.objects.get(call_sid=sid).account_sid
                 services.admit_stream(call_sid=sid, account_sid=account, stream_sid="MZ", epoch=epoch, at=at)
+            case ("turned away", int(epoch)):
+                let_in.turn_away(sid, epoch, "MZ of another try")
+            case ("turned away, let in too late", int(epoch)):
+                account = CallSession.objects.get(call_sid=sid).account_sid
+                let_in.turn_away(sid, epoch, "MZ that came late")
+                services.admit_stream(call_sid=sid, account_sid=account, stream_sid="MZ that came late", epoch=epoch, at=at)
             case ("door" | "door, unheard", int(epoch)):
                 handover.next_step(call_sid=sid, epoch=epoch, at=at)
             case ("dial result" | "dial result, unheard", int(epoch), str(target), str(how)):
@@ -89,7 +96,7 @@ class Real:
         dials = [(dial.detail["target"], dial.done_at and ("no" if dial.problem else "talk")) for dial in call.commands.filter(verb="dial")]
         known = [(each.state, each.ended_at is not None) for each in call.vapi_sessions.all()]
         streams = (call.epoch, call.stream_epoch, call.closed_epoch, call.closed_why)
-        return over, *streams, [(target, how or "") for target, how in dials], known
+        return over, *streams, turned_away.in_a_row(call), [(target, how or "") for target, how in dials], known
 
 
 def expected(s: State) -> tuple[Any, ...]:
@@ -97,13 +104,13 @@ def expected(s: State) -> tuple[Any, ...]:
     over = "over" if s.call.is_over else s.call.status
     known = [(each.state, each.ended_at is not None) for each in s.sessions]
     streams = (s.call.epoch, s.call.stream_epoch, s.call.closed_epoch, s.call.closed_why)
-    return over, *streams, list(s.call.dials), known
+    return over, *streams, Product().turned_away(s.call, s.sessions), list(s.call.dials), known
 
 
 def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Settings) -> None:
     settings.MAX_CALLS = WALKS  # nobody waits here
     a_line(targets=("tier2",), voicemail=True)
-    chance, seen = Random(6), Counter[str | int]()
+    chance, seen = Random(11), Counter[str | int]()
     for _ in range(WALKS):
         world, real = World(faults=30, agents=ladder.RESUMES + 1), Real()
         state, way = world.start, []
@@ -120,7 +127,7 @@ def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Setting
             if state.call is not None:
                 assert real.stands() == expected(state), "\n".join(way)
     assert {"door", "admit", "admit twin", "closes", "claim", "live", "given up", "dial result", "agent breaks", "hand over"} <= set(seen)
-    assert {"not found", "parked no more"} <= set(seen)
+    assert {"not found", "parked no more", "turned away", "turned away, let in too late"} <= set(seen)
 
 
 def test_an_agent_that_is_parked_and_found_is_the_same_to_both() -> None:

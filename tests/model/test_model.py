@@ -37,6 +37,11 @@ GUARDS = {
     "rescuer": (1, "a caller waits for nobody"),
     "sweep": (0, "a call never ended"),
 }
+#: the same, of a world whose database is busy whenever a stream comes
+GUARDS_OF_A_BUSY_HOUSE = {
+    "turned-away": "a caller is turned away for ever",
+    "let-in": "a person was rung although the agent waits",
+}
 
 
 @pytest.mark.timeout(0)
@@ -53,3 +58,13 @@ def test_each_guard_is_missed_when_it_is_left_out(guard: str) -> None:
     faults, wrong = GUARDS[guard]
     off = {guard, "claim twice"} if guard == "unclaimed.state" else {guard}
     assert explore(World(faults=faults, off=frozenset(off))).wrong == wrong
+
+
+def test_a_database_that_is_busy_for_ever_keeps_nobody_from_the_agent_too_soon_nor_from_a_person_for_ever() -> None:
+    found = explore(World(faults=0, is_busy=True))
+    assert found.wrong == "", "\n".join([found.wrong, *found.way])
+
+
+@pytest.mark.parametrize("guard", GUARDS_OF_A_BUSY_HOUSE)
+def test_each_guard_of_a_busy_house_is_missed_when_it_is_left_out(guard: str) -> None:
+    assert explore(World(faults=0, is_busy=True, off=frozenset({guard}))).wrong == GUARDS_OF_A_BUSY_HOUSE[guard]

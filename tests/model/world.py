@@ -39,8 +39,10 @@ Step = tuple[str, Name, State]  # fair | choice | fault
 
 
 class World:
-    def __init__(self, *, faults: int, agents: int = 2, off: frozenset[str] = frozenset()) -> None:
-        self.product, self.off = Product(off, agents=agents), off
+    """`is_busy`: the database may be, at any stream and for ever, so that the stream is turned away; that is no fault then."""
+
+    def __init__(self, *, faults: int, agents: int = 2, off: frozenset[str] = frozenset(), is_busy: bool = False) -> None:
+        self.product, self.off, self.is_busy = Product(off, agents=agents), off, is_busy
         self.start = State(faults=faults)
 
     def steps(self, s: State) -> Iterator[Step]:
@@ -78,7 +80,11 @@ class World:
         match s.place:
             case ("connect", int(epoch)):
                 yield "fair", ("admit", epoch), self._streams(s, call, epoch, 0)
+                if self.is_busy:
+                    yield "choice", ("turned away", epoch), self._turned_away(s, call, epoch)
                 if s.faults:
+                    yield "fault", ("turned away", epoch), self._turned_away(_fault(s), call, epoch)
+                    yield "fault", ("turned away, let in too late", epoch), self._turned_away(_fault(s), call, epoch, late=True)
                     yield "fault", ("stream never opens", epoch), _fault(s)._replace(place=("ask", epoch))
                     yield "fault", ("first webhook again",), _fault(s)
             case ("stream", int(epoch)):
@@ -127,6 +133,12 @@ class World:
         s = s._replace(call=admitted, bridges=_sorted(s.bridges, (epoch, twin, "waits", "")), farewell=False)
         return s if twin else s._replace(place=("stream", epoch))
 
+    def _turned_away(self, s: State, call: Call, epoch: int, *, late: bool = False) -> State:
+        """By a process whose database was busy; `late`: its row is written all the same, when nobody waits for that any more."""
+        written = self.product.admit(call, epoch) if late else None
+        marked = self.product.turn_away(written or call, epoch, late=written is not None)
+        return s._replace(call=marked, place=("ask", epoch))
+
     def _door(self, s: State, epoch: int) -> State:
         assert s.call is not None
         try:
@@ -135,6 +147,8 @@ class World:
             return s._replace(broken=f"illegal: {problem}")
         if epoch != s.call.epoch and (call, owned) != (s.call, s.sessions):
             return s._replace(broken=WRITTEN_BY_THE_PAST)
+        if isinstance(step, ladder.DialHuman) and _might_have_the_agent(s.call, s.sessions):
+            return s._replace(broken="a person was rung although the agent waits")
         s = s._replace(call=call, sessions=owned)
         match step:
             case int(today):
@@ -332,6 +346,8 @@ def wrong(s: State) -> str:
         return s.broken
     if s.call.endings > 1:
         return "a call ended twice"
+    if s.call.turned_away > ladder.TURNED_AWAY:
+        return "a caller is turned away for ever"
     if s.call.is_over and not s.farewell and s.place[0] not in ("over", "bye"):
         return "a call ended under its caller"
     return ""
@@ -368,6 +384,13 @@ def unsettled(s: State) -> str:
         return "a caller has no next step"
     open_still = [n for n, session in enumerate(s.sessions) if n != used and (session.at_vapi or session.ended_at is None)]
     return "a Vapi call nobody needs goes on" if open_still else ""
+
+
+def _might_have_the_agent(call: Call, owned: tuple[Session, ...]) -> bool:
+    """Nobody was let in on the stream that is over, not yet too often, and the agent who was asked for waits."""
+    is_between_streams = call.status == "connecting" and call.stream_epoch < call.epoch and call.turned_away < ladder.TURNED_AWAY
+    is_parked = call.closed_epoch == call.epoch - 1 and call.closed_why == guards.PARKED
+    return is_between_streams and not is_parked and owned[-1].state in ("asked", "claimed", "live")
 
 
 def _fault(s: State) -> State:
