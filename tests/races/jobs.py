@@ -33,6 +33,7 @@ from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
 from tests.calls import doors
 from tests.races.asking import ask_for_agent, put_through
 from tests.races.leaving import carry, leave
+from tests.races.many import MANY
 from tests.races.waits import all_wait, wait_for_others
 
 VAPI_ANSWERS_S = 0.004
@@ -326,4 +327,4 @@ JOBS: dict[str, Callable[..., Any]] = {
         put_through,
         ask_for_agent,
     )
-}
+} | MANY

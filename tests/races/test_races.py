@@ -1,4 +1,7 @@
-"""The races of a call, made to happen: two processes on one database do the same, or what does not go together, at one moment."""
+"""The races of a call, made to happen: two processes on one database do the same, or what does not go together, at one moment.
+
+Those that are as wide as they come, and on PostgreSQL too, are in `test_in_full`; R8 under kills is in `test_workers_killed`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from django.db.models import Count
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from calls import inbox, leases, services
+from calls import inbox, services
 from calls.lease_rows import ProcessLease
 from calls.models import CallEvent, CallSession, EndReason, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
 from calls.queue_rows import AgentPlace
 from tests.builders import LINE, a_call, a_line, call_sid, session_of
+from tests.races.many import a_process_with_calls
 from tests.races.pair import Pair
 
 TIMES = 40
@@ -37,15 +41,6 @@ def ended_once(calls: list[CallSession]) -> None:
         call.refresh_from_db()
         assert call.is_over
         assert call.events.filter(kind="call-ended").count() == 1
-
-
-def test_r1_a_webhook_that_comes_twice_makes_one_call_and_gets_one_answer(pair: Pair) -> None:
-    a_line(number=LINE)
-    sids = [call_sid() for _ in range(TIMES)]
-    answers = pair.at_once("ring", [{"sid": sid} for sid in sids])
-    assert all(first == second and first.startswith("200 ") for first, second in answers)
-    assert sorted(CallSession.objects.values_list("call_sid", flat=True)) == sorted(sids)
-    assert VapiSession.objects.count() == len(sids)
 
 
 def test_r2_and_r3_webhooks_of_one_call_leave_the_same_rows_whoever_comes_first(pair: Pair) -> None:
@@ -169,19 +164,6 @@ def test_r5_a_last_line_that_is_later_than_the_report_is_added_once(pair: Pair) 
         assert ([text for _, text in lines], is_reported) == (list(SAID), True)
 
 
-def test_r6_a_call_that_is_swept_gives_no_sign_of_life_and_one_that_does_is_not_swept(pair: Pair) -> None:
-    long_ago = timezone.now() - timedelta(hours=2)
-    calls = [a_call(status=Status.STREAMING, stream_epoch=0, last_seen_at=long_ago) for _ in range(TIMES)]
-    swept, beats = zip(*pair.at_once("sweep", [{"ttl_s": 60}] * TIMES, "beat", of_each(calls), gap_s=0.0), strict=True)
-    ended = {sid for sids in swept for sid in sids}
-    alive = {call.call_sid for call, beat in zip(calls, beats, strict=True) if beat}
-    for call in calls:
-        call.refresh_from_db()
-        assert call.is_over is (call.call_sid in ended)
-        assert call.call_sid in ended or call.call_sid in alive
-        assert call.events.filter(kind="call-ended").count() == int(call.is_over)
-
-
 def test_r8_a_task_that_runs_twice_creates_one_agent(pair: Pair) -> None:
     sessions = [session_of(a_call()) for _ in range(TIMES)]
     tried = pair.at_once("start", [{"pk": session.pk} for session in sessions], gap_s=0.025)
@@ -216,29 +198,6 @@ def test_r11_two_who_lead_a_caller_back_to_the_agent_do_it_once(pair: Pair) -> N
     for call in calls:
         call.refresh_from_db()
         assert (call.epoch, list(call.vapi_sessions.values_list("n", flat=True))) == (1, [0, 1])
-
-
-def test_r11_a_rescuer_and_twilios_own_question_hand_a_caller_over_once_whoever_comes_first(pair: Pair, settings: Settings) -> None:
-    """Twilio, redirected, asks at the very door where it asks by itself at that moment."""
-    settings.MAX_CALLS = 2 * TIMES
-    boots = [a_process_with_calls(1) for _ in range(2 * TIMES)]
-    calls = [CallSession.objects.get(held_by=boot) for boot in boots]
-    rescuer = str(uuid.uuid4())
-    gaps = [0.01 * (number - TIMES) / TIMES for number in range(2 * TIMES)]  # ten milliseconds, either way
-    rescues = [{"boot": boot, "by": rescuer, "after_s": max(0.0, gap)} for boot, gap in zip(boots, gaps, strict=True)]
-    asks = [{"sid": call.call_sid, "epoch": 0, "after_s": max(0.0, -gap)} for call, gap in zip(calls, gaps, strict=True)]
-    done = pair.at_once("rescue_all", rescues, "knock_at_resume", asks, gap_s=0.1)
-    for call, (led, asked) in zip(calls, done, strict=True):
-        call.refresh_from_db()
-        assert (call.epoch, list(call.vapi_sessions.values_list("n", flat=True))) == (1, [0, 1])
-        assert asked.startswith("200 ")
-        assert "<Stream" in asked
-        assert set(led) <= {asked}, "the two were led to different places"
-        kinds = Counter(call.events.values_list("kind", flat=True))
-        assert kinds["conversation-lost"] == 1
-        assert len(led) <= kinds["call-rescued"] <= 1
-        assert str(call.held_by) == rescuer
-    assert {len(led) for led, _ in done} == {0, 1}, "one of them always came first: there was no race"
 
 
 def test_r12_a_caller_who_leaves_while_the_agent_is_made_leaves_no_agent_behind(pair: Pair, settings: Settings) -> None:
@@ -339,14 +298,6 @@ def test_a_place_is_taken_once_also_where_nothing_holds_the_database(pair: Pair)
         (got,) = pair.at_once("take_place", [both[0]], "take_place", [both[1]])
         assert sorted(got) == [False, True]
         CallSession.objects.update(status=Status.TRANSFERRING)
-
-
-def a_process_with_calls(how_many: int) -> str:
-    boot = uuid.uuid4()
-    leases.begin(boot=boot, at=timezone.now())
-    for _ in range(how_many):
-        a_call(status=Status.STREAMING, stream_epoch=0, held_by=boot)
-    return str(boot)
 
 
 def test_of_two_who_see_a_process_stand_still_one_has_its_calls(pair: Pair) -> None:
