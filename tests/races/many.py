@@ -6,7 +6,8 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -17,7 +18,7 @@ from django.test.utils import override_settings
 from django.utils import timezone
 
 from agents import lines
-from calls import inbox, leases, patience, publisher, services, sessions
+from calls import inbox, intake, leases, patience, publisher, services, sessions
 from calls.models import CallSession, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
 from calls.sweep import end_silent_calls
 from tests.builders import ACCOUNT, LINE, FakeVapi, QuietPublisher, a_call, a_line, at_once, session_of
@@ -28,6 +29,17 @@ ASKED_S = 0.004  # until a vendor has answered
 PATIENT_S = 30.0
 NO_LIMIT = 100_000
 IN_PROGRESS, SAID_AGAIN = "in-progress", 4
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """However busy the machine is, the rows answer: what is said by heart, or kept in the spool, is another race."""
+    before = patience.WHERE_A_CALLER_WAITS_S, intake.WITHIN_S
+    patience.WHERE_A_CALLER_WAITS_S = intake.WITHIN_S = PATIENT_S
+    try:
+        yield
+    finally:
+        patience.WHERE_A_CALLER_WAITS_S, intake.WITHIN_S = before
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
@@ -81,19 +93,15 @@ def how_it_stands(sid: str) -> dict[str, Any]:
 
 
 def post_at_once(sid: str, times: int) -> dict[str, Any]:
-    """So many identical first webhooks, in a thread each; then everything they asked a worker to do, at once too.
-
-    However busy the machine is, the rows answer: what is said by heart is another race.
-    """
+    """So many identical first webhooks, in a thread each; then everything they asked a worker to do, at once too."""
     lines.forget()
-    fields = doors.incoming(sid, To=LINE, AccountSid=ACCOUNT)
-    quiet, impatient = QuietPublisher(), patience.WHERE_A_CALLER_WAITS_S
-    before, patience.WHERE_A_CALLER_WAITS_S = publisher.install(quiet), PATIENT_S
+    fields, quiet = doors.incoming(sid, To=LINE, AccountSid=ACCOUNT), QuietPublisher()
+    before = publisher.install(quiet)
     try:
-        answers = at_once([lambda: doors.knock(Client(), "/webhook/twilio", fields)] * times)
+        with patient():
+            answers = at_once([lambda: doors.knock(Client(), "/webhook/twilio", fields)] * times)
     finally:
         publisher.install(before)
-        patience.WHERE_A_CALLER_WAITS_S = impatient
     vapi = FakeVapi(during=lambda: time.sleep(ASKED_S))
     asked = [args[0] for name, args in quiet.tasks if name == "calls.tasks.start_conversation"]
     if asked:
@@ -136,7 +144,8 @@ def _word(n: int) -> str:
 
 def hear_in_order(sid: str, how_many: int) -> list[int]:
     client = Client()
-    return sorted({_brought(client, body) for body in news(sid, how_many)})
+    with patient():
+        return sorted({_brought(client, body) for body in news(sid, how_many)})
 
 
 def hear_at_once(sid: str, how_many: int, seed: int, half: int, workers: int) -> list[int]:
@@ -149,7 +158,8 @@ def hear_at_once(sid: str, how_many: int, seed: int, half: int, workers: int) ->
         client = Client()
         return {_brought(client, body) for body in bodies}
 
-    answered = at_once([partial(bring, mine[number::workers]) for number in range(workers)])
+    with patient():
+        answered = at_once([partial(bring, mine[number::workers]) for number in range(workers)])
     return sorted(set().union(*answered))
 
 

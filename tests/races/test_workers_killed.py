@@ -127,8 +127,8 @@ def one_agent(workers: Workers, rounds: int) -> None:
         for seed, pk in enumerate(workers.one("make", how_many=rounds)):
             chance, url = Random(seed), server.url
             name = workers.one("look", pk=pk)["name"]
-            orders = the_task(pk, url, chance, chance.choice((AT_ONCE, DOOMED_AT_MOST)))
-            is_hasty = chance.random() < 0.3
+            is_hasty = chance.random() < 0.3  # the stream takes the claim of a worker who lives
+            orders = the_task(pk, url, chance, 0 if is_hasty else chance.choice((AT_ONCE, DOOMED_AT_MOST)))
             stream = {"job": "start", "arguments": {"pk": pk, "url": url, "by": "consumer"}, "after_s": ANSWERS_S * chance.random()}
             killed = sum(each["status"] != 0 for each in workers.all([*orders, stream] if is_hasty else orders))
             again = workers.all(the_task(pk, url, chance, 0))
@@ -140,6 +140,8 @@ def one_agent(workers: Workers, rounds: int) -> None:
             seen["made by the second round"] += sum(each["given"] for each in again)
             seen["taken from a living worker"] += is_hasty
             seen["killed"] += killed
+            if is_hasty:
+                assert account.living(name) == [workers.one("look", pk=pk)["vapi_call_id"]], f"who lost left its own call, seed {seed}"
             seen["nobody's, found and ended"] += workers.one("clear_up", url=url)
             stands = workers.one("look", pk=pk)
             assert (stands["state"], account.living(name)) == ("live", [stands["vapi_call_id"]]), f"seed {seed}"
