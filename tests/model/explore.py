@@ -7,9 +7,28 @@ every state rest is reached whatever order they come in; `longest` is the most s
 from __future__ import annotations
 
 from array import array
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
-from tests.model.world import State, World, unsettled, wrong, wrong_edge
+S = TypeVar("S", bound=Hashable)
+
+
+class Explorable(Protocol[S]):
+    """A world: where it begins, the steps out of each state (kind, name, state after), and what must hold."""
+
+    start: S
+
+    def steps(self, s: S) -> Iterable[tuple[str, tuple[str | int, ...], S]]: ...
+
+    def wrong(self, s: S) -> str:
+        """What is wrong with a state, whatever comes next."""
+
+    def wrong_edge(self, before: S, after: S) -> str:
+        """What one step may never do."""
+
+    def unsettled(self, s: S) -> str:
+        """What is wrong with a state in which nothing more happens by itself."""
 
 
 @dataclass
@@ -21,8 +40,8 @@ class Found:
     way: list[str] = field(default_factory=list)
 
 
-def explore(world: World, *, at_most: int = 10_000_000) -> Found:
-    known: dict[State, int] = {world.start: 0}
+def explore(world: Explorable[S], *, at_most: int = 10_000_000) -> Found:
+    known: dict[S, int] = {world.start: 0}
     order, parents, names = [world.start], array("l", [-1]), [""]
     fair = [array("l")]
     found = Found()
@@ -40,15 +59,15 @@ def explore(world: World, *, at_most: int = 10_000_000) -> Found:
                 parents.append(at)
                 names.append(" ".join(map(str, name)))
                 fair.append(array("l"))
-                problem = wrong(after)
+                problem = world.wrong(after)
                 if problem:
                     return _told(found, problem, there, parents, names)
-            problem = wrong_edge(before, after)
+            problem = world.wrong_edge(before, after)
             if problem:
                 return _told(found, problem, there, parents, names)
             if kind == "fair":
                 fair[at].append(there)
-        if not fair[at] and (problem := unsettled(before)):
+        if not fair[at] and (problem := world.unsettled(before)):
             return _told(found, problem, at, parents, names)
         at += 1
         assert len(order) <= at_most, "more states than this bound allows"

@@ -45,6 +45,15 @@ class World:
         self.product, self.off, self.is_busy = Product(off, agents=agents), off, is_busy
         self.start = State(faults=faults)
 
+    def wrong(self, s: State) -> str:
+        return wrong(s)
+
+    def wrong_edge(self, before: State, after: State) -> str:
+        return wrong_edge(before, after)
+
+    def unsettled(self, s: State) -> str:
+        return unsettled(s)
+
     def steps(self, s: State) -> Iterator[Step]:
         if s.call is None:
             yield from self._unknown(s)
