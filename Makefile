@@ -7,7 +7,7 @@ ARGS ?=
 # A machine that forbids compiled modules makes every one of our processes compile all it imports: 3.5 s instead of 1.2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test long load fuzz faults laboratory model schedules thirty abuse outages lint serve lock clips clean
+.PHONY: demo test long load fuzz faults laboratory model schedules races thirty abuse outages lint serve lock clips clean
 
 demo: $(VENV)/.run
 	$(BIN)/python manage.py demo $(ARGS)
@@ -53,6 +53,11 @@ model: $(VENV)/.dev
 SCHEDULES ?= 10000
 schedules: $(VENV)/.dev
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/races/test_schedules.py $(ARGS)
+
+# R2 in so many random orders of a thousand news each, on SQLite and, where there is one, on PostgreSQL.
+SEEDS ?= 200
+races: $(VENV)/.dev
+	SEEDS=$(SEEDS) $(BIN)/python -m pytest -m long tests/races/test_in_full.py -k R2 $(ARGS)
 
 # The fault laboratory: every fault of the table, RUNS of each id, and who was lost; about an hour for one of each.
 # ARGS="--restarts 20": rolling restarts of a whole house under thirty calls instead.
