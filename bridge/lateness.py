@@ -23,6 +23,8 @@ PERIOD_S = 10.0
 
 Span = tuple[float, float]
 
+NOTHING: Span = (float("inf"), float("-inf"))
+
 
 class Lateness:
     """One stream's network. `cushion` is for the caller's ear, `patience` for the agent's."""
@@ -72,8 +74,9 @@ class _Lately:
 
     def add(self, value: float, now: float) -> None:
         self._turn_over(now)
-        low, high = self._these or (value, value)
-        self._these = min(low, value), max(high, value)
+        low, high = self._these or NOTHING
+        if not low <= value <= high:
+            self._these = min(low, value), max(high, value)
 
     def width(self, now: float) -> float:
         self._turn_over(now)

@@ -44,7 +44,9 @@ class Pulse:
         """A mark came back, and they come in their order."""
         self._heard_at = self._answered_at = now
         self._answers, self._unanswered_since = True, None
-        self.at = min(self.at, now + self._rules.idle_probe_after)
+        probe_at = now + self._rules.idle_probe_after
+        if probe_at < self.at:
+            self.at = probe_at
 
     def check(self, now: float, mark_due: float | None = None) -> list[Action]:
         """Nothing, a mark to be answered, or the end. `mark_due`: when the oldest mark that is not back should have been."""
