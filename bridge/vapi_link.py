@@ -125,30 +125,24 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
             return
         self._quiet_looks = 0
         kind = frame.msg_type
+        message: bytes | str | Garbage | None
         if kind is BINARY and frame.fin and 0 < frame.payload_size <= self._sound_limit and not self._parts:  # nearly every one
-            on_message = self._on_message
-            if on_message is not None:
-                self._tell(on_message, frame.get_payload_as_bytes())
-            else:
-                self._keep(frame.get_payload_as_bytes())
+            message = frame.get_payload_as_bytes()
+        else:
+            message = self._any_other(kind, transport, frame)
+            if message is None:
+                return
+        on_message = self._on_message
+        if on_message is None:
+            self._keep(message)
             return
-        if kind is CLOSE:
-            self._closed, self._takes_sound = int(frame.get_close_code()), False
-            transport.send_close(self._closed if self._closed >= 1000 else 1000)
-            transport.disconnect()
-            return
-        if kind not in (BINARY, TEXT, CONTINUATION):
-            self._answers |= kind is PONG
-            return
-        if kind is not CONTINUATION:
-            self._parts_are_text = kind is TEXT
-        self._add_part(frame)
-        if len(self._parts) > FRAGMENT_LIMIT:
-            transport.disconnect(graceful=False)
-        elif frame.fin and self._on_message is not None:
-            self._tell(self._on_message, self._whole())
-        elif frame.fin:
-            self._keep(self._whole())
+        try:
+            if on_message(message):
+                return
+            self._heard_out.set_result(None)
+        except Exception as error:  # whoever awaits `carry` has it
+            self._heard_out.set_exception(error)
+        self._on_message = None
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         self._looking.cancel()
@@ -204,6 +198,24 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _any_other(self, kind: picows.WSMsgType, transport: picows.WSTransport, frame: picows.WSFrame) -> bytes | str | Garbage | None:
+        """The message that this frame ends, if it does."""
+        if kind is CLOSE:
+            self._closed, self._takes_sound = int(frame.get_close_code()), False
+            transport.send_close(self._closed if self._closed >= 1000 else 1000)
+            transport.disconnect()
+            return None
+        if kind not in (BINARY, TEXT, CONTINUATION):
+            self._answers |= kind is PONG
+            return None
+        if kind is not CONTINUATION:
+            self._parts_are_text = kind is TEXT
+        self._add_part(frame)
+        if len(self._parts) > FRAGMENT_LIMIT:
+            transport.disconnect(graceful=False)
+            return None
+        return self._whole() if frame.fin else None
+
     @property
     def _limit(self) -> int:
         return TEXT_LIMIT if self._parts_are_text else self._sound_limit
@@ -248,15 +260,6 @@ class VapiLink(picows.WSListener):  # type: ignore[misc]
         if self._reading and self._behind() and self._transport is not None:
             self._reading = False
             self._transport.underlying_transport.pause_reading()
-
-    def _tell(self, on_message: Callable[[bytes | str | Garbage], bool], message: bytes | str | Garbage) -> None:
-        try:
-            if on_message(message):
-                return
-            self._heard_out.set_result(None)
-        except Exception as error:  # whoever awaits `carry` has it
-            self._heard_out.set_exception(error)
-        self._on_message = None
 
     def _next(self) -> bytes | str | Garbage:
         message = self._inbox.popleft()

@@ -176,7 +176,7 @@ class AgentVoice:
             return sound, "", b""
         before, after = sound[:to_mark], sound[to_mark:]
         self._send(before, now)
-        mark = self._mark().name
+        mark = self._mark()
         if after:
             self._send(after, now)
         return before, mark, after
@@ -200,9 +200,9 @@ class AgentVoice:
             self._send(chunk, now)
             out.append(ToCaller(chunk))
             if self._sent - self._marked >= self._mark_every:
-                out.append(self._mark())
+                out.append(MarkCaller(self._mark()))
         if self._turn_over and not self._held and self._marked < self._sent:
-            out.append(self._mark())
+            out.append(MarkCaller(self._mark()))
         return out
 
     def next_send(self) -> float | None:
@@ -336,8 +336,9 @@ class AgentVoice:
             del self._tail[:-TAIL_LIMIT]
         self._ear_at = (now if now > self._ear_at else self._ear_at) + length / BYTES_PER_S
 
-    def _mark(self) -> MarkCaller:
+    def _mark(self) -> str:
+        """The name of a mark behind what was sent so far."""
         self._marked = self._sent
         self._marks.append(self._sent)
         self._due.append(self._ear_at)
-        return MarkCaller(f"{self.generation}:{ms(self._sent)}")
+        return f"{self.generation}:{ms(self._sent)}"
