@@ -108,7 +108,7 @@ def differences(line: Line, *, tells_times: bool) -> list[int]:
 
 
 @pytest.mark.parametrize(("tells_times", "within"), [(True, 1), (False, 2)], ids=["word times", "no word times"])
-@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if line is USUAL else pytest.mark.long) for name, line in LINES.items()])
 def test_what_was_heard_is_known_within_a_word_or_two_for_95_of_100_interruptions(name: str, tells_times: bool, within: int) -> None:
     off = differences(LINES[name], tells_times=tells_times)
     assert len(off) == 200
