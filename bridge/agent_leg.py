@@ -85,6 +85,10 @@ class AgentLeg:
         """There may be news of the session."""
         self._news.set()
 
+    def heard_lately(self) -> Lately:
+        """Who said what."""
+        return self._lately
+
     # -- one agent after the other ---------------------------------------------------------------------------------
 
     async def talk(self) -> None:

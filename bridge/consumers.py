@@ -307,7 +307,7 @@ class MediaStreamConsumer(AsyncConsumer):
     async def _obey(self) -> None:
         """Commands are rows; a hint makes us look at once, a lost hint costs 2 s. So does the news that the call is no longer ours."""
         last = 0
-        with self._ledger.watching(self._ref, self._command_news.set):
+        with self._ledger.watching(self._ref, self._command_news.set, self._agent.heard_lately):
             while True:
                 await self._command_news.wait()
                 self._command_news.clear()

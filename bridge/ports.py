@@ -134,8 +134,13 @@ class Ledger(Protocol):
     async def commands(self, ref: CallRef, *, after: int) -> list[Command]:
         """Commands with an id above `after` that are not done, oldest first."""
 
-    def watching(self, ref: CallRef, look: Callable[[], None]) -> AbstractContextManager[None]:
-        """Inside, `look` is called within 2 s of a command, or of the news that the call is no longer ours, also if its hint is lost."""
+    def watching(
+        self, ref: CallRef, look: Callable[[], None], heard: Callable[[], Iterable[tuple[str, str]]]
+    ) -> AbstractContextManager[None]:
+        """Inside, `look` is called within 2 s of a command, or of the news that the call is no longer ours, also if its hint is lost.
+
+        `heard` says, to any thread, what this stream heard last (`bridge.lately`): for others, should this process die.
+        """
 
     def done(self, ref: CallRef, command_id: int) -> None:
         """A command was carried out."""

@@ -11,13 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from django.db import transaction
 
 from bridge.errors import TwilioError
 from bridge.twilio_http import HUMAN_TIME_LIMIT_S
-from calls import evidence, services, unsaid
+from calls import evidence, said_before, services, unsaid
 from calls.history import NewEvent, pages_look, record_events
 from calls.in_time import InTime
 from calls.models import CallSession, OutboxCommand, Recording, RecordingKind, Source
@@ -69,6 +70,7 @@ def refuse_recording(*, call: CallSession, at: datetime) -> bool:
     record_events(call_sid=call.call_sid, events=[NewEvent("recording-refused", Source.VAPI, at)])
     Recording.objects.filter(call=call, kind=RecordingKind.CALL, erased_at=None).update(erased_at=at)
     stop_soon(call=call, at=at)
+    transaction.on_commit(partial(said_before.never, call.call_sid))
     pages_look(call_sid=call.call_sid)
     return True
 

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import orjson
@@ -26,7 +27,7 @@ from django.db import connection, transaction
 from django.db.models import F, Model, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 
-from calls import keeping, patience, unsaid, vendor_erasures
+from calls import keeping, patience, said_before, unsaid, vendor_erasures
 from calls.history import pages_look
 from calls.keeping import ALL, Facts, Parts, Wish
 from calls.models import (
@@ -87,6 +88,8 @@ def wipe(*, pk: int, parts: Parts, why: ErasedWhy, at: datetime, asked_for: str 
         recordings = _wipe_sound(call.recordings.all(), call, at, asked_for) if parts.sound else 0
         if parts.text and _is_settled(call, at):
             _forget_at_vapi(call, at, asked_for)
+        if parts.text:
+            transaction.on_commit(partial(said_before.forget if call.is_over else said_before.never, call.call_sid))
         pages_look(call_sid=call.call_sid)
     return Gone(1, lines, messages, recordings)
 

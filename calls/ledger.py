@@ -14,9 +14,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ from calls.lookout import Lookout
 from calls.models import CallSession, OutboxCommand, Source, VapiAccount, VapiSession, VapiState
 from calls.patience import ELSEWHERE_S
 from calls.reading import Reading
+from calls.said_before import Heard, SaidBefore
 from calls.storing import the_keeper, write
 from calls.streams_by_heart import StreamsByHeart
 from calls.terms import terms
@@ -94,6 +95,8 @@ class DatabaseLedger:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
         self._creators = Hands(CREATORS, room=CREATES_THAT_WAIT, name="ledger-create")
         self._keeper = the_keeper()
+        self._said = SaidBefore()
+        self._keeper.to_tell.append(self._said.keep)
         self._reading = Reading(is_away=lambda: self._keeper.is_away)
         self._by_heart = StreamsByHeart(keeper=self._keeper, clients=self._clients, tell=self._urgent, wall=wall, boot=boot)
         self.writer: BoundedWriter[Entry] = BoundedWriter(
@@ -199,8 +202,10 @@ class DatabaseLedger:
             return [Command(id=after, verb=wish["verb"], detail={"at_once": wish["at_once"]})]
         return await self._read(partial(_commands, ref, after))
 
-    def watching(self, ref: CallRef, look: Callable[[], None]) -> AbstractContextManager[None]:
-        return self._lookout.watching(ref, look)
+    @contextmanager
+    def watching(self, ref: CallRef, look: Callable[[], None], heard: Heard) -> Iterator[None]:
+        with self._said.remembering(ref, heard), self._lookout.watching(ref, look):
+            yield
 
     async def ended(self, ref: CallRef, closing: Closing) -> None:
         """LedgerAway means not stored *yet*: it stays with the writer. A caller who is to be rescued waits for it no longer than 300 ms."""
@@ -324,6 +329,8 @@ class DatabaseLedger:
     def close(self) -> None:
         """Write what waits and let the threads go."""
         atexit.unregister(self.close)
+        if self._said.keep in self._keeper.to_tell:  # not closed before
+            self._keeper.to_tell.remove(self._said.keep)
         self.writer.stop(within_s=GOODBYE_S)
         self._askers.shutdown(wait=False, cancel_futures=True)
         self._readers.shutdown(wait=False, cancel_futures=True)

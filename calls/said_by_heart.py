@@ -1,7 +1,8 @@
 """What was said on a call lately, as far as it is to be had while the database is away: for an agent that takes up another process's call.
 
-A database that takes no write may be read all the same, and is asked for what it has, for as long as a caller may wait. What was
-said since is in the spools of this machine: every process keeps Vapi's finals there, without what is never stored.
+A database that takes no write may be read all the same, and is asked for what it has, for as long as a caller may wait. If it cannot
+be read, what its process knew when the database went away is told (`calls.said_before`). What was said since is in the spools of this
+machine: every process keeps Vapi's finals there, without what is never stored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from django.db import close_old_connections
 
 from agents.payload import Said
 from bridge.lately import Lately
-from calls import memory, patience, spool
+from calls import memory, patience, said_before, spool
 from calls.models import CallSession
 from calls.vapi_kinds import TRANSCRIPT
 
@@ -27,8 +28,9 @@ MOST_BYTES = 4 * 1024 * 1024  # ... and so much of the end of each
 def said_lately(call_sid: str) -> Lately:
     """Oldest first; what Vapi told twice stands once."""
     stored, told = _stored(call_sid), set(_finals(call_sid))
-    known, lately = {said.words for said in stored}, Lately()
-    for said in stored:
+    before = said_before.kept(call_sid) if stored is None else stored
+    known, lately = {said.words for said in before}, Lately()
+    for said in before:
         lately.add(said.role, said.words)
     for _, role, words in sorted(told):
         if words.strip() not in known:
@@ -36,14 +38,14 @@ def said_lately(call_sid: str) -> Lately:
     return lately
 
 
-def _stored(call_sid: str) -> Sequence[Said]:
-    """Nothing when the database cannot be read in time."""
+def _stored(call_sid: str) -> Sequence[Said] | None:
+    """None when the database cannot be read in time."""
     try:
         with patience.of(patience.WHERE_A_CALLER_WAITS_S):
             call = CallSession.objects.filter(call_sid=call_sid).first()
             return memory.so_far(call) if call is not None else ()
     except DatabaseError:
-        return ()
+        return None
     finally:
         close_old_connections()
 

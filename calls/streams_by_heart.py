@@ -19,12 +19,25 @@ from functools import partial
 from typing import Any
 
 from agents import account, lines
-from agents.payload import HANDED_ON, RESUMED, Said, TakenUp
+from agents.payload import HANDED_ON, RESUMED, TakenUp
 from bridge import live
 from bridge.errors import VapiError, VapiRefused, VapiUnavailable
 from bridge.longest import ROLLED_OVER
 from bridge.ports import Admission, CallRef, Conversation
-from calls import by_heart, discretion, entries, guards, ladder, orphans, prepared, publisher, redaction, resuming, said_by_heart, sessions
+from calls import (
+    by_heart,
+    discretion,
+    entries,
+    guards,
+    ladder,
+    orphans,
+    prepared,
+    publisher,
+    resuming,
+    said_before,
+    said_by_heart,
+    sessions,
+)
 from calls.clock import moment
 from calls.entries import Admitted, Asked, Created, Entry, Resumed
 from calls.keeper import Keeper
@@ -126,7 +139,7 @@ class StreamsByHeart:
         self._keep_admitted(ref, account_sid, stream_sid, at)
         if epoch:
             opening = HANDED_ON if told["why"] == resuming.DRAINED else RESUMED
-            mine.taken_up = TakenUp(_as_told(ref, said_by_heart.said_lately(call_sid)), opening)
+            mine.taken_up = TakenUp(said_before.as_told(call_sid, said_by_heart.said_lately(call_sid)), opening)
             mine.is_known = by_heart.known(call_sid) is not None
         return terms(ref, answer.version.words, zero_for_person=answer.zero_for_person)
 
@@ -192,7 +205,7 @@ class StreamsByHeart:
         socket_url = mine.agent.socket_url if mine.agent else ""
         mine.before = (mine.agent.account if mine.agent else VapiAccount.MAIN, mine.control_url, socket_url)
         opening = {"opening": ""} if raw == ROLLED_OVER else {}
-        mine.taken_up = TakenUp(_as_told(ref, said), **opening)
+        mine.taken_up = TakenUp(said_before.as_told(ref.call_sid, said), **opening)
         mine.agent, mine.control_url, mine.by_heart = Conversation(n=lost + 1, state="asked", account=account_of_next), "", True
         self._tell(Resumed(ref, lost + 1, at, raw, account_of_next))
         return True
@@ -258,13 +271,6 @@ class StreamsByHeart:
 def _answered_by(ref: CallRef, version: lines.Candidate) -> None:
     discretion.remember(version.version_id, version.rules)
     discretion.answered_by(ref.call_sid, version.version_id)
-
-
-def _as_told(ref: CallRef, said: Iterable[tuple[str, str]]) -> tuple[Said, ...]:
-    """What a further agent is told of it: no more than would be stored."""
-    told = [redaction.Said(role, place, words) for place, (role, words) in enumerate(said)]
-    kept = redaction.redact_talk(told, discretion.rules_of_call(ref.call_sid))
-    return tuple(Said(line.role, words) for line, words in zip(told, kept, strict=True))
 
 
 def _request(ref: CallRef, mine: Carried, may_be_prepared: bool) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from bridge.consumers import MediaStreamConsumer  # noqa: E402
 from bridge.routing import media_urlpatterns  # noqa: E402
 from bridge.twilio_http import TwilioProof  # noqa: E402
 from bridge.vapi_link import VapiConversations  # noqa: E402
-from calls import by_heart, missed_sweep, patience, twilio_account  # noqa: E402
+from calls import by_heart, missed_sweep, patience, said_before, twilio_account  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
 from calls.ledger import DatabaseLedger  # noqa: E402
 from calls.lifeguard import Lifeguard  # noqa: E402
@@ -107,6 +107,7 @@ def look_after(stopped: threading.Event) -> None:
         try:
             the_keeper().adopt()
             by_heart.forget_old(now=time.time())
+            said_before.forget_all()
             missed_sweep.sweep_if_nobody_does(now=timezone.now())
             pause = LOOK_AFTER_S
         except Exception as problem:  # whatever it is, there is a next time

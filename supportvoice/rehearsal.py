@@ -224,7 +224,7 @@ class _Notebook:
         return []
 
     @contextmanager
-    def watching(self, ref: CallRef, look: Callable[[], None]) -> Iterator[None]:
+    def watching(self, ref: CallRef, look: Callable[[], None], heard: Callable[[], Iterable[tuple[str, str]]]) -> Iterator[None]:
         yield  # there is nothing to look for
 
     def done(self, ref: CallRef, command_id: int) -> None:

@@ -16,7 +16,7 @@ from django.db import Error as DatabaseError
 from django.http import HttpResponse
 
 from bridge import twilio_http
-from calls import away, by_heart, endings, handover, let_in, lifecycle, patience, resuming_by_heart, services, spoken
+from calls import away, by_heart, endings, handover, let_in, lifecycle, patience, resuming_by_heart, said_before, services, spoken
 from calls.models import OVER, CallSession, RecordingKind
 from calls.storing import the_keeper
 from calls.webhooks.knock import Knock
@@ -206,6 +206,7 @@ def is_over(knock: Knock) -> bool:
         return False
     if not by_heart.leg_over(knock.call_sid, status=status, at=knock.at):
         tell(knock, endings.leg_over, status=status)
+    said_before.forget(knock.call_sid)
     return True
 
 

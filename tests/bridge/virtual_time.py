@@ -125,7 +125,7 @@ class Notebook:
         self.waiting.append(Command(100 + self.asked_for_a_person, "hand-over", {"at_once": True}))
 
     @contextmanager
-    def watching(self, ref: CallRef, look: Callable[[], None]) -> Iterator[None]:
+    def watching(self, ref: CallRef, look: Callable[[], None], heard: Callable[[], Iterable[tuple[str, str]]]) -> Iterator[None]:
         async def keep_looking() -> None:
             while True:
                 await asyncio.sleep(2.0)
