@@ -24,6 +24,7 @@ from supportvoice.laboratory.strikes import Strike
 
 MID_S = 4.0  # into the call after the caller's first words: in the middle of the agent's long answer
 OUTAGE_S = 20.0
+FOUND_OUT_S = 3.0  # by then a process knows that its database is away
 REST_AWAY_S = 2.0  # the rescuer's first two tries are refused, after 0.9 and 1.4 s; the third, a second later, comes in time
 NEXT_VERB, STAYS = "next_verb", "stay"
 
@@ -144,6 +145,7 @@ DIES, HANGS, GARBAGE, VOICE = (
 )
 HALF_OPEN, KILLED, FROZEN, BLOCKED = "the media socket is half open", "kill -9", "a serving process stands still", "the loop is blocked"
 KILLED_UNREACHED = strikes.together(strikes.refuse_rest, strikes.to_carriers(signal.SIGKILL))
+KILLED_LATER = strikes.later(strikes.to_carriers(signal.SIGKILL), after_s=FOUND_OUT_S)
 VALKEY, DATABASE, HUNG = "Valkey in the middle of calls", "the database in the middle of calls", "the database hangs"
 
 BEFORE: tuple[Row, ...] = (
@@ -240,6 +242,7 @@ IN_IT: tuple[Row, ...] = (
     _house("C14", DATABASE, "no answer", strikes.database_weather(DEAD), **ON_A_WIRE),
     _house("C14", DATABASE, "read-only", strikes.read_only_database, **ON_A_SERVER),
     _house("C14", DATABASE, "and kill -9", strikes.together(strikes.lock_database, strikes.to_carriers(signal.SIGKILL)), healthy="R1"),
+    _house("C14", DATABASE, "and kill -9 later", strikes.together(strikes.lock_database, KILLED_LATER), healthy="R1"),
     _house("C15", "the disk fills up in the middle of calls", "", strikes.full_disk),
     Row("C16", "Twilio reads slowly", twilio={"slow_reader_after_s": 8.0}, healthy="R1"),
     Row("C17", "a bad line", "late", wire=Weather(delay_s=0.1, jitter_s=0.4), lasts_s=OUTAGE_S),

@@ -397,4 +397,16 @@ def together(*strikes: Strike) -> Strike:
     return strike
 
 
+def later(strike: Strike, *, after_s: float) -> Strike:
+    """When what was done before has had so long."""
+
+    @asynccontextmanager
+    async def strikes(ground: Ground, lines: Sequence[Line]) -> AsyncIterator[None]:
+        await asyncio.sleep(after_s)
+        async with strike(ground, lines):
+            yield
+
+    return strikes
+
+
 full_disk = together(fill_database, no_space_here)  # SQLite's file lies on ours; a PostgreSQL has a disk of its own
