@@ -85,6 +85,7 @@ def keys(found: Any, path: str = "") -> set[str]:
     return here
 
 
+@pytest.mark.timeout(300)  # of all tries
 def test_our_own_bridge_is_measured_and_the_record_has_every_documented_key(tmp_path: Path) -> None:
     out, record = StringIO(), tmp_path / "deep" / "bench.json"
     for _ in range(TRIES):  # beside other tests the generator may be late, and such a run counts for nothing
