@@ -18,6 +18,7 @@ from django.test.utils import override_settings
 from django.utils import timezone
 
 from agents import lines
+from agents.models import PhoneLine
 from calls import inbox, intake, leases, patience, publisher, services, sessions
 from calls.models import CallSession, InboxMessage, Status, TranscriptLine, VapiSession, VapiState
 from calls.sweep import end_silent_calls
@@ -47,7 +48,8 @@ def patient() -> Iterator[None]:
 
 def make_line() -> None:
     lines.forget()
-    a_line(number=LINE)
+    if not PhoneLine.objects.filter(number=LINE).exists():
+        a_line(number=LINE)
 
 
 def make_calls(how_many: int, silent: bool = False, status: str = Status.STREAMING) -> list[str]:

@@ -7,8 +7,10 @@ so the same lines play on either database.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -19,25 +21,30 @@ WORKERS = 4  # of each process
 SWEEPERS = 2  # of each process
 TTL_S, SOUNDS_EVERY_S, SECONDS_AT_ONCE = 60, 5, 20
 WITHIN_S = 0.01
-Race = Callable[[Pair, int], None]
+TRIES = 3
+Race = Callable[[Pair, int], bool]  # whether there was one: on a busy machine the same side may come first every time
 
 
-def posts_make_one_call(pair: Pair, calls: int) -> None:
+def run(race: Race, pair: Pair, times: int) -> None:
+    assert any(race(pair, times) for _ in range(TRIES)), "one of them always came first: there was no race"
+
+
+def posts_make_one_call(pair: Pair, calls: int) -> bool:
     """R1: fifty identical posts, and every worker they woke."""
     pair.first("make_line")
     both_asked = 0
-    for number in range(calls):
-        sid = f"CA{number:032x}"
+    for _ in range(calls):
+        sid = f"CA{uuid.uuid4().hex}"
         ((one, two),) = pair.at_once("post_at_once", [{"sid": sid, "times": POSTS}])
         assert len({*one["said"], *two["said"]}) == 1, "they were answered otherwise"
         assert one["said"][0].startswith("200 ")
         assert one["created"] + two["created"] == 1
         assert pair.first("rows_of", sid=sid) == {"calls": 1, "sessions": 1, "live": 1}
         both_asked += bool(one["asked"] and two["asked"])
-    assert both_asked, "one process always came first: there was no race"
+    return both_asked > 0
 
 
-def news_lead_to_one_end(pair: Pair, seeds: int, how_many: int = 1000) -> None:
+def news_lead_to_one_end(pair: Pair, seeds: int, how_many: int = 1000) -> bool:
     """R2: a call's news in a random order, by eight workers, leave what they leave in order, by one."""
     in_order, *others = pair.first("make_calls", how_many=1 + seeds)
     assert pair.first("hear_in_order", sid=in_order, how_many=how_many) == [200]
@@ -47,9 +54,10 @@ def news_lead_to_one_end(pair: Pair, seeds: int, how_many: int = 1000) -> None:
         halves = [{"sid": sid, "how_many": how_many, "seed": seed, "half": half, "workers": WORKERS} for half in (0, 1)]
         assert pair.at_once("hear_at_once", halves[:1], "hear_at_once", halves[1:]) == [([200], [200])]
         assert pair.first("caught_up", sid=sid) == expected, f"the order of news made a difference, seed {seed}"
+    return True
 
 
-def a_call_that_sounds_is_left_alone(pair: Pair, seconds: int) -> None:
+def a_call_that_sounds_is_left_alone(pair: Pair, seconds: int) -> bool:
     """R6: a call whose caller and agent just talk, one whose caller talks with a person, and one that is over, under four sweeps a second.
 
     The seconds are the call's: nobody waits for them.
@@ -68,9 +76,10 @@ def a_call_that_sounds_is_left_alone(pair: Pair, seconds: int) -> None:
             ended += [*elsewhere, *here["ended"]]
     assert [sid for sid in ended if sid in (talks, with_person, over)] == [over]
     assert [pair.first("how_it_stands", sid=sid)["is_over"] for sid in (talks, with_person, over)] == [False, False, True]
+    return True
 
 
-def a_sweep_or_a_sound_wins(pair: Pair, calls: int) -> None:
+def a_sweep_or_a_sound_wins(pair: Pair, calls: int) -> bool:
     """R6: what gives its first sign for hours while it is swept is left alone, or knows that it is over."""
     sids = pair.first("make_calls", how_many=calls, silent=True)
     at = datetime.now(tz=UTC).isoformat()
@@ -81,14 +90,13 @@ def a_sweep_or_a_sound_wins(pair: Pair, calls: int) -> None:
     assert len(swept) == len(set(swept)), "a call was ended twice"
     assert set(swept) ^ set(beaten) == set(sids)
     assert not set(swept) & set(beaten), "one that gave a sign was ended, and does not know it"
-    assert swept, "nobody was swept: there was no race"
-    assert beaten, "nobody gave a sign in time: there was no race"
     for sid in sids:
         stands = pair.first("how_it_stands", sid=sid)
         assert (stands["is_over"], stands["events"].get("call-ended", 0)) == (sid in swept, int(sid in swept))
+    return bool(swept and beaten)
 
 
-def one_hand_over(pair: Pair, times: int) -> None:
+def one_hand_over(pair: Pair, times: int) -> bool:
     """R11: Twilio, redirected by a rescuer, asks at the very door where it asks by itself within ten milliseconds of that, either way."""
     of_both = pair.first("make_silent_processes", how_many=times)
     rescuer = "00000000-0000-4000-8000-000000000011"
@@ -104,37 +112,37 @@ def one_hand_over(pair: Pair, times: int) -> None:
         assert set(led) <= {asked}, "the two were led to different places"
         assert stands["events"]["conversation-lost"] == 1
         assert len(led) <= stands["events"].get("call-rescued", 0) <= 1
-    assert {len(led) for led, _ in done} == {0, 1}, "one of them always came first: there was no race"
+    return {len(led) for led, _ in done} == {0, 1}
 
 
 def test_r1_fifty_posts_on_two_processes_make_one_call_and_one_agent(pair: Pair) -> None:
-    posts_make_one_call(pair, 3)
+    run(posts_make_one_call, pair, 3)
 
 
 def test_r2_a_calls_news_leave_the_same_rows_in_whichever_order_eight_workers_bring_them(pair: Pair) -> None:
-    news_lead_to_one_end(pair, 2, how_many=120)
+    run(partial(news_lead_to_one_end, how_many=120), pair, 2)
 
 
 def test_r6_a_call_with_a_sign_of_life_outlives_every_sweep(pair: Pair) -> None:
-    a_call_that_sounds_is_left_alone(pair, 120)
+    run(a_call_that_sounds_is_left_alone, pair, 120)
 
 
 def test_r6_a_call_that_is_swept_gives_no_sign_of_life_and_one_that_does_is_not_swept(pair: Pair) -> None:
-    a_sweep_or_a_sound_wins(pair, 30)
+    run(a_sweep_or_a_sound_wins, pair, 30)
 
 
 def test_r11_a_rescuer_and_twilios_own_question_hand_a_caller_over_once_whoever_comes_first(pair: Pair) -> None:
-    one_hand_over(pair, 40)
+    run(one_hand_over, pair, 40)
 
 
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_all_of_it_holds_on_postgresql(pair_on_postgresql: Pair) -> None:
-    posts_make_one_call(pair_on_postgresql, 2)
-    news_lead_to_one_end(pair_on_postgresql, 1, how_many=120)
-    a_call_that_sounds_is_left_alone(pair_on_postgresql, 80)
-    a_sweep_or_a_sound_wins(pair_on_postgresql, 20)
-    one_hand_over(pair_on_postgresql, 20)
+    run(posts_make_one_call, pair_on_postgresql, 2)
+    run(partial(news_lead_to_one_end, how_many=120), pair_on_postgresql, 1)
+    run(a_call_that_sounds_is_left_alone, pair_on_postgresql, 80)
+    run(a_sweep_or_a_sound_wins, pair_on_postgresql, 20)
+    run(one_hand_over, pair_on_postgresql, 20)
 
 
 #: as often as `make long` plays each; a call of three hours among them. R2's seeds are the environment's to say (`make races`)
@@ -152,7 +160,7 @@ IN_FULL: dict[str, tuple[Race, int]] = {
 @pytest.mark.parametrize("race", IN_FULL)
 def test_it_holds_as_often_as_may_be_asked(pair: Pair, race: str) -> None:
     play, times = IN_FULL[race]
-    play(pair, times)
+    run(play, pair, times)
 
 
 @pytest.mark.long
@@ -161,4 +169,4 @@ def test_it_holds_as_often_as_may_be_asked(pair: Pair, race: str) -> None:
 @pytest.mark.parametrize("race", IN_FULL)
 def test_it_holds_as_often_as_may_be_asked_on_postgresql(pair_on_postgresql: Pair, race: str) -> None:
     play, times = IN_FULL[race]
-    play(pair_on_postgresql, times)
+    run(play, pair_on_postgresql, times)
