@@ -54,10 +54,10 @@ SCHEDULES ?= 10000
 schedules: $(VENV)/.dev
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/races/test_schedules.py $(ARGS)
 
-# R2 in so many random orders of a thousand news each, on SQLite and, where there is one, on PostgreSQL.
+# The wide races as often as one may ask, on SQLite and, where there is one, on PostgreSQL; R2 in so many orders of a thousand news.
 SEEDS ?= 200
 races: $(VENV)/.dev
-	SEEDS=$(SEEDS) $(BIN)/python -m pytest -m long tests/races/test_in_full.py -k R2 $(ARGS)
+	SEEDS=$(SEEDS) $(BIN)/python -m pytest -m load tests/races $(ARGS)
 
 # The fault laboratory: every fault of the table, RUNS of each id, and who was lost; about an hour for one of each.
 # ARGS="--restarts 20": rolling restarts of a whole house under thirty calls instead.

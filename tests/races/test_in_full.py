@@ -1,6 +1,6 @@
 """R1, R2, R6 and R11 of a call as wide as they come: many workers of two processes, on SQLite and on PostgreSQL.
 
-What every test run plays is small; `make long` plays them as often as one may ask. Rows are made and looked at by the first process,
+What every test run plays is small; `make races` plays them as often as one may ask. Rows are made and looked at by the first process,
 so the same lines play on either database.
 """
 
@@ -145,7 +145,7 @@ def test_all_of_it_holds_on_postgresql(pair_on_postgresql: Pair) -> None:
     run(one_hand_over, pair_on_postgresql, 20)
 
 
-#: as often as `make long` plays each; a call of three hours among them. R2's seeds are the environment's to say (`make races`)
+#: as often as `make races` plays each; a call of three hours among them. R2's seeds are the environment's to say
 IN_FULL: dict[str, tuple[Race, int]] = {
     "R1": (posts_make_one_call, 40),
     "R2": (news_lead_to_one_end, int(os.environ.get("SEEDS", "5"))),
@@ -155,7 +155,7 @@ IN_FULL: dict[str, tuple[Race, int]] = {
 }
 
 
-@pytest.mark.long
+@pytest.mark.load
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("race", IN_FULL)
 def test_it_holds_as_often_as_may_be_asked(pair: Pair, race: str) -> None:
@@ -163,7 +163,7 @@ def test_it_holds_as_often_as_may_be_asked(pair: Pair, race: str) -> None:
     run(play, pair, times)
 
 
-@pytest.mark.long
+@pytest.mark.load
 @pytest.mark.postgres
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("race", IN_FULL)

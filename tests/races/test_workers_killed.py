@@ -152,14 +152,14 @@ def one_agent(workers: Workers, rounds: int) -> None:
     assert all(seen[kind] for kind in kinds), f"it did not come to all that it is to bear: {dict(seen)}"
 
 
-@pytest.mark.parametrize("rounds", [8, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("rounds", [8, pytest.param(MANY, marks=[pytest.mark.load, pytest.mark.timeout(900)])])
 def test_r8_a_task_that_runs_twenty_times_and_is_killed_makes_one_agent(transactional_db: None, rounds: int) -> None:
     with workers_on(f"sqlite:///{our_settings.DATABASES['default']['NAME']}") as workers:
         one_agent(workers, rounds)
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("rounds", [8, pytest.param(MANY, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [8, pytest.param(MANY, marks=pytest.mark.load)])
 @pytest.mark.timeout(900)
 def test_r8_a_task_that_runs_twenty_times_and_is_killed_makes_one_agent_on_postgresql(migrated: str, rounds: int) -> None:
     with workers_on(migrated) as workers:
