@@ -190,12 +190,7 @@ class BridgeCore:
                 self._unprotect_greeting(now)
                 return self._barge_in.caller_spoke(now, by=by)
             case vapi.CallerPaused():
-                self._barge_in.caller_speaks = False
-                self._caller_paused_at = self._fell_silent_at = now
-                self._dead_air.caller_paused(now)
-                self._doubt.told(speaks=False)
-                self._not_heard.caller_paused(now)
-                return [Noted("user-speech-stopped", "vapi")]
+                return self._caller_paused(now)
             case vapi.CallerInterrupted():
                 self._doubt.told()
                 self._unprotect_greeting(now)
@@ -494,6 +489,14 @@ class BridgeCore:
             self._not_heard.agent_cut(now)
             self._doubt.agent_cut(now)
         return out
+
+    def _caller_paused(self, now: float) -> list[Action]:
+        self._barge_in.caller_speaks = False
+        self._caller_paused_at = self._fell_silent_at = now
+        self._dead_air.caller_paused(now)
+        self._doubt.told(speaks=False)
+        self._not_heard.caller_paused(now)
+        return [Noted("user-speech-stopped", "vapi")]
 
     def _caller_said(self, text: str, now: float, *, is_all: bool) -> None:
         self._barge_in.caller_said(text)

@@ -34,7 +34,7 @@ from django.utils import timezone
 from agents import lines
 from calls import admission, away, endings, resuming, services, spool
 from calls.clock import moment
-from calls.disk_marks import SAFE, as_link, directory, keep, read
+from calls.disk_marks import SAFE, directory, drop, keep, note, read
 from calls.history import NewEvent, record_events
 from calls.models import CallSession, Source
 
@@ -124,7 +124,7 @@ def first_number(epoch: int) -> int:
 def expect(call: CallSession) -> None:
     """Remember on what the first stream of a call that is written down may be let in, should its row be unreadable by then."""
     its = {"account_sid": call.account_sid, "to_number": call.to_number, "version": call.version_id, "public_id": str(call.public_id)}
-    keep(call.call_sid, "expected", {**its, "at": timezone.now().timestamp()}, ways=(as_link,))  # nobody waits for the disk here
+    note(call.call_sid, "expected", {**its, "at": timezone.now().timestamp()})
 
 
 def expected(sid: str) -> dict[str, Any] | None:
@@ -134,18 +134,14 @@ def expected(sid: str) -> dict[str, Any] | None:
 
 def has_come(sid: str) -> bool:
     """The first stream is let in, by its row or without: no other one is expected. True for the one that was."""
-    with suppress(OSError):
-        if SAFE.fullmatch(sid):
-            (directory() / f"{sid}.expected").unlink()
-            return True
-    return False
+    return drop(sid, "expected")
 
 
 def carries(stream: Stream) -> None:
-    """Remember which process has the caller, for whoever finds it dead while nobody can read the row. Nobody waits for the disk here."""
+    """Remember which process has the caller, for whoever finds it dead while nobody can read the row."""
     _forget_carried(stream.call_sid, below=stream.epoch)
     told = {"account_sid": stream.account_sid, "place": stream.place, "short_id": stream.short_id}
-    keep(stream.call_sid, f"carried-{stream.epoch}", told, ways=(as_link,))
+    note(stream.call_sid, f"carried-{stream.epoch}", told)
 
 
 def let_go(sid: str, epoch: int) -> None:
@@ -213,7 +209,7 @@ def is_being_asked(sid: str, epoch: int, *, now: float) -> bool:
 def was_answered(sid: str, epoch: int) -> None:
     """Remember that Twilio has been told what is next after the stream of this epoch: nobody has to look after that any more."""
     let_go(sid, epoch)
-    keep(sid, f"answered-{epoch}", {}, ways=(as_link,))
+    note(sid, f"answered-{epoch}", {})
 
 
 def is_answered(sid: str, epoch: int) -> bool:

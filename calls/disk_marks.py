@@ -49,6 +49,22 @@ def keep(sid: str, what: str, told: Mapping[str, Any], *, ways: Iterable[Write] 
     return None
 
 
+def note(sid: str, what: str, told: Mapping[str, Any]) -> None:
+    """As `keep`, where nobody may wait for the disk: a mark that may be gone with its machine."""
+    keep(sid, what, told, ways=(as_link,))
+
+
+def drop(sid: str, what: str) -> bool:
+    """True for the one that took it away."""
+    if not SAFE.fullmatch(sid):
+        return False
+    try:
+        (directory() / f"{sid}.{what}").unlink()
+    except OSError:
+        return False
+    return True
+
+
 def as_file(path: Path, said: bytes) -> None:
     """Whole, or not at all, and once."""
     whole = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")

@@ -147,10 +147,10 @@ class DatabaseLedger:
             raise LedgerAway("The history cannot be asked, and nothing of this stream is known by heart.")
         return self._remembered(await self._admit_by_row(SECOND_TRY_S, **stream, is_second_try=True))
 
-    def _remembered(self, let_in: tuple[Admission, CallSession] | None) -> Admission | None:
-        if let_in is None:
+    def _remembered(self, entered: tuple[Admission, CallSession] | None) -> Admission | None:
+        if entered is None:
             return None
-        admission, call = let_in
+        admission, call = entered
         self._by_heart.remember(admission.ref, call)
         return admission
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from itertools import count
 
-from calls.disk_marks import SAFE, as_link, directory, keep, read
+from calls.disk_marks import directory, drop, note, read
 
 
 def is_let_in(sid: str, epoch: int) -> bool:
@@ -16,14 +15,12 @@ def is_let_in(sid: str, epoch: int) -> bool:
 
 def turn_away(sid: str, epoch: int, stream_sid: str) -> None:
     """Remember that the stream of this epoch has come, and could not be let in at once. It is refused, unless it `was_let_in` later."""
-    keep(sid, f"refused-{epoch}", {"stream_sid": stream_sid}, ways=(as_link,))  # nobody waits for the disk here
+    note(sid, f"refused-{epoch}", {"stream_sid": stream_sid})
 
 
 def was_let_in(sid: str, epoch: int) -> None:
     """The stream that was to be turned away is in after all."""
-    with suppress(OSError):
-        if SAFE.fullmatch(sid):
-            (directory() / f"{sid}.refused-{epoch}").unlink()
+    drop(sid, f"refused-{epoch}")
 
 
 def turned_away(sid: str, epoch: int) -> str:

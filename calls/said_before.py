@@ -27,6 +27,7 @@ from django.conf import settings
 from agents.payload import Said
 from bridge.ports import CallRef
 from calls import away, discretion, redaction, spool
+from calls.disk_marks import SAFE
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def forget(call_sid: str) -> None:
 
 def never(call_sid: str) -> None:
     """Nothing of this call, which is on, is to be kept on this machine from now on."""
-    if not _is_safe(call_sid):
+    if not SAFE.fullmatch(call_sid):
         return
     try:
         _directory().mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -119,17 +120,13 @@ def _directory() -> Path:
 
 
 def _files_of(call_sid: str) -> list[Path]:
-    return list(_directory().glob(f"{call_sid}.*")) if _is_safe(call_sid) else []
-
-
-def _is_safe(call_sid: str) -> bool:
-    return call_sid.isascii() and call_sid.isalnum()
+    return list(_directory().glob(f"{call_sid}.*")) if SAFE.fullmatch(call_sid) else []
 
 
 def _keep(ref: CallRef, said: Iterable[Said]) -> None:
     """Whole, or not at all; instead of what was kept of this stream before."""
     lines = [(line.role, line.words) for line in said]
-    if not lines or not _is_safe(ref.call_sid) or _is_unsaid(ref.call_sid):
+    if not lines or not SAFE.fullmatch(ref.call_sid) or _is_unsaid(ref.call_sid):
         return
     path = _directory() / f"{ref.call_sid}.{ref.epoch}"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -7,10 +7,7 @@ processing, in the middle of either, and before the answer. Vapi posts again wha
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -25,7 +22,7 @@ from calls.models import CallSession, InboxMessage, VapiSession, VapiState
 from calls.vapi_events import BODY_LIMIT
 from tests.builders import a_call
 from tests.races import test_races
-from tests.races.pair import ROOT
+from tests.races.begun import begun
 
 NEVER = 0
 
@@ -46,14 +43,8 @@ class Lives:
 
 @pytest.fixture
 def lives(transactional_db: None) -> Iterator[Lives]:
-    own = {"DATABASE_URL": f"sqlite:///{our_settings.DATABASES['default']['NAME']}", "DJANGO_SETTINGS_MODULE": "supportvoice.settings"}
-    command = [sys.executable, "-m", "tests.races.mortal"]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield Lives(process.stdin, process.stdout)
-        process.stdin.close()
+    with begun("tests.races.mortal", database_url=f"sqlite:///{our_settings.DATABASES['default']['NAME']}") as (to, words):
+        yield Lives(to, words)
 
 
 def told_of() -> tuple[CallSession, list[str]]:

@@ -8,10 +8,7 @@ names its seed.
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
@@ -26,7 +23,7 @@ import pytest
 from django.conf import settings as our_settings
 
 from tests.bridge.http_server import Handler, Server, reply
-from tests.races.pair import ROOT
+from tests.races.begun import begun
 
 AT_ONCE = 10
 DOOMED_AT_MOST = 4
@@ -97,14 +94,8 @@ class Workers:
 
 @contextmanager
 def workers_on(database_url: str) -> Iterator[Workers]:
-    own = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "supportvoice.settings", "MAX_CALLS": "10000"}
-    command = [sys.executable, "-m", "tests.races.workers"]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield Workers(process.stdin, process.stdout)
-        process.stdin.close()
+    with begun("tests.races.workers", database_url=database_url, MAX_CALLS="10000") as (to, words):
+        yield Workers(to, words)
 
 
 def the_task(pk: int, url: str, chance: Random, doomed: int) -> list[dict[str, Any]]:
