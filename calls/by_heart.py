@@ -32,7 +32,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents import lines
-from calls import admission, away, endings, resuming, services, spool
+from calls import admission, away, endings, let_in, resuming, services, spool
 from calls.clock import moment
 from calls.disk_marks import SAFE, directory, drop, keep, note, read
 from calls.history import NewEvent, record_events
@@ -209,11 +209,11 @@ def is_being_asked(sid: str, epoch: int, *, now: float) -> bool:
 def was_answered(sid: str, epoch: int) -> None:
     """Remember that Twilio has been told what is next after the stream of this epoch: nobody has to look after that any more."""
     let_go(sid, epoch)
-    note(sid, f"answered-{epoch}", {})
+    let_in.answered(sid, epoch)
 
 
 def is_answered(sid: str, epoch: int) -> bool:
-    return os.path.lexists(directory() / f"{sid}.answered-{epoch}")
+    return let_in.answered_at(sid, epoch) is not None
 
 
 def wish(sid: str, verb: str, *, at: float, at_once: bool = False) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import orjson
 from django.conf import settings
 
 from calls import spool
+from calls.clock import moment
 
 log = logging.getLogger(__name__)
 
@@ -94,3 +96,13 @@ def read(sid: str, what: str) -> dict[str, Any] | None:
     except (OSError, orjson.JSONDecodeError):
         return None
     return told if isinstance(told, dict) else None
+
+
+def kept_at(sid: str, what: str) -> datetime | None:
+    """When this mark was made, to about 10 ms. None when there is none."""
+    if not SAFE.fullmatch(sid):
+        return None
+    try:
+        return moment((directory() / f"{sid}.{what}").lstat().st_mtime)
+    except OSError:
+        return None

@@ -1,11 +1,22 @@
-"""Which streams of a call were let in by heart, and which one had to be turned away, by the marks on this machine's disk."""
+"""Since when Twilio knows of a next stream, which ones were let in by heart, and which had to be turned away: marks on the disk."""
 
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from itertools import count
 
-from calls.disk_marks import directory, drop, note, read
+from calls.disk_marks import directory, drop, kept_at, note, read
+
+
+def answered(sid: str, epoch: int) -> None:
+    """Remember that Twilio has been told what is next after the stream of this epoch."""
+    note(sid, f"answered-{epoch}", {})
+
+
+def answered_at(sid: str, epoch: int) -> datetime | None:
+    """When it was first told that, by a process of this machine. None: it was not, or elsewhere."""
+    return kept_at(sid, f"answered-{epoch}")
 
 
 def is_let_in(sid: str, epoch: int) -> bool:

@@ -43,6 +43,7 @@ ASKED_AFTER_S = {
     "parked": ASKED_WITHIN_S,
 }
 ASKED_AFTER_GOOD_ORDER_S = 2.0  # our close is nearly always heard
+IS_BEING_TOLD_S = 0.25  # the answer is not out yet, and the time for the stream runs from when it is
 SAID_WITHIN_S = 1.5  # "one moment, please", where it is said before a stream
 TRY_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # after a redirect that Twilio did not take
 
@@ -155,7 +156,7 @@ class Life:
     def promised(self, call: CallSession, *, was_kept: bool = False) -> None:
         """Twilio was told to open a further stream of this call; a caller who `was_kept` waiting for that hears a word first."""
         now, said_s = self.clock(), SAID_WITHIN_S if was_kept or resuming.is_told_to_wait(call) else 0.0
-        due = now + said_s + resuming.OPENS_WITHIN.total_seconds()
+        due = now + said_s + resuming.OPENS_WITHIN.total_seconds() + IS_BEING_TOLD_S
         self.look_after(Rescue(call.call_sid, call.short_id, call.epoch, now, due, to_come=True, is_told=False))
 
 

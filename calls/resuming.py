@@ -23,7 +23,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from bridge.longest import ROLLED_OVER
-from calls import accounts, admission, evidence, guards, ladder, parked, services, sessions
+from calls import accounts, admission, evidence, guards, ladder, let_in, parked, services, sessions
 from calls.history import NewEvent, record_events
 from calls.memory import HANDED_ON
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
@@ -34,7 +34,7 @@ TURNED_AWAY = "stream-turned-away"  # the event of a stream on which nobody was 
 PARKED_IN_VAIN = "its agent waited in vain"
 DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
 COUNTS_ON = timedelta(seconds=60)
-OPENS_WITHIN = timedelta(seconds=3)  # a further stream, once it was asked for; Twilio itself waits ten
+OPENS_WITHIN = timedelta(seconds=3)  # a further stream, once Twilio was told of it, which itself waits ten
 GONE = "its process is gone"
 STREAM_DEAD = "stream-dead"  # the bridge's word on a stream that carried nothing any more, one way or the other
 
@@ -90,7 +90,13 @@ def stream_asked_at(call: CallSession) -> datetime:
 def stream_is_missing(call: CallSession, at: datetime) -> bool:
     """A further stream should be here by now: the way to the AI is what failed."""
     is_to_come = stream_to_come(CallSession.objects.filter(pk=call.pk)).exists()
-    return is_to_come and call.newest_session is not None and stream_asked_at(call) <= at - OPENS_WITHIN
+    return is_to_come and call.newest_session is not None and should_have_come(call.call_sid, call.epoch, stream_asked_at(call), at)
+
+
+def should_have_come(call_sid: str, epoch: int, asked_at: datetime, at: datetime) -> bool:
+    """The time for the stream of this epoch is over; it runs from when Twilio knew, which a busy door says seconds after it `asked_at`."""
+    told_at = let_in.answered_at(call_sid, epoch - 1)
+    return (max(asked_at, told_at) if told_at else asked_at) <= at - OPENS_WITHIN
 
 
 def here(*, call_sid: str, epoch: int, raw: str, at: datetime, n: int | None = None) -> int | None:

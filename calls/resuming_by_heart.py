@@ -55,4 +55,4 @@ def _stream_is_missing(call_sid: str, epoch: int, at: datetime) -> bool:
     """The stream of this epoch was asked for by heart and did not come in time: the way to the AI is what failed."""
     sent = by_heart.sent_on(call_sid, epoch)
     has_come = let_in.is_let_in(call_sid, epoch) or let_in.turned_away(call_sid, epoch)
-    return sent is not None and not has_come and moment(sent["at"]) <= at - resuming.OPENS_WITHIN
+    return sent is not None and not has_come and resuming.should_have_come(call_sid, epoch, moment(sent["at"]), at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.utils import timezone
 
 from agents.payload import HANDED_ON, RESUMED
 from bridge.ports import Closing
-from calls import handover, ladder, memory, resuming, services, sessions, spoken
+from calls import by_heart, disk_marks, handover, ladder, memory, resuming, services, sessions, spoken
 from calls.history import add_line
 from calls.models import CallSession, EndReason, Heard, Role, Rung, Status, TranscriptLine, VapiState
 from tests.builders import FakeVapi, a_call, a_line, session_of
@@ -104,6 +105,21 @@ def test_a_caller_to_whom_no_further_stream_opens_gets_a_person_and_one_who_asks
     later = [handover.next_step(call_sid=call.call_sid, epoch=1, at=now + timedelta(seconds=3 + again)) for again in range(2)]
     assert later == [ladder.DialHuman(ladder.Target("tier2"))] * 2
     assert (fresh(call).epoch, fresh(call).status, fresh(call).rung) == (1, Status.TRANSFERRING, Rung.HUMAN)
+
+
+def test_a_further_stream_has_its_time_from_when_twilio_was_told_of_it() -> None:
+    """A busy door takes seconds for its answer; who is led back to the next one a moment later gets no person for that."""
+    a_line(targets=("tier2",))
+    call, now = talking(), timezone.now()
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("stream-lost"), at=now)
+    assert handover.next_step(call_sid=call.call_sid, epoch=0, at=now) == ladder.Resume()
+    told_at = now + timedelta(seconds=2.6)
+    by_heart.was_answered(call.call_sid, 0)
+    mark = disk_marks.directory() / f"{call.call_sid}.answered-0"
+    os.utime(mark, (told_at.timestamp(),) * 2, follow_symlinks=False)
+    by_heart.was_answered(call.call_sid, 0)  # a repeat gets the same answer, and no further time
+    assert not resuming.stream_is_missing(fresh(call), told_at + timedelta(seconds=2.9))
+    assert resuming.stream_is_missing(fresh(call), told_at + timedelta(seconds=3.1))
 
 
 @pytest.mark.parametrize(("why", "said"), [("stream-dead", True), ("stream-lost", False)])
