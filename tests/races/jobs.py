@@ -87,6 +87,13 @@ def start(pk: int) -> dict[str, int]:
     return {"won": won, "created": len(client.created), "ended": len(client.ended)}
 
 
+def take_session(pk: int) -> dict[str, int]:
+    """A stream takes the session from a worker of which it has heard nothing, and makes the agent itself."""
+    client = FakeVapi(during=lambda: time.sleep(VAPI_ANSWERS_S), answers=vapi_call(f"taken-over-{pk}"))
+    won = sessions.start_conversation(vapi_session_pk=pk, by="consumer", client=client, from_another=True)
+    return {"won": won, "created": len(client.created), "ended": len(client.ended)}
+
+
 def start_as(pk: int, vapi_call_id: str) -> bool:
     """As the worker does it: the agent is created, under this id, and what was told of it before is caught up with."""
     client = FakeVapi(during=lambda: time.sleep(VAPI_ANSWERS_S), answers=vapi_call(vapi_call_id))
@@ -294,6 +301,7 @@ JOBS: dict[str, Callable[..., Any]] = {
         twilio,
         vapi,
         start,
+        take_session,
         start_as,
         stream_first,
         forget_person,

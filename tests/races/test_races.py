@@ -171,6 +171,19 @@ def test_r8_a_task_that_runs_twice_creates_one_agent(pair: Pair) -> None:
     assert set(VapiSession.objects.values_list("state", flat=True)) == {VapiState.LIVE}
 
 
+def test_r8_of_a_worker_and_the_stream_that_takes_its_session_over_one_has_the_agent(pair: Pair) -> None:
+    """Whoever answers first: both asked Vapi, and the agent of the other one is ended."""
+    sessions = [session_of(a_call()) for _ in range(TIMES)]
+    takes = [{"pk": session.pk, "after_s": 0.0004 * number} for number, session in enumerate(sessions)]
+    tried = pair.at_once("start", [{"pk": session.pk} for session in sessions], "take_session", takes, gap_s=0.045)
+    assert [worker["won"] + stream["won"] for worker, stream in tried] == [1] * TIMES
+    assert all(one["created"] - one["ended"] == one["won"] for both in tried for one in both)
+    assert any(worker["created"] and stream["created"] for worker, stream in tried), "none was ever taken over while Vapi was asked"
+    for session, (_, stream) in zip(sessions, tried, strict=True):
+        session.refresh_from_db()
+        assert (session.vapi_call_id == f"taken-over-{session.pk}") is bool(stream["won"])
+
+
 def test_r9_a_stream_that_is_there_before_its_agent_gets_one_whoever_makes_it(pair: Pair) -> None:
     calls = [a_call() for _ in range(TIMES)]
     sessions = [session_of(call) for call in calls]
