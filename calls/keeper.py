@@ -37,8 +37,7 @@ class Keeper:
     """One per process. `store` puts a batch into the database, in its order, inside a transaction, or raises.
 
     An empty batch, outside of any transaction, stands for the calls that were answered by heart. `finish` is called when
-    nothing that any process of this machine kept waits any more: for what has to come after all of it. `to_tell` are called each time
-    the database is found away, in the thread, and may break.
+    nothing that any process of this machine kept waits any more: for what has to come after all of it.
     """
 
     def __init__(self, *, spool: Spool, directory: Path, store: Store, finish: Callable[[], None] = lambda: None) -> None:
@@ -49,8 +48,6 @@ class Keeper:
         self._is_suspect = False
         self._thread: threading.Thread | None = None
         self._away_since: float | None = None
-        self._told_of: float | None = None
-        self.to_tell: list[Callable[[], None]] = []
         self._looks_again = False
         self._stopping = threading.Event()
 
@@ -143,11 +140,9 @@ class Keeper:
             with self._asking:
                 self._find_out()
             if self._away_since is not None:
-                self._tell()
                 return
         try:
             if self._away_since is not None:
-                self._tell()
                 away.ask_for_a_write()
                 log.warning("The database is back", extra={"s": round(time.monotonic() - self._away_since, 1)})
                 self._away_since = None
@@ -158,17 +153,6 @@ class Keeper:
             else:
                 self._is_suspect = True
             connections.close_all()
-
-    def _tell(self) -> None:
-        """Once each time it is away, whoever found that out."""
-        if self._told_of == self._away_since:
-            return
-        self._told_of = self._away_since
-        for told in tuple(self.to_tell):
-            try:
-                told()
-            except Exception as problem:  # this thread must live on
-                log.error("What is to be done while the database is away broke", extra={"problem": type(problem).__name__})
 
     def replay(self) -> int:
         """Store what this process kept. Returns how many lines. Raises what the database raises."""

@@ -96,7 +96,6 @@ class DatabaseLedger:
         self._creators = Hands(CREATORS, room=CREATES_THAT_WAIT, name="ledger-create")
         self._keeper = the_keeper()
         self._said = SaidBefore()
-        self._keeper.to_tell.append(self._said.keep)
         self._reading = Reading(is_away=lambda: self._keeper.is_away)
         self._by_heart = StreamsByHeart(keeper=self._keeper, clients=self._clients, tell=self._urgent, wall=wall, boot=boot)
         self.writer: BoundedWriter[Entry] = BoundedWriter(
@@ -329,8 +328,6 @@ class DatabaseLedger:
     def close(self) -> None:
         """Write what waits and let the threads go."""
         atexit.unregister(self.close)
-        if self._said.keep in self._keeper.to_tell:  # not closed before
-            self._keeper.to_tell.remove(self._said.keep)
         self.writer.stop(within_s=GOODBYE_S)
         self._askers.shutdown(wait=False, cancel_futures=True)
         self._readers.shutdown(wait=False, cancel_futures=True)

@@ -9,7 +9,7 @@ pressed is told by nobody, whatever the rules are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -154,9 +154,12 @@ def _with_marks(text: str, places: Iterable[Place]) -> str:
 # -- several texts -----------------------------------------------------------------------------------------------------
 
 
-def redact_talk(lines: Sequence[Said], rules: Rules = USUAL) -> list[str]:
-    """The texts of a conversation's lines, in their order, as they may be stored: also what one speaker told in several of them."""
-    texts = [redact(line.text, rules) for line in lines]
+def redact_talk(lines: Sequence[Said], rules: Rules = USUAL, *, alone: Callable[[str, Rules], str] = redact) -> list[str]:
+    """The texts of a conversation's lines, in their order, as they may be stored: also what one speaker told in several of them.
+
+    `alone` is `redact`, for who asks of the same lines again and again one that remembers.
+    """
+    texts = [alone(line.text, rules) for line in lines]
     if not (rules.cards or rules.phones):
         return texts
     for chain in _chains(lines, texts):

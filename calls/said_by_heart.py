@@ -1,8 +1,8 @@
 """What was said on a call lately, as far as it is to be had while the database is away: for an agent that takes up another process's call.
 
 A database that takes no write may be read all the same, and is asked for what it has, for as long as a caller may wait. If it cannot
-be read, what its process knew when the database went away is told (`calls.said_before`). What was said since is in the spools of this
-machine: every process keeps Vapi's finals there, without what is never stored.
+be read, what its process put down until it died is told (`calls.said_before`). What was said since is in the spools of this machine:
+every process keeps Vapi's finals there, without what is never stored.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def look_after(stopped: threading.Event) -> None:
         try:
             the_keeper().adopt()
             by_heart.forget_old(now=time.time())
-            said_before.forget_all()
+            said_before.forget_over()
             missed_sweep.sweep_if_nobody_does(now=timezone.now())
             pause = LOOK_AFTER_S
         except Exception as problem:  # whatever it is, there is a next time

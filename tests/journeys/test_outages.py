@@ -60,6 +60,11 @@ def spooled(house: House) -> list[Path]:
     return [path for path in (house.directory / "spool").rglob("*") if path.suffix in (".spool", ".call")]
 
 
+def words_of_calls(house: House) -> list[Path]:
+    """What was said on them, for whoever takes one up."""
+    return list((house.directory / "spool" / "said").iterdir())
+
+
 def whole_and_once(house: House, phone: TwilioCall) -> None:
     """The caller missed nothing, and neither did we. Being asked for a moment is no miss: their own process makes the Vapi call then."""
     nothing_to_complain_of(phone)
@@ -178,6 +183,7 @@ def test_a_process_that_is_killed_while_the_database_is_away_leaves_its_spool_to
     said = [text for _, text, _ in lonely.lines(phone.call_sid) if text != CLIPS["one_moment"].text]
     assert said[:2] == SAID[:2]
     assert [said.count(CLIPS[name].text) for name in ("greeting", "cannot_log_in", "cut_off", "goodbye")] == [1, 1, 1, 1]
+    lonely.eventually(lambda: not words_of_calls(lonely), within=LONGEST_S)
 
 
 @pytest.mark.load
