@@ -32,7 +32,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents import lines
-from calls import admission, away, endings, let_in, resuming, services, spool
+from calls import admission, away, carriers, endings, let_in, resuming, services, spool
 from calls.clock import moment
 from calls.disk_marks import SAFE, directory, drop, keep, note, read
 from calls.history import NewEvent, record_events
@@ -99,9 +99,12 @@ def lost(sid: str, what: str, *, at: float) -> bool:
 
 def losses(sid: str, *, at: datetime, counts: bool = True) -> int:
     """How many conversations of this call were lost in a row by now, by what this machine remembers. `counts`: so does the one of now."""
-    marks = [path.suffix[1:] for what in ("lost", "next") for path in directory().glob(f"{sid}.{what}-*")]
-    told = [each for mark in marks if (each := read(sid, mark)) and each.get("is_loss", True)]
-    return resuming.in_a_row(sorted((moment(each["at"]) for each in told), reverse=True), at, counts=counts)
+    return resuming.in_a_row(_newest_first(each for each in _lost(sid) if each.get("is_loss", True)), at, counts=counts)
+
+
+def deaths(sid: str, *, at: datetime) -> int:
+    """How many processes died in a row under this call, the one now among them, by what this machine remembers."""
+    return resuming.in_a_row(_newest_first(each for each in _lost(sid) if each.get("why") == resuming.GONE), at)
 
 
 def send_on(sid: str, epoch: int, told: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -142,6 +145,12 @@ def carries(stream: Stream) -> None:
     _forget_carried(stream.call_sid, below=stream.epoch)
     told = {"account_sid": stream.account_sid, "place": stream.place, "short_id": stream.short_id}
     note(stream.call_sid, f"carried-{stream.epoch}", told)
+
+
+def carrier_is_gone(sid: str, epoch: int) -> bool:
+    """The process of this machine that carried the stream of this epoch is known to be dead, and did not say why that was over."""
+    told = read(sid, f"carried-{epoch}")
+    return told is not None and carriers.the_machine().is_gone(told["place"])
 
 
 def let_go(sid: str, epoch: int) -> None:
@@ -358,6 +367,15 @@ def _left_to_its_row(sid: str, n: int) -> bool:
     """Nobody has begun to make this session by heart, and from now on nobody will. A second writer of its row hears the same."""
     keep(sid, f"claim-{n}", {"row": True})
     return bool((read(sid, f"claim-{n}") or {}).get("row"))
+
+
+def _lost(sid: str) -> Iterator[dict[str, Any]]:
+    marks = [path.suffix[1:] for what in ("lost", "next") for path in directory().glob(f"{sid}.{what}-*")]
+    return (told for mark in marks if (told := read(sid, mark)))
+
+
+def _newest_first(told: Iterable[Mapping[str, Any]]) -> list[datetime]:
+    return sorted((moment(each["at"]) for each in told), reverse=True)
 
 
 def _forget_carried(sid: str, *, below: int) -> None:

@@ -233,6 +233,7 @@ def _facts(call: CallSession, targets: list[HandoffTarget], at: datetime, *, res
         at_voicemail=call.status == Status.VOICEMAIL,
         voicemail=bool(call.line and call.line.voicemail),
         losses=resuming.losses(call, at),
+        deaths=resuming.deaths(call, at),
         parked=parked.is_said(call),
         turned_away=turned_away.in_a_row(call),
         resumable=again,

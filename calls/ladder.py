@@ -15,6 +15,7 @@ LONGEST_WAIT_S = 30.0  # in the queue, from the first word on ...
 LONGEST_WAIT_ALONE_S = 180.0  # ... and where the only other way is to hang up
 TURN_S = 11.0  # the longest turn of the wait: the place and the ways out are said, and the caller may press a key
 RESUMES = 2  # losses within a minute of each other that lead back to the AI
+DEATHS = 2  # processes of ours that died under a call, within a minute of each other: no more, lest it be the call that kills them
 TURNED_AWAY = 2  # streams in a row that let nobody in, each some three seconds, and lead back to the AI that waits
 TAKEN_BACK = 1  # so often, where a message can be left instead ...
 TAKEN_BACK_AT_MOST = 3  # ... and where the only other way is to hang up
@@ -40,7 +41,8 @@ class Facts:
     this stream is over, not for want of an agent; `message_wanted`: it was for the voicemail. `agent_at_hand`: the AI can have
     the caller again; `taken_back`: so often it had them already, after nobody came.
     `at_voicemail`: the caller stands on the last rung already. `losses` are the conversations lost by now, this one among
-    them unless its process left in good order; `resumable`: an agent answers this call and nobody asked for a person.
+    them unless its process left in good order, or died: `deaths` are so many of those in a row, this one among them, and 0 if this
+    is none. `resumable`: an agent answers this call and nobody asked for a person.
     `parked`: the agent of this stream is there, and waits for the caller; that is no loss. Nor is it one that nobody was let in on this
     stream, whose agent waits for the next one: `turned_away` are so many streams in a row, this one among them.
     `main`, `backup`: that account at Vapi may be asked for an agent now.
@@ -57,6 +59,7 @@ class Facts:
     at_voicemail: bool = False
     voicemail: bool = False
     losses: int = 0
+    deaths: int = 0
     resumable: bool = False
     parked: bool = False
     turned_away: int = 0
@@ -116,7 +119,8 @@ def decide(facts: Facts) -> Step:
         return in_the_queue
     if facts.resumable and not facts.sent_on and facts.closed_why not in NOT_RESUMED and facts.turned_away <= TURNED_AWAY:
         waits = facts.parked or facts.turned_away > 0
-        again = Resume() if waits else next_agent(losses=facts.losses, main=facts.main, backup=facts.backup)
+        lost = {"losses": facts.losses, "deaths": facts.deaths}
+        again = Resume() if waits else next_agent(**lost, main=facts.main, backup=facts.backup)
         if again is not None:
             return again
     target = next_target(facts)
@@ -135,9 +139,12 @@ def next_turn(facts: Facts, waiting_s: float) -> Resume | Wait | None:
     return Wait() if waiting_s + TURN_S <= longest else None
 
 
-def next_agent(*, losses: int, main: bool, backup: bool) -> Resume | None:
-    """The first loss leads to R1, the second to R2 (R1 without a backup), the third to a person. R2 too when R1 is not to be had."""
-    if losses > RESUMES:
+def next_agent(*, losses: int, deaths: int = 0, main: bool, backup: bool) -> Resume | None:
+    """The first loss leads to R1, the second to R2 (R1 without a backup), the third to a person. R2 too when R1 is not to be had.
+
+    The death of a process of ours leads no rung down: the agent is well. The third in a row leads to a person.
+    """
+    if losses > RESUMES or deaths > DEATHS:
         return None
     if backup and (losses == RESUMES or not main):
         return Resume(backup=True)

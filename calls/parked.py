@@ -13,10 +13,9 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Q
 
-from calls import evidence, guards
+from calls import carriers, evidence, guards
 from calls.guards import PARKED
 from calls.history import NewEvent, record_events
-from calls.lease_rows import ProcessLease
 from calls.models import CallSession, Source, VapiState
 
 AWAITED = "agent-parked"  # the event of the question at the resume door that leads to the stream which may take it up
@@ -37,21 +36,22 @@ def may_be_said(call: CallSession) -> bool:
     """The stream is over by Twilio's word, and the bridge has not said its own yet: the agent of it may be parked, or may not."""
     newest = call.newest_session
     is_to_be_said = call.closed_epoch < call.epoch == call.stream_epoch and newest is not None and newest.state == VapiState.LIVE
-    return is_to_be_said and not _keeper_is_gone(call)
+    return is_to_be_said and not carriers.is_gone(call)
 
 
-def _keeper_is_gone(call: CallSession) -> bool:
-    """The process that carried the stream was seen to die, or another one has its calls by now (`calls.rescue`)."""
-    if call.carried_by is None:
+def is_awaited_in_vain(call: CallSession) -> bool:
+    """It is awaited from a process that is gone, and the agent with it."""
+    if not is_awaited(call):
         return False
-    is_dead = ProcessLease.objects.filter(boot=call.carried_by, dead_at__isnull=False)
-    return call.held_by != call.carried_by or is_dead.exists()
+    carrier = call.events.filter(kind=AWAITED).latest("seq").detail.get("carrier")
+    return carrier is not None and carriers.is_dead(carrier)
 
 
 def await_stream(call: CallSession, *, n: int, at: datetime) -> None:
     """The call has been given its next epoch, and keeps its session. Needs `evidence.hold`."""
     CallSession.objects.filter(pk=call.pk).update(closed_epoch=call.epoch, closed_why=PARKED)
-    record_events(call_sid=call.call_sid, events=[NewEvent(AWAITED, Source.SYSTEM, at, {"n": n})])
+    carrier = {"carrier": str(call.carried_by)} if call.carried_by else {}
+    record_events(call_sid=call.call_sid, events=[NewEvent(AWAITED, Source.SYSTEM, at, {"n": n, **carrier})])
 
 
 def asked_at(call: CallSession) -> datetime | None:

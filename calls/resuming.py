@@ -9,6 +9,7 @@ A session whose longest time is near is rolled over: the next one takes its plac
 When the agent of a stream that was lost is parked, the next stream is to find it: then no session is asked for (`calls.parked`).
 
 A process that leaves hands its callers on in that second way too. That is no loss: it counts for none, and nobody is told so.
+One that dies, or stands still, loses its conversations without a word of why. The agent is well then, so it counts for itself (`GONE`).
 Nor is a stream on which nobody was let in. And a caller whom the AI sent to people of whom nobody came is `taken_back`, in the same way.
 """
 
@@ -23,7 +24,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from bridge.longest import ROLLED_OVER
-from calls import accounts, admission, evidence, guards, ladder, let_in, parked, services, sessions
+from calls import accounts, admission, carriers, evidence, guards, ladder, let_in, parked, services, sessions
 from calls.history import NewEvent, record_events
 from calls.memory import HANDED_ON
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
@@ -35,14 +36,31 @@ PARKED_IN_VAIN = "its agent waited in vain"
 DRAINED = "drained"  # the bridge's word on a stream that its process handed on because it leaves: nothing was lost
 COUNTS_ON = timedelta(seconds=60)
 OPENS_WITHIN = timedelta(seconds=3)  # a further stream, once Twilio was told of it, which itself waits ten
-GONE = "its process is gone"
+GONE = "its process is gone"  # why a conversation was lost that is none of its agent's losses
 STREAM_DEAD = "stream-dead"  # the bridge's word on a stream that carried nothing any more, one way or the other
 
 
 def losses(call: CallSession, at: datetime) -> int:
-    """How many conversations of this call were lost by now, the one lost now among them; each counts on for 60 s."""
-    before = call.events.filter(kind=LOST).order_by("-seq").values_list("at", flat=True)[: ladder.RESUMES + 1]
-    return in_a_row(before, at, counts=not (_was_handed_on(call) or parked.is_said(call)))
+    """How many conversations of this call were lost by now, the one lost now among them; each counts on for 60 s.
+
+    Those of a process that died are `deaths`.
+    """
+    before = call.events.filter(kind=LOST).exclude(detail__raw=GONE).order_by("-seq").values_list("at", flat=True)[: ladder.RESUMES + 1]
+    return in_a_row(before, at, counts=not (_was_handed_on(call) or parked.is_said(call) or died(call)))
+
+
+def deaths(call: CallSession, at: datetime) -> int:
+    """How many processes of ours died in a row under this call, the one now among them; 0 when none has now."""
+    if not died(call):
+        return 0
+    before = call.events.filter(kind=LOST, detail__raw=GONE).order_by("-seq").values_list("at", flat=True)[: ladder.DEATHS + 1]
+    return in_a_row(before, at)
+
+
+def died(call: CallSession) -> bool:
+    """The process that had the conversation is gone: nobody wrote why the stream is over, or an agent was parked there."""
+    is_unsaid = call.closed_epoch < call.epoch == call.stream_epoch
+    return parked.is_awaited_in_vain(call) or (is_unsaid and carriers.is_gone(call))
 
 
 def in_a_row(losses: Iterable[datetime], at: datetime, *, counts: bool = True) -> int:
@@ -118,7 +136,7 @@ def here(*, call_sid: str, epoch: int, raw: str, at: datetime, n: int | None = N
         if newest is not None and raw == ROLLED_OVER:
             return _roll_over(call, newest.n + 1, account=newest.account, at=at)
         left = accounts.left(call, at=at)
-        again = ladder.next_agent(losses=losses(call, at), main=left.main, backup=left.backup)
+        again = ladder.next_agent(losses=losses(call, at), deaths=deaths(call, at), main=left.main, backup=left.backup)
         return _next_session(call, again, raw=raw, at=at) if again else None
 
 
@@ -151,7 +169,7 @@ def given_up(*, call_sid: str, epoch: int, at: datetime) -> int | None:
         if call is None or not parked.decided(call_sid=call_sid, epoch=epoch) or call.epoch == epoch:
             return None  # the resume door, or the stream that has come, asks for what is next
         left = accounts.left(call, at=at)
-        again = ladder.next_agent(losses=losses(call, at), main=left.main, backup=left.backup)
+        again = ladder.next_agent(losses=losses(call, at), deaths=deaths(call, at), main=left.main, backup=left.backup)
         return _next_session(call, again, raw=PARKED_IN_VAIN, at=at) if again and may_be_resumed(call) else None
 
 
@@ -197,7 +215,9 @@ def is_resumed(*, call_sid: str, epoch: int) -> bool:
 
 
 def _next_session(call: CallSession, again: ladder.Resume, *, raw: str, at: datetime) -> int:
+    """`call` is as it was before anything was decided."""
     account = VapiAccount.BACKUP if again.backup else VapiAccount.MAIN
+    raw = GONE if died(call) else raw
     return _ask_for(call, _next_n(call), account=account, raw=raw, handed_on=_was_handed_on(call), at=at)
 
 
@@ -259,6 +279,7 @@ def elsewhere_by_heart(*, call_sid: str, epoch: int, n: int, account: str, raw: 
         if is_parked or not is_made:
             return
     waits = is_parked or (not is_made and parked.is_said(call))
+    raw = raw or (GONE if is_first and died(call) else "")
     if is_first:
         on_another_stream(call, at)
     if waits:
@@ -270,7 +291,7 @@ def elsewhere_by_heart(*, call_sid: str, epoch: int, n: int, account: str, raw: 
     if is_first and raw == TURNED_AWAY and not parked.is_awaited(call):
         turned_away(call, epoch=epoch - 1, at=at)
         is_told = True
-    _ask_for(call, n, account=VapiAccount(account), raw=raw or GONE, handed_on=raw == DRAINED, is_told=is_told, at=at)
+    _ask_for(call, n, account=VapiAccount(account), raw=raw, handed_on=raw == DRAINED, is_told=is_told, at=at)
     if is_made:
         being_made_by_heart(call, n)
 

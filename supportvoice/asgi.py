@@ -35,6 +35,7 @@ from bridge.routing import media_urlpatterns  # noqa: E402
 from bridge.twilio_http import TwilioProof  # noqa: E402
 from bridge.vapi_link import VapiConversations  # noqa: E402
 from calls import by_heart, missed_sweep, patience, said_before, twilio_account  # noqa: E402
+from calls.carriers import the_machine  # noqa: E402
 from calls.console.routing import websocket_urlpatterns  # noqa: E402
 from calls.ledger import DatabaseLedger  # noqa: E402
 from calls.lifeguard import Lifeguard  # noqa: E402
@@ -52,6 +53,7 @@ refuse_unsafe()
 patience.serving()
 duty = the_duty()
 life = the_life()
+the_machine().is_gone = is_gone
 
 ledger = DatabaseLedger(
     token_key=stream_token.key_from(settings.SECRET_KEY),

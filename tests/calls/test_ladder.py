@@ -18,7 +18,10 @@ BOOLEANS = (
     *("is_open", "by_wish", "message_wanted", "agent_at_hand"),
 )
 PEOPLE = [((), frozenset()), ((SAM,), frozenset()), ((SAM,), frozenset({"sam"})), ((SAM, KIM), frozenset({"sam"}))]
-LOSSES = [(1, 0), (3, 0), (3, 1), (1, ladder.TURNED_AWAY + 1)]  # conversations, and streams in a row that let nobody in
+LOSSES = [  # conversations, streams in a row that let nobody in, and processes that died in a row
+    *((1, 0, 0), (3, 0, 0), (3, 1, 0), (1, ladder.TURNED_AWAY + 1, 0)),
+    *((0, 0, 1), (2, 0, ladder.DEATHS), (0, 0, ladder.DEATHS + 1)),
+]
 NOBODY_CAME = Facts(
     is_over=False,
     closed_why="handed-over",
@@ -32,12 +35,12 @@ IN_THE_QUEUE = Facts(is_over=False, closed_why="", targets=(SAM,), voicemail=Tru
 
 
 def all_facts() -> Iterator[Facts]:
-    """Every combination: all switches, the ways a stream may end, who is there, losses and empty streams up to one too many, take-backs."""
+    """Every combination: all switches, the ways a stream may end, who is there, and losses of each kind up to one too many, take-backs."""
     whys = ("", "agent-ended", "handed-over", "no-agent", "agent-lost")
     for switches in product((False, True), repeat=len(BOOLEANS)):
         named = dict(zip(BOOLEANS, switches, strict=True))
-        for why, (targets, tried), (losses, empty), taken_back in product(whys, PEOPLE, LOSSES, (0, 1, 3)):
-            its = {"losses": losses, "turned_away": empty, "taken_back": taken_back}
+        for why, (targets, tried), (losses, empty, deaths), taken_back in product(whys, PEOPLE, LOSSES, (0, 1, 3)):
+            its = {"losses": losses, "turned_away": empty, "deaths": deaths, "taken_back": taken_back}
             yield Facts(closed_why=why, targets=targets, tried=tried, **its, **named)  # type: ignore[arg-type]
 
 
@@ -61,6 +64,15 @@ def test_two_streams_that_let_nobody_in_lead_back_to_the_agent_that_waits_whatev
     lost = Facts(is_over=False, closed_why="", targets=(SAM,), losses=ladder.RESUMES + 1, resumable=True)
     assert [decide(replace(lost, turned_away=empty)) for empty in (1, 2, 3)] == [Resume(), Resume(), DialHuman(SAM)]
     assert decide(replace(lost, losses=0, turned_away=3)) == DialHuman(SAM)
+
+
+def test_two_deaths_of_our_processes_lead_back_to_the_same_account_and_the_third_to_a_person() -> None:
+    dead = Facts(is_over=False, closed_why="", targets=(SAM,), resumable=True, backup=True)
+    for losses in range(ladder.RESUMES):
+        steps = [decide(replace(dead, losses=losses, deaths=deaths)) for deaths in (1, 2, 3)]
+        assert steps == [Resume(), Resume(), DialHuman(SAM)]
+    assert decide(replace(dead, losses=ladder.RESUMES, deaths=2)) == Resume(backup=True), "where the agent's losses have led to"
+    assert decide(replace(dead, main=False, deaths=1)) == Resume(backup=True), "where an agent is to be had"
 
 
 @pytest.mark.parametrize("why", NOT_RESUMED)
@@ -147,7 +159,7 @@ def goes_wrong(facts: Facts, step: Step) -> str:
             return "" if fine else "rang somebody twice, out of hours, or from the voicemail"
         case Resume():
             fine = facts.resumable and not facts.sent_on and facts.turned_away <= ladder.TURNED_AWAY
-            fine = fine and (facts.losses <= ladder.RESUMES or facts.turned_away > 0)
+            fine = fine and ((facts.losses <= ladder.RESUMES and facts.deaths <= ladder.DEATHS) or facts.turned_away > 0)
             return "" if fine else "went up"
         case TakeBack():
             fine = facts.by_wish and facts.agent_at_hand and not facts.at_voicemail
@@ -170,7 +182,7 @@ def test_whatever_is_known_no_step_breaks_a_promise_and_the_same_facts_lead_to_t
 
 
 def after(facts: Facts, step: Step) -> Facts:
-    """The worst that can follow a step: nobody comes, the agent is lost at once or asks for a person again, nobody is let in again."""
+    """The worst that can follow a step: nobody comes, the agent is lost at once or asks for a person again, the same goes wrong again."""
     match step:
         case DialHuman(target):
             return replace(facts, sent_on=True, tried=facts.tried | {target.slug})
@@ -178,6 +190,8 @@ def after(facts: Facts, step: Step) -> Facts:
             return replace(facts, sent_on=False, closed_why="handed-over", taken_back=facts.taken_back + 1)
         case Resume() if facts.turned_away:
             return replace(facts, turned_away=facts.turned_away + 1)
+        case Resume() if facts.deaths:
+            return replace(facts, deaths=facts.deaths + 1)
         case Resume():
             return replace(facts, losses=facts.losses + 1)
     return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import Coroutine, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from agents.payload import RESUMED
 from bridge import stream_token
 from bridge.ports import Admission, CallRef, Closing, LedgerAway, Note
 from calls import by_heart, entries, parked, resuming, resuming_by_heart, services, sessions
+from calls.carriers import the_machine
 from calls.entries import Closed, Entry, Told
 from calls.ledger import DatabaseLedger
 from calls.models import CallSession, EndReason, Rung, Status, VapiAccount, VapiState
@@ -207,6 +209,51 @@ def test_the_third_loss_within_a_minute_leads_down(client: Client, ledger: Datab
     all_is_stored()
     call.refresh_from_db()
     assert (call.epoch, call.events.filter(kind="conversation-lost").count()) == (2, 2)
+
+
+def test_processes_known_to_be_dead_are_no_losses_of_the_agents_and_the_third_in_a_row_leads_down(
+    client: Client, ledger: DatabaseLedger, call: CallSession, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.VAPI_BACKUP_API_KEY = "backup-key"
+    monkeypatch.setattr(the_machine(), "is_gone", lambda place: place == "here 7")
+    with nobody_can_write():
+        for epoch in (0, 1, 2):
+            by_heart.carries(by_heart.Stream(call.call_sid, epoch, ACCOUNT, "here 7", call.short_id))
+            document = asks(client, call, epoch)
+            if epoch < 2:
+                assert asks(client, call, epoch) == document, "a repeat gets the same bytes"
+                assert opens(ledger, call, document) is not None
+        assert "Record" in document
+        assert by_heart.losses(call.call_sid, at=timezone.now()) == 1, "the one that would be lost now"
+    all_is_stored()
+    lost = call.events.filter(kind="conversation-lost")
+    assert list(lost.values_list("detail__raw", flat=True)) == [resuming.GONE] * 2
+    assert set(call.vapi_sessions.values_list("account", flat=True)) == {VapiAccount.MAIN}
+    assert resuming.losses(CallSession.objects.get(pk=call.pk), timezone.now()) == 1
+
+
+@pytest.mark.parametrize(("why", "raw"), [("stream-lost", "stream-lost"), ("", "")])
+def test_what_was_said_of_a_stream_stands_and_a_process_that_may_be_there_is_not_taken_for_dead(
+    client: Client, call: CallSession, why: str, raw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(the_machine(), "is_gone", lambda place: bool(why))
+    with nobody_can_write():
+        by_heart.carries(by_heart.Stream(call.call_sid, 0, ACCOUNT, "here 7", call.short_id))
+        if why:
+            by_heart.closed(call.call_sid, 0, why)
+        assert "/resume/1" in asks(client, call)
+        assert by_heart.losses(call.call_sid, at=timezone.now(), counts=False) == 1
+    by_heart.enter(call.call_sid)
+    assert call.events.get(kind="conversation-lost").detail["raw"] == raw
+
+
+def test_a_death_of_which_only_the_rows_know_is_one_when_they_are_written(client: Client, call: CallSession) -> None:
+    """It stood still, and another process has its calls."""
+    CallSession.objects.filter(pk=call.pk).update(held_by=uuid.uuid4(), carried_by=uuid.uuid4())
+    with nobody_can_write():
+        assert "/resume/1" in asks(client, call)
+    by_heart.enter(call.call_sid)
+    assert call.events.get(kind="conversation-lost").detail["raw"] == resuming.GONE
 
 
 def test_a_stream_that_does_not_come_leads_down(client: Client, call: CallSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from bridge.sandbox.outcome import LOST_AFTER_S, longest_silence
 from bridge.sandbox.proxy import Proxy, Weather
 from bridge.sandbox.script import TECHFLOW
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
+from calls import resuming
 from supportvoice.demo import COLLEAGUE
 from supportvoice.laboratory.ground import children, connected_to
 from supportvoice.laboratory.person import Person
@@ -139,6 +140,11 @@ def went_on_with_the_agent(house: House, line: OnTheLine, *, event: str = "conve
     assert len([session for session in house.at_vapi(phone.call_sid) if session.public["endedAt"]]) == 2
 
 
+def lost_no_agent(house: House, line: OnTheLine) -> None:
+    """It is written down as the death of our own process, which leads no rung down."""
+    assert [detail["raw"] for kind, detail in house.events(line.phone.call_sid) if kind == "conversation-lost"] == [resuming.GONE]
+
+
 # -- what is done to them ------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +168,7 @@ def told_to_leave(house: House, carrier: int, lines: Sequence[OnTheLine]) -> Non
 def test_callers_of_a_process_that_is_killed_go_on_with_the_agent_whether_twilio_goes_on_or_stays(house: House) -> None:
     for line in struck(house, killed, GOES_ON, STAYS):
         went_on_with_the_agent(house, line)
+        lost_no_agent(house, line)
         assert line.served_s() <= WITHIN_S[line.mode]
         assert line.phone.streams[0].end == "broken"
         rescued = [detail["how"] for kind, detail in house.events(line.phone.call_sid) if kind == "call-rescued"]
@@ -197,6 +204,7 @@ def on_a_bad_wire(house: House, *, only_once: bool) -> tuple[OnTheLine, Proxy]:
 def test_a_process_that_stands_still_loses_its_callers_to_another_and_writes_nothing_when_it_wakes(house: House) -> None:
     (line,) = struck(house, frozen, STAYS)
     went_on_with_the_agent(house, line)
+    lost_no_agent(house, line)
     moved_s = line.moved_s()
     assert moved_s is not None
     assert moved_s <= FROZEN_WITHIN_S
