@@ -45,6 +45,8 @@ class Call(NamedTuple):
     taken_back: int = 0
     refused: tuple[int, bool] = (-1, False)  # the mark of a stream that was turned away: its epoch, and whether the row lets it in too late
     turned_away: int = 0  # streams that let nobody in, in a row before this one
+    gone: int = -1  # the epoch whose stream a process carried that is known to be dead, or taken for dead
+    deaths: int = 0  # of such processes, after which another agent was asked for
     dials: tuple[tuple[str, str], ...] = ()  # (target, "" | "no" | "talk")
 
     @property
@@ -88,7 +90,7 @@ class Product:
     def end_call(self, call: Call) -> Call:
         if not self.holds("live", call):
             return call
-        return call._replace(status="ended", ended_at=1, endings=call.endings + 1)
+        return call._replace(status="ended", ended_at=1, endings=call.endings + 1, gone=-1, deaths=0)
 
     def transition(self, call: Call, to: Status, epoch: int) -> Call:
         if self.holds("may_become", call, to, epoch):
@@ -136,8 +138,28 @@ class Product:
 
     # -- the ladder
 
-    def losses(self, owned: tuple[Session, ...]) -> int:
-        return len(owned) + self.spent
+    def died(self, call: Call) -> bool:
+        """`resuming.died`."""
+        if "died" in self.off:
+            return False
+        is_unsaid = call.closed_epoch < call.epoch == call.stream_epoch
+        return (is_unsaid and call.gone == call.epoch) or (self.is_awaited(call) and call.gone >= call.epoch - 1)
+
+    def losses(self, call: Call, owned: tuple[Session, ...]) -> int:
+        return len(owned) + self.spent - call.deaths - (self.died(call) or self.is_parked(call))
+
+    def deaths(self, call: Call) -> int:
+        return call.deaths + 1 if self.died(call) and "deaths" not in self.off else 0
+
+    def another(self, call: Call, owned: tuple[Session, ...]) -> bool:
+        """An agent is to be had in the place of the one that is lost."""
+        lost = {"losses": self.losses(call, owned), "deaths": self.deaths(call)}
+        again = ladder.next_agent(**lost, main=self.main_is_left(owned), backup=False)
+        return self.may_be_resumed(call, owned) and again is not None
+
+    def counted(self, call: Call) -> Call:
+        """`resuming._next_session`, of what is lost; what is known of the process has been told with it."""
+        return call._replace(deaths=call.deaths + self.died(call), gone=call.gone if call.gone == call.epoch else -1)
 
     def is_parked(self, call: Call) -> bool:
         """The agent of the newest stream, which is closed."""
@@ -162,12 +184,10 @@ class Product:
         call, owned = rows
         if not self.holds("owner", call, epoch) or call.is_over or call.closed_epoch >= epoch:
             return None
-        again = self.may_be_resumed(call, owned) and ladder.next_agent(
-            losses=self.losses(owned), main=self.main_is_left(owned), backup=False
-        )
-        if not again:
+        if not self.another(call, owned):
             return None
-        return (self.decided(call, epoch - 1) or call), (*owned, Session())
+        counted = self.counted(call)
+        return (self.decided(counted, epoch - 1) or counted), (*owned, Session())
 
     # -- agents that are parked
 
@@ -185,10 +205,10 @@ class Product:
         decided = self.decided(call, epoch)
         if decided is None or call.epoch == epoch:
             return decided or call, owned
-        again = self.may_be_resumed(call, owned) and ladder.next_agent(
-            losses=self.losses(owned), main=self.main_is_left(owned), backup=False
-        )
-        return decided, (*owned, Session()) if again else owned
+        if not self.another(call, owned):
+            return decided, owned
+        counted = self.counted(call)
+        return decided._replace(deaths=counted.deaths, gone=counted.gone), (*owned, Session())
 
     def next_step(self, rows: Rows, epoch: int) -> tuple[Rows, ladder.Step | int]:
         """`handover.next_step`; a number says at the door of which epoch to ask."""
@@ -206,7 +226,8 @@ class Product:
             call.dials,
             call.status in ("transferring", "voicemail"),
             call.status == "voicemail",
-            self.losses(owned) - self.is_parked(call),
+            self.losses(call, owned),
+            self.deaths(call),
             self.may_be_resumed(call, owned),
             self.is_parked(call),
             empty,
@@ -230,7 +251,8 @@ class Product:
         """`stays`: the agent does, for the next stream (`turned_away.next_stream`)."""
         call, owned = rows
         unsaid = call.closed_epoch < call.epoch == call.stream_epoch and bool(owned) and owned[-1].state == "live"
-        waits = may_wait and (self.is_parked(call) or unsaid)
+        waits = may_wait and (self.is_parked(call) or (unsaid and call.gone != call.epoch))
+        counted = self.counted(call).deaths if may_wait and not (stays or waits) else call.deaths
         from_here = ("recovering", "transferring")
         ways = (Status.CONNECTING,) if call.status in from_here else (Status.RECOVERING, Status.CONNECTING)
         for to in ways:
@@ -238,15 +260,15 @@ class Product:
         if not self.holds("live_owner", call, call.epoch):
             return (call, owned), ladder.HangUp()
         raised = call.epoch + ("next-epoch" not in self.off)
-        call = call._replace(turned_away=call.turned_away + 1 if stays else 0)
+        call = call._replace(turned_away=call.turned_away + 1 if stays else 0, deaths=counted)
         if stays:
             return (call._replace(epoch=raised), owned), ladder.Resume()
         if waits:
             return (call._replace(epoch=raised, closed_epoch=call.epoch, closed_why=guards.PARKED), owned), ladder.Resume()
-        return (call._replace(epoch=raised), (*owned, Session())), ladder.Resume()
+        return (call._replace(epoch=raised, gone=-1), (*owned, Session())), ladder.Resume()
 
     def _asked(self, call: Call, target: str) -> Call:
-        return call if target in dict(call.dials) else call._replace(dials=(*call.dials, (target, "")))
+        return call if target in dict(call.dials) else call._replace(dials=(*call.dials, (target, "")), gone=-1)
 
     def _move(self, call: Call, to: Status) -> Call:
         return call if call.status == to.value else self.transition(call, to, call.epoch)
@@ -303,6 +325,7 @@ def _decide(
     sent_on: bool,
     at_voicemail: bool,
     losses: int,
+    deaths: int,
     resumable: bool,
     parked: bool,
     turned_away: int,
@@ -322,6 +345,7 @@ def _decide(
             at_voicemail=at_voicemail,
             voicemail=True,
             losses=losses,
+            deaths=deaths,
             resumable=resumable,
             parked=parked,
             turned_away=turned_away,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ from pytest_django.fixtures import Settings
 
 from bridge.ports import Closing
 from bridge.vapi_answers import VapiCall
-from calls import handover, ladder, let_in, parked, resuming, services, sessions, turned_away
+from calls import handover, ladder, leases, let_in, parked, resuming, services, sessions, turned_away
 from calls.models import CallSession, EndReason, VapiSession
 from tests.builders import FakeVapi, a_call, a_line, call_sid, vapi_call
 from tests.model.product import Product
@@ -29,6 +30,18 @@ class Real:
     def __init__(self) -> None:
         self.sid = call_sid()
         self.claims: dict[tuple[int, str], Any] = {}
+        self.boots: dict[int, uuid.UUID] = {}  # of the process that carries the stream of an epoch
+
+    def admit(self, epoch: int, stream_sid: str = "MZ") -> None:
+        boot, at = uuid.uuid4(), timezone.now()
+        leases.begin(boot=boot, at=at)
+        account = CallSession.objects.get(call_sid=self.sid).account_sid
+        if services.admit_stream(call_sid=self.sid, account_sid=account, stream_sid=stream_sid, epoch=epoch, at=at, held_by=boot):
+            self.boots[epoch] = boot
+
+    def is_seen_dead(self, epoch: int) -> None:
+        if epoch in self.boots:
+            leases.died(boot=self.boots[epoch], at=timezone.now())
 
     def row(self, n: int) -> VapiSession:
         return VapiSession.objects.get(call__call_sid=self.sid, n=n)
@@ -44,14 +57,15 @@ class Real:
                     CallSession.objects.get(call_sid=sid).vapi_sessions.all().delete()
                 services.end_call(call_sid=sid, at=at, reason=EndReason.CALLER_HUNG_UP)
             case ("admit" | "admit twin", int(epoch)):
-                account = CallSession.objects.get(call_sid=sid).account_sid
-                services.admit_stream(call_sid=sid, account_sid=account, stream_sid="MZ", epoch=epoch, at=at)
+                self.admit(epoch)
+                self.is_seen_dead(before.unseen)
+            case ("killed" | "seen dead" | "rescued" | "rescuer is slow", int(epoch)):
+                self.is_seen_dead(epoch)
             case ("turned away", int(epoch)):
                 let_in.turn_away(sid, epoch, "MZ of another try")
             case ("turned away, let in too late", int(epoch)):
-                account = CallSession.objects.get(call_sid=sid).account_sid
                 let_in.turn_away(sid, epoch, "MZ that came late")
-                services.admit_stream(call_sid=sid, account_sid=account, stream_sid="MZ that came late", epoch=epoch, at=at)
+                self.admit(epoch, "MZ that came late")
             case ("door" | "door, unheard", int(epoch)):
                 handover.next_step(call_sid=sid, epoch=epoch, at=at)
             case ("dial result" | "dial result, unheard", int(epoch), str(target), str(how)):
@@ -96,7 +110,8 @@ class Real:
         dials = [(dial.detail["target"], dial.done_at and ("no" if dial.problem else "talk")) for dial in call.commands.filter(verb="dial")]
         known = [(each.state, each.ended_at is not None) for each in call.vapi_sessions.all()]
         streams = (call.epoch, call.stream_epoch, call.closed_epoch, call.closed_why)
-        return over, *streams, turned_away.in_a_row(call), [(target, how or "") for target, how in dials], known
+        deaths = -1 if call.is_over else call.events.filter(kind=resuming.LOST, detail__raw=resuming.GONE).count()
+        return over, deaths, *streams, turned_away.in_a_row(call), [(target, how or "") for target, how in dials], known
 
 
 def expected(s: State) -> tuple[Any, ...]:
@@ -104,7 +119,8 @@ def expected(s: State) -> tuple[Any, ...]:
     over = "over" if s.call.is_over else s.call.status
     known = [(each.state, each.ended_at is not None) for each in s.sessions]
     streams = (s.call.epoch, s.call.stream_epoch, s.call.closed_epoch, s.call.closed_why)
-    return over, *streams, Product().turned_away(s.call, s.sessions), list(s.call.dials), known
+    deaths = -1 if s.call.is_over else s.call.deaths
+    return over, deaths, *streams, Product().turned_away(s.call, s.sessions), list(s.call.dials), known
 
 
 def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Settings) -> None:
@@ -127,17 +143,32 @@ def test_what_the_model_says_of_a_step_is_what_the_services_do(settings: Setting
             if state.call is not None:
                 assert real.stands() == expected(state), "\n".join(way)
     assert {"door", "admit", "admit twin", "closes", "claim", "live", "given up", "dial result", "agent breaks", "hand over"} <= set(seen)
-    assert {"not found", "parked no more", "turned away", "turned away, let in too late"} <= set(seen)
+    assert {"killed", "killed, unseen", "seen dead", "rescued", "not found", "turned away", "turned away, let in too late"} <= set(seen)
 
 
-def test_an_agent_that_is_parked_and_found_is_the_same_to_both() -> None:
+MADE = ("claim", "created", "live", "checked")
+TALKS = ("incoming", *MADE, "admit", "connects")
+PARKED = ("Twilio drops", "stream is gone, and the agent parked", "closes", "door")
+DEAD = ("Twilio goes on", "door")
+ANOTHER = (1, 0, "talks", "1")  # agent, on another stream
+WAYS = {  # the steps, and which bridge has the caller at last
+    "parked and found": ((*TALKS, *2 * (*PARKED, "admit", "taken up")), (2, 0, "talks", "0")),
+    "parked in vain": ((*TALKS, *PARKED, "parked no more", "admit", *MADE, "connects"), ANOTHER),
+    "parked where nobody lives": ((*TALKS, *PARKED, "killed", "admit", "not found", *MADE, "connects"), ANOTHER),
+    "killed, and known late": ((*TALKS, "killed, unseen", *DEAD, "seen dead", "admit", "not found", *MADE, "connects"), ANOTHER),
+    "frozen": ((*TALKS, "freezes", "rescued", "door", "admit", *MADE, "connects"), ANOTHER),
+    "killed three times": ((*TALKS, *2 * ("killed", *DEAD, "admit", *MADE, "connects"), "killed", *DEAD), None),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_chance_rarely_walks_is_the_same_to_both(way: str) -> None:
     a_line(targets=("tier2",), voicemail=True)
-    parks = ("stream is gone, and the agent parked", "closes", "door", "admit", "taken up")
     world, real = World(faults=30, agents=ladder.RESUMES + 1), Real()
-    state = world.start
-    for wanted in ("incoming", "claim", "created", "live", "checked", "admit", "connects", *2 * ("Twilio drops", *parks)):
+    state, (steps, at_last) = world.start, WAYS[way]
+    for wanted in steps:
         name, after = next((name, after) for _, name, after in world.steps(state) if name[0] == wanted)
         real.step(name, state)
         state = after
         assert real.stands() == expected(state), name
-    assert state.bridges == ((2, 0, "talks", "0"),)
+    assert next((bridge for bridge in state.bridges if state.place == ("stream", bridge[0])), None) == at_last

@@ -42,6 +42,11 @@ GUARDS_OF_A_BUSY_HOUSE = {
     "turned-away": "a caller is turned away for ever",
     "let-in": "a person was rung although the agent waits",
 }
+#: the same, of a world whose processes die under a call as often as they may
+GUARDS_OF_A_MORTAL_HOUSE = {
+    "deaths": "processes die under a call for ever",
+    "died": "a person was rung although the agent is well",
+}
 
 
 @pytest.mark.timeout(0)
@@ -68,3 +73,14 @@ def test_a_database_that_is_busy_for_ever_keeps_nobody_from_the_agent_too_soon_n
 @pytest.mark.parametrize("guard", GUARDS_OF_A_BUSY_HOUSE)
 def test_each_guard_of_a_busy_house_is_missed_when_it_is_left_out(guard: str) -> None:
     assert explore(World(faults=0, is_busy=True, off=frozenset({guard}))).wrong == GUARDS_OF_A_BUSY_HOUSE[guard]
+
+
+def test_processes_that_die_for_ever_lead_nobody_past_a_healthy_agent_too_soon_and_nobody_goes_on_like_that() -> None:
+    found = explore(World(faults=0, is_mortal=True))
+    assert found.wrong == "", "\n".join([found.wrong, *found.way])
+    print(f"{found.states} states, {found.steps} steps; at most {found.longest} steps to rest")  # noqa: T201
+
+
+@pytest.mark.parametrize("guard", GUARDS_OF_A_MORTAL_HOUSE)
+def test_each_guard_of_a_mortal_house_is_missed_when_it_is_left_out(guard: str) -> None:
+    assert explore(World(faults=0, is_mortal=True, off=frozenset({guard}))).wrong == GUARDS_OF_A_MORTAL_HOUSE[guard]

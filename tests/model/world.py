@@ -19,6 +19,7 @@ from tests.model.product import Call, IllegalEdge, Product, Rows, Session, with_
 Name = tuple[str | int, ...]
 Bridge = tuple[int, int, str, str]  # epoch, twin, phase, more of it
 Creator = tuple[int, str, str]  # n, who, phase
+LEFT_OUT = ("caller leaves", "agent ends", "hand over", "claim", "status", "talk", "message left")
 WRITTEN_BY_THE_PAST = "somebody of an epoch that is over has written"
 
 
@@ -29,6 +30,7 @@ class State(NamedTuple):
     bridges: tuple[Bridge, ...] = ()
     creators: tuple[Creator, ...] = ()
     unwritten: tuple[tuple[int, str], ...] = ()  # ends of streams that the writer still has
+    unseen: int = -1  # the process of this epoch's stream is dead, and nobody knows yet
     redirect: int = -1  # the rescuer's word to Twilio is on its way: to the door of this epoch
     farewell: bool = False
     faults: int = 0
@@ -39,10 +41,15 @@ Step = tuple[str, Name, State]  # fair | choice | fault
 
 
 class World:
-    """`is_busy`: the database may be, at any stream and for ever, so that the stream is turned away; that is no fault then."""
+    """`is_busy`: the database may be, at any stream and for ever, so that the stream is turned away; that is no fault then.
 
-    def __init__(self, *, faults: int, agents: int = 2, off: frozenset[str] = frozenset(), is_busy: bool = False) -> None:
-        self.product, self.off, self.is_busy = Product(off, agents=agents), off, is_busy
+    Nor is it one where the house `is_mortal` that a process dies, whenever it may be and for ever; what people do is left out there.
+    """
+
+    def __init__(
+        self, *, faults: int, agents: int = 2, off: frozenset[str] = frozenset(), is_busy: bool = False, is_mortal: bool = False
+    ) -> None:
+        self.product, self.off, self.is_busy, self.is_mortal = Product(off, agents=agents), off, is_busy, is_mortal
         self.start = State(faults=faults)
 
     def wrong(self, s: State) -> str:
@@ -55,6 +62,9 @@ class World:
         return unsettled(s)
 
     def steps(self, s: State) -> Iterator[Step]:
+        return (step for step in self._steps(s) if not (self.is_mortal and step[0] == "choice" and step[1][0] in LEFT_OUT))
+
+    def _steps(self, s: State) -> Iterator[Step]:
         if s.call is None:
             yield from self._unknown(s)
             return
@@ -127,9 +137,10 @@ class World:
         if not here:
             yield "choice", ("Twilio goes on", epoch), s._replace(place=("ask", epoch))
         if not awake and "rescuer" not in self.off:
-            yield "fair", ("rescued", epoch), s._replace(place=("ask", epoch))
+            claimed = _seen_dead(s, epoch)
+            yield "fair", ("rescued", epoch), claimed._replace(place=("ask", epoch))
             if s.faults and call.epoch == epoch and not call.is_over:
-                yield "fault", ("rescuer is slow", epoch), _fault(s)._replace(redirect=epoch)
+                yield "fault", ("rescuer is slow", epoch), _fault(claimed)._replace(redirect=epoch)
         if s.faults:
             yield "fault", ("Twilio drops", epoch), _fault(s)._replace(place=("ask", epoch))
 
@@ -140,6 +151,7 @@ class World:
         if call.stream_epoch >= epoch or call.epoch != epoch:
             return s._replace(broken="a second stream was let in, or an old one")
         s = s._replace(call=admitted, bridges=_sorted(s.bridges, (epoch, twin, "waits", "")), farewell=False)
+        s = _seen_dead(s, s.unseen)
         return s if twin else s._replace(place=("stream", epoch))
 
     def _turned_away(self, s: State, call: Call, epoch: int, *, late: bool = False) -> State:
@@ -158,6 +170,8 @@ class World:
             return s._replace(broken=WRITTEN_BY_THE_PAST)
         if isinstance(step, ladder.DialHuman) and _might_have_the_agent(s.call, s.sessions):
             return s._replace(broken="a person was rung although the agent waits")
+        if isinstance(step, ladder.DialHuman) and self.is_mortal and s.call.wanted < 0 and s.call.deaths < ladder.DEATHS:
+            return s._replace(broken="a person was rung although the agent is well")
         s = s._replace(call=call, sessions=owned)
         match step:
             case int(today):
@@ -183,8 +197,9 @@ class World:
             before, _, n = more.partition(" ")
             yield "choice", ("thaws", epoch), becomes(s, before, n)
             return
+        if s.faults or self.is_mortal:
+            yield from self._dies(s, bridge, others)
         if s.faults:
-            yield "fault", ("killed", epoch), _fault(s)._replace(bridges=others)
             yield "fault", ("freezes", epoch), becomes(_fault(s), "frozen", f"{phase} {more}")
         if phase == "keeps":
             yield from self._keeping(s, call, epoch, s._replace(bridges=others))
@@ -214,6 +229,15 @@ class World:
                     yield "fair", ("claim", newest, "consumer"), self._claimed(s, newest, "consumer")
             return
         yield from self._talking(s, call, bridge, others)
+
+    def _dies(self, s: State, bridge: Bridge, others: tuple[Bridge, ...]) -> Iterator[Step]:
+        """Of one whose agent is there it may become known after the resume door was asked, but before the next stream is here."""
+        epoch, _, phase, _ = bridge
+        kind, dead = ("choice", s) if self.is_mortal else ("fault", _fault(s))
+        dead = dead._replace(bridges=others)
+        yield kind, ("killed", epoch), _seen_dead(dead, epoch)
+        if phase == "talks":
+            yield kind, ("killed, unseen", epoch), dead._replace(unseen=max(s.unseen, epoch))
 
     def _talking(self, s: State, call: Call, bridge: Bridge, others: tuple[Bridge, ...]) -> Iterator[Step]:
         epoch, twin, _, more = bridge
@@ -321,6 +345,8 @@ class World:
 
     def _house(self, s: State, call: Call) -> Iterator[Step]:
         rows: Rows = call, s.sessions
+        if s.unseen >= 0:
+            yield "fair", ("seen dead", s.unseen), _seen_dead(s, s.unseen)
         for epoch, why in s.unwritten:
             rest = s._replace(unwritten=tuple(each for each in s.unwritten if each != (epoch, why)))
             yield "fair", ("written", epoch, why), self._close(rest, epoch, why)
@@ -357,6 +383,8 @@ def wrong(s: State) -> str:
         return "a call ended twice"
     if s.call.turned_away > ladder.TURNED_AWAY:
         return "a caller is turned away for ever"
+    if s.call.deaths > ladder.DEATHS:
+        return "processes die under a call for ever"
     if s.call.is_over and not s.farewell and s.place[0] not in ("over", "bye"):
         return "a call ended under its caller"
     return ""
@@ -404,6 +432,15 @@ def _might_have_the_agent(call: Call, owned: tuple[Session, ...]) -> bool:
 
 def _fault(s: State) -> State:
     return s._replace(faults=s.faults - 1)
+
+
+def _seen_dead(s: State, epoch: int) -> State:
+    """The process of this epoch's stream is, by a lease: nobody asks for that of a call which is over, or of a stream before the last."""
+    assert s.call is not None
+    unseen = -1 if epoch >= s.unseen else s.unseen
+    if s.call.is_over or epoch < max(s.call.epoch - 1, s.call.gone):
+        return s._replace(unseen=unseen)
+    return s._replace(call=s.call._replace(gone=epoch), unseen=unseen)
 
 
 def _asks(s: State, epoch: int) -> State:
