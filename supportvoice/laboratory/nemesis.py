@@ -1,6 +1,7 @@
 """The nemesis: every few seconds some fault strikes a busy house, for some time, whichever calls it meets. All of it follows from the seed.
 
-A call that was met by n faults that cost a conversation may stand on the rung the ladder gives it after n losses, and no lower.
+A call that was met by n faults that cost a conversation may stand on the rung the ladder gives it after n losses, and no lower. The
+deaths of our own processes are counted for themselves, as the ladder does: an agent that is well is nobody's loss.
 A fault meets the calls that are up and those that ring while it lasts; one that leaves no agent, until the house asks Vapi again.
 """
 
@@ -21,12 +22,14 @@ from supportvoice.laboratory.runs import CALM_S, Placed
 from supportvoice.laboratory.strikes import Strike
 
 EVERY_S = 5.0
-HEALTHY_AFTER = ("R0", "R1", "R1", "R3")  # so many conversations lost, without a backup
+HEALTHY_AFTER = ("R0", "R1", "R1", "R3")  # so many conversations lost, or so many deaths, without a backup
 
 
 @dataclass(frozen=True, slots=True)
 class Blow:
     """One kind of random fault: `costs` a conversation, so many of its own; `no_agent`: who calls meanwhile gets none.
+
+    `is_death`: of one of our processes, or it is taken for dead.
 
     `asks_again`: while it strikes it may swallow the answer to a create, so that nobody can know of that agent, and another is asked for.
     `at_first`: the rung it leaves to who has no stream yet. A create that is broken off is never repeated, and who rang before the
@@ -37,14 +40,15 @@ class Blow:
     strike: Strike
     longest_s: float
     costs: int = 0
+    is_death: bool = False
     no_agent: bool = False
     asks_again: bool = False
     at_first: str = ""
 
 
 BLOWS: Sequence[Blow] = (
-    Blow("kill -9 of a child", strikes.to_carriers(signal.SIGKILL), 0.1, costs=1, asks_again=True),
-    Blow("a child stands still", strikes.to_carriers(signal.SIGSTOP), 8.0, costs=1, asks_again=True),
+    Blow("kill -9 of a child", strikes.to_carriers(signal.SIGKILL), 0.1, costs=1, is_death=True, asks_again=True),
+    Blow("a child stands still", strikes.to_carriers(signal.SIGSTOP), 8.0, costs=1, is_death=True, asks_again=True),
     Blow("Valkey killed", strikes.kill_valkey, 8.0),
     Blow("Valkey hangs", strikes.stop_valkey, 8.0),
     Blow("Valkey flushed", strikes.flush_valkey, 0.1),
@@ -60,11 +64,14 @@ BLOWS: Sequence[Blow] = (
 
 @dataclass(slots=True)
 class Met:
-    """A call as a blow sees it: what it costs is written into the healthy rung. `lasts_s`: what is left of the blow; below 0 it is over."""
+    """A call as a blow sees it: what it costs is written into the healthy rung. `lasts_s`: what is left of the blow; below 0 it is over.
+
+    `blows`: how many of each kind, deaths or not, it and every other call has met.
+    """
 
     placed: Placed
     blow: Blow
-    blows: dict[str, int]
+    blows: dict[tuple[str, bool], int]
     lasts_s: float
 
     @property
@@ -77,8 +84,9 @@ class Met:
 
     def hit(self, *, stands_still: bool = False) -> None:
         self.placed.hit(stands_still=stands_still)
-        count = self.blows[self.call_sid] = self.blows.get(self.call_sid, 0) + self.blow.costs
-        rung = "R3" if self.blow.no_agent else HEALTHY_AFTER[min(count, len(HEALTHY_AFTER) - 1)]
+        kind = self.call_sid, self.blow.is_death
+        self.blows[kind] = self.blows.get(kind, 0) + self.blow.costs
+        rung = "R3" if self.blow.no_agent else HEALTHY_AFTER[min(self.blows[kind], len(HEALTHY_AFTER) - 1)]
         at_first = "" if self.placed.port else self.blow.at_first
         self.placed.healthy = max(self.placed.healthy, rung, at_first)
         if self.blow.asks_again and self.lasts_s >= 0:
@@ -96,7 +104,7 @@ class Met:
 class Nemesis(Busy):
     """Callers who come one after the other, and blows between them."""
 
-    blows: dict[str, int] = field(default_factory=dict)
+    blows: dict[tuple[str, bool], int] = field(default_factory=dict)
     felt: list[tuple[Blow, float]] = field(default_factory=list)  # by whoever rings now; each strikes until then
 
     async def play(self, calls: int) -> list[Placed]:

@@ -104,6 +104,19 @@ async def test_calls_are_placed_until_so_many_were_hit(hits: list[int], sizes: l
     assert laboratory.expected == expected
 
 
+async def test_only_three_losses_of_one_kind_excuse_a_person_and_a_death_of_our_own_is_no_loss_of_the_agents() -> None:
+    kill, freeze, reset = (
+        next(each for each in BLOWS if each.name == name) for name in ("kill -9 of a child", "a child stands still", "Vapi's sockets reset")
+    )
+    placed, blows = a_call(), dict[tuple[str, bool], int]()
+    healthy = []
+    for blow in (kill, reset, freeze, reset, kill):
+        Met(placed, blow, blows, 1.0).hit()
+        healthy.append(placed.healthy)
+    assert healthy == ["R1", "R1", "R1", "R1", "R3"]
+    assert blows == {(placed.call_sid, True): 3, (placed.call_sid, False): 2}
+
+
 def blow(*, asks_again: bool) -> Blow:
     return next(each for each in BLOWS if each.asks_again is asks_again)
 
