@@ -2,7 +2,7 @@
 
 Feed it what happened, perform what it returns. `now` is seconds of any monotonic clock. Audio is 8 kHz mu-law.
 
-Theory. Sound flows both ways untouched: towards the caller through `AgentVoice`, which knows what was heard, towards the
+Theory. Sound flows both ways, all but untouched: towards the caller through `AgentVoice`, which knows what was heard, towards the
 agent through `CallerVoice`, which leaves no hole. `Pulse` tells a silent line from a dead one. What becomes of a caller who
 speaks over the agent is `BargeIn`'s to say; every `WayOut` of a call lets the last word be heard first, within a bound. What was
 said and heard of a turn `AgentTurn` knows, what the agent owes `DeadAir`, whether one is there at all `Doubt`. Here is only what

@@ -49,7 +49,7 @@ class Figures:
 
         `from_agent_flushed` is what the caller did not hear, as far as marks and clock tell. The others are exact: what came from
         the caller, and the silence put into its holes, went to the agent, was dropped or is left; what came from the agent, of
-        clips and back from Twilio went to Twilio, was dropped, let go or is left.
+        clips and back from Twilio, or was repeated, went to Twilio, was left out, dropped, let go or is left.
         """
         return {
             "first_audio_ms": self.first_audio_ms,
@@ -77,6 +77,8 @@ class Figures:
                 "to_caller": voice.sent_bytes,
                 "to_caller_frames": voice.sent_frames,
                 "to_caller_taken_back": voice.taken_back_bytes,
+                "to_caller_left_out": voice.left_out_bytes,
+                "to_caller_repeated": voice.repeated_bytes,
                 "to_caller_held_back": voice.held_back,
                 "to_caller_held_back_most": voice.held_back_most,
                 "keys": self.keys,

@@ -7,7 +7,9 @@ known by its old number and never taken for sound that was played.
 
 Vapi's sound comes in odd chunks with gaps up to 103 ms (measured on live calls), on average just as fast as it is heard.
 So whenever the ear has run dry, a cushion of 120 ms is gathered first, once, instead of a stutter in every sentence. It is larger,
-and so is what may be ahead of the ear, while the network is uneven (`bridge.lateness`).
+and so is what may be ahead of the ear, while the network is uneven (`bridge.lateness`). As long as the ear does not run dry, what the
+clocks of both sides move apart is made good by leaving out or repeating 5 to 10 ms (`bridge.drift`), in the next pause, or where none comes
+within two seconds in the middle of a word (`bridge.splice`).
 
 Pure: positions are bytes, `now` is seconds of a monotonic clock.
 """
@@ -17,7 +19,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from bridge import splice
 from bridge.audio import BYTES_PER_S, FRAME_BYTES, FRAME_S, ms, seconds, whole_frames
+from bridge.drift import Drift
 from bridge.lateness import Lateness
 
 
@@ -47,6 +51,7 @@ NOTHING_YET: Relayed = (b"", "", b"")
 
 TAIL_LIMIT = 2 * BYTES_PER_S
 PACE_STEP_S = 3 * FRAME_S  # frames that wait are sent three at a time: fewer wake-ups, same sound
+PAUSE_WITHIN_S = 2.0  # for a correction
 
 
 class AgentVoice:
@@ -64,6 +69,9 @@ class AgentVoice:
     ) -> None:
         """`ear_at`: when the ear will have heard what somebody else sent it."""
         self._lateness = lateness or Lateness()
+        self._drift = Drift()
+        self._correction = 0.0  # that is due: by how much too late sound is heard
+        self._correct_by = 0.0
         self._usual_lead = self._lead = lead_s
         self._usual_cushion = self._cushion = cushion_s
         self._filling_since: float | None = None
@@ -84,13 +92,16 @@ class AgentVoice:
         self._turn_over = False
         self._paused = False
         self.generation = 0
-        # Over all generations, for the call's counters. What came in and was taken back went out, was dropped or let go, or is held.
+        # Over all generations, for the call's counters. What came in, was repeated and taken back went out, was left out, dropped or let
+        # go, or is held.
         self.dropped_bytes = 0
         self.sent_bytes = 0
         self.sent_frames = 0
         self.held_most = 0
         self.taken_back_bytes = 0
         self.let_go_bytes = 0
+        self.left_out_bytes = 0
+        self.repeated_bytes = 0
         self.held_back = 0  # times that the cushion was larger than usual
         self.held_back_most = 0  # bytes
 
@@ -145,18 +156,23 @@ class AgentVoice:
             self.dropped_bytes += len(ulaw) - room
             ulaw = ulaw[:room]
         self._turn_over = False
+        if self._filling_since is None:
+            if self._ear_at <= now:
+                self._begin_stretch(now)
+            else:
+                self._drift.came(self._ear_at - now + seconds(len(self._held)))
         self._held += ulaw
+        if self._correction:
+            self._correct(now)
         if len(self._held) > self.held_most:
             self.held_most = len(self._held)
-        if self._ear_at <= now and self._filling_since is None:
-            self._begin_stretch(now)
         return self.pace(now)
 
     def relay(self, ulaw: bytes, now: float) -> Relayed | None:
         """`add` without a list: what to play now, when that is all there is to do. None: nothing was done, `add` it."""
         ear_at, held = self._ear_at, self._held
         ahead = ear_at - now
-        if self._paused or ahead <= 0 or self.dropped_bytes:
+        if self._paused or ahead <= 0 or self.dropped_bytes or self._correction:
             return None
         length = len(held) + len(ulaw)
         whole = length - length % FRAME_BYTES
@@ -164,9 +180,14 @@ class AgentVoice:
         if whole > int((self._lead - ahead) * BYTES_PER_S + 0.5) or whole >= to_mark + self._mark_every or to_mark % FRAME_BYTES:
             return None
         self._turn_over = False
+        ahead += len(held) / BYTES_PER_S
         if length > self.held_most:
             self.held_most = length
         held += ulaw
+        drift = self._drift
+        drift.ahead = ahead
+        if ahead < drift.least:
+            drift.least = ahead
         if not whole:
             return NOTHING_YET
         sound = bytes(held[:whole])
@@ -223,7 +244,7 @@ class AgentVoice:
         while self._marks and self._marks[0] <= position + 7:  # a last mark may stand inside a millisecond
             self._played, due = self._marks.popleft(), self._due.popleft()
             if not self._marks or self._marks[0] > position + 7:
-                self._lateness.answered(now - due, now)
+                self._answered(now - due, now)
         del self._tail[: max(0, len(self._tail) - (self._sent - self._played))]
         return True
 
@@ -268,6 +289,7 @@ class AgentVoice:
         self._surplus = 0
         self._turn_over = False
         self._paused = False
+        self._measure_anew()
         return unheard
 
     def rest(self, now: float) -> bytes:
@@ -278,6 +300,7 @@ class AgentVoice:
         """It was nothing: play on from the last mark that came back as played."""
         self._paused = False
         self._surplus = 0
+        self._measure_anew()
         return self.pace(now)
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -292,13 +315,40 @@ class AgentVoice:
         self._due.clear()
         self._tail.clear()
         self._ear_at = now
+        self._measure_anew()
 
     def _begin_stretch(self, now: float) -> None:
         """The ear has run dry, and sound begins to be gathered for it."""
         self._filling_since = now
+        self._measure_anew()
         self._cushion = max(self._usual_cushion, self._lateness.cushion(now))
         self._lead = max(self._usual_lead, self._cushion)
         self._longest_fill = max(2 * self._usual_cushion, self._cushion)
+
+    def _measure_anew(self) -> None:
+        self._drift.forget()
+        self._correction = 0.0
+
+    def _answered(self, late_s: float, now: float) -> None:
+        self._lateness.answered(late_s, now)
+        wrong = self._drift.answered(late_s, now)
+        if not wrong:
+            return
+        self._ear_at += self._drift.follow()
+        self._correction, self._correct_by = wrong, now + PAUSE_WITHIN_S
+
+    def _correct(self, now: float) -> None:
+        """In the newest frame: what is first in line may have been sent before."""
+        frame = bytes(self._held[-FRAME_BYTES:])
+        if len(frame) < FRAME_BYTES or (now < self._correct_by and not splice.is_pause(frame)):
+            return
+        instead = splice.shorter(frame) if self._correction > 0 else splice.longer(frame)
+        self._held[-FRAME_BYTES:] = instead
+        self._correction = 0.0
+        left_out = len(frame) - len(instead)
+        self.left_out_bytes += max(0, left_out)
+        self.repeated_bytes += max(0, -left_out)
+        self._drift.corrected(left_out / BYTES_PER_S)
 
     def _cushioned(self, now: float) -> bool:
         """True unless sound is being gathered for an ear that ran dry. Nothing waits longer than two usual cushions, or a larger one."""
@@ -341,4 +391,5 @@ class AgentVoice:
         self._marked = self._sent
         self._marks.append(self._sent)
         self._due.append(self._ear_at)
+        self._drift.marked()
         return f"{self.generation}:{ms(self._sent)}"

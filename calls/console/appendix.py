@@ -34,6 +34,8 @@ AUDIO = {
     "to_caller_held_back_most": ("… held back, at most", "gathered first because the network was uneven"),
     "to_caller_overtaken": ("… overtaken", "not on the wire yet when a clear came"),
     "to_caller_taken_back": ("… taken back", "cleared at Twilio; played again if it was no interruption"),
+    "to_caller_left_out": ("… left out", "so that it is not heard ever later, for clocks differ"),
+    "to_caller_repeated": ("… repeated", "so that there is not ever less in reserve, for clocks differ"),
 }
 MESSAGES = {
     "to_caller_held_back": ("Held back", "beginnings of what was said, because the network was uneven"),

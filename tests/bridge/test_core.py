@@ -434,8 +434,8 @@ def test_whatever_happens_every_byte_is_accounted_for_and_two_clears_are_half_a_
         out += step
     audio, held = core.figures()["audio"], core._voice.held_bytes
     assert (audio["from_agent"], audio["to_caller"]) == (got, len(played(out)))
-    came = audio["from_agent"] + audio["clips"] + audio["to_caller_taken_back"]
-    assert came == audio["to_caller"] + audio["from_agent_let_go"] + audio["from_agent_dropped"] + held
+    came = audio["from_agent"] + audio["clips"] + audio["to_caller_taken_back"] + audio["to_caller_repeated"]
+    assert came == audio["to_caller"] + audio["to_caller_left_out"] + audio["from_agent_let_go"] + audio["from_agent_dropped"] + held
     assert audio["to_caller_taken_back"] <= len(cleared) * 2 * 8000  # of each clear at most the kept tail
     assert all(b - a >= 0.5 for a, b in pairwise(cleared))
 
