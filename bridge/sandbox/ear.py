@@ -226,8 +226,8 @@ class Ear:
         if self._tried == 0 and length >= ONSET:
             self._tried = ONSET
             self._found(*self._atlas.by_start(self._wave(length - ONSET, length)), length - ONSET, at)
-        elif length in RETRIES:
-            self._tried = length
+        elif due := next((each for each in RETRIES if self._tried < each <= length), 0):
+            self._tried = due
             self._found(*self._atlas.anywhere(self._wave(length - ONSET, length)), length - ONSET, at)
 
     def _found(self, clip: int, place: int, score: float, start: int, at: float) -> None:

@@ -70,6 +70,15 @@ def test_a_sentence_that_follows_the_rest_of_another_one_without_a_pause_is_unde
     assert "ask_email" in [final.clip_name for final in finals(heard)]
 
 
+@pytest.mark.parametrize("rest_ms", [80, 110, 240, 333])
+def test_a_sentence_is_understood_although_the_one_before_it_was_held_and_then_cut(rest_ms: int) -> None:
+    """As an agent is heard after a silence of Vapi's: what was held is played again, and gives way to an answer without a pause."""
+    rest, held = CLIPS["one_moment"].ulaw[-8 * rest_ms :], CLIPS["say_again"].ulaw
+    audio = rest + held[:7360] + sound.silence(600) + held[6700:21_090] + sound.silence(120) + CLIPS["ask_email"].ulaw
+    heard = finals(listen(Ear(AGENT), around(audio)))
+    assert (heard[-1].clip_name, heard[-1].complete) == ("ask_email", True)
+
+
 def test_words_come_one_after_the_other_before_the_end() -> None:
     heard = listen(Ear(CALLER), around(CLIPS["already_tried"].ulaw))
     texts = [each.text for each in heard if isinstance(each, Partial)]
