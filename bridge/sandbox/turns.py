@@ -8,6 +8,7 @@ the caller's audio; the script only says what to answer to that. Audio is 8 kHz 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ __all__ = ["CHUNKS", "Entry", "Evidence", "Faults", "Message", "Pipe", "Plan", "
 
 FIRST_AUDIO_S = 0.55  # after connect; 0.53 to 0.70 was measured on live calls
 REPORT_AFTER_S = 1.0
+BREATHE = 5  # messages taken in a row before everybody else gets a turn, this agent's own voice among them
 WORKER_DIED = "call.in-progress.error-vapifault-worker-died"
 WORKER_LEFT = "worker-shutdown"
 NOT_ACTIVE = "call.in-progress.error-vapifault-transport-connected-but-call-not-active"
@@ -190,7 +192,9 @@ class Turns:
     # ---- what the caller's side sends
 
     async def _listen(self) -> None:
-        while True:
+        for number in itertools.count():
+            if number % BREATHE == 0:  # after a silence much is there at once, and nothing is waited for
+                await asyncio.sleep(0)
             message = await self._pipe.receive()
             if message is None:
                 self._teller.note("in", "close")

@@ -13,8 +13,10 @@ import pytest
 from bridge.sandbox import script, sound
 from bridge.sandbox.clips import CLIPS
 from bridge.sandbox.ear import Final
+from bridge.sandbox.memory import MemoryLink
 from bridge.sandbox.script import Agent, Caller, End, Heard, Press, Say, Scenario, Speak, Start, Step
 from bridge.sandbox.turns import CHUNKS, Faults, Message
+from tests.sandbox import talks
 from tests.sandbox.talks import ASSISTANT, Held, PhoneLine, hold, spoken
 
 
@@ -162,6 +164,38 @@ def test_silence_ends_a_call_only_when_the_assistant_says_so() -> None:
     held = hold(script.TECHFLOW, steps=(), assistant=ASSISTANT | {"silenceTimeoutSeconds": 10})
     assert held.reason == "silence-timed-out"
     assert held.lasted_s == pytest.approx(0.55 + CLIPS["greeting"].ms / 1000 + 10 + 1, abs=0.5)
+
+
+def test_caller_sound_that_comes_all_at_once_does_not_make_the_agent_stammer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one call after the other takes in all that a silent network kept back, and meanwhile nobody's agent gets a word out."""
+    links: list[CountingLink] = []
+
+    class CountingLink(MemoryLink):
+        taken = 0
+
+        async def receive(self) -> bytes | str | None:
+            if self not in links:
+                links.append(self)
+            message = await super().receive()
+            self.taken += 1
+            return message
+
+    at_once: list[int] = []
+
+    async def burst(line: PhoneLine) -> None:
+        await asyncio.sleep(2)
+        for _ in range(200):
+            line.client.send(sound.SILENT_FRAME)
+        began = before = links[0].taken
+        while links[0].taken < began + 200:
+            await asyncio.sleep(0)
+            at_once.append(links[0].taken - before)
+            before = links[0].taken
+
+    monkeypatch.setattr(talks, "MemoryLink", CountingLink)
+    hold(script.PLAIN, meanwhile=burst)
+    assert sum(at_once) >= 200
+    assert max(at_once) <= 5
 
 
 WAITS: Message = {"firstMessageMode": "assistant-waits-for-user"}
