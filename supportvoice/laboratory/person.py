@@ -1,6 +1,8 @@
 """A caller who answers what they hear, whatever it is and however often: faults change the course of a conversation.
 
-Nobody repeats a question into a dead line: silence on the line is the house's to end.
+Nobody repeats a question into a dead line: silence on the line is the house's to end. But who heard words and understood none of them
+says once more what they said last, as anybody does, for it is their turn. Of a sentence that broke off the house owes the rest: only when
+so much time has passed that the call counts as lost do they speak, so that the two do not wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bridge.sandbox.clips import CLIPS
-from bridge.sandbox.ear import Final, Partial, Utterance
+from bridge.sandbox.ear import Final, Partial, SpeechStarted, Utterance
 from bridge.sandbox.script import Caller, Deed, Say
+from supportvoice.laboratory.judge import LONGEST_SILENCE_S
 
 UNDERSTOOD = 0.9  # of a sentence: who has heard so much of it knows what is asked
 THEN_S = 0.6
@@ -29,10 +32,13 @@ ANSWERS: Mapping[str, str] = {
     "nobody_free": "callback_message",
 }
 ASKED_AGAIN = "say_again"
+WORDS_S = 1.0  # of speech that nobody understands: it was an answer, less may be the rest of one
+SORRY_S = 2.0  # after it
+HELLO_S = LONGEST_SILENCE_S + 3.0  # their own words, over which something broke off, are no silence
 
 
 class Person(Caller):
-    """`first` is what they say to the greeting. They interrupt the first long explanation."""
+    """`first` is what they say to the greeting. They interrupt the first long explanation. `asked`: how often by themselves."""
 
     def __init__(self, first: str = ANSWERS["greeting"]) -> None:
         super().__init__(())
@@ -40,26 +46,50 @@ class Person(Caller):
         self._last = first
         self._next: tuple[float, str] | None = None
         self._interrupted = False
+        self._unclear_s = 0.0  # of speech, since something was understood
+        self._ask_at: float | None = None
+        self._may_ask = True  # once, until something is understood
+        self.asked = 0
 
     def heard(self, utterance: Utterance) -> None:
         match utterance:
+            case SpeechStarted():
+                self._ask_at = None
             case Partial(clip_name=name, started_at=started) if name == INTERRUPTED and not self._interrupted:
                 self._interrupted = True
                 self._next = (started + INTO_S, self._answers[INTERRUPTED])
-            case Final(clip_name=str(name)) if self._to_its_end(utterance) and self._next is None:
-                answer = self._last if name == ASKED_AGAIN else self._answers.get(name)
-                if answer is not None and not (name == INTERRUPTED and self._last == answer):
-                    self._next = (utterance.ended_at + THEN_S, answer)
+            case Final(clip_name=str(name)) if self._to_its_end(utterance):
+                self._unclear_s, self._ask_at, self._may_ask = 0.0, None, True
+                if self._next is None:
+                    self._think_of_an_answer(name, utterance)
+            case Final():
+                self._wonder(utterance)
+
+    def _think_of_an_answer(self, name: str, heard: Final) -> None:
+        answer = self._last if name == ASKED_AGAIN else self._answers.get(name)
+        if answer is not None and not (name == INTERRUPTED and self._last == answer):
+            self._next = (heard.ended_at + THEN_S, answer)
+
+    def _wonder(self, heard: Final) -> None:
+        """It was not understood, or broke off."""
+        self._unclear_s += heard.ended_at - heard.started_at if heard.clip_name is None else 0.0
+        if self._may_ask:
+            self._ask_at = heard.ended_at + (SORRY_S if self._unclear_s >= WORDS_S else HELLO_S)
 
     @staticmethod
     def _to_its_end(final: Final) -> bool:
         return final.clip_name is not None and final.heard_to_ms >= UNDERSTOOD * CLIPS[final.clip_name].ms
 
     def next_deadline(self) -> float | None:
-        return self._next[0] if self._next else None
+        return self._next[0] if self._next else self._ask_at
 
     def deeds(self, now: float) -> list[Deed]:
-        if self._next is None or self._next[0] > now:
+        if (due := self.next_deadline()) is None or due > now:
             return []
-        self._last, self._next = self._next[1], None
+        if self._next is None:
+            self.asked += 1
+            self._may_ask = False
+        else:
+            self._last, self._next = self._next[1], None
+        self._unclear_s, self._ask_at = 0.0, None
         return [Say(self._last)]

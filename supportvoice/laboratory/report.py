@@ -55,6 +55,7 @@ def document(*, about: Mapping[str, Any], calls: Sequence[Placed], not_covered: 
         "bound_95": round(BOUND / struck, 6) if struck and not lost else None,
         "rules": dict(rules),
         "rung_again": sum(row["rung_again"] for row in rows),
+        "asked_again": sum(call.person.asked > 0 for call in calls),
         "stream_sound_s": spread([waited for call in calls for waited in call.first_sounds_s]),
         "stream_sound_late": {whose: sum(call.late_sounds.count(whose) for call in calls) for whose in LATE},
         "documents_s": spread([waited for call in calls for waited in call.documents_s]),
@@ -177,7 +178,9 @@ def waits(found: Mapping[str, Any]) -> str:
 
 
 def special(found: Mapping[str, Any]) -> Iterator[str]:
-    """What only some rows are played for."""
+    """What only some rows are played for, or some callers did."""
+    if asked := found["asked_again"]:
+        yield f"Callers who understood nothing of an answer, or heard no end of it, and asked by themselves: {asked}."
     for each in found["ids"]:
         for way, of_way in (each["twilio"] or {}).items():
             served = of_way["served_again_s"]

@@ -82,6 +82,7 @@ class Placed:
     phone: TwilioCall
     ways: Ways
     healthy: str
+    person: Person = field(default_factory=Person)
     answers_lost: list[judge.Span] = field(default_factory=list)  # loop time: while a fault might swallow the answer to a create
     struck_at: float | None = None
     gave_up: bool = False
@@ -288,6 +289,7 @@ class Laboratory:
     def _placed(self, row: Row, faults: Faults, wire: Proxy | None) -> Placed:
         stack, secrets = self.ground.stack, self.ground.secrets
         leads_to = wire.port if wire is not None else stack.port if row.past_the_balancer else 0
+        person = Person("want_person") if row.asks_for_person else Person()
         tunnel = {stack.url: f"http://127.0.0.1:{leads_to}"} if leads_to else None
         ways = Ways(tunnel=tunnel, only_once=row.first_stream_only, refuses_streams=row.refuses_streams)
         phone = TwilioCall(
@@ -297,7 +299,7 @@ class Laboratory:
             auth_token=secrets.auth_token,
             account_sid=secrets.account_sid,
             to_number=LINE,
-            caller=Person("want_person") if row.asks_for_person else Person(),
+            caller=person,
             humans={COLLEAGUE: Human(outcome=row.person, rings_s=ANYONE_S, talks_s=2.0)},
             web=ways,
             rng=random.Random(self.rng.getrandbits(64)),
@@ -305,7 +307,7 @@ class Laboratory:
         )
         self.ground.twilio.take(phone)
         self.ground.vapi.of_call[phone.call_sid] = (TECHFLOW, faults)
-        return Placed(row, phone, ways, "R3" if row.asks_for_person else "R0")
+        return Placed(row, phone, ways, "R3" if row.asks_for_person else "R0", person)
 
     async def _carried(self, placed: Placed) -> None:
         """To the call's end: the house's doing, or the caller's who leaves as the row says, or who has had enough."""

@@ -28,6 +28,7 @@ FOUND: dict[str, Any] = {
     "lost": 0,
     "bound_95": 0.001,
     "rung_again": 0,
+    "asked_again": 0,
     "stream_sound_s": {"p50": 0.1, "p95": 0.2, "p99": 0.3, "max": 0.4, "n": 3000},
     "stream_sound_late": {"house": 0, "process_stopped": 0, "machine_stood_still": 0},
     "documents_s": None,
@@ -78,6 +79,8 @@ def test_the_terminal_tells_each_fault_each_loss_and_what_was_not_tried() -> Non
     assert "not covered: P1, no <call>" in lines
     waited = "p50/p99/max 0.10 / 0.30 / 0.40 s of 3000; what Twilio waited for a document -."
     assert lines[-2] == f"First sound on a media stream, from its start, {waited}"
+    assert not any("asked by themselves" in line for line in lines)
+    assert any(line.endswith("asked by themselves: 2.") for line in report.table({**FOUND, "asked_again": 2}))
     late = {"house": 1, "process_stopped": 2, "machine_stood_still": 3}
     whose = "3 because this machine stood still, 2 of processes made to stand still, 1 of the house"
     assert f"of 3000, 6 of them after more than 1 s: {whose}; what Twilio" in report.waits({**FOUND, "stream_sound_late": late})
@@ -105,12 +108,14 @@ async def test_rows_of_one_id_are_added_up_and_discarded_calls_are_counted() -> 
     lost = [Verdict("silence", 1.0, "nothing")]
     first, other = matrix.chosen(["C2 1001", "C2 1011"])
     unhurt = placed(matrix.chosen(["P6"])[0], struck_at=None, first_sounds_s=(0.4, 0.2))
+    unhurt.person.asked = 2
     calls = [placed(other, rung_again=2, late_sounds=("house",)), placed(first, verdicts=lost), unhurt]
     found = report.document(about={}, calls=calls, not_covered={})
     counted = [(each["id"], each["calls"], each["injected"], each["lost"], each["rung_again"]) for each in found["ids"]]
     assert counted == [("P6", 1, 0, 0, 0), ("C2", 2, 2, 1, 2)]
     assert (found["rung_again"], [row["rung_again"] for row in found["rows"]]) == (2, [2, 0, 0])
     assert found["stream_sound_s"]["n"] == 2
+    assert found["asked_again"] == 1
     assert found["stream_sound_late"] == {"house": 1, "process_stopped": 0, "machine_stood_still": 0}
 
 
