@@ -105,7 +105,7 @@ class Ledger(Protocol):
         """Nobody took session n in time: claim it and create the Vapi call here, in a thread of the ledger's own.
 
         False: too many are being made here, or nobody can claim one now, so ask again.
-        `from_another`: somebody did, and must be dead by now.
+        `from_another`: somebody did, and must be dead by now; False also when it is at it in this process.
         """
 
     async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:

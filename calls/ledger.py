@@ -94,6 +94,7 @@ class DatabaseLedger:
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ledger")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
         self._creators = Hands(CREATORS, room=CREATES_THAT_WAIT, name="ledger-create")
+        self._being_made: list[tuple[CallRef, int]] = []  # by a thread each, and twice where a second one finds the claim taken
         self._keeper = the_keeper()
         self._said = SaidBefore()
         self._reading = Reading(is_away=lambda: self._keeper.is_away)
@@ -168,8 +169,9 @@ class DatabaseLedger:
             return self._creators.take(self._create_by_heart, ref) is not None
         if self._keeper.is_away:  # its row, which can be read, says that nobody makes it, and takes no claim
             return False
-        creating = partial(create, ref, n, self._clients, from_another=from_another)
-        return self._creators.take(storing.in_thread, creating) is not None
+        if from_another and (ref, n) in self._being_made:  # by nobody who is dead
+            return False
+        return self._creators.take(self._create_by_row, ref, n, from_another) is not None
 
     async def resume(self, ref: CallRef, *, raw: str, n: int, said: Iterable[tuple[str, str]] = ()) -> bool:
         """By the row, which is asked twice if it was only busy; by heart if the database is away."""
@@ -272,7 +274,14 @@ class DatabaseLedger:
 
     def _create_by_heart(self, ref: CallRef) -> None:
         if (n := self._by_heart.create(ref)) is not None:
-            storing.in_thread(partial(create, ref, n, self._clients))
+            self._create_by_row(ref, n)
+
+    def _create_by_row(self, ref: CallRef, n: int, from_another: bool = False) -> None:
+        self._being_made.append((ref, n))
+        try:
+            storing.in_thread(partial(create, ref, n, self._clients, from_another=from_another))
+        finally:
+            self._being_made.remove((ref, n))
 
     async def _is_back(self, *, within_s: float) -> bool:
         """The database takes a write, or does so soon: one that many want to write to at once looks for a moment as if it were away."""

@@ -170,6 +170,27 @@ def test_a_claim_returns_at_once_and_creates_in_a_thread_of_its_own(ledger: Data
     assert (session_of(call).claimed_by, len(vapi.created)) == ("consumer", 1)
 
 
+def test_who_is_at_it_in_this_process_is_not_taken_for_dead(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
+    call = a_call(status=Status.STREAMING)
+    gate = threading.Event()
+    vapi.during = lambda: gate.wait(5)
+    run(ledger.claim(ref_of(call), 0))
+    wait_for(lambda: session_of(call).state == VapiState.CLAIMED)
+    assert run(ledger.claim(ref_of(call), 0, from_another=True)) is False
+    gate.set()
+    wait_for(lambda: session_of(call).state == VapiState.LIVE)
+    assert (len(vapi.created), vapi.ended) == (1, [])
+
+
+def test_who_was_at_it_elsewhere_is(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
+    call = a_call(status=Status.STREAMING)
+    sessions.claim_session(pk=session_of(call).pk, by="worker", at=timezone.now())
+    run(ledger.claim(ref_of(call), 0))  # in vain, and that thread is at it no more
+    wait_for(lambda: run(ledger.claim(ref_of(call), 0, from_another=True)))
+    wait_for(lambda: session_of(call).state == VapiState.LIVE)
+    assert len(vapi.created) == 1
+
+
 def test_a_claim_that_finds_no_room_says_so_and_is_taken_when_asked_again(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
     call = a_call(status=Status.STREAMING)
     gate = threading.Event()
