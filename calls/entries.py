@@ -59,7 +59,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A Vapi call that was made while nobody could be asked."""
+    """A Vapi call that was made, or whose making was answered, while nobody could be asked."""
 
     ref: CallRef
     n: int

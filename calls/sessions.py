@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from django.db import Error as DatabaseProblem
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, close_old_connections, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
@@ -153,14 +153,24 @@ def asked_instead(*, pk: int) -> int | None:
     return instead.values_list("pk", flat=True).first()
 
 
+def _keeps_nothing(_: VapiCall) -> bool:
+    return False
+
+
 def start_conversation(
-    *, vapi_session_pk: int, by: str, client: Vapi, clock: Callable[[], datetime] = timezone.now, from_another: bool = False
+    *,
+    vapi_session_pk: int,
+    by: str,
+    client: Vapi,
+    clock: Callable[[], datetime] = timezone.now,
+    from_another: bool = False,
+    keep: Callable[[VapiCall], bool] = _keeps_nothing,
 ) -> bool:
     """Claim a session and create it at Vapi, whoever comes first. True when this caller made it live.
 
     Vapi has 3.0 s for its answer, as `client` promises. All of it takes longer when the database does not answer: storing what
     Vapi said is tried three times, with a second of pauses and three waits for the database (`calls.patience`). And a session that
-    nobody needs by then is ended at Vapi, which has 12 s for that.
+    nobody needs by then is ended at Vapi, which has 12 s for that. `keep` takes what the database did not, and has it stored later.
 
     A failure is a state of the row, not an exception: the live stream is told, and its ladder goes on from there. Raises
     VapiUnavailable when a session nobody needs any more could not be ended: try `end_session` again.
@@ -181,10 +191,9 @@ def start_conversation(
         with contextlib.suppress(DatabaseProblem):
             session_failed(pk=vapi_session_pk, claim=claim, why="It could not be asked for.", at=clock(), maybe_created=True)
         raise
-    accounts.took(session.account, at=clock())
-    if is_gone:
-        _forget_prepared(session, at=clock())
-    if not _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client, at=clock()):
+    kept = _kept(pk=vapi_session_pk, claim=claim, vapi_call=vapi_call, client=client, at=clock(), keep=keep)
+    _learn(session, is_gone=is_gone, at=clock())
+    if not kept:
         return False
     if not VapiSession.objects.filter(OF_NO_USE, pk=vapi_session_pk).exists():
         return True
@@ -192,11 +201,17 @@ def start_conversation(
     return False
 
 
-def _forget_prepared(session: VapiSession, *, at: datetime) -> None:
-    """Later calls send the words at once. The agent is there: nothing of it waits for this, or breaks on it."""
-    if session.call.version_id is not None:
-        with contextlib.suppress(DatabaseProblem):
+def _learn(session: VapiSession, *, is_gone: bool, at: datetime) -> None:
+    """How its account took the call, and that later ones send the words at once if what was prepared there `is_gone`.
+
+    The agent is there: nothing of it waits for this, or breaks on it.
+    """
+    try:
+        accounts.took(session.account, at=at)
+        if is_gone and session.call.version_id is not None:
             agents.not_at_vapi(version_pk=session.call.version_id, at=at)
+    except DatabaseProblem:
+        close_old_connections()  # one on which a question was given up answers none any more
 
 
 def _may_run(problem: VapiError) -> bool:
@@ -213,17 +228,29 @@ def _stored(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, at: datetime) -> 
             if not away.is_gone(problem):
                 raise
         time.sleep(pause_s)
+        close_old_connections()  # as in `_learn`
     return session_live(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
 
 
-def _kept(*, pk: int, claim: uuid.UUID, vapi_call: VapiCall, client: Vapi, at: datetime) -> bool:
-    """`session_live`; a Vapi call that nobody else knows of is ended here."""
+def _kept(
+    *,
+    pk: int,
+    claim: uuid.UUID,
+    vapi_call: VapiCall,
+    client: Vapi,
+    at: datetime,
+    keep: Callable[[VapiCall], bool] = _keeps_nothing,
+) -> bool:
+    """`session_live`; a Vapi call that nobody else knows of, and nobody keeps, is ended here."""
     try:
         kept = _stored(pk=pk, claim=claim, vapi_call=vapi_call, at=at)
     except IntegrityError:
         session_failed(pk=pk, claim=claim, why="Vapi answered with the id of another call.", at=at, maybe_created=True)
         return False
-    except Exception:  # the database is away in this very moment
+    except Exception as problem:  # the database is away in this very moment
+        close_old_connections()
+        if away.is_away(problem) and keep(vapi_call):
+            raise
         ended = end_quietly(client, vapi_call)
         with contextlib.suppress(DatabaseProblem):
             session_failed(pk=pk, claim=claim, why="What Vapi answered could not be stored.", at=at, maybe_created=not ended)

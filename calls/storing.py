@@ -157,7 +157,7 @@ def _write_asked(entry: Asked) -> None:
 
 
 def _write_created(entry: Created) -> None:
-    """A Vapi call that was made by heart becomes the session's."""
+    """A Vapi call that was made by heart, or could not be stored at once, becomes the session's."""
     mine = VapiSession.objects.filter(call__call_sid=entry.ref.call_sid, n=entry.n, vapi_call_id=None)
     claim, at = uuid.uuid4(), moment(entry.at)
     claimed = mine.filter(state__in=(VapiState.ASKED, VapiState.CLAIMED))
@@ -170,6 +170,8 @@ def _write_created(entry: Created) -> None:
     made = VapiCall(id=entry.vapi_call_id, socket_url=entry.socket_url, control_url=entry.control_url)
     if sessions.session_live(pk=pk, claim=claim, vapi_call=made, at=at):
         transaction.on_commit(lambda: inbox.catch_up(vapi_session_pk=pk, at=at), robust=True)
+    if sessions.is_of_no_use(pk=pk):  # the caller left while it waited to be written down
+        transaction.on_commit(partial(publisher.task, tasks.end_session, pk))
 
 
 def store_again(told: Sequence[Mapping[str, Any]]) -> None:

@@ -18,12 +18,13 @@ from bridge import stream_token
 from bridge.errors import VapiUnavailable
 from bridge.longest import ROLLED_OVER
 from bridge.ports import CallRef, Conversation, LedgerAway
-from calls import leases, rescue, sessions
+from calls import entries, leases, rescue, services, sessions
 from calls import ledger as ledger_module
+from calls.entries import Created
 from calls.ledger import DatabaseLedger
-from calls.models import CallSession, Rung, Status, VapiState
-from calls.storing import the_keeper
-from tests.builders import ACCOUNT, FakeVapi, QuietPublisher, a_call
+from calls.models import CallSession, EndReason, Rung, Status, VapiState
+from calls.storing import store_again, the_keeper
+from tests.builders import ACCOUNT, FakeVapi, QuietPublisher, a_call, vapi_call
 from tests.calls.test_keeper import nobody_can_write, wait_for
 from tests.calls.test_ledger import KEY
 from tests.calls.test_ledger import ledger as ledger
@@ -205,6 +206,18 @@ def test_an_agent_that_cannot_be_had_is_told_to_the_stream(ledger: DatabaseLedge
     all_is_stored()
     wait_for(lambda: call.vapi_sessions.get(n=1).state == VapiState.FAILED)
     assert call.vapi_sessions.get(n=1).maybe_created
+
+
+def test_an_agent_whose_caller_left_before_it_was_written_down_is_ended(published: QuietPublisher) -> None:
+    call, made = a_call(status=Status.STREAMING, stream_epoch=0), vapi_call()
+    session = call.vapi_sessions.get()
+    sessions.claim_session(pk=session.pk, by="consumer", at=timezone.now())
+    services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
+    waits = Created(CallRef(call.call_sid, 0, call.short_id), session.n, time.time(), made.id, made.socket_url, made.control_url)
+    store_again([entries.kept(waits)])
+    session.refresh_from_db()
+    assert (session.state, session.vapi_call_id) == (VapiState.LIVE, made.id)
+    assert ("calls.tasks.end_session", (session.pk,)) in published.tasks
 
 
 def test_what_a_slow_database_decides_too_late_is_taken_back(ledger: DatabaseLedger, vapi: FakeVapi) -> None:

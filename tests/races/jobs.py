@@ -32,6 +32,7 @@ from tests.browser import fields_of
 from tests.builders import ACCOUNT, LINE, FakeVapi, vapi_call
 from tests.calls import doors
 from tests.races.asking import ask_for_agent, put_through
+from tests.races.busy import make_while_busy
 from tests.races.leaving import carry, leave
 from tests.races.many import MANY
 from tests.races.waits import all_wait, wait_for_others
@@ -334,5 +335,6 @@ JOBS: dict[str, Callable[..., Any]] = {
         leave,
         put_through,
         ask_for_agent,
+        make_while_busy,
     )
 } | MANY
