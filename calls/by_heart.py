@@ -319,10 +319,10 @@ def _enter(path: Path) -> bool:
         CallSession.objects.filter(pk=row.pk).update(public_id=public_id)
         if row.version_id is not None and read(sid, "leg") is None:  # else nobody is there who has it
             admission.take_again(row, at=timezone.now())
-        if not _left_to_its_row(sid, 0):
-            resuming.being_made_by_heart(row, 0)
         spooled = NewEvent("history-spooled", Source.SYSTEM, timezone.now(), {"degraded": "db", "answered": True})
         record_events(call_sid=sid, events=[spooled])
+    if row is not None and not _left_to_its_row(sid, 0):  # also of one that was answered by its row a moment before
+        resuming.being_made_by_heart(row, 0)
     return is_new
 
 

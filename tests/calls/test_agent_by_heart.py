@@ -18,7 +18,7 @@ from bridge import stream_token
 from bridge.errors import VapiUnavailable
 from bridge.longest import ROLLED_OVER
 from bridge.ports import CallRef, Conversation, LedgerAway
-from calls import entries, leases, rescue, services, sessions
+from calls import by_heart, disk_marks, entries, leases, rescue, services, sessions
 from calls import ledger as ledger_module
 from calls.entries import Created
 from calls.ledger import DatabaseLedger
@@ -168,6 +168,27 @@ def test_an_agent_is_made_once_however_many_ask(ledger: DatabaseLedger, vapi: Fa
     all_is_stored()
     assert [request["name"] for request in vapi.created] == [f"{call.call_sid}.0", f"{call.call_sid}.1"]
     other.close()
+
+
+def test_an_agent_of_a_call_that_its_row_had_answered_before_it_was_answered_by_heart_is_made_once(
+    ledger: DatabaseLedger, vapi: FakeVapi
+) -> None:
+    """The row's answer was too late for Twilio, and nobody was told to make the agent; the next door that is asked says so."""
+    call, gate = a_call(), threading.Event()
+    lines.warm()
+    numbers = {"from_number": call.from_number, "to_number": call.to_number}
+    assert by_heart.opened(sid=call.call_sid, account_sid=ACCOUNT, at=call.started_at, **numbers) is not None
+    vapi.during = lambda: gate.wait(10)
+    with nobody_can_write():
+        ref = is_admitted(ledger, call)
+        wait_for(lambda: disk_marks.read(call.call_sid, "claim-0") == {})
+    by_heart.enter(call.call_sid)
+    assert not sessions.start_conversation(vapi_session_pk=call.vapi_sessions.get().pk, by="worker", client=FakeVapi())
+    gate.set()
+    agent = agent_of(ledger, ref)
+    all_is_stored()
+    wait_for(lambda: call.vapi_sessions.get().state == VapiState.LIVE)
+    assert (call.vapi_sessions.get().vapi_call_id, len(vapi.created)) == (agent.vapi_call_id, 1)
 
 
 def test_the_third_loss_within_a_minute_leads_down_also_if_the_first_was_before_the_outage(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
