@@ -22,7 +22,7 @@ from tests.roof.talkers import LateMarks, UnevenVoice, twenty_interruptions, wor
 
 pytestmark = pytest.mark.django_db
 PAGE = Path(__file__).parents[2] / "docs" / "interruptions.md"
-CALLS = 10
+CALLS, A_FEW = 10, 3
 TELLS_TIMES = {"voice_provider": "11labs"}
 TELLS_NONE = {"voice_provider": "openai"}
 CHAIN = {
@@ -95,10 +95,10 @@ def count(line: TranscriptLine) -> int:
     return len((line.said if line.heard == Heard.FULL else line.heard_text).split())
 
 
-def differences(line: Line, *, tells_times: bool) -> list[int]:
+def differences(line: Line, *, tells_times: bool, calls: int) -> list[int]:
     """For each interruption: by how many words the stored line is off what was heard."""
     off: list[int] = []
-    for seed in range(CALLS):
+    for seed in range(calls):
         talk = interrupted(seed, line, tells_times=tells_times)
         truth = [len(words) for words in words_heard(talk.call, talk.voice, wideband=line.sound == "wideband")]
         lines = stored_lines(talk.call)
@@ -108,13 +108,16 @@ def differences(line: Line, *, tells_times: bool) -> list[int]:
 
 
 @pytest.mark.parametrize(("tells_times", "within"), [(True, 1), (False, 2)], ids=["word times", "no word times"])
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if line is USUAL else pytest.mark.long) for name, line in LINES.items()])
-def test_what_was_heard_is_known_within_a_word_or_two_for_95_of_100_interruptions(name: str, tells_times: bool, within: int) -> None:
-    off = differences(LINES[name], tells_times=tells_times)
-    assert len(off) == 200
+@pytest.mark.parametrize(("name", "calls"), [("quiet", A_FEW), *(pytest.param(name, CALLS, marks=pytest.mark.long) for name in LINES)])
+def test_what_was_heard_is_known_within_a_word_or_two_for_95_of_100_interruptions(
+    name: str, calls: int, tells_times: bool, within: int
+) -> None:
+    off = differences(LINES[name], tells_times=tells_times, calls=calls)
+    assert len(off) == 20 * calls
     kept = sum(each <= within for each in off)
-    assert kept >= 190, sorted(off)[-20:]
-    assert f"{kept / 2:g} %" == published()[name][not tells_times]
+    assert kept >= 19 * calls, sorted(off)[-20:]
+    if calls == CALLS:
+        assert f"{kept / 2:g} %" == published()[name][not tells_times]
 
 
 def published() -> dict[str, list[str]]:
@@ -170,7 +173,7 @@ def test_twenty_interruptions_in_one_call_each_clear_once_and_are_silent_in_time
         assert call.phone.playout.played_ms(clear.at, next_turn) <= 2 * 20
 
 
-@pytest.mark.parametrize("seed", range(CALLS))
+@pytest.mark.parametrize("seed", [*range(A_FEW), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(A_FEW, CALLS))])
 def test_the_stored_times_to_silence_are_those_of_the_telephone(seed: int) -> None:
     call = interrupted(seed).call
     silences = call.closing.figures["time_to_silence_ms"] if call.closing else []
