@@ -135,6 +135,7 @@ def test_the_next_stream_hears_the_rest_of_the_sentence_from_the_same_agent(gap_
         pipe, running = await caller.stream(caller.place, epoch=1)
         await caller.until(lambda: "re-attached" in caller.kinds())
         await caller.until(lambda: bytes(caller.streams[1].heard).rstrip(SILENCE).endswith(SENTENCE[-KNOWN_BY:]))
+        await hangs_up(caller)  # or the agent would wait for its caller once more
         pipe.abort()
         await running
 

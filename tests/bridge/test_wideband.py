@@ -18,6 +18,7 @@ from bridge.sandbox.vapi import VapiSandbox
 from bridge.vapi_http import VapiClient
 from bridge.vapi_link import VapiConversations
 from tests.agents.words import SERVER, words
+from tests.bridge.real_sockets import quick
 from tests.bridge.test_vapi_link import vapi
 
 
@@ -42,7 +43,7 @@ async def test_our_create_asks_for_wide_sound_and_both_sides_understand_each_oth
         inline=payload.assistant(words(tools=[]), server=SERVER),
         sound="wideband",
     )
-    async with VapiSandbox(scenario=PLAIN, api_key="key") as sandbox:
+    async with VapiSandbox(scenario=PLAIN, api_key="key", faults=quick()) as sandbox:
         client = VapiClient(base_url=sandbox.base_url, api_key="key", socket_hosts=["127.0.0.1"])
         created = await asyncio.to_thread(client.create_call, request)
         link = await VapiConversations(api_key="key").open(created.socket_url, wideband=True)
