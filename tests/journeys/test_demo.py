@@ -16,6 +16,7 @@ import tempfile
 import uuid
 import wave
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -35,15 +36,21 @@ def directory() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
-    """The URL of an empty database of its own."""
+@contextmanager
+def a_database(template: str = "template1") -> Iterator[str]:
+    """The URL of a database of its own, empty, or as that one is."""
     server = os.environ["TEST_POSTGRES_URL"]
     name = f"supportvoice_{uuid.uuid4().hex}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         yield server.rsplit("/", 1)[0] + f"/{name}"
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    with a_database() as url:
+        yield url
 
 
 @pytest.mark.postgres
