@@ -43,7 +43,7 @@ def closed_for_both_by_a_call_that_works(pair: Pair) -> None:
 def a_failure_of_either_counts(pair: Pair) -> None:
     """Three and two at once are the five that open it, and one of them raises the alarm."""
     three, two = of_each(at=LATER, kind=circuit.TROUBLE, times=3), of_each(at=LATER, kind=circuit.TROUBLE, times=2)
-    alarms = pair.at_once("fail", three, "fail", two, gap_s=0.06)
+    alarms = pair.at_once("fail", three, "fail", two)
     assert [sum(both) for both in alarms] == [1] * len(ACCOUNTS)
     assert set(pair.at_once("may_ask", of_each(at=LATER))) == {(False, False)}
 

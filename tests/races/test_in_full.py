@@ -71,7 +71,7 @@ def a_call_that_sounds_is_left_alone(pair: Pair, seconds: int) -> bool:
             for second in range(from_second, from_second + SECONDS_AT_ONCE)
         ]
         carried = [{**each, "sid": talks, "sounds": second % SOUNDS_EVERY_S == 0} for second, each in enumerate(moments)]
-        for elsewhere, here in pair.at_once("sweep_at_once", moments, "sound_and_sweep", carried, gap_s=0.0):
+        for elsewhere, here in pair.at_once("sweep_at_once", moments, "sound_and_sweep", carried, each_time=False):
             assert here["heard"]
             ended += [*elsewhere, *here["ended"]]
     assert [sid for sid in ended if sid in (talks, with_person, over)] == [over]
@@ -103,7 +103,7 @@ def one_hand_over(pair: Pair, times: int) -> bool:
     gaps = [WITHIN_S * (2 * number / times - 1) for number in range(times)]
     rescues = [{"boot": boot, "by": rescuer, "after_s": max(0.0, gap)} for (boot, _), gap in zip(of_both, gaps, strict=True)]
     asks = [{"sid": sid, "epoch": 0, "after_s": max(0.0, -gap)} for (_, sid), gap in zip(of_both, gaps, strict=True)]
-    done = pair.at_once("rescue_all", rescues, "knock_at_resume", asks, gap_s=0.1)
+    done = pair.at_once("rescue_all", rescues, "knock_at_resume", asks)
     for (_, sid), (led, asked) in zip(of_both, done, strict=True):
         stands = pair.first("how_it_stands", sid=sid)
         assert (stands["epoch"], stands["sessions"], stands["held_by"]) == (1, [0, 1], rescuer)

@@ -21,8 +21,8 @@ def test_the_end_of_a_stream_is_kept_by_a_process_that_leaves_while_the_database
         child = Child(wire.url, str(tmp_path))
         left.callback(child.end)
         child.ready()
-        child.begin("carry", [{}], 0.0, 0.0)
+        child.begin("carry", [{}], 0.0)
         (call_sid,) = child.results()
         left.enter_context(wire.weather(Weather(up_dead=True, down_dead=True)))
-        child.begin("leave", [{"sid": call_sid}], 0.0, 0.0)
+        child.begin("leave", [{"sid": call_sid}], 0.0)
         assert child.results() == [["Closed"]]

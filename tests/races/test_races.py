@@ -36,6 +36,16 @@ def of_each(calls: list[CallSession], **more: Any) -> list[dict[str, Any]]:
     return [{"sid": call.call_sid, **more} for call in calls]
 
 
+def test_a_job_that_fails_in_one_process_is_told_and_neither_is_left_waiting_for_the_other(pair: Pair) -> None:
+    calls = [a_call() for _ in range(3)]
+    for fails_first in (True, False):
+        jobs = [("admit", of_each(calls, stream="MZ1", epoch="none")), ("end", of_each(calls, reason="caller_hung_up"))]
+        (one, its), (other, others) = jobs if fails_first else jobs[::-1]
+        with pytest.raises(AssertionError, match="ValueError"):
+            pair.at_once(one, its, other, others)
+    assert pair.at_once("end", of_each(calls, reason="caller_hung_up")) == [(False, False)] * 3
+
+
 def ended_once(calls: list[CallSession]) -> None:
     for call in calls:
         call.refresh_from_db()
@@ -49,7 +59,7 @@ def test_r2_and_r3_webhooks_of_one_call_leave_the_same_rows_whoever_comes_first(
         VapiSession.objects.filter(call=call).update(state=VapiState.LIVE, vapi_call_id=f"v-{call.call_sid}", live_at=timezone.now())
     each = [{"bodies": webhooks(call), "seed": number} for number, call in enumerate(calls)]
     others = [{**one, "seed": 1000 + number} for number, one in enumerate(each)]
-    answers = pair.at_once("vapi", each, "vapi", others, gap_s=0.0)
+    answers = pair.at_once("vapi", each, "vapi", others, each_time=False)
     assert all(set(first) | set(second) == {200} for first, second in answers)
     assert not InboxMessage.objects.filter(processed_at=None).exists()
     stands = {how_it_stands(call) for call in calls}
@@ -68,7 +78,7 @@ def test_ids_that_vapi_mixed_up_are_put_right_once_by_two_processes_that_are_tol
         VapiSession.objects.filter(call=call).update(vapi_call_id=wrong, **claimed)
     bodies = [webhooks(call, claim=str(session_of(call).claim)) for call in calls]
     halves = [[{"bodies": each[half::2], "seed": number} for number, each in enumerate(bodies)] for half in (0, 1)]
-    answers = pair.at_once("vapi", halves[0], "vapi", halves[1], gap_s=0.0)
+    answers = pair.at_once("vapi", halves[0], "vapi", halves[1], each_time=False)
     assert all(set(first) | set(second) == {200} for first, second in answers)
     for pk in inbox.inbox_to_do(now=timezone.now() + timedelta(minutes=1)):  # the schedule's
         inbox.reprocess(pk=pk, at=timezone.now())
@@ -136,7 +146,7 @@ def test_r4_what_vapi_tells_of_an_agent_before_it_has_answered_us_is_not_lost(pa
         | {"after_s": 0.0004 * (number % TIMES)}
         for number, call in enumerate(calls)
     ]
-    done = pair.at_once("start_as", starts, "vapi", tells, gap_s=0.05)
+    done = pair.at_once("start_as", starts, "vapi", tells)
     assert [statuses for _, statuses in done] == [[200, 200]] * len(calls)
     for pk in inbox.inbox_to_do(now=timezone.now() + timedelta(minutes=1)):  # the schedule's
         inbox.reprocess(pk=pk, at=timezone.now())
@@ -157,7 +167,7 @@ def test_r5_a_last_line_that_is_later_than_the_report_is_added_once(pair: Pair) 
     finals = [{"bodies": [body for body in each if '"final"' in body], "seed": number} for number, each in enumerate(told)]
     for place, report in enumerate(reports):
         report["after_s"] = 0.008 * (place % 10)  # before, between and after the ten lines
-    done = pair.at_once("vapi", reports, "vapi", finals, gap_s=0.12)
+    done = pair.at_once("vapi", reports, "vapi", finals)
     assert all(set(first) | set(second) == {200} for first, second in done)
     for call in calls:
         lines, (_, _, is_reported) = json.loads(how_it_stands(call))
@@ -166,7 +176,7 @@ def test_r5_a_last_line_that_is_later_than_the_report_is_added_once(pair: Pair) 
 
 def test_r8_a_task_that_runs_twice_creates_one_agent(pair: Pair) -> None:
     sessions = [session_of(a_call()) for _ in range(TIMES)]
-    tried = pair.at_once("start", [{"pk": session.pk} for session in sessions], gap_s=0.025)
+    tried = pair.at_once("start", [{"pk": session.pk} for session in sessions])
     assert [first["created"] + second["created"] for first, second in tried] == [1] * TIMES
     assert set(VapiSession.objects.values_list("state", flat=True)) == {VapiState.LIVE}
 
@@ -188,7 +198,7 @@ def test_r9_a_stream_that_is_there_before_its_agent_gets_one_whoever_makes_it(pa
     calls = [a_call() for _ in range(TIMES)]
     sessions = [session_of(call) for call in calls]
     streams = [{"sid": call.call_sid, "pk": session.pk} for call, session in zip(calls, sessions, strict=True)]
-    done = pair.at_once("start", [{"pk": session.pk} for session in sessions], "stream_first", streams, gap_s=0.03)
+    done = pair.at_once("start", [{"pk": session.pk} for session in sessions], "stream_first", streams)
     assert [stream["let_in"] for _, stream in done] == [True] * TIMES
     assert [worker["created"] + stream["created"] for worker, stream in done] == [1] * TIMES
     assert {bool(worker["won"]) for worker, _ in done} == {True, False}, "one of them always came first: there was no race"
@@ -218,7 +228,7 @@ def test_r12_a_caller_who_leaves_while_the_agent_is_made_leaves_no_agent_behind(
     calls = [a_call() for _ in range(2 * TIMES)]
     starts = [{"pk": session_of(call).pk} for call in calls]
     leaves = [{"sid": call.call_sid, "after_s": 0.0006 * (number % TIMES)} for number, call in enumerate(calls)]
-    done = pair.at_once("start", starts, "hang_up", leaves, gap_s=0.035)
+    done = pair.at_once("start", starts, "hang_up", leaves)
     for made, left in done:
         assert made["created"] == min(1, made["ended"] + left["ended"])  # said twice, an end is an end
     assert not VapiSession.objects.filter(ended_at=None).exists()
@@ -230,7 +240,7 @@ def test_r13_a_call_keeps_the_words_it_began_with_whatever_is_published_meanwhil
     line = a_line(number=LINE)
     slug = line.template.slug
     edits = [{"slug": slug, "prompt": f"These are the words of edition {number}."} for number in range(TIMES)]
-    done = pair.at_once("edit", edits, "whole_call", [{"sid": call_sid()} for _ in range(TIMES)], gap_s=0.04)
+    done = pair.at_once("edit", edits, "whole_call", [{"sid": call_sid()} for _ in range(TIMES)])
     for _, (prompt, *given) in done:
         assert len(given) == 3
         assert all(prompt in each for each in given)
@@ -244,7 +254,7 @@ def test_r14_nothing_said_stays_of_somebody_who_is_erased_while_their_call_is_to
         VapiSession.objects.filter(call=call).update(state=VapiState.LIVE, vapi_call_id=f"v-{call.call_sid}", live_at=timezone.now())
     tells = [{"bodies": webhooks(call, turns=10), "seed": number} for number, call in enumerate(calls)]
     erases = [{"number": number, "after_s": 0.002 * (place % 20)} for place, number in enumerate(numbers)]
-    done = pair.at_once("vapi", tells, "forget_person", erases, gap_s=0.06)
+    done = pair.at_once("vapi", tells, "forget_person", erases)
     assert [(set(statuses), gone) for statuses, gone in done] == [({200}, 1)] * TIMES
     for call in calls:
         services.end_call(call_sid=call.call_sid, at=timezone.now(), reason=EndReason.CALLER_HUNG_UP)
@@ -265,7 +275,7 @@ def test_r15_the_end_of_a_call_stands_whatever_is_told_beside_and_after_it(pair:
     calls = [a_call() for _ in range(TIMES)]
     over = [{"path": "/webhook/twilio/status", "sid": call.call_sid, "status": "completed"} for call in calls]
     late = [{**one, "status": "in-progress"} for one in over]
-    assert set(pair.at_once("twilio", over, "twilio", late, gap_s=0.02)) == {(200, 200)}
+    assert set(pair.at_once("twilio", over, "twilio", late)) == {(200, 200)}
     ended_once(calls)
     again = [a_call() for _ in range(TIMES)]
     pair.at_once("end", of_each(again, reason="caller_hung_up"), "admit", of_each(again, stream="MZ1"))

@@ -34,7 +34,7 @@ def a_child(database_url: str) -> Iterator[Child]:
 
 
 def does(child: Child, job: str, **arguments: Any) -> dict[str, Any]:
-    child.begin(job, [arguments], time.monotonic() + PREPARES_S, 0.0)
+    child.begin(job, [arguments], time.monotonic() + PREPARES_S)
     (given,) = child.results()
     return dict(given)
 

@@ -32,7 +32,6 @@ from tests.races.pair import Pair
 SCHEDULES = int(os.environ.get("SCHEDULES", "100"))
 SEED = int(os.environ.get("SEED", "1"))
 BATCH = 20
-GAP_S = 0.03
 MOST_TIMES = 3
 OTHER_LEG = "CA" + "b" * 32
 
@@ -118,7 +117,7 @@ def test_the_last_news_of_a_call_end_it_alike_in_any_order_and_number_at_whichev
             names = [rng.choice(list(STORIES)) for _ in range(min(BATCH, SCHEDULES - begins))]
             told = [STORIES[name]() for name in names]
             dealt = [schedule(each.news, rng) for each in told]
-            answers = pair.at_once("hear", [{"news": one} for one, _ in dealt], "hear", [{"news": two} for _, two in dealt], gap_s=GAP_S)
+            answers = pair.at_once("hear", [{"news": one} for one, _ in dealt], "hear", [{"news": two} for _, two in dealt])
             assert {status for both in answers for half in both for status in half} == {200}
             caught_up()
             for name, each in zip(names, told, strict=True):
