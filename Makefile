@@ -15,19 +15,21 @@ demo: $(VENV)/.run
 # Where journeys are: no other test is imported for them. Of files with one of them each the long ones come before the short ones.
 JOURNEYS := tests/sandbox/test_another_bridge.py tests/journeys tests/roof/test_stack.py
 
+# Who has done his half takes from the other's: the tests of a directory stay together, and what they share is begun once.
 # Journeys come second: they keep time on real sockets, and mostly wait. Those of a file share a house. Who kills has the machine alone.
 test: $(VENV)/.dev
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -n 2 -m "not journey and not load and not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not journey and not load and not long"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "journey and not load and not alone" $(JOURNEYS)
 	$(BIN)/python -m pytest -m "journey and not load and alone" $(JOURNEYS)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-# The rest of the proof that needs no clock: every order of news, every moment to leave, megabytes, a hundred kills, what two hundred calls leave.
+# The rest of the proof that needs no clock: every order of news, every moment to leave, megabytes, a hundred kills, the whole model of a
+# call, a call of ten hours, what two hundred calls leave.
 long: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long $(ARGS)
 
 # What needs the machine to itself for minutes: thirty calls at once, faults of both vendors.
 load: $(VENV)/.dev
