@@ -145,10 +145,11 @@ def test_of_two_with_one_token_the_one_that_was_let_in_has_had_the_conversation(
     assert turned_away.in_a_row(fresh(call)) == 0
 
 
-def test_one_that_was_let_in_by_heart_and_is_not_written_down_yet_has_had_its_conversation(call: CallSession) -> None:
+@pytest.mark.parametrize("after_s", [1.0, 3.5])
+def test_one_that_was_let_in_by_heart_and_is_not_written_down_yet_has_had_its_conversation(call: CallSession, after_s: float) -> None:
     lost(call)
     assert by_heart.first(call.call_sid, "stream-1")
-    assert asks(call) == ladder.Resume()
+    assert asks(call, at=after_s) == ladder.Resume()
     assert kinds(call).count("conversation-lost") == 2
 
 
