@@ -95,6 +95,7 @@ class DatabaseLedger:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
         self._creators = Hands(CREATORS, room=CREATES_THAT_WAIT, name="ledger-create")
         self._being_made: list[tuple[CallRef, int]] = []  # by a thread each, and twice where a second one finds the claim taken
+        self._to_be_stored: set[tuple[CallRef, int]] = set()  # made, as the spool says and no row
         self._keeper = the_keeper()
         self._said = SaidBefore()
         self._reading = Reading(is_away=lambda: self._keeper.is_away)
@@ -169,7 +170,7 @@ class DatabaseLedger:
             return self._creators.take(self._create_by_heart, ref) is not None
         if self._keeper.is_away:  # its row, which can be read, says that nobody makes it, and takes no claim
             return False
-        if from_another and (ref, n) in self._being_made:  # by nobody who is dead
+        if from_another and self._is_made_here(ref, n):  # by nobody who is dead
             return False
         return self._creators.take(self._create_by_row, ref, n, from_another) is not None
 
@@ -279,9 +280,16 @@ class DatabaseLedger:
     def _create_by_row(self, ref: CallRef, n: int, from_another: bool = False) -> None:
         self._being_made.append((ref, n))
         try:
-            storing.in_thread(partial(create, ref, n, self._clients, from_another=from_another))
+            if storing.in_thread(partial(create, ref, n, self._clients, from_another=from_another)):
+                self._to_be_stored.add((ref, n))
         finally:
             self._being_made.remove((ref, n))
+
+    def _is_made_here(self, ref: CallRef, n: int) -> bool:
+        """A thread of this process is at it, or was, and what Vapi answered waits to be stored."""
+        if not self._keeper.holds:
+            self._to_be_stored.clear()
+        return (ref, n) in self._being_made or (ref, n) in self._to_be_stored
 
     async def _is_back(self, *, within_s: float) -> bool:
         """The database takes a write, or does so soon: one that many want to write to at once looks for a moment as if it were away."""

@@ -182,6 +182,26 @@ def test_who_is_at_it_in_this_process_is_not_taken_for_dead(ledger: DatabaseLedg
     assert (len(vapi.created), vapi.ended) == (1, [])
 
 
+def test_an_agent_of_this_process_that_waits_to_be_stored_is_not_made_again(
+    ledger: DatabaseLedger, vapi: FakeVapi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, well, call = sessions.session_live, threading.Event(), a_call(status=Status.STREAMING)
+
+    def busy(**answer: Any) -> bool:
+        if not well.is_set():
+            raise OperationalError("its row is locked")
+        return at_once(**answer)
+
+    monkeypatch.setattr(sessions, "session_live", busy)
+    monkeypatch.setattr(sessions, "STORED_AFTER_S", ())
+    run(ledger.claim(ref_of(call), 0))
+    wait_for(lambda: storing.the_keeper().holds and not ledger._being_made)
+    assert run(ledger.claim(ref_of(call), 0, from_another=True)) is False
+    well.set()
+    wait_for(lambda: session_of(call).state == VapiState.LIVE)
+    assert (len(vapi.created), vapi.ended) == (1, [])
+
+
 def test_who_was_at_it_elsewhere_is(ledger: DatabaseLedger, vapi: FakeVapi) -> None:
     call = a_call(status=Status.STREAMING)
     sessions.claim_session(pk=session_of(call).pk, by="worker", at=timezone.now())
