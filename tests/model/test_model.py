@@ -16,7 +16,7 @@ from tests.model.world import WRITTEN_BY_THE_PAST, World
 FAULTS = int(os.environ.get("MODEL_FAULTS", "1"))
 
 #: faults, agents, and the fewest states there can be if the model is as large as the call
-BOUNDS = [(0, 2, 2_500), (1, 1, 60_000), pytest.param(FAULTS, 2, 500_000, marks=pytest.mark.long)]
+BOUNDS = [(0, 2, 2_500), (1, 1, 400_000), pytest.param(FAULTS, 2, 1_000_000, marks=pytest.mark.long)]
 
 #: what is left out of which condition or step, in how many faults it is missed, and what then goes wrong
 GUARDS = {
