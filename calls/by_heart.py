@@ -32,7 +32,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents import lines
-from calls import admission, away, carriers, endings, let_in, resuming, services, spool
+from calls import admission, away, carriers, endings, let_in, resuming, services, spool, standing_still
 from calls.clock import moment
 from calls.disk_marks import SAFE, directory, drop, keep, note, read
 from calls.history import NewEvent, record_events
@@ -148,9 +148,16 @@ def carries(stream: Stream) -> None:
 
 
 def carrier_is_gone(sid: str, epoch: int) -> bool:
-    """The process of this machine that carried the stream of this epoch is known to be dead, and did not say why that was over."""
+    """The process of this machine that carried the stream of this epoch is known to be dead, or was taken for it."""
+    if os.path.lexists(directory() / f"{sid}.rescued-{epoch}"):
+        return True
     told = read(sid, f"carried-{epoch}")
-    return told is not None and carriers.the_machine().is_gone(told["place"])
+    return told is not None and (carriers.the_machine().is_gone(told["place"]) or standing_still.is_seen(told["place"]))
+
+
+def give_up(sid: str, epoch: int) -> bool:
+    """Take the process that carries the stream of this epoch for dead, whatever it does from now on. True for the one who is first."""
+    return first(sid, f"rescued-{epoch}")
 
 
 def let_go(sid: str, epoch: int) -> None:

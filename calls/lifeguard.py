@@ -1,9 +1,10 @@
-"""The thread of a serving process that renews its lease and looks after the calls of others.
+"""The thread of a serving process that renews its lease and looks after the calls of others, and one for when that waits in vain.
 
 A process whose event loop stands still, while its threads go on, says so itself, as its parent does of one that answers nothing at all.
 
 A process that could not raise its own counter has no right to judge others by theirs: it starts to time them anew. So an
-outage of the database kills nobody.
+outage of the database kills nobody. A database that says nothing keeps that thread waiting for longer than a caller bears silence:
+the other one looks meanwhile, and asks the disk alone (`calls.rescue_by_heart`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from django.db import Error, close_old_connections, connections
@@ -55,23 +57,27 @@ class Lifeguard:
         self._begun = False
         self._asked_within_s = 0.0  # who is dead when this process begins died before it was started: Twilio has had its time
         self._renewed_at = self._turned_at = float("-inf")
+        self._answered_at = clock()  # by the database
         self._observer = Observer()
         self._rescues: list[Rescue] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lifeguard", daemon=True)
+        self._meanwhile = threading.Thread(target=self._watch, name="lifeguard-by-heart", daemon=True)
         self._hands = Hands(REDIRECTS_AT_ONCE, room=REDIRECTS_THAT_WAIT, name="rescue")
 
     def start(self) -> None:
         self._thread.start()
+        self._meanwhile.start()
 
     def stop(self, *, within_s: float = 2.0) -> None:
         """The process ends and carries nothing any more: what it leaves is for others at once."""
         self._stopping.set()
         self._thread.join(within_s)
+        self._meanwhile.join(within_s)
         self._hands.close()
 
-    # -- in the thread ---------------------------------------------------------------------------------------------
+    # -- in the threads --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
@@ -82,6 +88,15 @@ class Lifeguard:
             self._safely(self._say_goodbye)
         finally:
             connections.close_all()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY_S):
+            if self._is_unanswered():
+                self._safely(self.turn_by_heart)
+
+    def _is_unanswered(self) -> bool:
+        """The database has said nothing for longer than it takes when all is well."""
+        return self._clock() - self._answered_at > LATE_S
 
     def _get_ready(self) -> None:
         """A client is slow when it is made."""
@@ -108,9 +123,9 @@ class Lifeguard:
             self._safely(self.turn_by_heart)
 
     def turn_by_heart(self) -> None:
-        """The database cannot be asked: whom a dead process of this machine left in silence its marks say."""
+        """The database cannot be asked: whom a process of this machine left in silence its marks say."""
         if self._is_well():
-            jobs = rescue_by_heart.left(is_gone=self._is_gone, now=self._clock())
+            jobs = rescue_by_heart.left(is_gone=self._is_gone, now=self._clock(), here=self._place)
             if jobs:
                 log.error("A process is gone, and no row can be read: its calls are looked after by heart", extra={"calls": len(jobs)})
             self._add(jobs)
@@ -121,6 +136,7 @@ class Lifeguard:
         if not self._renewed():
             return
         silent, asked_within_s = self._silent(), self._asked_within_s
+        self._answered_at = self._clock()
         self._asked_within_s = ASKED_WITHIN_S
         for sign in silent:
             jobs = rescue.claim(sign, by=self._boot, at=timezone.now(), now=self._clock(), asked_within_s=asked_within_s)
@@ -181,10 +197,10 @@ class Lifeguard:
             self._add([again])
 
     def _sent(self, job: Rescue) -> Rescue | None:
-        try:
-            return rescue.rescue(job, twilio=self._twilio(), clock=self._clock)
-        except Error:
-            return rescue_by_heart.rescue(job, twilio=self._twilio(), clock=self._clock)
+        if not (job.account_sid and self._is_unanswered()):  # else its row would be asked in vain, while the caller waits
+            with suppress(Error):
+                return rescue.rescue(job, twilio=self._twilio(), clock=self._clock)
+        return rescue_by_heart.rescue(job, twilio=self._twilio(), clock=self._clock)
 
     def _add(self, jobs: Iterable[Rescue]) -> None:
         with self._lock:

@@ -48,10 +48,14 @@ def die_with_pipe(fd: int, told: Callable[[bytes], None] = lambda word: None) ->
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def place() -> str:
-    """This process, as no other is called: boot of the machine, namespace of processes, id, begin. Empty but on Linux."""
+def place(pid: int = 0) -> str:
+    """This process, or another one here, as no other is called: boot of the machine, namespace of processes, id, begin.
+
+    Empty but on Linux.
+    """
+    pid = pid or os.getpid()
     try:
-        return " ".join([*_surroundings(), str(os.getpid()), _began(os.getpid())])
+        return " ".join([*_surroundings(), str(pid), _began(pid)])
     except OSError:
         return ""
 

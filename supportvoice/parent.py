@@ -9,7 +9,8 @@ A child that comes near its memory limit is told so by the parent, which looks f
 
 A child that does not come to serve is ended, and started again as a dead one.
 
-A child that stands still is there and answers nothing (`supportvoice.presence`): the parent gives its calls to the others at once.
+A child that stands still is there and answers nothing (`supportvoice.presence`): the parent gives its calls to the others at once,
+and says so on the disk first, for those who cannot ask the database.
 Where nobody can take them, because it is alone or the database cannot be told, the parent ends it: its callers' sockets end, and
 Twilio asks what is next. It is ended all the same if it does not go on soon: whoever waits for an answer of it would wait for as
 long as it stands.
@@ -31,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from supportvoice.lifeline import place
 from supportvoice.memory import LOOK_S, MIB, Memory, Turns, group_limit, resident_limit, use_of, who_hurries
 from supportvoice.presence import ASK_S, ENDED_AFTER_S, MISSED_AFTER_S, Presence
 from supportvoice.words import ARE_YOU_THERE, HERE, HURRY, RELIEVED, SERVES
@@ -45,6 +47,7 @@ RESTART_FIRST_S, RESTART_LONGEST_S, HEALTHY_S = 0.2, 5.0, 30.0
 RESCUED_FIRST_S = 2.5  # a start keeps a core busy for a second or two, which the callers of the dead one need first
 
 GIVEN_AWAY_WITHIN_S = 1.0
+MARKED_WITHIN_S = 0.25
 SERVES_WITHIN_S = 60.0  # of its start; a slow machine takes a sixth of that
 
 
@@ -58,6 +61,7 @@ class Child:
     memory: Memory = field(default_factory=Memory)
     ready: bool = False
     given_away: bool = False  # its calls, because it does not answer
+    place: str = ""
 
 
 class StartFailed(Exception):
@@ -77,6 +81,7 @@ class Parent:
     on_ready: Callable[[], None] | None = None  # called once, when every child serves
     bury: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child died
     give_away: Callable[[uuid.UUID], None] | None = None  # called in a thread when a child does not answer; may raise anything
+    mark: Callable[[str, bool], None] | None = None  # called in a thread with the place of a child, and whether it stands still now
     memory_limit: int = 0  # bytes, of each child; 0: none but the system's
     program: str = "supportvoice.child"
     serves_within_s: float = SERVES_WITHIN_S
@@ -164,7 +169,7 @@ class Parent:
                     start_new_session=True,  # Ctrl-C at a terminal goes to everybody in the session: the parent answers for all
                 )
             if_not_started.pop_all()
-        child = Child(process, ours, boot, born=time.monotonic(), presence=Presence(time.monotonic()))
+        child = Child(process, ours, boot, born=time.monotonic(), presence=Presence(time.monotonic()), place=place(process.pid))
         self.children[number] = child
         if self.give_away is not None:
             self._send(self._look_after(child, self.give_away))
@@ -186,11 +191,19 @@ class Parent:
                     self._relieve()
                 elif said == HERE:
                     child.presence.answered(time.monotonic())
-                    child.given_away = False
+                    self._goes_on(child)
                 elif not self.stopping.is_set():
                     return None
         child.lifeline.close()
-        return await child.process.wait()
+        code = await child.process.wait()
+        self._goes_on(child)
+        return code
+
+    def _goes_on(self, child: Child) -> None:
+        """It answers, or is known to be dead: it does not stand still, as was said."""
+        if child.given_away:
+            child.given_away = False
+            self._send(self._mark(child, stands_still=False))
 
     def _relieve(self) -> None:
         """Who is leaving accepts nothing more, once somebody else does."""
@@ -254,6 +267,10 @@ class Parent:
 
     async def _give_away(self, child: Child, give_away: Callable[[uuid.UUID], None]) -> None:
         log.error("a serving process does not answer: others have its calls now", extra={"pid": child.process.pid})
+        await self._mark(child, stands_still=True)
+        if not child.given_away:  # it was quicker than the mark of it
+            await self._mark(child, stands_still=False)
+            return
         try:
             async with asyncio.timeout(GIVEN_AWAY_WITHIN_S):
                 await asyncio.to_thread(give_away, child.boot)
@@ -264,6 +281,14 @@ class Parent:
         others = [other for other in self.children.values() if other is not child and other.ready and not other.given_away]
         if not (is_told and others) and child.given_away:
             _end(child)
+
+    async def _mark(self, child: Child, *, stands_still: bool) -> None:
+        if self.mark is not None and child.place:
+            try:
+                async with asyncio.timeout(MARKED_WITHIN_S):
+                    await asyncio.to_thread(self.mark, child.place, stands_still)
+            except TimeoutError:
+                log.warning("the disk does not take that a serving process stands still, or goes on", extra={"pid": child.process.pid})
 
     async def _mind_memory(self) -> None:
         """Who has nearly used up what it may use leaves as if anybody had told it to, and is replaced as then."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +18,7 @@ from pytest_django.fixtures import Settings
 
 from bridge import stream_token
 from bridge.ports import Closing
-from calls import by_heart, leases, rescue, rescue_by_heart, spoken
+from calls import by_heart, disk_marks, leases, rescue, rescue_by_heart, spoken, standing_still
 from calls.ledger import DatabaseLedger
 from calls.lifeguard import Lifeguard
 from calls.models import CallSession, Status
@@ -49,6 +52,49 @@ def test_who_is_left_by_a_process_that_is_gone_is_given_to_the_first_who_asks() 
     a_stream(THERE)
     assert left() == [(stream.call_sid, 2)]
     assert left() == []
+
+
+def test_who_is_carried_by_a_process_that_stands_still_is_sent_on_at_once_and_once() -> None:
+    stream = a_stream(THERE)
+    standing_still.begins(THERE)
+    (job,) = rescue_by_heart.left(is_gone=is_gone, now=7.0)
+    assert (job.call_sid, job.due) == (stream.call_sid, 7.0)
+    assert left() == []
+
+
+def test_a_process_that_goes_on_is_left_alone() -> None:
+    a_stream(THERE)
+    standing_still.begins(THERE)
+    standing_still.ends(THERE)
+    assert left() == []
+
+
+def test_a_process_does_not_take_itself_for_one_that_stands_still() -> None:
+    a_stream(THERE)
+    standing_still.begins(THERE)
+    assert rescue_by_heart.left(is_gone=is_gone, now=0.0, here=THERE) == []
+
+
+@pytest.mark.parametrize("off_s", [-60.0, 60.0])
+def test_what_was_said_of_a_process_counts_no_longer_when_whoever_said_it_may_be_gone(off_s: float) -> None:
+    a_stream(THERE)
+    standing_still.begins(THERE)
+    (mark,) = disk_marks.directory().glob(f"*.{standing_still.MARK}")
+    os.utime(mark, (time.time() + off_s,) * 2, follow_symlinks=False)
+    assert left() == []
+    standing_still.begins(THERE)  # said anew
+    assert len(left()) == 1
+
+
+def test_a_process_whose_callers_were_sent_on_is_taken_for_dead_also_when_it_goes_on() -> None:
+    stream = a_stream(THERE)
+    assert not by_heart.carrier_is_gone(stream.call_sid, 0)
+    standing_still.begins(THERE)
+    assert by_heart.carrier_is_gone(stream.call_sid, 0)
+    assert len(left()) == 1
+    standing_still.ends(THERE)
+    assert by_heart.carrier_is_gone(stream.call_sid, 0)
+    assert not by_heart.carrier_is_gone(a_stream(THERE).call_sid, 0)
 
 
 SAID: list[tuple[str, Callable[[str], object]]] = [
@@ -125,6 +171,27 @@ def test_without_a_database_a_lifeguard_sends_them_on_once_twilio_has_had_its_ti
         turns(guard, clock, 1.0)
         until(lambda: twilio.asked)
         guard._hands.close()
+    assert twilio.asked == [(stream.call_sid, spoken.resume_url(0))]
+
+
+def test_a_database_that_says_nothing_keeps_nobody_from_being_sent_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the thread that asks it waits for its answer then, nor one that sends a caller on."""
+    stream, twilio, is_over = a_stream(THERE), Redirects(), threading.Event()
+    standing_still.begins(THERE)
+
+    def says_nothing(*_: Any, **__: Any) -> None:
+        assert is_over.wait(30)
+        raise OperationalError("gone")
+
+    for module, name in ((leases, "begin"), (leases, "renew"), (by_heart, "enter")):
+        monkeypatch.setattr(module, name, says_nothing)
+    guard = Lifeguard(rescue.Life(), boot=B, is_well=lambda: True, twilio=lambda: twilio, place="another one", is_gone=is_gone)
+    guard.start()
+    try:
+        until(lambda: twilio.asked, within=standing_still.COUNTS_FOR_S)
+    finally:
+        is_over.set()
+        guard.stop()
     assert twilio.asked == [(stream.call_sid, spoken.resume_url(0))]
 
 

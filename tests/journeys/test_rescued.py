@@ -13,8 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from pytest_django import DjangoDbBlocker
 
 from bridge.sandbox.dial import Human
 from bridge.sandbox.outcome import LOST_AFTER_S, longest_silence
@@ -23,11 +27,14 @@ from bridge.sandbox.script import TECHFLOW
 from bridge.sandbox.twilio import STALLED_MS, TwilioCall
 from calls import resuming
 from supportvoice.demo import COLLEAGUE
+from supportvoice.laboratory.databases import OnPostgresql
 from supportvoice.laboratory.ground import children, connected_to
 from supportvoice.laboratory.person import Person
 from supportvoice.laboratory.runs import Ways
+from tests.journeys.conftest import lived_in
 from tests.journeys.house import LONGEST_S, House
 from tests.journeys.test_calls import heard
+from tests.journeys.test_demo import database as database
 
 pytestmark = [pytest.mark.journey, pytest.mark.alone]
 
@@ -158,6 +165,14 @@ def frozen(house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
         house.eventually(lambda: all(line.moved_s() is not None for line in lines), within=LONGEST_S)
 
 
+def frozen_behind_a_lock(database: str, house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
+    """Nobody reads a lease meanwhile: somebody has every table of the PostgreSQL, as a migration does."""
+    with OnPostgresql(os.environ["TEST_POSTGRES_URL"], urlsplit(database).path.lstrip("/")).locked():
+        for line in lines:
+            line.struck_at = time.monotonic()
+        frozen(house, carrier, lines)
+
+
 def told_to_leave(house: House, carrier: int, lines: Sequence[OnTheLine]) -> None:
     os.kill(carrier, signal.SIGTERM)
 
@@ -211,6 +226,24 @@ def test_a_process_that_stands_still_loses_its_callers_to_another_and_writes_not
     closed = [detail for kind, detail in house.events(line.phone.call_sid) if kind == "stream-closed"]
     assert [detail["why"] for detail in closed] == ["agent-ended"]
     house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
+
+
+@pytest.mark.load
+@pytest.mark.postgres
+@pytest.mark.timeout(300)
+def test_a_process_that_stands_still_while_nobody_can_read_a_row_loses_its_callers_to_another_as_soon(
+    tmp_path: Path, database: str, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with lived_in(House(tmp_path, django_db_blocker, database_url=database)) as house:
+        lines = struck(house, partial(frozen_behind_a_lock, database), STAYS, GOES_ON)
+        for line in lines:
+            went_on_with_the_agent(house, line)
+            lost_no_agent(house, line)
+            moved_s = line.moved_s()
+            assert moved_s is not None
+            assert moved_s <= FROZEN_WITHIN_S
+            closed = [detail for kind, detail in house.events(line.phone.call_sid) if kind == "stream-closed"]
+            assert [detail["why"] for detail in closed] == ["agent-ended"]
 
 
 @pytest.mark.load

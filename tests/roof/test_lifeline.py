@@ -31,6 +31,7 @@ def place_of(process: subprocess.Popen[str]) -> str:
 def test_who_is_here_or_stands_still_is_not_gone(another: subprocess.Popen[str]) -> None:
     theirs = place_of(another)
     assert not is_gone(place())
+    assert place(another.pid) == theirs
     assert not is_gone(theirs)
     another.send_signal(signal.SIGSTOP)
     assert not is_gone(theirs)

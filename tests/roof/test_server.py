@@ -307,6 +307,24 @@ async def test_the_calls_of_a_child_that_stands_still_are_given_away_and_it_may_
         assert (await serving.get("/others")).endswith(b"/others 0")
 
 
+@pytest.mark.parametrize(("then", "more"), [(signal.SIGCONT, []), (None, ["nobody-is-told"])], ids=["goes on", "is ended"])
+async def test_that_a_child_stands_still_is_marked_for_who_cannot_ask_the_database_and_unmarked_when_it(
+    then: signal.Signals | None, more: list[str]
+) -> None:
+    async with serve(2, "marks", *more) as serving:
+        stopped = serving.children[0]
+        assert serving.parent.stdout is not None
+        os.kill(stopped, signal.SIGSTOP)
+        said = [await asyncio.wait_for(serving.parent.stdout.readline(), 30)]
+        if then is not None:
+            said.append(await asyncio.wait_for(serving.parent.stdout.readline(), 30))
+            os.kill(stopped, then)
+        said.append(await asyncio.wait_for(serving.parent.stdout.readline(), 30))
+        told = [] if more else [b"given away\n"]
+        assert said == [b"stands still %d\n" % stopped, *told, b"goes on %d\n" % stopped]
+        assert alive(stopped) == (then is not None)
+
+
 async def test_a_child_that_stands_still_for_longer_is_ended_so_that_nobody_waits_for_its_answer() -> None:
     async with serve(2) as serving, contextlib.AsyncExitStack() as calls:
         sockets = [await calls.enter_async_context(serving.live()) for _ in range(8)]

@@ -2,7 +2,8 @@
 
 With `limit-MIB` that is how much memory each of them may use, with `serves-within-S` how long one has to come up.
 
-It prints `given away` for a child that does not answer, or fails to as a database would.
+It prints `given away` for a child that does not answer, or fails to as a database would. With `marks` it prints before that
+that the child `stands still`, and afterwards that it `goes on`, with its process id.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ def give_away(boot: uuid.UUID) -> None:
     print("given away", flush=True)  # noqa: T201
 
 
+def mark(place: str, stands_still: bool) -> None:
+    print("stands still" if stands_still else "goes on", place.split()[2], flush=True)  # noqa: T201
+
+
 async def main() -> int:
     listening = listen("127.0.0.1", 0)
 
@@ -34,6 +39,7 @@ async def main() -> int:
     parent = Parent(
         listening, int(sys.argv[1]), "all", home, ready, give_away=give_away, memory_limit=limit, program="tests.roof.toy_child"
     )
+    parent.mark = mark if "marks" in sys.argv else None
     for word in sys.argv:
         if word.startswith("serves-within-"):
             parent.serves_within_s = float(word.removeprefix("serves-within-"))

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from agents import services
 from agents.tasks import premake_version
-from calls import first_aid, leases, numbers, publisher, twilio_account
+from calls import first_aid, leases, numbers, patience, publisher, standing_still, twilio_account
 from supportvoice.checks import problems
 from supportvoice.embedded import EmbeddedAway, Hold
 from supportvoice.lifeline import is_gone
@@ -62,7 +62,7 @@ class Command(BaseCommand):
 
             make_first_line()
             parent = Parent(
-                *(listening, options["workers"], options["role"], settings.BASE_DIR, ready, bury, give_away),
+                *(listening, options["workers"], options["role"], settings.BASE_DIR, ready, bury, give_away, mark),
                 memory_limit=settings.MEMORY_LIMIT_MIB * MIB,
             )
             code = asyncio.run(self._serve(parent))
@@ -81,7 +81,8 @@ def give_first_aid() -> None:
 def bury(boot: uuid.UUID) -> None:
     """A child is dead: whoever looks after its calls need not wait. Without a database they find out by themselves."""
     try:
-        leases.died(boot=boot, at=timezone.now())
+        with patience.of(patience.ELSEWHERE_S):
+            leases.died(boot=boot, at=timezone.now())
     except DatabaseError as problem:
         log.warning("the death of a serving process could not be told", extra={"problem": type(problem).__name__})
     finally:
@@ -91,9 +92,15 @@ def bury(boot: uuid.UUID) -> None:
 def give_away(boot: uuid.UUID) -> None:
     """A child stands still: whoever looks after its calls need not wait. Raises what the database raises."""
     try:
-        leases.frozen(boot=boot, at=timezone.now())
+        with patience.of(patience.ELSEWHERE_S):  # nobody awaits the thread for longer, and there are only so many
+            leases.frozen(boot=boot, at=timezone.now())
     finally:
         connections.close_all()
+
+
+def mark(place: str, stands_still: bool) -> None:
+    """A child stands still, or no longer: for those who cannot ask the database."""
+    (standing_still.begins if stands_still else standing_still.ends)(place)
 
 
 def make_first_line() -> None:
