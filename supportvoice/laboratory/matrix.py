@@ -146,6 +146,7 @@ DIES, HANGS, GARBAGE, VOICE = (
 HALF_OPEN, KILLED, FROZEN, BLOCKED = "the media socket is half open", "kill -9", "a serving process stands still", "the loop is blocked"
 KILLED_UNREACHED = strikes.together(strikes.refuse_rest, strikes.to_carriers(signal.SIGKILL))
 KILLED_LATER = strikes.later(strikes.to_carriers(signal.SIGKILL), after_s=FOUND_OUT_S)
+LOCKED_AND_FROZEN = strikes.together(strikes.lock_database, strikes.to_carriers(signal.SIGSTOP))
 VALKEY, DATABASE, HUNG = "Valkey in the middle of calls", "the database in the middle of calls", "the database hangs"
 
 BEFORE: tuple[Row, ...] = (
@@ -242,6 +243,7 @@ IN_IT: tuple[Row, ...] = (
     _house("C14", DATABASE, "no answer", strikes.database_weather(DEAD), **ON_A_WIRE),
     _house("C14", DATABASE, "read-only", strikes.read_only_database, **ON_A_SERVER),
     _house("C14", DATABASE, "and kill -9", strikes.together(strikes.lock_database, strikes.to_carriers(signal.SIGKILL)), healthy="R1"),
+    *_both_modes(_house("C14", DATABASE, "and frozen", LOCKED_AND_FROZEN, healthy="R1")),
     _house("C14", DATABASE, "and kill -9 later", strikes.together(strikes.lock_database, KILLED_LATER), healthy="R1"),
     _house("C15", "the disk fills up in the middle of calls", "", strikes.full_disk),
     Row("C16", "Twilio reads slowly", twilio={"slow_reader_after_s": 8.0}, healthy="R1"),
