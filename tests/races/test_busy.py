@@ -20,7 +20,7 @@ def test_an_agent_whose_create_is_answered_while_a_question_finds_no_answer_is_k
     try:
         child.ready()
         busy = [{"table": table, "gives_up": gives_up} for table in (*LEARNT, ITS_ROW) for gives_up in (False, True)]
-        child.begin("make_while_busy", busy, 0.0, 0.0)
+        child.begin("make_while_busy", busy, 0.0)
         assert child.results() == [STORED] * 5 + [KEPT]
     finally:
         child.end()
