@@ -19,7 +19,7 @@ JOURNEYS := tests/sandbox/test_another_bridge.py tests/journeys tests/roof/test_
 # Journeys come second: they keep time on real sockets, and mostly wait. Those of a file share a house. Who kills has the machine alone.
 test: $(VENV)/.dev
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not journey and not load and not long"
+	$(BIN)/python -m pytest -n 2 -m "not journey and not load and not long"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "journey and not load and not alone" $(JOURNEYS)
 	$(BIN)/python -m pytest -m "journey and not load and alone" $(JOURNEYS)
 else
@@ -29,7 +29,7 @@ endif
 # The rest of the proof that needs no clock: every order of news, every moment to leave, megabytes, a hundred kills, the whole model of a
 # call, a call of ten hours, what two hundred calls leave.
 long: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m long $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
 
 # What needs the machine to itself for minutes: thirty calls at once, faults of both vendors.
 load: $(VENV)/.dev

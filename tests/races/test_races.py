@@ -198,7 +198,8 @@ def test_r9_a_stream_that_is_there_before_its_agent_gets_one_whoever_makes_it(pa
     calls = [a_call() for _ in range(TIMES)]
     sessions = [session_of(call) for call in calls]
     streams = [{"sid": call.call_sid, "pk": session.pk} for call, session in zip(calls, sessions, strict=True)]
-    done = pair.at_once("start", [{"pk": session.pk} for session in sessions], "stream_first", streams)
+    starts = [{"pk": session.pk, "after_s": 0.0004 * number} for number, session in enumerate(sessions)]  # a stream is let in first
+    done = pair.at_once("start", starts, "stream_first", streams)
     assert [stream["let_in"] for _, stream in done] == [True] * TIMES
     assert [worker["created"] + stream["created"] for worker, stream in done] == [1] * TIMES
     assert {bool(worker["won"]) for worker, _ in done} == {True, False}, "one of them always came first: there was no race"
