@@ -15,7 +15,7 @@ from bridge.sandbox.media import PipeClosed
 from bridge.sandbox.script import TECHFLOW, Step
 from supportvoice.laboratory.person import Person
 from tests.bridge import virtual_time
-from tests.bridge.virtual_time import OneCall, TwilioPipe, carry_a_call
+from tests.bridge.virtual_time import OneCall, TwilioPipe, carry_a_call, patience
 
 BEGINS_S, LASTS_S = 8.6, 20.0  # in the middle of the agent's long answer
 DELAY_S, JITTER_S = 0.1, 0.4
@@ -64,15 +64,6 @@ class _Way:
                 await deliver()
 
 
-async def _patience(twilio: TwilioPipe) -> None:
-    """Nobody waits for ever on a line where nothing happens any more."""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            await twilio.gone()
-    except TimeoutError:
-        twilio.abort()
-
-
 @pytest.fixture
 def rough_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], OneCall]:
     def person(_steps: tuple[Step, ...]) -> Person:
@@ -80,7 +71,7 @@ def rough_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], OneCall]:
 
     def call(seed: int) -> OneCall:
         monkeypatch.setattr(RoughPipe, "seed", seed)
-        return carry_a_call(TECHFLOW, seed=seed, meddle=_patience)
+        return carry_a_call(TECHFLOW, seed=seed, meddle=patience(PATIENCE_S))
 
     monkeypatch.setattr(virtual_time, "TwilioPipe", RoughPipe)
     monkeypatch.setattr(virtual_time, "Caller", person)

@@ -16,7 +16,7 @@ from bridge.sandbox.script import PLAIN, TECHFLOW, Scenario
 from supportvoice.laboratory.person import Person
 from supportvoice.rehearsal import VapiPipe
 from tests.bridge import virtual_time
-from tests.bridge.virtual_time import BRIDGE_CLIPS, OneCall, TwilioPipe, carry_a_call
+from tests.bridge.virtual_time import BRIDGE_CLIPS, OneCall, carry_a_call, patience
 
 TROUBLE = BRIDGE_CLIPS["trouble"].ulaw
 BEGINNING = 400  # bytes of it, by which it is found
@@ -87,22 +87,13 @@ class NoticingPipe(VapiPipe):
                 on_silence()
 
 
-async def _patience(twilio: TwilioPipe) -> None:
-    """Nobody waits for ever on a line where nothing happens any more."""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            await twilio.gone()
-    except TimeoutError:
-        twilio.abort()
-
-
 @pytest.fixture
 def silent_call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OneCall]:
     def call(scenario: Scenario, person: Person, *, begins_s: float, lasts_s: float) -> OneCall:
         monkeypatch.setattr(SilentClient, "begins_s", begins_s)
         monkeypatch.setattr(SilentClient, "lasts_s", lasts_s)
         monkeypatch.setattr(virtual_time, "Caller", lambda _steps: person)
-        return carry_a_call(scenario, meddle=_patience)
+        return carry_a_call(scenario, meddle=patience(PATIENCE_S))
 
     monkeypatch.setattr(virtual_time, "MemoryLink", SilentLink)
     monkeypatch.setattr(virtual_time, "VapiPipe", NoticingPipe)

@@ -262,6 +262,19 @@ async def _call(
     return OneCall(await streaming, phone, evidence, notebook, bytes(twilio.uplink), loop.time() - began, left_at)
 
 
+def patience(seconds: float) -> Meddle:
+    """Nobody waits for ever on a line where nothing happens any more: the media socket is cut then."""
+
+    async def wait(twilio: TwilioPipe) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await twilio.gone()
+        except TimeoutError:
+            twilio.abort()
+
+    return wait
+
+
 def refused_with(twilio: TwilioPipe, notebook: Notebook) -> int:
     """The code with which a stream is closed that says what is waiting in `twilio`. Raises when it is carried instead."""
     return virtual.run(_refused_with(twilio, notebook))

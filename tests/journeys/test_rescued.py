@@ -215,9 +215,8 @@ def on_a_bad_wire(house: House, *, only_once: bool) -> tuple[OnTheLine, Proxy]:
     return OnTheLine(GOES_ON, phone, ways, calling), wire
 
 
-@pytest.mark.load
-def test_a_process_that_stands_still_loses_its_callers_to_another_and_writes_nothing_when_it_wakes(house: House) -> None:
-    (line,) = struck(house, frozen, STAYS)
+def went_to_another_process(house: House, line: OnTheLine) -> None:
+    """In time, with no AI lost, and the one that stood still has written nothing of it since."""
     went_on_with_the_agent(house, line)
     lost_no_agent(house, line)
     moved_s = line.moved_s()
@@ -225,6 +224,12 @@ def test_a_process_that_stands_still_loses_its_callers_to_another_and_writes_not
     assert moved_s <= FROZEN_WITHIN_S
     closed = [detail for kind, detail in house.events(line.phone.call_sid) if kind == "stream-closed"]
     assert [detail["why"] for detail in closed] == ["agent-ended"]
+
+
+@pytest.mark.load
+def test_a_process_that_stands_still_loses_its_callers_to_another_and_writes_nothing_when_it_wakes(house: House) -> None:
+    (line,) = struck(house, frozen, STAYS)
+    went_to_another_process(house, line)
     house.eventually(lambda: len(serving(house)) == house.stack.workers, within=LONGEST_S)
 
 
@@ -237,13 +242,7 @@ def test_a_process_that_stands_still_while_nobody_can_read_a_row_loses_its_calle
     with lived_in(House(tmp_path, django_db_blocker, database_url=database)) as house:
         lines = struck(house, partial(frozen_behind_a_lock, database), STAYS, GOES_ON)
         for line in lines:
-            went_on_with_the_agent(house, line)
-            lost_no_agent(house, line)
-            moved_s = line.moved_s()
-            assert moved_s is not None
-            assert moved_s <= FROZEN_WITHIN_S
-            closed = [detail for kind, detail in house.events(line.phone.call_sid) if kind == "stream-closed"]
-            assert [detail["why"] for detail in closed] == ["agent-ended"]
+            went_to_another_process(house, line)
 
 
 @pytest.mark.load
