@@ -47,7 +47,7 @@ SENT_ON = re.compile(r"[A-Za-z0-9]{2,64}\.next-([0-9]{1,3})", re.ASCII)
 CARRIED = re.compile(r"([A-Za-z0-9]{2,64})\.carried-([0-9]{1,3})", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
 EXPECTED_FOR_S = 600.0  # more than a token's life and all that is borne beyond it
-OF_EVERY_CALL = (".expected", ".answered-")  # also while the database is there
+OF_EVERY_CALL = (".expected", ".answered-", ".closed-")  # also while the database is there
 LONGEST_WISH_S = 30.0
 ANSWERED_WITHIN_S = 3.0  # after that Twilio asks again by itself
 
@@ -172,6 +172,11 @@ def carried() -> list[Stream]:
     return [Stream(sid, epoch, **its) for sid, epoch, its in told if its]
 
 
+def was_let_in(sid: str, epoch: int) -> bool:
+    """The stream of this epoch was, on this machine, by its row or without."""
+    return any(os.path.lexists(directory() / f"{sid}.{what}-{epoch}") for what in ("stream", "carried", "closed"))
+
+
 def is_carried_on(sid: str, *, after: int) -> bool:
     """A stream of a later epoch was let in on this machine."""
     found = (CARRIED.fullmatch(path.name) for path in directory().glob(f"{sid}.carried-*"))
@@ -190,7 +195,7 @@ def took_up(sid: str, n: int) -> bool:
 
 def closed(sid: str, epoch: int, why: str) -> None:
     """Remember why a stream is over, for whichever process Twilio asks what is next."""
-    keep(sid, f"closed-{epoch}", {"why": why})
+    note(sid, f"closed-{epoch}", {"why": why})
 
 
 def why_closed(sid: str, epoch: int) -> str:

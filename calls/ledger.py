@@ -213,7 +213,10 @@ class DatabaseLedger:
         """LedgerAway means not stored *yet*: it stays with the writer. A caller who is to be rescued waits for it no longer than 300 ms."""
         entry = Closed(ref, closing, self._wall(), self._clock())
         try:
-            if not self.writer.put(entry, urgent=True):
+            has_room = self.writer.put(entry, urgent=True)
+            # also where the row will know: it may be too busy to be read when Twilio asks
+            await asyncio.to_thread(by_heart.closed, ref.call_sid, ref.epoch, services.why_closed(closing))
+            if not has_room:
                 raise LedgerAway("The writer has no room.")
             async with asyncio.timeout(max(self._deadline, ENDED_WITHIN_S) if closing.why in ORDINARY else self._deadline):
                 stored = await asyncio.shield(asyncio.wrap_future(entry.stored))
@@ -332,8 +335,6 @@ class DatabaseLedger:
             if isinstance(entry, PersonAsked) and self._by_heart.has_people(entry.ref):
                 by_heart.wish(entry.ref.call_sid, "hand-over", at=entry.at, at_once=True)
                 publisher.tell(entry.ref.call_sid, live.COMMANDS)
-            if isinstance(entry, Closed):
-                by_heart.closed(entry.ref.call_sid, entry.ref.epoch, services.why_closed(entry.closing))
         kept = self._keeper.append([entries.kept(entry) for entry in batch])
         self._forget_closed(batch)
         for entry in batch:

@@ -13,11 +13,12 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from django.db import Error as DatabaseError
+from django.db.models import QuerySet
 from django.http import HttpResponse
 
 from bridge import twilio_http
 from calls import away, by_heart, endings, handover, let_in, lifecycle, patience, resuming_by_heart, said_before, services, spoken
-from calls.models import OVER, CallSession, RecordingKind
+from calls.models import OVER, CallSession, OutboxCommand, RecordingKind
 from calls.storing import the_keeper
 from calls.webhooks.knock import Knock
 
@@ -211,15 +212,24 @@ def is_over(knock: Knock) -> bool:
 
 
 def is_done(knock: Knock, epoch: int) -> bool:
-    """True when a stream of this machine ended as it was meant to, whether or not that is written down by now."""
-    return by_heart.why_closed(knock.call_sid, epoch) in lifecycle.STREAM_ENDS
+    """True when a stream of this machine ended as it was meant to, whether or not that is written down by now.
+
+    Not when its agent said goodbye in the moment in which a person was asked for.
+    """
+    if by_heart.why_closed(knock.call_sid, epoch) not in lifecycle.STREAM_ENDS:
+        return False
+    return not is_read(OutboxCommand.objects.filter(key=services.hand_over_key(knock.call_sid, epoch)))
 
 
 def is_read_to_be_over(knock: Knock) -> bool:
-    """A database that takes no write may be read, and another process may have found it back before this one."""
+    return is_read(CallSession.objects.filter(call_sid=knock.call_sid, status__in=OVER))
+
+
+def is_read(rows: QuerySet[Any]) -> bool:
+    """There are such rows: a database that takes no write may be read, and another process may have found it back before this one."""
     try:
         with patience.of_all(GLANCE_S):
-            return CallSession.objects.filter(call_sid=knock.call_sid, status__in=OVER).exists()
+            return rows.exists()
     except DatabaseError:
         return False
 

@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from agents import account, lines
 from bridge.ports import CallRef, Closing, Note
-from calls import breaker, by_heart, circuit, endings, entries, erasure, person
+from calls import breaker, by_heart, circuit, endings, entries, erasure, person, services
 from calls.entries import Admitted, Closed, Entry, Told
 from calls.keeper import Keeper
 from calls.ledger import DatabaseLedger
@@ -224,6 +224,19 @@ def test_a_goodbye_that_is_not_written_down_yet_is_a_goodbye_all_the_same(client
     by_heart.closed(call.call_sid, 0, "agent-ended")
     form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
     assert "Hangup" in knock(client, "/webhook/twilio/resume/0", form).content.decode()
+
+
+@pytest.mark.usefixtures("twilio")
+def test_a_goodbye_in_the_moment_in_which_a_person_was_asked_for_is_none(client: Client) -> None:
+    """The row has both, as the bridge's mark has the goodbye alone."""
+    a_line(number=NUMBER, targets=("tier2",))
+    call = a_call(status=Status.STREAMING, to=NUMBER)
+    key = services.hand_over_key(call.call_sid, 0)
+    services.ask(call=call, key=key, verb="hand-over", detail={"target": "tier2"}, at=timezone.now())
+    by_heart.closed(call.call_sid, 0, "agent-ended")
+    services.stream_closed(call_sid=call.call_sid, epoch=0, closing=Closing("agent-ended"), at=timezone.now())
+    form = {"CallSid": call.call_sid, "AccountSid": "AC1", "From": CALLER, "To": NUMBER, "CallStatus": "in-progress"}
+    assert "<Dial" in knock(client, "/webhook/twilio/resume/0", form).content.decode()
 
 
 def test_what_was_stored_line_by_line_when_the_database_went_away_again_is_not_stored_twice() -> None:

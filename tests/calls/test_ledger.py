@@ -17,7 +17,7 @@ from django.utils import timezone
 from bridge import live, stream_token
 from bridge.errors import VapiUnavailable
 from bridge.ports import CallRef, Closing, LedgerAway, Note
-from calls import history, publisher, services, sessions, storing, tasks
+from calls import by_heart, history, publisher, services, sessions, storing, tasks
 from calls import ledger as ledger_module
 from calls.entries import Alive, Told
 from calls.keeper import Keeper
@@ -312,6 +312,16 @@ def test_a_stale_epoch_notes_nothing(ledger: DatabaseLedger) -> None:
     call.refresh_from_db()
     assert not call.events.filter(kind__in=("clear-sent", "stream-closed")).exists()
     assert (call.last_seen_at, call.status, call.closed_epoch) == (seen, Status.STREAMING, -1)
+
+
+def test_why_a_stream_is_over_is_known_by_heart_though_its_row_says_so(ledger: DatabaseLedger) -> None:
+    """The row may be too busy to be read when Twilio asks, and a caller who has heard goodbye is not to hear of one moment more."""
+    call = a_call(status=Status.STREAMING)
+    run(ledger.ended(ref_of(call), Closing("agent-ended")))
+    assert CallSession.objects.get(pk=call.pk).closed_why == "agent-ended"
+    assert by_heart.why_closed(call.call_sid, 0) == "agent-ended"
+    by_heart.forget_old(now=time.time() + by_heart.EXPECTED_FOR_S + 5)
+    assert not by_heart.why_closed(call.call_sid, 0)
 
 
 def test_an_interrupted_turn_marks_the_line_that_was_not_heard_out(ledger: DatabaseLedger) -> None:

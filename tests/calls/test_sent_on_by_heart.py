@@ -263,6 +263,26 @@ def test_a_stream_that_does_not_come_leads_down(client: Client, call: CallSessio
         assert "Record" in asks(client, call, 1)
 
 
+def test_a_stream_that_was_let_in_by_its_row_has_come_though_it_was_asked_for_by_heart(
+    client: Client, call: CallSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process dies as well, and the rows are too busy to say so."""
+    with nobody_can_write():
+        document = asks(client, call)
+    all_is_stored()
+    second = DatabaseLedger(token_key=stream_token.key_from(settings.SECRET_KEY), client=FakeVapi(), deadline_s=5.0, place="here 8")
+    assert opens(second, call, document) is not None
+    second.close()
+    call.refresh_from_db()
+    assert (call.epoch, call.stream_epoch) == (1, 1), "by its row"
+    monkeypatch.setattr("calls.resuming.OPENS_WITHIN", timedelta(0))
+    monkeypatch.setattr(the_machine(), "is_gone", lambda place: place == "here 8")
+    with nobody_can_write():
+        assert "/resume/2" in asks(client, call, 1)
+    by_heart.enter(call.call_sid)
+    assert call.events.filter(kind="conversation-lost").order_by("-seq")[0].detail["raw"] == resuming.GONE
+
+
 def is_turned_away(ledger: DatabaseLedger, call: CallSession, document: str) -> None:
     """The stream of a document comes to a process that has never seen its line."""
     with pytest.MonkeyPatch.context() as forgetful:
