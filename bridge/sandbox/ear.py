@@ -29,7 +29,8 @@ UNKNOWN_END_MS = 480  # quiet for so long after speech nobody knows
 WINDOW = 800  # followed in steps of 100 ms
 ONSET = 2400  # of speech needed to recognise a clip by its start
 RETRIES = (5600, 12_000, 24_000)  # lengths of still unknown speech at which all of every clip is searched
-SAME = 0.75  # correlation from which on two pieces of audio are the same
+SAME = 0.75  # correlation from which on two pieces of audio are the same ...
+SAME_IN_SHORT = 0.9  # ... and two pieces shorter than ONSET: one with a splice is as like to some other clip as 0.88
 DRIFT = 4800  # a clip that jumped is looked for so far to either side
 LOST_WINDOWS = 3  # windows in a row that are something else: the clip is over
 TAIL_MS = 150  # a clip heard up to here before its end was heard to its end
@@ -318,7 +319,9 @@ class Ear:
         """An utterance shorter than ONSET, or one whose start was unclear: judge all of it, up to 0.6 s."""
         spoken = self._wave(0, max(len(self._audio) - self._quiet_frames * sound.FRAME, sound.FRAME))[: 2 * ONSET]
         if len(spoken) >= ONSET // 2:
-            self._found(*self._atlas.anywhere(spoken), 0, at)
+            clip, place, score = self._atlas.anywhere(spoken)
+            if len(spoken) >= ONSET or score >= SAME_IN_SHORT:
+                self._found(clip, place, score, 0, at)
 
     def _final(self, at: float) -> Final:
         track = self._track
