@@ -47,7 +47,8 @@ SENT_ON = re.compile(r"[A-Za-z0-9]{2,64}\.next-([0-9]{1,3})", re.ASCII)
 CARRIED = re.compile(r"([A-Za-z0-9]{2,64})\.carried-([0-9]{1,3})", re.ASCII)
 LONGEST_MARK_S = 24 * 3600
 EXPECTED_FOR_S = 600.0  # more than a token's life and all that is borne beyond it
-OF_EVERY_CALL = (".expected", ".answered-", ".closed-")  # also while the database is there
+CLOSED_FOR_S = 3 * 3600.0  # more than a clock jumps
+OF_EVERY_CALL = {".expected": EXPECTED_FOR_S, ".answered": EXPECTED_FOR_S, ".closed": CLOSED_FOR_S}  # also while the database is there
 LONGEST_WISH_S = 30.0
 ANSWERED_WITHIN_S = 3.0  # after that Twilio asks again by itself
 
@@ -296,7 +297,7 @@ def forget_old(*, now: float) -> None:
     """Marks of calls that are long over."""
     for path in directory().glob("*.*"):
         with suppress(OSError):
-            kept_s = EXPECTED_FOR_S if path.suffix.startswith(OF_EVERY_CALL) else LONGEST_MARK_S
+            kept_s = OF_EVERY_CALL.get(path.suffix.partition("-")[0], LONGEST_MARK_S)
             if path.suffix not in (".call", ".leg") and path.lstat().st_mtime < now - kept_s:
                 path.unlink()
 

@@ -320,7 +320,7 @@ def test_why_a_stream_is_over_is_known_by_heart_though_its_row_says_so(ledger: D
     run(ledger.ended(ref_of(call), Closing("agent-ended")))
     assert CallSession.objects.get(pk=call.pk).closed_why == "agent-ended"
     assert by_heart.why_closed(call.call_sid, 0) == "agent-ended"
-    by_heart.forget_old(now=time.time() + by_heart.EXPECTED_FOR_S + 5)
+    by_heart.forget_old(now=time.time() + by_heart.CLOSED_FOR_S + 5)
     assert not by_heart.why_closed(call.call_sid, 0)
 
 

@@ -197,8 +197,9 @@ def test_r8_of_a_worker_and_the_stream_that_takes_its_session_over_one_has_the_a
 def test_r9_a_stream_that_is_there_before_its_agent_gets_one_whoever_makes_it(pair: Pair) -> None:
     calls = [a_call() for _ in range(TIMES)]
     sessions = [session_of(call) for call in calls]
-    streams = [{"sid": call.call_sid, "pk": session.pk} for call, session in zip(calls, sessions, strict=True)]
-    starts = [{"pk": session.pk, "after_s": 0.0004 * number} for number, session in enumerate(sessions)]  # a stream is let in first
+    gaps = [0.001 * (number - TIMES // 2) for number in range(TIMES)]  # from the worker well before the stream to well after it
+    streams = [{"sid": call.call_sid, "pk": of.pk, "after_s": max(0.0, -gap)} for call, of, gap in zip(calls, sessions, gaps, strict=True)]
+    starts = [{"pk": session.pk, "after_s": max(0.0, gap)} for session, gap in zip(sessions, gaps, strict=True)]
     done = pair.at_once("start", starts, "stream_first", streams)
     assert [stream["let_in"] for _, stream in done] == [True] * TIMES
     assert [worker["created"] + stream["created"] for worker, stream in done] == [1] * TIMES
