@@ -90,8 +90,14 @@ def agent_at_hand(call: CallSession) -> bool:
 
 
 def is_told_to_wait(call: CallSession) -> bool:
-    """The stream before this one was dead for seconds before that was known: the caller hears a word at once, from Twilio."""
-    return call.epoch > 0 and call.closed_why == STREAM_DEAD and call.closed_epoch == call.epoch - 1
+    """The caller hears a word at once, from Twilio: the stream before this one was dead for seconds before that was known.
+
+    Or two streams in a row were turned away. A process that is full or about to leave does that at once, and may be sent the next
+    one, too, until whoever sends them has heard of it: three would be over in a tenth of a second.
+    """
+    if call.epoch > 0 and call.closed_why == STREAM_DEAD and call.closed_epoch == call.epoch - 1:
+        return True
+    return call.epoch > 1 and call.events.filter(kind=TURNED_AWAY, detail__epoch__in=(call.epoch - 2, call.epoch - 1)).count() == 2
 
 
 def stream_to_come(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:

@@ -1,8 +1,9 @@
 """A load balancer before several servers: of those that say at `/readyz` that they are well, the one with the fewest gets the next.
 
-It asks twice a second; of equals it takes one after the other. A server that is gone before it is asked again is found out by
-whoever connects: that connection goes to the next, as with nginx. What is open when a server dies ends. When nobody is well, who
-connects is reset.
+It asks twice a second; of equals it takes one after the other. A server that says it is not well gets nothing more, and one that says
+nothing, as on a machine that stands still, after the second time in a row: usual balancers take two or three. A server that is gone
+before it is asked again is found out by whoever connects: that connection goes to the next, as with nginx. What is open when a server
+dies ends. When nobody is well, who connects is reset.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import count
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ from bridge.sandbox.proxy import Proxy
 
 ASK_EVERY_S = 0.5
 ANSWERS_WITHIN_S = 0.5
+MISSES = 2
 
 Place = tuple[str, int]
 
@@ -32,6 +33,7 @@ class Balancer(Proxy):
         self.spared: set[Place] = set()
         self.well: set[Place] = set(servers)
         self._turn = count()
+        self._missed: Counter[Place] = Counter()
         self._asking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,7 +64,12 @@ class Balancer(Proxy):
     async def _ask(self) -> None:
         while True:
             answers = await asyncio.gather(*(is_well(server) for server in self.servers))
-            self.well = {server for server, well in zip(self.servers, answers, strict=True) if well}
+            for server, well in zip(self.servers, answers, strict=True):
+                self._missed[server] = 0 if well is not None else self._missed[server] + 1
+                if well:
+                    self.well.add(server)
+                elif well is False or self._missed[server] >= MISSES:
+                    self.well.discard(server)
             await asyncio.sleep(ASK_EVERY_S)
 
 
@@ -74,9 +81,9 @@ def _far_end(ends: Sequence[asyncio.StreamWriter]) -> Place | None:
     return host, port
 
 
-async def is_well(server: Place) -> bool:
-    """Whether it says in time that new calls are welcome."""
-    with suppress(OSError, TimeoutError):
+async def is_well(server: Place) -> bool | None:
+    """Whether it says that new calls are welcome; None when it says nothing in time."""
+    try:
         async with asyncio.timeout(ANSWERS_WITHIN_S):
             reader, writer = await asyncio.open_connection(*server)
             try:
@@ -84,4 +91,7 @@ async def is_well(server: Place) -> bool:
                 return b" 200 " in await reader.readline()
             finally:
                 writer.close()
-    return False
+    except TimeoutError:
+        return None
+    except OSError:
+        return False

@@ -114,6 +114,16 @@ def test_a_third_one_in_a_row_leads_to_a_person_whoever_was_lost_before(ledger: 
     assert fresh(call).status == Status.TRANSFERRING
 
 
+def test_after_two_that_were_refused_at_once_the_third_has_time_to_find_somebody_else(call: CallSession) -> None:
+    """By a process that leaves, of which the balancer has not heard: a word is said before the third, and none before the second."""
+    CallSession.objects.filter(pk=call.pk).update(status=Status.CONNECTING, stream_epoch=-1)
+    assert asks(call) == ladder.Resume()
+    assert not resuming.is_told_to_wait(fresh(call))
+    assert asks(call) == ladder.Resume()
+    assert resuming.is_told_to_wait(fresh(call))
+    assert asks(call) == PERSON
+
+
 def test_one_that_is_let_in_begins_the_row_anew(ledger: DatabaseLedger, call: CallSession) -> None:
     lost(call)
     for _ in range(ladder.TURNED_AWAY):

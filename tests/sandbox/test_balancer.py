@@ -18,6 +18,7 @@ class Named:
 
     def __init__(self, name: bytes) -> None:
         self.name, self.is_well, self.hangs = name, True, False
+        self.asked, self.misses = 0, 0
         self.server: asyncio.Server | None = None
 
     async def start(self) -> tuple[str, int]:
@@ -36,9 +37,11 @@ class Named:
             line = await reader.readline()
         if b"/readyz" not in line:
             writer.write(self.name)
-        elif self.hangs:
+        elif self.hangs or self.misses:
+            self.asked, self.misses = self.asked + 1, max(0, self.misses - 1)
             await reader.read()
         else:
+            self.asked += 1
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if self.is_well else b"HTTP/1.1 503 No\r\n\r\n")
         writer.close()
 
@@ -88,6 +91,16 @@ async def test_who_is_not_well_gets_nothing_new_until_it_is(balancer: Balancer, 
     first.is_well, first.hangs = True, False
     await until_well(balancer, first, second)
     assert {await answers(balancer) for _ in range(4)} == {b"one", b"two"}
+
+
+async def test_one_answer_that_does_not_come_takes_nobody_out(balancer: Balancer, servers: tuple[Named, Named]) -> None:
+    first, _ = servers
+    first.asked, first.misses = 0, 1
+    async with asyncio.timeout(WITHIN_S):
+        while first.asked < 3:
+            assert first.place in balancer.well
+            await asyncio.sleep(0.02)
+    assert first.misses == 0
 
 
 async def test_who_meets_a_server_that_is_gone_is_led_to_the_next(balancer: Balancer, servers: tuple[Named, Named]) -> None:
