@@ -207,8 +207,9 @@ def _late(whose: Mapping[str, int]) -> str:
     """How many first sounds came too late, and whose doing it was; "" when none did."""
     if not (late := sum(whose.values())):
         return ""
-    machine, process = whose["machine_stood_still"], whose["process_stopped"]
-    why = f"{machine} because this machine stood still, {process} of processes made to stand still, {whose['house']} of the house"
+    machine, process, spoke = whose["machine_stood_still"], whose["process_stopped"], whose["caller_spoke"]
+    why = f"{machine} because this machine stood still, {process} of processes made to stand still, {spoke} into the caller's own words"
+    why += f", {whose['house']} of the house"
     return f", {late} of them after more than {SOUND_WITHIN_S:.0f} s: {why}"
 
 

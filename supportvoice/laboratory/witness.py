@@ -25,7 +25,7 @@ GREETING, FORGOT = "greeting", "not_remembered"
 WANTED = plain(next(act.words for turn in ANSWERS["what_did_i_say"] for act in turn if isinstance(act, Recall)))
 SOUND_WITHIN_S = 1.0  # of the start of a stream
 DOCUMENT_WITHIN_S = 0.5  # of being asked for
-LATE = ("house", "process_stopped", "machine_stood_still")
+LATE = ("house", "process_stopped", "machine_stood_still", "caller_spoke")
 ONSET_S = 0.5  # within which a sentence that was named, and the moment speech was noticed, are one
 REACTIONS = ("asks", "stream-connecting", "dialling", "record", "turned")
 
@@ -180,8 +180,10 @@ def first_sounds_s(call: TwilioCall) -> Iterator[float]:
 def late_sounds(call: TwilioCall, stopped_at: Sequence[float]) -> Iterator[str]:
     """Of each first sound that came too late, whose doing that is: one of `LATE`. `stopped_at`: when its process was made to stand still.
 
-    The machine's only if the sound would have been in time but for what it stood still meanwhile.
+    The machine's only if the sound would have been in time but for what it stood still meanwhile. The caller's if they were speaking as
+    it fell due: nobody talks into that, and what had begun gives way.
     """
+    spells = [(moment.at, moment.at + CLIPS[moment.detail["clip"]].ms / 1000) for moment in call.timeline if moment.what == "caller-says"]
     for since, first in _first_sounds(call):
         if first - since <= SOUND_WITHIN_S:
             continue
@@ -189,6 +191,8 @@ def late_sounds(call: TwilioCall, stopped_at: Sequence[float]) -> Iterator[str]:
             yield "process_stopped"
         elif first - since - call.phone.stood_still_s(since, first) <= SOUND_WITHIN_S:
             yield "machine_stood_still"
+        elif any(began < since + SOUND_WITHIN_S and over > since for began, over in spells):
+            yield "caller_spoke"
         else:
             yield "house"
 

@@ -30,7 +30,7 @@ FOUND: dict[str, Any] = {
     "rung_again": 0,
     "asked_again": 0,
     "stream_sound_s": {"p50": 0.1, "p95": 0.2, "p99": 0.3, "max": 0.4, "n": 3000},
-    "stream_sound_late": {"house": 0, "process_stopped": 0, "machine_stood_still": 0},
+    "stream_sound_late": {"house": 0, "process_stopped": 0, "machine_stood_still": 0, "caller_spoke": 0},
     "documents_s": None,
     "restarts_s": None,
     "ids": [],
@@ -81,9 +81,9 @@ def test_the_terminal_tells_each_fault_each_loss_and_what_was_not_tried() -> Non
     assert lines[-2] == f"First sound on a media stream, from its start, {waited}"
     assert not any("asked by themselves" in line for line in lines)
     assert any(line.endswith("asked by themselves: 2.") for line in report.table({**FOUND, "asked_again": 2}))
-    late = {"house": 1, "process_stopped": 2, "machine_stood_still": 3}
-    whose = "3 because this machine stood still, 2 of processes made to stand still, 1 of the house"
-    assert f"of 3000, 6 of them after more than 1 s: {whose}; what Twilio" in report.waits({**FOUND, "stream_sound_late": late})
+    late = {"house": 1, "process_stopped": 2, "machine_stood_still": 3, "caller_spoke": 4}
+    whose = "3 because this machine stood still, 2 of processes made to stand still, 4 into the caller's own words, 1 of the house"
+    assert f"of 3000, 10 of them after more than 1 s: {whose}; what Twilio" in report.waits({**FOUND, "stream_sound_late": late})
     assert lines[-1] == "seed 7, commit abc, PostgreSQL 15.18, 2 cores, x<y, 2026-11-29T08:00:00+00:00"
 
 
@@ -116,7 +116,7 @@ async def test_rows_of_one_id_are_added_up_and_discarded_calls_are_counted() -> 
     assert (found["rung_again"], [row["rung_again"] for row in found["rows"]]) == (2, [2, 0, 0])
     assert found["stream_sound_s"]["n"] == 2
     assert found["asked_again"] == 1
-    assert found["stream_sound_late"] == {"house": 1, "process_stopped": 0, "machine_stood_still": 0}
+    assert found["stream_sound_late"] == {"house": 1, "process_stopped": 0, "machine_stood_still": 0, "caller_spoke": 0}
 
 
 async def test_an_id_is_told_by_what_twilio_does_after_a_stream_that_broke_off() -> None:

@@ -105,23 +105,34 @@ def test_the_first_sound_counts_from_the_start_of_each_stream_that_the_caller_he
 
 
 @pytest.mark.parametrize(
-    ("heard_at", "stood_still", "stopped_at", "whose"),
+    ("heard_at", "stood_still", "stopped_at", "spoke_at", "whose"),
     [
-        (7.0, (6.0, 7.0), [], []),
-        (7.3, (0.0, 0.0), [5.9, 7.4], ["house"]),
-        (7.3, (6.5, 6.9), [], ["machine_stood_still"]),
-        (7.3, (6.5, 6.7), [], ["house"]),
-        (9.3, (6.5, 6.9), [6.4], ["process_stopped"]),
+        (7.0, (6.0, 7.0), [], 6.5, []),
+        (7.3, (0.0, 0.0), [5.9, 7.4], 2.0, ["house"]),
+        (7.3, (6.5, 6.9), [], 6.5, ["machine_stood_still"]),
+        (7.3, (6.5, 6.7), [], 7.1, ["house"]),
+        (9.3, (6.5, 6.9), [6.4], 6.5, ["process_stopped"]),
+        (7.3, (0.0, 0.0), [], 6.9, ["caller_spoke"]),
+        (7.3, (0.0, 0.0), [], 5.9, ["caller_spoke"]),
     ],
-    ids=["in time", "late", "in time but for the machine", "late, whatever the machine did", "its process was stopped meanwhile"],
+    ids=[
+        "in time",
+        "late",
+        "in time but for the machine",
+        "late, whatever the machine did",
+        "its process was stopped meanwhile",
+        "the caller begins",
+        "the caller goes on",
+    ],
 )
 def test_a_sound_that_comes_too_late_is_the_houses_unless_something_else_made_it_late(
-    heard_at: float, stood_still: tuple[float, float], stopped_at: list[float], whose: list[str]
+    heard_at: float, stood_still: tuple[float, float], stopped_at: list[float], spoke_at: float, whose: list[str]
 ) -> None:
     playout = Playout(5.0)
     playout.play(b"\x10" * 160, heard_at)
     began, over = stood_still
     call = a_call([])
+    call.timeline = [Moment(spoke_at, "caller-says", {"clip": "already_tried"})]  # 1.4 s
     call.streams = [StreamFacts("MZ1", started_at=6.0, ended_at=12.0, end="server-closed")]
     call.phone.playout, call.phone.stood_still_s = playout, lambda since, until: min(until, over) - max(since, began)
     assert list(late_sounds(call, stopped_at)) == whose
