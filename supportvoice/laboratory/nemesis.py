@@ -32,7 +32,7 @@ class Blow:
     `is_death`: of one of our processes, or it is taken for dead.
 
     `asks_again`: while it strikes it may swallow the answer to a create, so that nobody can know of that agent, and another is asked for.
-    `at_first`: the rung it leaves to who has no stream yet. A create that is broken off is never repeated, and who rang before the
+    `at_first`: the rung it leaves to who has no agent then. A create that is broken off is never repeated, and who rang before the
     database was locked may have the agent a stream later.
     """
 
@@ -66,13 +66,14 @@ BLOWS: Sequence[Blow] = (
 class Met:
     """A call as a blow sees it: what it costs is written into the healthy rung. `lasts_s`: what is left of the blow; below 0 it is over.
 
-    `blows`: how many of each kind, deaths or not, it and every other call has met.
+    `blows`: how many of each kind, deaths or not, it and every other call has met. `has_agent`: one is connected, and not over.
     """
 
     placed: Placed
     blow: Blow
     blows: dict[tuple[str, bool], int]
     lasts_s: float
+    has_agent: bool = True
 
     @property
     def port(self) -> int:
@@ -87,7 +88,7 @@ class Met:
         kind = self.call_sid, self.blow.is_death
         self.blows[kind] = self.blows.get(kind, 0) + self.blow.costs
         rung = "R3" if self.blow.no_agent else HEALTHY_AFTER[min(self.blows[kind], len(HEALTHY_AFTER) - 1)]
-        at_first = "" if self.placed.port else self.blow.at_first
+        at_first = "" if self.has_agent else self.blow.at_first
         self.placed.healthy = max(self.placed.healthy, rung, at_first)
         if self.blow.asks_again and self.lasts_s >= 0:
             now = asyncio.get_running_loop().time()
@@ -120,7 +121,11 @@ class Nemesis(Busy):
 
     def _meets(self, placed: Placed) -> None:
         for blow, until in self.felt:
-            Met(placed, blow, self.blows, until - asyncio.get_running_loop().time()).hit()
+            self._met(placed, blow, until - asyncio.get_running_loop().time()).hit()
+
+    def _met(self, placed: Placed, blow: Blow, lasts_s: float) -> Met:
+        has_agent = any(each.open and each.turns is not None for each in self._at_vapi(placed))
+        return Met(placed, blow, self.blows, lasts_s, has_agent)
 
     async def _strikes(self) -> None:
         while True:
@@ -131,7 +136,7 @@ class Nemesis(Busy):
             self.felt.append(felt)
             self.tell(f"strikes: {blow.name}, {lasts_s:.1f} s, {len(self.up)} calls are up")
             try:
-                async with blow.strike(self.ground, [Met(placed, blow, self.blows, lasts_s) for placed in list(self.up)]):
+                async with blow.strike(self.ground, [self._met(placed, blow, lasts_s) for placed in list(self.up)]):
                     await asyncio.sleep(lasts_s)
             except strikes.MISSED as why:
                 self.tell(f"missed: {blow.name}, {why}")

@@ -1,8 +1,9 @@
 """A caller who answers what they hear, whatever it is and however often: faults change the course of a conversation.
 
 Nobody repeats a question into a dead line: silence on the line is the house's to end. But who heard words and understood none of them
-says once more what they said last, as anybody does, for it is their turn. Of a sentence that broke off the house owes the rest: only when
-so much time has passed that the call counts as lost do they speak, so that the two do not wait for each other for ever.
+says once more what they said last, as anybody does, for it is their turn. Of a sentence that broke off the house owes the rest, and if
+they do not understand that, it is their turn, too. Else only when so much time has passed that the call counts as lost do they speak, so
+that the two do not wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ ANSWERS: Mapping[str, str] = {
     "nobody_free": "callback_message",
 }
 ASKED_AGAIN = "say_again"
-WORDS_S = 1.0  # of speech that nobody understands: it was an answer, less may be the rest of one
+WORDS_S = 1.0  # of speech that nobody understands: it was an answer, less may be the rest of one ...
+REST_S = 0.5  # ... or is, of one that broke off just before
 SORRY_S = 2.0  # after it
 HELLO_S = LONGEST_SILENCE_S + 3.0  # their own words, over which something broke off, are no silence
 
@@ -47,6 +49,7 @@ class Person(Caller):
         self._next: tuple[float, str] | None = None
         self._interrupted = False
         self._unclear_s = 0.0  # of speech, since something was understood
+        self._words_s = WORDS_S  # so much of it is an answer
         self._ask_at: float | None = None
         self._may_ask = True  # once, until something is understood
         self.asked = 0
@@ -59,7 +62,7 @@ class Person(Caller):
                 self._interrupted = True
                 self._next = (started + INTO_S, self._answers[INTERRUPTED])
             case Final(clip_name=str(name)) if self._to_its_end(utterance):
-                self._unclear_s, self._ask_at, self._may_ask = 0.0, None, True
+                self._unclear_s, self._words_s, self._ask_at, self._may_ask = 0.0, WORDS_S, None, True
                 if self._next is None:
                     self._think_of_an_answer(name, utterance)
             case Final():
@@ -72,9 +75,12 @@ class Person(Caller):
 
     def _wonder(self, heard: Final) -> None:
         """It was not understood, or broke off."""
-        self._unclear_s += heard.ended_at - heard.started_at if heard.clip_name is None else 0.0
+        if heard.clip_name is None:
+            self._unclear_s += heard.ended_at - heard.started_at
+        else:
+            self._words_s = REST_S
         if self._may_ask:
-            self._ask_at = heard.ended_at + (SORRY_S if self._unclear_s >= WORDS_S else HELLO_S)
+            self._ask_at = heard.ended_at + (SORRY_S if self._unclear_s >= self._words_s else HELLO_S)
 
     @staticmethod
     def _to_its_end(final: Final) -> bool:
@@ -91,5 +97,5 @@ class Person(Caller):
             self._may_ask = False
         else:
             self._last, self._next = self._next[1], None
-        self._unclear_s, self._ask_at = 0.0, None
+        self._unclear_s, self._words_s, self._ask_at = 0.0, WORDS_S, None
         return [Say(self._last)]

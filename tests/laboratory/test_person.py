@@ -63,6 +63,16 @@ def test_a_rest_of_a_sentence_is_no_answer() -> None:
     assert person.next_deadline() == 10.0 + HELLO_S
 
 
+def test_a_rest_that_was_not_understood_of_a_sentence_that_broke_off_is_asked_for_again() -> None:
+    """Its stream stuttered: half of it was understood, and after a gap of a second nothing of the other half."""
+    person = Person()
+    hears(person, "cut_off", to_ms=1100)
+    hears_something(person, lasts_s=0.98, until=12.0)
+    assert person.deeds(12.0 + SORRY_S) == [Say("cannot_log_in")]
+    hears_something(person, lasts_s=0.98, until=16.0)
+    assert person.next_deadline() is None
+
+
 def test_whoever_understands_again_may_ask_again() -> None:
     person = Person()
     hears_something(person, lasts_s=WORDS_S, until=10.0)

@@ -117,6 +117,14 @@ async def test_only_three_losses_of_one_kind_excuse_a_person_and_a_death_of_our_
     assert blows == {(placed.call_sid, True): 3, (placed.call_sid, False): 2}
 
 
+@pytest.mark.parametrize(("has_agent", "healthy"), [(True, "R1"), (False, "R3")])
+async def test_who_waits_for_an_agent_whose_create_is_broken_off_may_get_a_person(has_agent: bool, healthy: str) -> None:
+    placed = a_call()
+    reset = next(each for each in BLOWS if each.name == "Vapi's sockets reset")
+    Met(placed, reset, {}, 0.1, has_agent).hit()
+    assert placed.healthy == healthy
+
+
 def blow(*, asks_again: bool) -> Blow:
     return next(each for each in BLOWS if each.asks_again is asks_again)
 
