@@ -1,9 +1,9 @@
 """A load balancer before several servers: of those that say at `/readyz` that they are well, the one with the fewest gets the next.
 
 It asks twice a second; of equals it takes one after the other. A server that says it is not well gets nothing more, and one that says
-nothing, as on a machine that stands still, after the second time in a row: usual balancers take two or three. A server that is gone
-before it is asked again is found out by whoever connects: that connection goes to the next, as with nginx. What is open when a server
-dies ends. When nobody is well, who connects is reset.
+nothing, as on a machine that stands still, after the second time in a row, and not if it would be the last: usual balancers take two or
+three, and many send to all when none is left. A server that is gone before it is asked again is found out by whoever connects: that
+connection goes to the next, as with nginx. What is open when a server dies ends. When nobody is well, who connects is reset.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ class Balancer(Proxy):
                 self._missed[server] = 0 if well is not None else self._missed[server] + 1
                 if well:
                     self.well.add(server)
-                elif well is False or self._missed[server] >= MISSES:
+                elif well is False:
                     self.well.discard(server)
+            silent = {server for server in self.servers if self._missed[server] >= MISSES}
+            self.well = self.well - silent or self.well
             await asyncio.sleep(ASK_EVERY_S)
 
 

@@ -103,6 +103,20 @@ async def test_one_answer_that_does_not_come_takes_nobody_out(balancer: Balancer
     assert first.misses == 0
 
 
+async def test_when_all_say_nothing_they_are_sent_to_all_the_same(balancer: Balancer, servers: tuple[Named, Named]) -> None:
+    for server in servers:
+        server.hangs, server.asked = True, 0
+    async with asyncio.timeout(WITHIN_S):
+        while min(server.asked for server in servers) < 4:
+            await asyncio.sleep(0.02)
+    assert balancer.well == {server.place for server in servers}
+    servers[0].hangs, servers[0].is_well = False, False
+    async with asyncio.timeout(WITHIN_S):
+        while servers[0].place in balancer.well:
+            await asyncio.sleep(0.02)
+    assert balancer.well == {servers[1].place}, "who says no gets nothing, whoever is left"
+
+
 async def test_who_meets_a_server_that_is_gone_is_led_to_the_next(balancer: Balancer, servers: tuple[Named, Named]) -> None:
     first, _ = servers
     assert first.server is not None
