@@ -20,7 +20,7 @@ from dataclasses import replace
 from django.db import Error, close_old_connections, connections
 from django.utils import timezone
 
-from calls import leases, patience, rescue, rescue_by_heart
+from calls import leases, rescue, rescue_by_heart
 from calls.hands import Hands
 from calls.leases import RENEW_EVERY_S, Observer, Sign
 from calls.rescue import ASKED_WITHIN_S, LOOK_EVERY_S, TRY_AGAIN_S, Life, Rescue, Twilio
@@ -109,8 +109,7 @@ class Lifeguard:
 
     def _safely(self, work: Callable[[], None]) -> bool:
         try:
-            with patience.first():  # else its lease is late in a crowd, and others take the callers of a living process
-                work()
+            work()
         except Exception as problem:  # whatever the database raises: this thread must live on
             self._observer.forget()
             log.warning("A lease could not be looked after", extra={"problem": type(problem).__name__})

@@ -8,7 +8,7 @@ slots would be gone with a server that is stopped. Commands, which may migrate f
 Who answers a caller asks many questions, and the caller's patience is one for all of them: inside `of_all` every wait takes
 from what is `left`, and when nothing is, whatever does not answer at once has failed. While others write, waiting for one's
 turn is no such wait: a crowd of callers makes that long, and nothing is away. Who must know soon says `of_a_turn`, and is told by
-`Crowded`. Whom a caller waits for writes `first`, before all that only has to be written down some time.
+`Crowded`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class _Patience(threading.local):
     turn_seconds: float = float("inf")
     all_seconds: float = float("inf")
     waits_since: float | None = None
-    is_first: bool = False
 
 
 _of_thread = _Patience()
@@ -71,10 +70,6 @@ def lock_seconds() -> float:
 def turn_seconds() -> float:
     """Infinite: as long as others write, within reason."""
     return _of_thread.turn_seconds
-
-
-def is_first() -> bool:
-    return _of_thread.is_first
 
 
 def left() -> float:
@@ -116,11 +111,6 @@ def of_a_turn(seconds: float) -> AbstractContextManager[None]:
     return _meanwhile("turn_seconds", seconds)
 
 
-def first() -> AbstractContextManager[None]:
-    """Inside, this thread writes before the others of its process that wait for their turn."""
-    return _meanwhile("is_first", True)
-
-
 def of(seconds: float | None) -> AbstractContextManager[None]:
     """Inside, this thread waits so long."""
     return _meanwhile("seconds", seconds)
@@ -134,9 +124,9 @@ def of_each(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _meanwhile(what: str, value: float | None) -> Iterator[None]:
+def _meanwhile(what: str, seconds: float | None) -> Iterator[None]:
     before = getattr(_of_thread, what)
-    setattr(_of_thread, what, value)
+    setattr(_of_thread, what, seconds)
     try:
         yield
     finally:

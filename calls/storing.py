@@ -245,7 +245,7 @@ def the_keeper() -> Keeper:
 def in_thread(job: Callable[[], R]) -> R:
     """Ask the database where a caller waits, in a thread that keeps no connection; the keeper hears of a database that does not answer."""
     try:
-        with patience.first(), patience.of(patience.WHERE_A_CALLER_WAITS_S):
+        with patience.of(patience.WHERE_A_CALLER_WAITS_S):
             return job()
     except DatabaseError as problem:
         if away.is_suspicious(problem):

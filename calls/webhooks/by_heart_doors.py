@@ -36,7 +36,7 @@ def or_by_heart(answer: Door[P]) -> Callable[[Door[P]], Door[P]]:
         def door(knock: Knock, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             keeper = the_keeper()
             mistake: Exception | None = None
-            with patience.first(), patience.of_all(patience.WHERE_A_CALLER_WAITS_S):
+            with patience.of_all(patience.WHERE_A_CALLER_WAITS_S):
                 for _ in range(TRIES):
                     if keeper.is_away or not patience.left():
                         break

@@ -6,8 +6,7 @@ that has the lock, which then waits for the sleeper, who waits for the lock. Wit
 processes many waited their whole second in vain (measured). Here one thread of a process at a time begins a transaction,
 looks again every millisecond with nothing in its hand, and if others of its process had gone before it, waits for two
 first, in which another process finds the lock free. Who waits for their turn loses no patience while others write: then the
-database is busy, and not away. Of those who wait whoever has a caller waiting goes first (`calls.patience`): when thirty callers are
-to be answered at once, the news of what they have left comes by the dozen.
+database is busy, and not away.
 
 Also, with DEBUG=1, Django keeps every statement in memory with what was stored by it, and asks SQLite once more for each
 one's text: not while calls run.
@@ -30,7 +29,6 @@ from calls import patience
 
 LOOK_AGAIN_S = 0.001
 LOOK_AT_TURN_S = 0.05
-LET_FIRST_S = 0.002
 OTHERS_FIRST_S = 0.002
 LONGEST_TURN_S = 5.0  # to wait for it, however much is written meanwhile
 # The second is what is left of the first when another thread closes an old cursor of the same connection in that very moment.
@@ -43,44 +41,27 @@ class Turn:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._written_at = float("-inf")
-        self._first: set[int] = set()  # threads that wait and go first; changed and looked at in one step each, so without a lock
         self.pass_on = self._lock.release
 
     def is_free(self) -> bool:
         """And then it is the caller's."""
-        return self._is_next() and self._lock.acquire(blocking=False)
-
-    def _is_next(self) -> bool:
-        return patience.is_first() or not self._first
+        return self._lock.acquire(blocking=False)
 
     def comes(self, patience_s: Callable[[], float]) -> bool:
         """True when it is the caller's: within their patience, which begins anew whenever somebody has written. Raises `patience.Crowded`
         when it did not come although somebody has."""
         began = time.monotonic()
         longest_s = min(LONGEST_TURN_S, patience.turn_seconds())
-        if patience.is_first():
-            self._first.add(threading.get_ident())
-        try:
-            while True:
-                now = time.monotonic()
-                in_vain_s = now - max(began, self._written_at)
-                left_s = min(patience_s() - in_vain_s, began + longest_s - now)
-                is_mine = left_s > 0 and self._comes_within(min(left_s, LOOK_AT_TURN_S))
-                if is_mine or left_s <= 0:
-                    patience.spend(time.monotonic() - max(began, self._written_at))
-                    if not is_mine and self._written_at > began:
-                        raise patience.Crowded("database is locked")
-                    return is_mine
-        finally:
-            self._first.discard(threading.get_ident())
-
-    def _comes_within(self, seconds: float) -> bool:
-        if self._lock.acquire(timeout=seconds):
-            if self._is_next():
-                return True
-            self._lock.release()
-            time.sleep(min(seconds, LET_FIRST_S))
-        return False
+        while True:
+            now = time.monotonic()
+            in_vain_s = now - max(began, self._written_at)
+            left_s = min(patience_s() - in_vain_s, began + longest_s - now)
+            is_mine = left_s > 0 and self._lock.acquire(timeout=min(left_s, LOOK_AT_TURN_S))
+            if is_mine or left_s <= 0:
+                patience.spend(time.monotonic() - max(began, self._written_at))
+                if not is_mine and self._written_at > began:
+                    raise patience.Crowded("database is locked")
+                return is_mine
 
     def written(self) -> None:
         self._written_at = time.monotonic()

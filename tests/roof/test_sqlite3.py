@@ -85,32 +85,6 @@ def test_who_waits_for_a_turn_is_patient_as_long_as_others_write(others_write: b
     assert (left[0] > 4.0) is others_write, "what was waited while others wrote is not spent"
 
 
-def test_those_whom_a_caller_waits_for_have_their_turn_before_all_who_came_earlier() -> None:
-    turn, came, are_waiting = Turn(), list[str](), threading.Semaphore(0)
-
-    def wait(who: str) -> None:
-        with patience.first() if who == "caller" else contextlib.nullcontext():
-            are_waiting.release()
-            if turn.comes(lambda: 5.0):
-                came.append(who)
-                time.sleep(0.01)
-                turn.written()
-                turn.pass_on()
-
-    assert turn.is_free()
-    crowd = [threading.Thread(target=wait, args=(who,)) for who in ["news"] * 6 + ["caller"] * 3]
-    for thread in crowd:
-        thread.start()
-        assert are_waiting.acquire(timeout=5)
-    while len(turn._first) < 3:
-        time.sleep(0.001)
-    turn.pass_on()
-    assert not turn.is_free(), "nor is it for who comes now"
-    for thread in crowd:
-        thread.join(5)
-    assert came == ["caller"] * 3 + ["news"] * 6
-
-
 def test_a_transaction_that_fails_or_loses_its_connection_passes_the_turn_on() -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
         raise RuntimeError
