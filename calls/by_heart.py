@@ -161,6 +161,11 @@ def give_up(sid: str, epoch: int) -> bool:
     return first(sid, f"rescued-{epoch}")
 
 
+def died(sid: str, epoch: int) -> None:
+    """Remember that the process that carried the stream of this epoch did, which others have seen."""
+    note(sid, f"rescued-{epoch}", {})
+
+
 def let_go(sid: str, epoch: int) -> None:
     """The stream of this epoch is over, and its end is written down or kept."""
     _forget_carried(sid, below=epoch + 1)
@@ -175,7 +180,7 @@ def carried() -> list[Stream]:
 
 def was_let_in(sid: str, epoch: int) -> bool:
     """The stream of this epoch was, on this machine, by its row or without."""
-    return any(os.path.lexists(directory() / f"{sid}.{what}-{epoch}") for what in ("stream", "carried", "closed"))
+    return any(os.path.lexists(directory() / f"{sid}.{what}-{epoch}") for what in ("stream", "carried", "closed", "rescued"))
 
 
 def is_carried_on(sid: str, *, after: int) -> bool:

@@ -40,8 +40,9 @@ def left(*, is_gone: Callable[[str], bool], now: float, here: str = "") -> list[
 
 
 def forget(*, is_gone: Callable[[str], bool]) -> None:
-    """The rows say by now whose the calls of dead processes are."""
+    """The rows say by now whose the calls of dead processes are. That they died stays known, for a door that cannot ask the rows."""
     for stream in _carried_by(is_gone):
+        by_heart.died(stream.call_sid, stream.epoch)
         by_heart.let_go(stream.call_sid, stream.epoch)
 
 

@@ -23,7 +23,7 @@ from agents import lines
 from agents.payload import RESUMED
 from bridge import stream_token
 from bridge.ports import Admission, CallRef, Closing, LedgerAway, Note
-from calls import by_heart, entries, parked, resuming, resuming_by_heart, services, sessions
+from calls import by_heart, entries, parked, rescue_by_heart, resuming, resuming_by_heart, services, sessions
 from calls.carriers import the_machine
 from calls.entries import Closed, Entry, Told
 from calls.ledger import DatabaseLedger
@@ -263,10 +263,11 @@ def test_a_stream_that_does_not_come_leads_down(client: Client, call: CallSessio
         assert "Record" in asks(client, call, 1)
 
 
+@pytest.mark.parametrize("is_seen", [False, True])
 def test_a_stream_that_was_let_in_by_its_row_has_come_though_it_was_asked_for_by_heart(
-    client: Client, call: CallSession, monkeypatch: pytest.MonkeyPatch
+    client: Client, call: CallSession, monkeypatch: pytest.MonkeyPatch, is_seen: bool
 ) -> None:
-    """Its process dies as well, and the rows are too busy to say so."""
+    """Its process dies as well, and the rows are too busy to say so; the others may have seen that, and written it down."""
     with nobody_can_write():
         document = asks(client, call)
     all_is_stored()
@@ -277,6 +278,8 @@ def test_a_stream_that_was_let_in_by_its_row_has_come_though_it_was_asked_for_by
     assert (call.epoch, call.stream_epoch) == (1, 1), "by its row"
     monkeypatch.setattr("calls.resuming.OPENS_WITHIN", timedelta(0))
     monkeypatch.setattr(the_machine(), "is_gone", lambda place: place == "here 8")
+    if is_seen:
+        rescue_by_heart.forget(is_gone=the_machine().is_gone)
     with nobody_can_write():
         assert "/resume/2" in asks(client, call, 1)
     by_heart.enter(call.call_sid)
