@@ -7,8 +7,9 @@ leg is over. Such a file is made once, by whoever is first; so a token is used o
 
 While the database is there, one more is made for every call: between the answer to Twilio and the first stream lies the
 disclosure, seconds in which the row may become unreadable. What that stream can be let in on then is `expected`, until it has come.
-As long as a stream is carried a mark says by which process, and one more that Twilio has had an answer to what comes after it: should
-that process die while the row cannot be read, the others know whom it left in silence (`calls.rescue_by_heart`).
+As long as a stream is carried a mark says by which process, then one why it is over, which its row may be too busy to say, and one more
+that Twilio has had an answer to what comes after it: should that process die while the row cannot be read, the others know whom it left
+in silence (`calls.rescue_by_heart`).
 
 When the database is back a call becomes its row, and the stream it was sent on to the row's epoch (`enter_all`), before anything is
 told of it. The end of its leg, which any process may have heard of, is written down when all of them have told what they kept
@@ -162,7 +163,7 @@ def give_up(sid: str, epoch: int) -> bool:
 
 
 def died(sid: str, epoch: int) -> None:
-    """Remember that the process that carried the stream of this epoch did, which others have seen."""
+    """Remember that the process that carried the stream of this epoch did, which others have seen. Some thirty of a process at once."""
     note(sid, f"rescued-{epoch}", {})
 
 
@@ -176,11 +177,6 @@ def carried() -> list[Stream]:
     found = [CARRIED.fullmatch(path.name) for path in directory().glob("*.carried-*")]
     told = [(name[1], int(name[2]), read(name[1], f"carried-{name[2]}")) for name in found if name]
     return [Stream(sid, epoch, **its) for sid, epoch, its in told if its]
-
-
-def was_let_in(sid: str, epoch: int) -> bool:
-    """The stream of this epoch was, on this machine, by its row or without."""
-    return any(os.path.lexists(directory() / f"{sid}.{what}-{epoch}") for what in ("stream", "carried", "closed", "rescued"))
 
 
 def is_carried_on(sid: str, *, after: int) -> bool:

@@ -214,11 +214,11 @@ class DatabaseLedger:
         entry = Closed(ref, closing, self._wall(), self._clock())
         try:
             has_room = self.writer.put(entry, urgent=True)
-            # also where the row will know: it may be too busy to be read when Twilio asks
-            await asyncio.to_thread(by_heart.closed, ref.call_sid, ref.epoch, services.why_closed(closing))
-            if not has_room:
-                raise LedgerAway("The writer has no room.")
             async with asyncio.timeout(max(self._deadline, ENDED_WITHIN_S) if closing.why in ORDINARY else self._deadline):
+                # also where the row will know: it may be too busy to be read when Twilio asks
+                await asyncio.to_thread(by_heart.closed, ref.call_sid, ref.epoch, services.why_closed(closing))
+                if not has_room:
+                    raise LedgerAway("The writer has no room.")
                 stored = await asyncio.shield(asyncio.wrap_future(entry.stored))
         except TimeoutError:
             raise LedgerAway("The end of the stream was not stored in time.") from None

@@ -8,6 +8,8 @@ from itertools import count
 
 from calls.disk_marks import directory, drop, kept_at, note, read
 
+SEEN = ("stream", "carried", "closed", "rescued", "refused")  # the marks (`calls.by_heart`) of a stream that has come: one at least
+
 
 def answered(sid: str, epoch: int) -> None:
     """Remember that Twilio has been told what is next after the stream of this epoch."""
@@ -22,6 +24,11 @@ def answered_at(sid: str, epoch: int) -> datetime | None:
 def is_let_in(sid: str, epoch: int) -> bool:
     """The stream of this epoch was let in by heart."""
     return os.path.lexists(directory() / f"{sid}.stream-{epoch}")
+
+
+def was_seen(sid: str, epoch: int) -> bool:
+    """The stream of this epoch has come to a process of this machine: it was let in, by its row or without, or turned away."""
+    return any(os.path.lexists(directory() / f"{sid}.{what}-{epoch}") for what in SEEN)
 
 
 def turn_away(sid: str, epoch: int, stream_sid: str) -> None:

@@ -58,6 +58,6 @@ def _why_over(call_sid: str, epoch: int) -> str:
 def _stream_is_missing(call_sid: str, epoch: int, at: datetime) -> bool:
     """The stream of this epoch was asked for by heart and did not come in time: the way to the AI is what failed."""
     sent = by_heart.sent_on(call_sid, epoch)
-    if sent is None or by_heart.was_let_in(call_sid, epoch) or let_in.turned_away(call_sid, epoch):
+    if sent is None or let_in.was_seen(call_sid, epoch):
         return False
     return resuming.should_have_come(call_sid, epoch, moment(sent["at"]), at)

@@ -37,8 +37,7 @@ def _is_in(call: CallSession) -> bool:
 
 def never_came(call: CallSession, at: datetime) -> bool:
     """The newest stream should be here by now, and no process of this machine has seen it: one may be let in by heart before its row is."""
-    has_come = let_in.is_let_in(call.call_sid, call.epoch) or let_in.turned_away(call.call_sid, call.epoch)
-    return not has_come and resuming.stream_is_missing(call, at)
+    return not let_in.was_seen(call.call_sid, call.epoch) and resuming.stream_is_missing(call, at)
 
 
 def next_stream(call: CallSession, *, at: datetime) -> bool:

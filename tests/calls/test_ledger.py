@@ -324,6 +324,25 @@ def test_why_a_stream_is_over_is_known_by_heart_though_its_row_says_so(ledger: D
     assert not by_heart.why_closed(call.call_sid, 0)
 
 
+def test_a_disk_that_says_nothing_keeps_no_caller_waiting_whose_stream_is_lost(
+    ledger: DatabaseLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, is_back, left = a_call(status=Status.STREAMING), threading.Event(), list[str]()
+    monkeypatch.setattr(by_heart, "closed", lambda *_: is_back.wait(10))
+    monkeypatch.setattr(ledger, "_deadline", 0.1)
+    monkeypatch.setattr(ledger, "_left", lambda call_sid, *_: left.append(call_sid))
+
+    async def ends() -> None:
+        try:
+            with pytest.raises(LedgerAway):
+                await asyncio.wait_for(ledger.ended(ref_of(call), Closing("stream-lost")), 5)
+        finally:
+            is_back.set()
+
+    run(ends())
+    assert left == [call.call_sid]
+
+
 def test_an_interrupted_turn_marks_the_line_that_was_not_heard_out(ledger: DatabaseLedger) -> None:
     call = a_call(status=Status.STREAMING)
     ledger.note(ref_of(call), a_note("agent-speech-started"))
