@@ -206,14 +206,17 @@ def _targets(line_id: int | None) -> list[Target]:
 
 
 def _read(number: str) -> _Line | None:
-    line = PhoneLine.objects.select_related("template__published__template").filter(number=number).first()
+    line = PhoneLine.objects.select_related("template").filter(number=number).first()
     if line is None:
         return None
     targets = tuple(_targets(line.pk))
-    rollouts = line.rollouts.filter(version__template=line.template).select_related("version__template").order_by("version__number")
-    candidates = tuple(candidate(rollout.version, share=rollout.share, targets=targets) for rollout in rollouts)
-    if not candidates and line.template.published is not None:
-        candidates = (candidate(line.template.published, share=100, targets=targets),)
+    rollouts = line.rollouts.filter(version__template=line.template_id).select_related("version").order_by("version__number")
+    shares = [(rollout.version, rollout.share) for rollout in rollouts]
+    if not shares and line.template.published is not None:
+        shares = [(line.template.published, 100)]
+    for version, _ in shares:
+        version.template = line.template  # each is a version of it: nothing more has to be read
+    candidates = tuple(candidate(version, share=share, targets=targets) for version, share in shares)
     settled = Answer(
         line_id=line.pk,
         line_name=str(line) if line.name else "",

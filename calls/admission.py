@@ -13,10 +13,10 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.conf import settings
-from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Subquery, When
+from django.db import connection
+from django.db.models import F, QuerySet
 
 from agents import account
 from bridge import stream_token
@@ -34,7 +34,19 @@ ASKS_WITHIN = timedelta(seconds=20)  # whoever waits asks at the end of each tur
 BELIEVED_FOR = timedelta(seconds=30)
 ONE_MORE_EVERY = timedelta(seconds=5)
 MADE = (VapiState.CLAIMED, VapiState.LIVE)  # or about to be
-AT_VAPI = VapiSession.objects.filter(call=OuterRef("call"), state__in=MADE)
+
+# A place is taken by a call with the AI that is alive, or whose session nobody has ended; those who wait and still ask may be ahead.
+ROOM = """
+SELECT place.number, place.given,
+  CASE WHEN (holder.status IN (%s, %s, %s) AND holder.last_seen_at > %s) OR (holder.last_seen_at > %s AND EXISTS (
+    SELECT 1 FROM calls_vapisession WHERE call_id = holder.id AND state IN (%s, %s)
+  )) THEN 1 ELSE 0 END,
+  (SELECT COUNT(*) FROM calls_waiting JOIN calls_callsession AS caller ON caller.id = call_id
+    WHERE left_at IS NULL AND caller.status = %s AND caller.last_seen_at > %s
+      AND (%s OR joined_at < %s OR (joined_at = %s AND calls_waiting.id < %s))),
+  CASE WHEN EXISTS (SELECT 1 FROM calls_linelimit) THEN 1 ELSE 0 END
+FROM calls_agentplace AS place LEFT JOIN calls_callsession AS holder ON holder.id = place.call_id ORDER BY place.number
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,41 +77,32 @@ class Room:
 
 
 def room(at: datetime, entry: Waiting | None = None) -> Room:
-    """For a caller in the queue, or for one who comes now. One query."""
-    limits = {name: LineLimit.objects.filter(account=name) for name in (account.MAIN, account.BACKUP)}
-    told = {f"{name}_{column}": Subquery(row.values(column)) for name, row in limits.items() for column in ("most", "told_at")}
-    with_agent = Q(call__status__in=WITH_AGENT, call__last_seen_at__gt=at - ALIVE_WITHIN)
-    held = with_agent | Q(Exists(AT_VAPI), call__last_seen_at__gt=at - LET_GO_WITHIN)
-    rows = list(
-        AgentPlace.objects.annotate(is_taken=Case(When(held, then=True), default=False), ahead=Subquery(_before(entry, at)), **told)
-        .order_by("number")
-        .values("number", "given", "is_taken", "ahead", *told)
-    )
-    first = rows[0] if rows else {}
-    places = {row["number"]: None if row["is_taken"] else row["given"] for row in rows}
-    carried = [_carries(first.get(f"{name}_most"), first.get(f"{name}_told_at"), at) for name in _accounts()]
-    return Room(min(settings.MAX_CALLS, sum(carried)), places, first.get("ahead") or 0)
-
-
-def _before(entry: Waiting | None, at: datetime) -> QuerySet[Waiting, Any]:
-    """How many wait, and still ask; before this one."""
-    asking = Q(left_at=None, call__status=Status.WAITING, call__last_seen_at__gt=at - ASKS_WITHIN)
-    if entry is not None:
-        asking &= Q(joined_at__lt=entry.joined_at) | Q(joined_at=entry.joined_at, pk__lt=entry.pk)
-    return Waiting.objects.filter(asking).order_by().values("left_at").annotate(ahead=Count("pk")).values("ahead")
+    """For a caller in the queue, or for one who comes now. Whoever waits asks again and again: the statement is not put together anew."""
+    as_stored = connection.ops.adapt_datetimefield_value
+    alive, let_go, asks = (as_stored(at - within) for within in (ALIVE_WITHIN, LET_GO_WITHIN, ASKS_WITHIN))
+    joined = as_stored(entry.joined_at) if entry else None
+    taken, waits = [*WITH_AGENT, alive, let_go, *MADE], [Status.WAITING, asks, entry is None, joined, joined, entry.pk if entry else None]
+    with connection.cursor() as cursor:
+        cursor.execute(ROOM, [*taken, *waits])
+        rows = cursor.fetchall()
+    ahead, is_told = rows[0][3:] if rows else (0, False)
+    told = {limit.account: limit for limit in LineLimit.objects.all()} if is_told else {}
+    carried = [_carries(told.get(name), at) for name in _accounts()]
+    places = {number: None if is_taken else given for number, given, is_taken, *_ in rows}
+    return Room(min(settings.MAX_CALLS, sum(carried)), places, ahead)
 
 
 def _accounts() -> tuple[str, ...]:
     return (account.MAIN, account.BACKUP) if account.has_backup() else (account.MAIN,)
 
 
-def _carries(told: int | None, told_at: datetime | None, at: datetime) -> int:
+def _carries(told: LineLimit | None, at: datetime) -> int:
     """How many calls an account carries now, by all we know."""
     most: int = settings.MAX_CALLS
-    if told is None or told_at is None or at < told_at - BELIEVED_FOR:  # the clock jumped back
+    if told is None or at < told.told_at - BELIEVED_FOR:  # the clock jumped back
         return most
-    more = max(at - told_at - BELIEVED_FOR, timedelta()) // ONE_MORE_EVERY
-    return min(told + more, most)
+    more = max(at - told.told_at - BELIEVED_FOR, timedelta()) // ONE_MORE_EVERY
+    return min(told.most + more, most)
 
 
 def take(call: CallSession, *, at: datetime, entry: Waiting | None = None, even_if_full: bool = False) -> bool:
@@ -155,7 +158,7 @@ def has_lines(name: str) -> None:
 def short_of_lines(*, at: datetime) -> LineLimit | None:
     """The account that said it carries no more calls than these, while we believe it and take no others."""
     told = LineLimit.objects.filter(account__in=_accounts()).order_by("told_at")
-    return next((limit for limit in told if _carries(limit.most, limit.told_at, at) < settings.MAX_CALLS), None)
+    return next((limit for limit in told if _carries(limit, at) < settings.MAX_CALLS), None)
 
 
 def _open_at(name: str) -> QuerySet[VapiSession]:

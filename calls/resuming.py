@@ -24,7 +24,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from bridge.longest import ROLLED_OVER
-from calls import accounts, admission, carriers, evidence, guards, ladder, let_in, parked, services, sessions
+from calls import accounts, admission, carriers, evidence, guards, ladder, let_in, parked, rungs, services, sessions
 from calls.history import NewEvent, record_events
 from calls.memory import HANDED_ON
 from calls.models import CallSession, Source, Status, VapiAccount, VapiState
@@ -229,13 +229,13 @@ def _next_session(call: CallSession, again: ladder.Resume, *, raw: str, at: date
 
 def _ask_for(call: CallSession, n: int, *, account: VapiAccount, raw: str, handed_on: bool, at: datetime, is_told: bool = False) -> int:
     """Session `n`, after one that was lost, or that was `handed_on` in good order. `is_told`: the rows know that, and it counts once."""
-    services.lower_rung(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
+    lowered = rungs.lowered(call_sid=call.call_sid, rung=accounts.RUNGS[account], why=raw[:200] or "unknown", at=at)
     detail = {"n": n - 1, "raw": raw[:200]}
     lost = NewEvent(LOST, Source.SYSTEM, at, detail)
     in_good_order = NewEvent(HANDED_ON, Source.SYSTEM, at, detail)
     asked = sessions.ask_session(call=call, n=n, at=at, account=account)
     before = [] if is_told else [in_good_order if handed_on else lost]
-    record_events(call_sid=call.call_sid, events=[*before, asked])
+    record_events(call_sid=call.call_sid, events=[*lowered, *before, asked])
     return call.vapi_sessions.values_list("pk", flat=True).get(n=n)
 
 

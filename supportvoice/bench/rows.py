@@ -18,12 +18,12 @@ import django
 django.setup()
 
 from django.conf import settings  # noqa: E402
-from django.db.models import Exists, F, Q  # noqa: E402
+from django.db.models import Exists, F, OuterRef, Q  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from agents.models import AssistantTemplate, TemplateVersion  # noqa: E402
 from bridge import stream_token  # noqa: E402
-from calls.admission import AT_VAPI, MADE, WITH_AGENT  # noqa: E402
+from calls.admission import MADE, WITH_AGENT  # noqa: E402
 from calls.models import AgentPlace, CallSession, OutboxCommand, Status, VapiSession, VapiState, Waiting  # noqa: E402
 from supportvoice.bench.goodbye import vapi_call_id  # noqa: E402
 
@@ -60,7 +60,8 @@ def wide_version() -> TemplateVersion:
 
 def left() -> dict[str, int]:
     """How many rows are of a call that is not over, however old its last sign of life."""
-    taken = Q(call__status__in=WITH_AGENT) | Q(Exists(AT_VAPI))
+    at_vapi = VapiSession.objects.filter(call=OuterRef("call"), state__in=MADE)
+    taken = Q(call__status__in=WITH_AGENT) | Q(Exists(at_vapi))
     return {
         "open_streams": CallSession.objects.filter(stream_epoch__gt=F("closed_epoch")).count(),
         "live_calls": CallSession.objects.live().count(),
