@@ -188,10 +188,10 @@ def voicemail(*, prompt: str, action_url: str, recording_url: str, nothing_heard
     return str(twiml)
 
 
-def wait_in_line(*, sentences: Iterable[str], next_url: str) -> str:
-    """A turn in the queue: words, and a moment for a key; then `next_url` is asked, with the key if there was one."""
+def wait_in_line(*, sentences: Iterable[str], next_url: str, longer_s: int = 0) -> str:
+    """A turn in the queue: words, and a moment for a key, `longer_s` more than usual; then `next_url` is asked, with the key if one came."""
     twiml = VoiceResponse()
-    keys = Gather(action=next_url, method="POST", num_digits=1, timeout=NEXT_TURN_S, finish_on_key="")
+    keys = Gather(action=next_url, method="POST", num_digits=1, timeout=NEXT_TURN_S + longer_s, finish_on_key="")
     for sentence in sentences:
         keys.say(speakable(sentence))
     twiml.append(keys)

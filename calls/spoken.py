@@ -24,6 +24,7 @@ LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the to
 ALL_TALKING = "All our agents are talking."
 AGAIN = "rc=2&rp=all&ct=2000&rt=3000"  # for Twilio alone: twice more, whatever went wrong, and when no answer has begun after 3 s
 CALL_ME_BACK, TAKE_A_MESSAGE = "1", "2"  # the keys
+APART_S = 3  # into so many parts of a second each; nobody hears nothing for longer than four
 STAY_ON_THE_LINE = "Please stay on the line."
 MAY_WE_RECORD = "If you agree to this call being recorded, please press 1 now. If not, just stay on the line."
 NOTHING_HEARD = "We did not hear a message. Goodbye."
@@ -104,7 +105,10 @@ def voicemail(call: CallSession, *, offer: bool) -> str:
 
 
 def queued(call: CallSession, *, turn: int, place: int) -> str:
-    """A turn in the queue: the caller's `place` (0: nothing new), the offer to be called back, and then the next turn."""
+    """A turn in the queue: the caller's `place` (0: nothing new), the offer to be called back, and then the next turn.
+
+    Those who came together would come back together, again and again: a third of them has a second more in the first turn, a third two.
+    """
     said = [ALL_TALKING] if turn == 0 else []
     if place:
         said.append(f"You are number {place}.")
@@ -112,6 +116,7 @@ def queued(call: CallSession, *, turn: int, place: int) -> str:
     return twilio_http.wait_in_line(
         sentences=said or [STAY_ON_THE_LINE],
         next_url=_url("twilio-wait", call.epoch, turn + 1),
+        longer_s=int(lines.draw_of(call.call_sid) * APART_S) if turn == 0 else 0,
     )
 
 

@@ -106,6 +106,17 @@ def test_a_caller_beyond_the_limit_hears_their_place_at_once_and_is_offered_a_ca
     assert VapiSession.objects.filter(call=call(THIRD)).count() == 0
 
 
+def test_callers_who_came_together_come_back_in_different_seconds(client: Client, full: None) -> None:
+    sids = [f"CA{number:032x}" for number in range(30)]
+    first = [tree(knock(client, DOOR, incoming(sid)))[0][1]["timeout"] for sid in sids]
+    later = {tree(knock(client, f"{DOOR}/wait/0/1", about(sid)))[0][1]["timeout"] for sid in sids}
+    again = [tree(knock(client, DOOR, incoming(sid)))[0][1]["timeout"] for sid in sids]
+    assert set(first) == {"2", "3", "4"}
+    assert min(map(first.count, set(first))) >= 5
+    assert later == {"2"}
+    assert again == first
+
+
 def test_who_waits_has_not_been_told_of_the_agent_yet_and_is_when_it_comes(client: Client, full: None) -> None:
     assert call(SECOND).disclosed_at is None
     assert call(SECOND).lines.count() == 0
