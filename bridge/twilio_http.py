@@ -189,7 +189,7 @@ def voicemail(*, prompt: str, action_url: str, recording_url: str, nothing_heard
 
 
 def wait_in_line(*, sentences: Iterable[str], next_url: str, longer_s: int = 0) -> str:
-    """A turn in the queue: words, and a moment for a key, `longer_s` more than usual; then `next_url` is asked, with the key if one came."""
+    """A turn in the queue: words, and a moment for a key, `longer_s` more than usual; then `next_url` is asked, with the key if any."""
     twiml = VoiceResponse()
     keys = Gather(action=next_url, method="POST", num_digits=1, timeout=NEXT_TURN_S + longer_s, finish_on_key="")
     for sentence in sentences:

@@ -45,7 +45,7 @@ def losses(call: CallSession, at: datetime) -> int:
 
     Those of a process that died are `deaths`.
     """
-    before = call.events.filter(kind=LOST).exclude(detail__raw=GONE).order_by("-seq").values_list("at", flat=True)[: ladder.RESUMES + 1]
+    before = (lost_at for lost_at, raw in _lost(call) if raw != GONE)
     return in_a_row(before, at, counts=not (_was_handed_on(call) or parked.is_said(call) or died(call)))
 
 
@@ -53,8 +53,13 @@ def deaths(call: CallSession, at: datetime) -> int:
     """How many processes of ours died in a row under this call, the one now among them; 0 when none has now."""
     if not died(call):
         return 0
-    before = call.events.filter(kind=LOST, detail__raw=GONE).order_by("-seq").values_list("at", flat=True)[: ladder.DEATHS + 1]
-    return in_a_row(before, at)
+    return in_a_row((lost_at for lost_at, raw in _lost(call) if raw == GONE), at)
+
+
+def _lost(call: CallSession) -> list[tuple[datetime, str]]:
+    """When conversations of this call were lost, newest first, and what was known of why. A database is slower to look into `detail`."""
+    rows = call.events.filter(kind=LOST).order_by("-seq").values_list("at", "detail")
+    return [(lost_at, detail.get("raw", "")) for lost_at, detail in rows]
 
 
 def died(call: CallSession) -> bool:
@@ -107,8 +112,10 @@ def stream_to_come(calls: QuerySet[CallSession]) -> QuerySet[CallSession]:
 
 def stream_asked_at(call: CallSession) -> datetime:
     """When the newest stream was asked for: with its agent, unless that has waited since the stream before."""
-    before = call.events.filter(kind=TURNED_AWAY, detail__epoch=call.epoch - 1).order_by("seq").last() if call.epoch else None
-    return before.at if before else parked.asked_at(call) or call.vapi_sessions.latest("n").asked_at
+    refused = call.events.filter(kind=TURNED_AWAY).order_by("seq").last() if call.epoch else None
+    if refused is not None and refused.detail["epoch"] == call.epoch - 1:
+        return refused.at
+    return parked.asked_at(call) or call.vapi_sessions.latest("n").asked_at
 
 
 def stream_is_missing(call: CallSession, at: datetime) -> bool:
