@@ -24,7 +24,7 @@ LEAVE_A_MESSAGE = "Nobody is free right now. Please leave a message after the to
 ALL_TALKING = "All our agents are talking."
 AGAIN = "rc=2&rp=all&ct=2000&rt=3000"  # for Twilio alone: twice more, whatever went wrong, and when no answer has begun after 3 s
 CALL_ME_BACK, TAKE_A_MESSAGE = "1", "2"  # the keys
-APART_S = 3  # into so many parts of a second each; nobody hears nothing for longer than four
+APART_S = 3  # so many seconds they come back in; nobody hears nothing for longer than four: two are usual (`twilio_http.NEXT_TURN_S`)
 STAY_ON_THE_LINE = "Please stay on the line."
 MAY_WE_RECORD = "If you agree to this call being recorded, please press 1 now. If not, just stay on the line."
 NOTHING_HEARD = "We did not hear a message. Goodbye."
